@@ -1,0 +1,1 @@
+"""Templates of data set and result cards."""

@@ -1,0 +1,53 @@
+"""Errors that a user can cause: each is one clear line, and exit status 2 on the command line.
+
+The message says what was given, what was expected and what to do. A traceback is a bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PolyRefuseError(Exception):
+    """Base of every error that the packages raise on purpose; the message is one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class UnknownNameError(PolyRefuseError):
+    """A name that is not in a registry: a language, recipe, source, check, key."""
+
+
+class SourceError(PolyRefuseError):
+    """An upstream file that is missing, altered, unreadable or not of the expected form."""
+
+
+class RecipeError(PolyRefuseError):
+    """A recipe that cannot be read, or that asks for more prompts than its pools hold."""
+
+
+class MemoryFileError(PolyRefuseError):
+    """A translation memory that is locked, corrupt, or written by a newer version."""
+
+
+class BuildError(PolyRefuseError):
+    """A build that cannot start or finish: an output folder that is not ours, a full disk."""
+
+
+class DatasetFolderError(PolyRefuseError):
+    """A folder that holds neither a build nor a release of the known layout."""
+
+
+def unknown_name(kind: str, given: str, available: Iterable[str]) -> UnknownNameError:
+    """Return the error for `given`, not one of `available`, with the nearest name suggested.
+
+    >>> str(unknown_name("language", "jp", ["en", "ja"]))
+    "unknown language 'jp'; did you mean 'ja'? available: en, ja"
+    """
+    names = list(available)
+    lowered = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.5)
+    hint = f" did you mean '{lowered[near[0]]}'?" if near else ""
+    return UnknownNameError(f"unknown {kind} '{given}';{hint} available: {', '.join(names)}")

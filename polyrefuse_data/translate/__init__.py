@@ -1,0 +1,1 @@
+"""Translations: the memory that keeps them, and what fills it."""
