@@ -1,0 +1,391 @@
+"""The one pipeline: recipe -> prompts -> translations -> checks -> package. The manifest is written last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from polyrefuse_data import fetch, recipes, sources
+from polyrefuse_data.checks import rows as row_checks
+from polyrefuse_data.checks.language import LanguageVotes
+from polyrefuse_data.checks.lists import (
+    Item,
+    alignment_findings,
+    collision_findings,
+    duplicate_findings,
+)
+from polyrefuse_data.checks.thresholds import Thresholds, load_thresholds
+from polyrefuse_data.errors import BuildError, SourceError
+from polyrefuse_data.findings import Finding, sort_findings
+from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE
+from polyrefuse_data.package import LanguagePart, Package, PackageFolder
+from polyrefuse_data.readers import READERS, csv_reader
+from polyrefuse_data.recipes import EMBEDDED, OwnSource, Recipe
+from polyrefuse_data.schema import ORIGINAL, PlacedPrompt, Prompt, Row, text_hash
+from polyrefuse_data.splits import Selection, draw_splits, pool_prompts
+from polyrefuse_data.translate.memory import TranslationMemory, Translator
+from polyrefuse_data.version import __version__
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+REPLAY = "replay"
+"""The translator that asks the memory and nothing else."""
+
+VERSIONED = ("py3langid", "lingua-language-detector", "langdetect", "sacrebleu", "pyarrow")
+"""Packages whose version can change a score or a byte; they stand in the manifest."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A prompt without a translation: named, never dropped silently."""
+
+    lang: str
+    split: str
+    label: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SourceUsed:
+    """A source as the manifest records it."""
+
+    name: str
+    title: str
+    url: str | None
+    sha256: str
+    licence: str
+    citation: str
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build: see `polyrefuse build --help` for each."""
+
+    recipe: str = "paper"
+    langs: Sequence[str] = tuple(LANGUAGES)
+    out: Path | None = None
+    sources: Path | None = None
+    memory: Path | None = None
+    translator: str = REPLAY
+    seed: int | None = None
+    size: Mapping[str, int] | None = None
+    allow_gaps: bool = False
+    all_votes: bool = False
+    thresholds: Path | None = None
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made. `complete` is False if gaps kept it from packaging; `unchanged` if nothing was to do."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    gaps: tuple[Gap, ...] = ()
+    complete: bool = True
+    unchanged: bool = False
+
+
+@dataclass
+class _Inputs:
+    """Everything that decides the bytes of a build."""
+
+    recipe: Recipe
+    selection: Selection
+    sources: list[SourceUsed]
+    thresholds: Thresholds
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    backs: dict[str, list[str | None]] = field(default_factory=dict)
+    gaps: list[Gap] = field(default_factory=list)
+
+
+def build(request: BuildRequest, progress: Progress = lambda what, done, total: None) -> BuildResult:
+    """Build a data set and return what was made; see `BuildRequest`.
+
+    Building twice from the same inputs gives the same bytes, on another day and in another folder. With
+    gaps and without `allow_gaps`, nothing is packaged: `complete` is False, and the manifest of a folder
+    that held no complete build names the gaps. Raises `PolyRefuseError`.
+    """
+    recipe, folder = recipes.load_recipe(request.recipe)
+    recipe = recipe.changed(request.seed, request.size)
+    out = request.out or Path("builds") / recipe.name
+    package_folder = PackageFolder(out)
+    package_folder.check_ours()
+    progress("sources", 0, len(recipe.used_sources()))
+    prompts, used = _read_sources(recipe, folder, request.sources, progress)
+    pools = {
+        name: pool_prompts(name, pool, prompts, lambda pin: recipes.read_pin(pin, folder))
+        for name, pool in recipe.pools.items()
+    }
+    inputs = _Inputs(recipe, draw_splits(recipe, pools), used, load_thresholds(request.thresholds))
+    _translate(inputs, request)
+    header = _header(inputs, request)
+    if inputs.gaps and not request.allow_gaps:
+        manifest = {**header, "complete": False, "gaps": [_gap_record(gap) for gap in inputs.gaps]}
+        package_folder.write_incomplete(manifest)
+        return BuildResult(out, manifest, tuple(inputs.gaps), complete=False)
+    kept = package_folder.unchanged(header)
+    if kept is not None:
+        return BuildResult(out, kept, tuple(inputs.gaps), unchanged=True)
+    return _package(inputs, request, header, package_folder, progress)
+
+
+def _package(
+    inputs: _Inputs,
+    request: BuildRequest,
+    header: dict[str, Any],
+    package_folder: PackageFolder,
+    progress: Progress,
+) -> BuildResult:
+    with package_folder.staging():
+        parts: dict[str, LanguagePart] = {}
+        for number, lang in enumerate(inputs.rows):
+            progress("checks", number, len(inputs.rows))
+            digest = header["inputs"]["languages"][lang]
+            part = package_folder.staged_part(lang, digest)
+            if part is None:
+                rows, findings = _checked(inputs, lang, request.all_votes)
+                part = package_folder.stage_part(lang, digest, rows, findings)
+            parts[lang] = part
+        progress("checks", len(inputs.rows), len(inputs.rows))
+        items = [Item(row.id, row.prompt.label, row.split, row.prompt.text) for row in inputs.selection.placed]
+        findings = duplicate_findings(items, inputs.thresholds)
+        findings += [finding for part in parts.values() for finding in part.findings]
+        findings += [_gap_finding(gap) for gap in inputs.gaps]
+        package = Package(
+            header=header,
+            recipe=inputs.recipe,
+            sources=[vars(source) for source in inputs.sources],
+            parts=parts,
+            findings=sort_findings(findings),
+            gaps=[_gap_record(gap) for gap in inputs.gaps],
+        )
+        manifest = package_folder.finish(package)
+    return BuildResult(package_folder.path, manifest, tuple(inputs.gaps))
+
+
+def _read_sources(
+    recipe: Recipe, recipe_folder: Path | None, mirror: Path | None, progress: Progress
+) -> tuple[dict[str, list[Prompt]], list[SourceUsed]]:
+    prompts: dict[str, list[Prompt]] = {}
+    used = []
+    names = recipe.used_sources()
+    for number, name in enumerate(names, start=1):
+        if name in recipe.sources:
+            prompts[name], one = _read_own(name, recipe.sources[name], mirror or recipe_folder or Path())
+        elif name == EMBEDDED:
+            from polyrefuse_data import sample
+
+            prompts[name] = list(sample.sample_prompts())
+            one = SourceUsed(
+                name,
+                "The embedded sample of polyrefuse",
+                None,
+                sample.bank_hash(),
+                sample.LICENCE,
+                "",
+            )
+        else:
+            row = sources.source(name)
+            prompts[name] = row.prompts(fetch.load(row, mirror))
+            one = SourceUsed(name, row.title, row.url, row.sha256, row.licence, row.citation)
+        used.append(one)
+        progress("sources", number, len(names))
+    return prompts, used
+
+
+def _read_own(name: str, own: OwnSource, folder: Path) -> tuple[list[Prompt], SourceUsed]:
+    """Read a source that the recipe brings along."""
+    path = folder / own.file
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"source {name}: cannot read {path}: {error.strerror}; give --sources DIR") from None
+    found = hashlib.sha256(data).hexdigest()
+    if own.sha256 not in (None, found):
+        raise SourceError(f"source {name}: {path} has sha256 {found}, the recipe expects {own.sha256}")
+    reader = csv_reader(own.text_column, own.category_column) if own.reader == "csv" else READERS[own.reader]
+    prompts = sources.prompts_from_records(reader(data, own.file), name, own.label, own.licence, {})
+    return prompts, SourceUsed(name, name, None, found, own.licence, own.citation)
+
+
+def _translate(inputs: _Inputs, request: BuildRequest) -> None:
+    """Fill `inputs` with the rows of every language, and name what has no translation."""
+    placed = inputs.selection.placed
+    embedded = all(row.prompt.translations for row in placed)
+    kind, _, backend = request.translator.partition(":")
+    if kind != REPLAY:
+        raise BuildError(
+            f"translator '{request.translator}'; expected '{REPLAY}' or '{REPLAY}:BACKEND', which take "
+            "translations from the memory"
+        )
+    memory = None
+    try:
+        if not embedded and any(lang != SOURCE_LANGUAGE for lang in request.langs):
+            memory = TranslationMemory(request.memory or default_memory(), create=request.memory is None)
+            if backend:
+                memory.require_backend(backend)
+        for lang in request.langs:
+            _translate_into(inputs, lang, memory, backend or None)
+    finally:
+        if memory is not None:
+            memory.close()
+
+
+def default_memory() -> Path:
+    """Return where the translation memory lies if none is named."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("polyrefuse")) / "memory.sqlite"
+
+
+def _translate_into(
+    inputs: _Inputs, lang: str, memory: TranslationMemory | None, backend: str | None
+) -> None:
+    known = memory.forward(lang, backend) if memory and lang != SOURCE_LANGUAGE else {}
+    backs = memory.backs(lang) if memory and lang != SOURCE_LANGUAGE else {}
+    rows: list[Row] = []
+    texts_back: list[str | None] = []
+    missing: dict[tuple[str, str], list[str]] = {}
+    for placed in inputs.selection.placed:
+        found = _translation(placed, lang, known)
+        if found is None:
+            missing.setdefault((placed.split, placed.prompt.label), []).append(placed.id)
+            continue
+        translator, text = found
+        rows.append(_row(placed, lang, text, translator))
+        texts_back.append(backs.get((placed.prompt.hash, text_hash(text))))
+    inputs.rows[lang] = rows
+    inputs.backs[lang] = texts_back
+    inputs.gaps += [Gap(lang, split, label, tuple(ids)) for (split, label), ids in missing.items()]
+
+
+def _translation(
+    placed: PlacedPrompt, lang: str, known: Mapping[tuple[str, int], tuple[Translator, str]]
+) -> tuple[str, str] | None:
+    """Return (translator's signature, text) of one prompt in one language, or None."""
+    prompt = placed.prompt
+    if lang == SOURCE_LANGUAGE:
+        return ORIGINAL, prompt.text
+    if lang in prompt.translations:
+        from polyrefuse_data.sample import TRANSLATOR
+
+        return Translator(TRANSLATOR, __version__).signature, prompt.translations[lang]
+    found = known.get((prompt.hash, placed.occurrence)) or known.get((prompt.hash, 0))
+    return (found[0].signature, found[1]) if found else None
+
+
+def _row(placed: PlacedPrompt, lang: str, text: str, translator: str) -> Row:
+    prompt = placed.prompt
+    return Row(
+        id=placed.id,
+        group=prompt.group,
+        lang=lang,
+        text=text,
+        text_en=prompt.text,
+        label=prompt.label,
+        split=placed.split,
+        category=prompt.category,
+        source_category=prompt.source_category,
+        source=prompt.source,
+        source_licence=prompt.licence,
+        translator=translator,
+        duplicate_of=placed.duplicate_of,
+    )
+
+
+def _checked(inputs: _Inputs, lang: str, all_votes: bool) -> tuple[list[Row], list[Finding]]:
+    """Return the rows of one language with scores and flags, and what the checks found."""
+    from dataclasses import replace
+
+    rows = inputs.rows[lang]
+    batch = row_checks.Batch(
+        LANGUAGES[lang],
+        [row.text for row in rows],
+        [row.text_en for row in rows],
+        inputs.backs[lang],
+        LanguageVotes(all_votes),
+    )
+    scored = row_checks.run_checks(batch, inputs.thresholds)
+    checked = [
+        replace(
+            row,
+            scores={check: values[position] for check, values in scored.scores.items()},
+            flags={check: values[position] for check, values in scored.flags.items()},
+        )
+        for position, row in enumerate(rows)
+    ]
+    findings = rows_findings(rows, scored, lang, inputs.thresholds)
+    return checked, findings
+
+
+def rows_findings(
+    rows: Sequence[Row], scored: row_checks.Scored, lang: str, thresholds: Thresholds
+) -> list[Finding]:
+    """Return what the checks find in the rows of one language: by label and split, then over all."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for position, row in enumerate(rows):
+        places.setdefault((row.label, row.split), []).append(position)
+    ids = [row.id for row in rows]
+    findings: list[Finding] = []
+    for (label, split), positions in places.items():
+        findings += row_checks.row_findings(scored, ids, lang, label, split, positions)
+        if lang != SOURCE_LANGUAGE:
+            english = [rows[position].text_en for position in positions]
+            texts = [rows[position].text for position in positions]
+            findings += alignment_findings(english, texts, lang, label, split, thresholds)
+    if lang != SOURCE_LANGUAGE:
+        items = [Item(row.id, row.label, row.split, row.text_en) for row in rows]
+        findings += collision_findings(items, [row.text for row in rows], lang)
+    return findings
+
+
+def _header(inputs: _Inputs, request: BuildRequest) -> dict[str, Any]:
+    """Return the part of the manifest that is known before any check has run: all inputs, by hash."""
+    versions = {"polyrefuse": __version__, **{name: metadata.version(name) for name in VERSIONED}}
+    common = {
+        "checks": row_checks.VERSION,
+        "thresholds": inputs.thresholds.digest(),
+        "all_votes": request.all_votes,
+        "versions": versions,
+    }
+    languages = {
+        lang: _digest([common, [[row.id, row.group, row.text, row.text_en, row.translator, row.source,
+                                 row.source_licence, row.category, row.source_category, row.duplicate_of]
+                                for row in rows], inputs.backs[lang]])
+        for lang, rows in inputs.rows.items()
+    }
+    selection = inputs.selection
+    return {
+        "recipe": {
+            **inputs.recipe.model_dump(mode="json", exclude_none=True),
+            "digest": _digest(inputs.recipe.model_dump(mode="json")),
+        },
+        "seed": inputs.recipe.seed,
+        "sizes": inputs.recipe.sizes(),
+        "sources": [vars(source) for source in inputs.sources],
+        "dropped": [vars(one) for one in selection.dropped],
+        "topped_up": {f"{label}-{split}": n for (label, split), n in sorted(selection.topped_up.items()) if n},
+        "thresholds": {"digest": inputs.thresholds.digest(), "provenance": inputs.thresholds.provenance},
+        "all_votes": request.all_votes,
+        "versions": versions,
+        "inputs": {"languages": languages, "gaps": _digest([_gap_record(gap) for gap in inputs.gaps])},
+    }
+
+
+def _digest(value: Any) -> str:
+    return text_hash(json.dumps(value, sort_keys=True, ensure_ascii=False))
+
+
+def _gap_record(gap: Gap) -> dict[str, Any]:
+    return {"lang": gap.lang, "split": gap.split, "label": gap.label, "ids": list(gap.ids)}
+
+
+def _gap_finding(gap: Gap) -> Finding:
+    message = f"{len(gap.ids)} prompts without a translation"
+    return Finding("gap", "error", gap.lang, gap.label, gap.split, gap.ids, message)

@@ -1,0 +1,202 @@
+"""The registry of row checks: each scores a batch of translations; thresholds decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from polyrefuse_data.checks import text as scores
+from polyrefuse_data.checks.language import LanguageVotes
+from polyrefuse_data.checks.refusal import translator_talk
+from polyrefuse_data.checks.thresholds import Thresholds
+from polyrefuse_data.findings import Finding
+from polyrefuse_data.languages import SOURCE_LANGUAGE, Language
+from polyrefuse_data.schema import ROW_CHECKS
+
+VERSION = 1
+"""Raised whenever a check scores differently: kept scores of another version are not reused."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Translations into one language with their English; `backs` are back-translations, None where none.
+
+    `texts_en` and `texts` have equal length; an English text is None where nobody knows it, and checks
+    that compare with it then say nothing.
+    """
+
+    language: Language
+    texts: Sequence[str]
+    texts_en: Sequence[str | None]
+    backs: Sequence[str | None] = ()
+    votes: LanguageVotes = field(default_factory=LanguageVotes)
+
+
+Scorer = Callable[[Batch], list[float | None]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row check: what it measures, how bad a flag is, and how it scores."""
+
+    name: str
+    severity: str
+    measures: str
+    flagged: str
+    scorer: Scorer
+    originals: bool = False
+    """Whether English rows are scored too, which nobody translated."""
+
+
+def _alone(score: Callable[[str], float | None]) -> Scorer:
+    return lambda batch: [score(text) for text in batch.texts]
+
+
+def _against_english(score: Callable[[str, str], float | None]) -> Scorer:
+    return lambda batch: [
+        None if english is None else score(text, english)
+        for text, english in zip(batch.texts, batch.texts_en, strict=True)
+    ]
+
+
+def _diacritics(batch: Batch) -> list[float | None]:
+    if not batch.language.diacritics:
+        return [None] * len(batch.texts)
+    return [scores.diacritic_share(text) for text in batch.texts]
+
+
+def _round_trips(batch: Batch) -> list[float | None]:
+    backs = batch.backs or [None] * len(batch.texts)
+    return [
+        None if english is None or back is None else scores.round_trip(english, back)
+        for english, back in zip(batch.texts_en, backs, strict=True)
+    ]
+
+
+_CHECKS = (
+    Check("empty", "error", "visible characters", "have no text", _alone(scores.visible_length), True),
+    Check(
+        "echo",
+        "error",
+        "token Jaccard with the English",
+        "are the English text, untranslated",
+        _against_english(scores.echo),
+    ),
+    Check(
+        "script",
+        "error",
+        "share of letters in the language's script",
+        "are mostly in another script",
+        lambda batch: [scores.script_share(text, batch.language) for text in batch.texts],
+        True,
+    ),
+    Check(
+        "language",
+        "error",
+        "1 in the language, 0 in another, 0.5 undecided",
+        "are in another language",
+        lambda batch: batch.votes.scores(batch.texts, batch.language.code),
+        True,
+    ),
+    Check(
+        "length_ratio",
+        "warning",
+        "characters, translation / English",
+        "are far shorter or longer than the English",
+        _against_english(scores.length_ratio),
+    ),
+    Check(
+        "digits",
+        "warning",
+        "digits of the English that are missing",
+        "lack digits of the English",
+        _against_english(scores.missing_digits),
+    ),
+    Check(
+        "line_breaks",
+        "warning",
+        "line breaks, translation - English",
+        "have other line breaks than the English",
+        _against_english(scores.line_break_difference),
+    ),
+    Check(
+        "invisible",
+        "warning",
+        "added zero-width and control characters",
+        "hold zero-width or control characters",
+        lambda batch: [
+            scores.invisible_characters(text, english or "")
+            for text, english in zip(batch.texts, batch.texts_en, strict=True)
+        ],
+    ),
+    Check(
+        "diacritics",
+        "warning",
+        "share of words with a diacritic",
+        "are written without diacritics",
+        _diacritics,
+    ),
+    Check(
+        "refusal",
+        "error",
+        "1 if the translator speaks for itself",
+        "open with a refusal or a remark of the translator",
+        lambda batch: [
+            translator_talk(text, english or "", batch.language.code)
+            for text, english in zip(batch.texts, batch.texts_en, strict=True)
+        ],
+    ),
+    Check(
+        "round_trip",
+        "warning",
+        "chrF++ of the back-translation, 0-100",
+        "come back from a round trip as something else",
+        _round_trips,
+    ),
+)
+
+CHECKS: dict[str, Check] = {check.name: check for check in _CHECKS}
+"""Row checks by name, in the order of the published columns."""
+
+assert tuple(CHECKS) == ROW_CHECKS, "the registry and the published columns name the same checks"  # noqa: S101
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores and flags of a batch: check -> one entry a row."""
+
+    scores: Mapping[str, Sequence[float | None]]
+    flags: Mapping[str, Sequence[bool]]
+
+
+def run_checks(batch: Batch, thresholds: Thresholds) -> Scored:
+    """Return the scores of every check on `batch` and what `thresholds` say of them.
+
+    A row without text is flagged `empty` and by no other check.
+    """
+    original = batch.language.code == SOURCE_LANGUAGE
+    scored: dict[str, list[float | None]] = {}
+    flags: dict[str, list[bool]] = {}
+    for check in CHECKS.values():
+        values = (
+            [None] * len(batch.texts) if original and not check.originals else check.scorer(batch)
+        )
+        if check.name != "empty":
+            values = [value if full else None for value, full in zip(values, scored["empty"], strict=True)]
+        scored[check.name] = values
+        flags[check.name] = [thresholds.flagged(check.name, batch.language.code, value) for value in values]
+    return Scored(scored, flags)
+
+
+def row_findings(
+    scored: Scored, ids: Sequence[str], lang: str, label: str, split: str, positions: Sequence[int]
+) -> list[Finding]:
+    """Return one finding for every check that flags some of the rows at `positions`."""
+    findings = []
+    for check in CHECKS.values():
+        flagged = [position for position in positions if scored.flags[check.name][position]]
+        if flagged:
+            found = tuple(ids[position] for position in flagged)
+            share = f"{len(flagged)} of {len(positions)} rows {check.flagged}"
+            findings.append(Finding(check.name, check.severity, lang, label, split, found, share))
+    return findings

@@ -1,0 +1,286 @@
+"""The translation memory: one SQLite file, the source of truth of translations.
+
+A build asks the memory first; a backend only fills it. The key of an entry is the English text's hash, the
+language, the direction (forward or back), the backend with its version and parameters, the text that was
+given to the translator, and the occurrence: a release can hold the same English prompt twice with
+different translations, and both are kept.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from polyrefuse_data.errors import MemoryFileError, unknown_name
+from polyrefuse_data.schema import text_hash
+
+APPLICATION_ID = 0x506F6C79
+"""Marks the SQLite file as ours ("Poly" in ASCII), so that no other program's file is taken for one."""
+
+FORMAT_VERSION = 1
+
+LOCK_SECONDS = 10.0
+"""How long to wait for another process that is writing."""
+
+HUMAN = "human"
+"""The backend whose translations win over every machine's."""
+
+FORWARD, BACK = "forward", "back"
+
+_SCHEMA = """
+CREATE TABLE source_text (hash TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE translation (
+    lang TEXT NOT NULL,
+    direction TEXT NOT NULL CHECK (direction IN ('forward', 'back')),
+    english_hash TEXT NOT NULL REFERENCES source_text (hash),
+    input_hash TEXT NOT NULL REFERENCES source_text (hash),
+    occurrence INTEGER NOT NULL CHECK (occurrence >= 0),
+    backend TEXT NOT NULL,
+    version TEXT NOT NULL,
+    parameters TEXT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (lang, direction, english_hash, input_hash, occurrence, backend, version, parameters)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Translator:
+    """Who translated: a backend, its version, and the parameters that change what it answers."""
+
+    backend: str
+    version: str
+    parameters: str = ""
+
+    @property
+    def signature(self) -> str:
+        """The translator in one string, as rows carry it: `backend:published|version:985169d`."""
+        parts = [f"backend:{self.backend}", f"version:{self.version}"]
+        return "|".join([*parts, f"params:{self.parameters}"] if self.parameters else parts)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One translation. `given` is what the translator was given: the English text (forward), or the
+    translation that was translated back (back), and None stands for the English; `text` is what came
+    of it."""
+
+    english: str
+    lang: str
+    translator: Translator
+    text: str
+    direction: str = FORWARD
+    given: str | None = None
+    occurrence: int = 0
+
+    @property
+    def given_hash(self) -> str:
+        return text_hash(self.english if self.given is None else self.given)
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of entries that were added: new, already there, or there with another text (kept)."""
+
+    new: int = 0
+    same: int = 0
+    different: int = 0
+
+
+class TranslationMemory:
+    """An open translation memory; use it as a context manager.
+
+    Raises `MemoryFileError` for a file that is missing (unless `create`), locked, corrupt, not a memory,
+    or written by a newer version.
+    """
+
+    def __init__(self, path: Path, create: bool = False) -> None:
+        self.path = path
+        if not create and not path.exists():
+            raise MemoryFileError(
+                f"no translation memory at {path}; fill one with `polyrefuse memory import FOLDER --memory {path}`"
+            )
+        with self._errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
+        try:
+            with self._errors():
+                self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> TranslationMemory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the write-ahead log goes into it."""
+        self._connection.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            text = str(error)
+            if "locked" in text or "busy" in text:
+                raise MemoryFileError(
+                    f"translation memory {self.path} is locked by another process; wait until it ends"
+                ) from None
+            raise MemoryFileError(
+                f"translation memory {self.path}: {text}; is the disk full or the folder read-only?"
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise MemoryFileError(
+                f"translation memory {self.path} is corrupt or no memory ({error}); "
+                "restore a copy, or import its export into a new file"
+            ) from None
+        except OSError as error:
+            raise MemoryFileError(f"translation memory {self.path}: {error.strerror}") from None
+
+    def _prepare(self) -> None:
+        run = self._connection.execute
+        application = run("PRAGMA application_id").fetchone()[0]
+        version = run("PRAGMA user_version").fetchone()[0]
+        empty = run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if not empty and application != APPLICATION_ID:
+            raise MemoryFileError(f"{self.path} is a SQLite file of another program; expected a translation memory")
+        if version > FORMAT_VERSION:
+            raise MemoryFileError(
+                f"translation memory {self.path} has format {version}, this version reads {FORMAT_VERSION}; "
+                "upgrade polyrefuse"
+            )
+        if empty:
+            run("PRAGMA journal_mode = WAL")
+            with self._transaction():
+                if run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                    for statement in _SCHEMA.split(";"):
+                        run(statement)
+                    run(f"PRAGMA application_id = {APPLICATION_ID}")
+                    run(f"PRAGMA user_version = {FORMAT_VERSION}")
+        elif run("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("its pages do not fit together")
+        run("PRAGMA synchronous = NORMAL")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def add(self, entries: Iterable[Entry]) -> Added:
+        """Add entries in one transaction: all of them or, if anything fails, none.
+
+        An entry whose key is there stays as it is, and is counted as same or different.
+        """
+        new = same = different = 0
+        with self._errors(), self._transaction():
+            run = self._connection.execute
+            for entry in entries:
+                english_hash = text_hash(entry.english)
+                for text in (entry.english, entry.given or entry.english):
+                    run("INSERT OR IGNORE INTO source_text VALUES (?, ?)", (text_hash(text), text))
+                key = (
+                    entry.lang,
+                    entry.direction,
+                    english_hash,
+                    entry.given_hash,
+                    entry.occurrence,
+                    entry.translator.backend,
+                    entry.translator.version,
+                    entry.translator.parameters,
+                )
+                there = run(
+                    "SELECT text FROM translation WHERE lang = ? AND direction = ? AND english_hash = ? AND "
+                    "input_hash = ? AND occurrence = ? AND backend = ? AND version = ? AND parameters = ?",
+                    key,
+                ).fetchone()
+                if there is None:
+                    run("INSERT INTO translation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*key, entry.text))
+                    new += 1
+                elif there[0] == entry.text:
+                    same += 1
+                else:
+                    different += 1
+        return Added(new, same, different)
+
+    def forward(self, lang: str, backend: str | None = None) -> dict[tuple[str, int], tuple[Translator, str]]:
+        """Return (English hash, occurrence) -> (translator, text) for one language.
+
+        Where several translators did a prompt, people win over machines, and among these the first in
+        the order of backend, version, parameters; `backend` restricts to one. The choice does not
+        depend on the order in which entries were added.
+        """
+        query = (
+            "SELECT english_hash, occurrence, backend, version, parameters, text FROM translation "
+            "WHERE lang = ? AND direction = 'forward' AND (? IS NULL OR backend = ? OR backend = ?) "
+            "ORDER BY backend = ? DESC, backend, version, parameters"
+        )
+        found: dict[tuple[str, int], tuple[Translator, str]] = {}
+        with self._errors():
+            for english, occurrence, name, version, parameters, text in self._connection.execute(
+                query, (lang, backend, backend, HUMAN, HUMAN)
+            ):
+                found.setdefault((english, occurrence), (Translator(name, version, parameters), text))
+        return found
+
+    def backs(self, lang: str) -> dict[tuple[str, str], str]:
+        """Return (English hash, hash of the translation) -> back-translation for one language."""
+        query = (
+            "SELECT english_hash, input_hash, text FROM translation WHERE lang = ? AND direction = 'back' "
+            "ORDER BY backend, version, parameters, occurrence"
+        )
+        found: dict[tuple[str, str], str] = {}
+        with self._errors():
+            for english, given, text in self._connection.execute(query, (lang,)):
+                found.setdefault((english, given), text)
+        return found
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all entries in the order of their keys."""
+        query = (
+            "SELECT e.text, t.lang, t.direction, g.text, t.occurrence, t.backend, t.version, t.parameters, "
+            "t.text FROM translation t JOIN source_text e ON e.hash = t.english_hash "
+            "JOIN source_text g ON g.hash = t.input_hash "
+            "ORDER BY t.lang, t.direction DESC, t.english_hash, t.occurrence, t.backend, t.version, "
+            "t.parameters, t.input_hash"
+        )
+        with self._errors():
+            for english, lang, direction, given, occurrence, backend, version, parameters, text in (
+                self._connection.execute(query)
+            ):
+                translator = Translator(backend, version, parameters)
+                yield Entry(english, lang, translator, text, direction, given, occurrence)
+
+    def stats(self) -> list[tuple[str, str, str, str, int]]:
+        """Return (language, direction, backend, version, entries), in that order."""
+        query = (
+            "SELECT lang, direction, backend, version, count(*) FROM translation "
+            "GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4"
+        )
+        with self._errors():
+            return [tuple(row) for row in self._connection.execute(query)]  # type: ignore[misc]
+
+    def backends(self) -> list[str]:
+        """Return the names of all backends with an entry."""
+        with self._errors():
+            return [row[0] for row in self._connection.execute("SELECT DISTINCT backend FROM translation ORDER BY 1")]
+
+    def require_backend(self, name: str) -> None:
+        """Raise `UnknownNameError` unless `name` translated something in this memory."""
+        known = self.backends()
+        if name not in known:
+            raise unknown_name(f"backend in {self.path}", name, known or ["none yet"])
