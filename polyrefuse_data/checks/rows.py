@@ -59,6 +59,13 @@ def _against_english(score: Callable[[str, str], float | None]) -> Scorer:
     ]
 
 
+def _digits(batch: Batch) -> list[float | None]:
+    return [
+        None if english is None else scores.missing_digits(text, english, batch.language.code)
+        for text, english in zip(batch.texts, batch.texts_en, strict=True)
+    ]
+
+
 def _diacritics(batch: Batch) -> list[float | None]:
     if not batch.language.diacritics:
         return [None] * len(batch.texts)
@@ -87,7 +94,10 @@ _CHECKS = (
         "error",
         "share of letters in the language's script",
         "are mostly in another script",
-        lambda batch: [scores.script_share(text, batch.language) for text in batch.texts],
+        lambda batch: [
+            scores.script_share(text, batch.language, english)
+            for text, english in zip(batch.texts, batch.texts_en, strict=True)
+        ],
         True,
     ),
     Check(
@@ -110,7 +120,7 @@ _CHECKS = (
         "warning",
         "digits of the English that are missing",
         "lack digits of the English",
-        _against_english(scores.missing_digits),
+        _digits,
     ),
     Check(
         "line_breaks",

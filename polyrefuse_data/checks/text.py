@@ -8,21 +8,27 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from functools import lru_cache
+from importlib import resources
 
 import regex
+import yaml
 
 from polyrefuse_data.duplicates import jaccard, tokens
 from polyrefuse_data.languages import Language
 
 _LETTER = regex.compile(r"\p{L}")
 _VISIBLE = regex.compile(r"[\p{L}\p{N}\p{S}\p{P}]")
-_DIGIT = regex.compile(r"\p{Nd}")
+_NUMBER = regex.compile(r"[0-9]+")
 _WORD = regex.compile(r"[\p{L}\p{M}]+")
 _INVISIBLE = regex.compile(r"[\p{Cf}\p{Cc}\p{Co}\p{Cn}\p{Cs}\uFFFD--[\n\t]]", regex.V1)
 _LINE_BREAK = regex.compile(r"\r\n|[\n\r\u2028\u2029\u0085]")
 
 SHORT_TEXT_LETTERS = 8
 """Below so many letters a required script may be missing: a Japanese title can be all Han."""
+
+
+HARDLY_ANYTHING = 0.1
+"""Below this share of letters in the language's script, words shared with the English are not left out."""
 
 
 @lru_cache(maxsize=64)
@@ -42,10 +48,12 @@ def echo(text: str, text_en: str) -> float:
     return jaccard(tokens(text), tokens(text_en))
 
 
-def script_share(text: str, language: Language) -> float | None:
+def script_share(text: str, language: Language, text_en: str | None = None) -> float | None:
     """Return the share of letters in the scripts of `language`, between 0 and 1.
 
-    0 if the script that the language cannot do without is missing from a text of some length.
+    Words that the English has too (names, titles, code) are left out, unless hardly anything is in the
+    language's script. 0 if the script that the language cannot do without is missing from a text of
+    some length.
     """
     letters = _LETTER.findall(text)
     if not letters:
@@ -56,8 +64,14 @@ def script_share(text: str, language: Language) -> float | None:
         and not script_pattern((language.required_script,)).search(text)
     ):
         return 0.0
-    own = script_pattern(language.scripts)
-    return sum(1 for letter in letters if own.match(letter)) / len(letters)
+    own = len(script_pattern(language.scripts).findall("".join(letters)))
+    kept = len(letters)
+    if text_en is not None and own / len(letters) >= HARDLY_ANYTHING:
+        english = tokens(text_en)
+        foreign = [word for word in _WORD.findall(text) if word.casefold() in english]
+        kept -= sum(len(_LETTER.findall(word)) for word in foreign)
+        own -= sum(len(script_pattern(language.scripts).findall(word)) for word in foreign)
+    return own / kept if kept else 1.0
 
 
 def length_ratio(text: str, text_en: str) -> float | None:
@@ -65,22 +79,49 @@ def length_ratio(text: str, text_en: str) -> float | None:
     return len(text) / len(text_en) if text_en else None
 
 
-def _digits(text: str) -> Counter[str]:
-    """Return the decimal digits of `text` after NFKC, each as ASCII: Arabic-Indic and Thai digits too."""
-    found = _DIGIT.findall(unicodedata.normalize("NFKC", text))
-    return Counter(str(unicodedata.decimal(digit)) for digit in found)
+def _digits(text: str) -> list[str]:
+    """Return the numbers of `text` after NFKC in ASCII digits: Arabic-Indic and Thai digits too."""
+    plain = "".join(
+        str(unicodedata.decimal(character)) if character.isdecimal() else character
+        for character in unicodedata.normalize("NFKC", text)
+    )
+    return _NUMBER.findall(plain)
 
 
-def missing_digits(text: str, text_en: str) -> float | None:
-    """Return how many different digits of the English do not occur in the translation.
+@lru_cache(maxsize=1)
+def _number_words() -> dict[str, list[list[str]]]:
+    path = resources.files("polyrefuse_data") / "data" / "number_words.yaml"
+    table: dict[str, list[list[str]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {lang: [[_unmarked(stem) for stem in stems] for stems in words] for lang, words in table.items()}
 
-    None if the English has no digit. A subset of kinds, not of counts: Japanese writes "twenty" as 20,
-    and adds digits (4 false alarms where equality raises 191 on the published release).
+
+def _unmarked(text: str) -> str:
+    """Return `text` case-folded, without combining marks: number words are compared so."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return unicodedata.normalize("NFC", "".join(one for one in decomposed if not unicodedata.combining(one)))
+
+
+def missing_digits(text: str, text_en: str, lang: str) -> float | None:
+    """Return how many different digits of the numbers in the English do not occur in the translation.
+
+    None if the English has no digit. Kinds of digits, not counts: Japanese writes "twenty" as 20, and
+    adds digits (4 false alarms where equality raises 191 on the published release). A number up to 12
+    may be written as a word of the language instead.
     """
-    wanted = _digits(text_en)
-    if not wanted:
+    numbers = set(_digits(text_en))
+    if not numbers:
         return None
-    return float(len(set(wanted) - set(_digits(text))))
+    there = set("".join(_digits(text)))
+    words = _number_words().get(lang, [])
+    plain = _unmarked(text)
+    missing: set[str] = set()
+    for number in numbers:
+        absent = set(number) - there
+        value = int(number)
+        if absent and 1 <= value <= len(words) and any(stem in plain for stem in words[value - 1]):
+            continue
+        missing |= absent
+    return float(len(missing))
 
 
 def line_break_difference(text: str, text_en: str) -> float:
