@@ -60,7 +60,9 @@ def render_figure(flagged: Mapping[str, Mapping[str, int]], rows: Mapping[str, i
         )
     for line, (lang, counts) in enumerate(flagged.items()):
         y = _TOP + 24 * line
-        lines.append(f'<text x="{_LEFT - 12}" y="{y + 16}" text-anchor="end" fill="#222222">{escape(lang)}</text>')
+        lines.append(
+            f'<text x="{_LEFT - 12}" y="{y + 16}" text-anchor="end" fill="#222222">{escape(lang)}</text>'
+        )
         for column, check in enumerate(ROW_CHECKS):
             share = counts[check] / rows[lang] if rows[lang] else 0.0
             x = _LEFT + _CELL * column
@@ -68,9 +70,15 @@ def render_figure(flagged: Mapping[str, Mapping[str, int]], rows: Mapping[str, i
             shade = min(1.0, (share / 0.25) ** 0.5)
             fill = "#{:02x}{:02x}{:02x}".format(*(round(255 - shade * (255 - end)) for end in (165, 60, 0)))
             ink = "#ffffff" if shade > 0.7 else "#222222"
-            lines.append(f'<rect x="{x}" y="{y}" width="{_CELL - 2}" height="22" fill="{fill}" stroke="#dddddd"/>')
+            lines.append(
+                f'<rect x="{x}" y="{y}" width="{_CELL - 2}" height="22" fill="{fill}" stroke="#dddddd"/>'
+            )
             text = "0" if not counts[check] else f"{100 * share:.1f}%" if share >= 0.001 else "&lt;0.1%"
-            lines.append(f'<text x="{x + _CELL // 2 - 1}" y="{y + 15}" text-anchor="middle" fill="{ink}">{text}</text>')
-    lines.append(f'<text x="{_LEFT}" y="{height - 14}" fill="#555555">share of rows flagged, by language and check</text>')
+            lines.append(
+                f'<text x="{x + _CELL // 2 - 1}" y="{y + 15}" text-anchor="middle" fill="{ink}">{text}</text>'
+            )
+    lines.append(
+        f'<text x="{_LEFT}" y="{height - 14}" fill="#555555">share of rows flagged, by language and check</text>'
+    )
     lines.append("</svg>\n")
     return "\n".join(lines)

@@ -18,7 +18,9 @@ COMPLETION_KEY = regex.compile(
 )
 """Names under which completions are kept; whole words of a key, so that `n_responses_max` too is caught."""
 
-COUNT_KEY = regex.compile(r"(?i)^(n|num|count|max|min|mean)[_\-. ].*|.*[_\-. ](count|rate|hash|sha256|tokens|length)$")
+COUNT_KEY = regex.compile(
+    r"(?i)^(n|num|count|max|min|mean)[_\-. ].*|.*[_\-. ](count|rate|hash|sha256|tokens|length)$"
+)
 """Keys that name numbers or hashes of completions; they are let through if their value is one."""
 
 LONGEST_TEXT = 400
@@ -89,7 +91,9 @@ def refuse_completions(path: Path, name: str, long_texts: bool = False) -> None:
             if columns:
                 raise _refusal(name, f"column '{columns[0]}'")
     except (OSError, ValueError, csv.Error) as error:
-        raise PublishError(f"{name} cannot be looked through for completions ({error}); it is not published") from None
+        raise PublishError(
+            f"{name} cannot be looked through for completions ({error}); it is not published"
+        ) from None
 
 
 def _refusal(name: str, where: str) -> PublishError:

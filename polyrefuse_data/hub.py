@@ -75,7 +75,9 @@ class HubDataset:
 
     def __init__(self, name: str, api: HfApi | None = None) -> None:
         if not NAME.fullmatch(name) or ".." in name or "--" in name:
-            raise PublishError(f"'{name}' is no name of a data set on the Hub; expected NAMESPACE/NAME, as acme/polyrefuse")
+            raise PublishError(
+                f"'{name}' is no name of a data set on the Hub; expected NAMESPACE/NAME, as acme/polyrefuse"
+            )
         from huggingface_hub import HfApi, get_token
 
         self.name = name
@@ -125,10 +127,14 @@ class HubDataset:
 
     def files(self, revision: str) -> dict[str, RemoteFile]:
         """Return path -> file of a revision, without those that the Hub makes itself."""
+        from huggingface_hub.hf_api import RepoFile
+
         found = {}
         with self._told(f"listing {self.name}"):
-            for entry in self.api.list_repo_tree(self.name, recursive=True, revision=revision, repo_type=DATASET):
-                if hasattr(entry, "blob_id") and entry.path not in SERVER_FILES:
+            for entry in self.api.list_repo_tree(
+                self.name, recursive=True, revision=revision, repo_type=DATASET
+            ):
+                if isinstance(entry, RepoFile) and entry.path not in SERVER_FILES:
                     sha256 = entry.lfs.sha256 if entry.lfs else None
                     found[entry.path] = RemoteFile(entry.path, entry.size, sha256, entry.blob_id)
         return found
@@ -145,9 +151,13 @@ class HubDataset:
             self.api.update_repo_settings(self.name, repo_type=DATASET, **given)  # type: ignore[arg-type]
             info = self.api.repo_info(self.name, repo_type=DATASET)
         if gated is not None and info.gated != gated:
-            raise PublishError(f"{self.name}: the Hub did not turn gating to '{gated}' (it says {info.gated}); {NOT_LOST}")
+            raise PublishError(
+                f"{self.name}: the Hub did not turn gating to '{gated}' (it says {info.gated}); {NOT_LOST}"
+            )
         if private is not None and info.private != private:
-            raise PublishError(f"{self.name}: the Hub did not make the data set {'private' if private else 'public'}")
+            raise PublishError(
+                f"{self.name}: the Hub did not make the data set {'private' if private else 'public'}"
+            )
 
     def commit(self, operations: Sequence[Operation], parent: str, title: str, description: str = "") -> str:
         """Make one commit on main, whose parent must still be `parent`; return its id."""
@@ -176,7 +186,12 @@ class HubDataset:
         try:
             with self._told(f"reading {path} of {self.name}", lost=lost):
                 local = self.api.hf_hub_download(
-                    self.name, path, repo_type=DATASET, revision=revision, cache_dir=folder, force_download=True
+                    self.name,
+                    path,
+                    repo_type=DATASET,
+                    revision=revision,
+                    cache_dir=folder,
+                    force_download=True,
                 )
             yield Path(local)
         finally:
@@ -251,6 +266,9 @@ def _said(response: Any) -> str:
 
 def _explain(error: BaseException, name: str, doing: str, lost: str) -> str:
     response = _response(error)
+    if response is not None and isinstance(error, ValueError) and "metadata" in str(error):
+        # The client asks the Hub to check the card before anything is sent.
+        return f"the Hub does not accept the card: {str(error)[:300]}; {lost}"
     if response is None:
         return _explain_without_answer(error, name, doing, lost)
     status, said = int(response.status_code), _said(response)
@@ -268,7 +286,9 @@ def _explain(error: BaseException, name: str, doing: str, lost: str) -> str:
             f"set HF_TOKEN or run `hf auth login`; {lost}"
         )
     if status == 403:
-        return f"the token may not do this: {doing} (403){because}; use one with write access to {name}; {lost}"
+        return (
+            f"the token may not do this: {doing} (403){because}; use one with write access to {name}; {lost}"
+        )
     if status in (401, 404):
         return f"no data set {name} on the Hub, or this token may not see it ({status}); {lost}"
     if status in (409, 412):
@@ -285,7 +305,7 @@ def _explain(error: BaseException, name: str, doing: str, lost: str) -> str:
 def _explain_without_answer(error: BaseException, name: str, doing: str, lost: str) -> str:
     last = list(_chain(error))[-1]
     kind = type(last).__name__
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and error.__cause__ is None:
         return f"{doing}: {error}; {lost}"
     if isinstance(error, OSError) and error.errno is not None and error.filename:
         return f"{doing}: {error.filename}: {error.strerror}; {lost}"

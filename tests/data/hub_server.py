@@ -72,7 +72,9 @@ class Repo:
         return self.commits.get(sha)
 
     def add(self, title: str, files: dict[str, Blob]) -> Commit:
-        text = json.dumps([self.head, title, {name: blob.sha256 for name, blob in files.items()}, len(self.commits)])
+        text = json.dumps(
+            [self.head, title, {name: blob.sha256 for name, blob in files.items()}, len(self.commits)]
+        )
         commit = Commit(hashlib.sha1(text.encode()).hexdigest(), self.head or None, title, files)  # noqa: S324
         self.commits[commit.sha] = commit
         self.head = commit.sha
@@ -119,6 +121,8 @@ class LoopbackHub:
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str, int]] = []
         """Method, path and number of bytes received, in order of arrival."""
+        self.tokens_at_store: list[str] = []
+        """Paths of requests to the store of large files that carried a token: there must be none."""
         self.lock = threading.RLock()
         hub = self
 
@@ -133,6 +137,11 @@ class LoopbackHub:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def store_url(self) -> str:
+        """The store of large files: for clients another host, which must not get to see the token."""
+        return f"http://localhost:{self._server.server_address[1]}"
 
     def __enter__(self) -> LoopbackHub:
         self._thread.start()
@@ -202,6 +211,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.route, self.query = split.path, parse_qs(split.query)
         with self.hub.lock:
             self.hub.requests.append((self.command, unquote(self.route), len(self.body)))
+            if self.route.startswith(("/cdn/", "/lfs-store/")) and self.headers.get("Authorization"):
+                self.hub.tokens_at_store.append(self.route)
             fault = self._next_fault()
         self.fault = fault
         if fault is not None:
@@ -310,7 +321,9 @@ class _Handler(BaseHTTPRequestHandler):
         for method, pattern, serve in _ROUTES:
             match = re.fullmatch(pattern, self.route)
             if match and self.command in method:
-                return serve(self, **{key: unquote(value) for key, value in match.groupdict().items() if value})
+                return serve(
+                    self, **{key: unquote(value) for key, value in match.groupdict().items() if value}
+                )
         raise _AnsweredError(404, f"no route {self.command} {self.route}")
 
     def _json(self) -> Any:
@@ -320,7 +333,11 @@ class _Handler(BaseHTTPRequestHandler):
         user = self._user()
         if user is None:
             raise _AnsweredError(401, "Invalid username or password.")
-        return 200, {"name": user["name"], "type": "user", "auth": {"accessToken": {"role": user["role"]}}}, {}
+        return (
+            200,
+            {"name": user["name"], "type": "user", "auth": {"accessToken": {"role": user["role"]}}},
+            {},
+        )
 
     def create(self) -> tuple[int, Any, dict[str, str]]:
         user, asked = self._user(), self._json()
@@ -328,10 +345,16 @@ class _Handler(BaseHTTPRequestHandler):
             raise _AnsweredError(401, "Invalid username or password.")
         owner = asked.get("organization") or user["name"]
         if user["role"] != "write" or owner != user["name"]:
-            raise _AnsweredError(403, f"You don't have the rights to create a dataset under the namespace {owner}")
+            raise _AnsweredError(
+                403, f"You don't have the rights to create a dataset under the namespace {owner}"
+            )
         name = f"{owner}/{asked['name']}"
         if name in self.hub.repos:
-            return 409, {"error": "You already created this dataset repo", "url": f"{self.hub.url}/datasets/{name}"}, {}
+            return (
+                409,
+                {"error": "You already created this dataset repo", "url": f"{self.hub.url}/datasets/{name}"},
+                {},
+            )
         private = asked.get("private", asked.get("visibility") == "private")
         repo = self.hub.repos[name] = Repo(owner, bool(private))
         repo.add("initial commit", {".gitattributes": self.hub.blob(b"*.parquet filter=lfs\n", False)})
@@ -386,11 +409,15 @@ class _Handler(BaseHTTPRequestHandler):
             value = {"oid": one["oid"], "size": one["size"]}
             if one["oid"] not in self.hub.contents:
                 value["actions"] = {
-                    "upload": {"href": f"{self.hub.url}/lfs-store/{one['oid']}"},
+                    "upload": {"href": f"{self.hub.store_url}/lfs-store/{one['oid']}"},
                     "verify": {"href": f"{self.hub.url}/lfs-verify/{name}"},
                 }
             objects.append(value)
-        return 200, {"transfer": "basic", "objects": objects}, {"Content-Type": "application/vnd.git-lfs+json"}
+        return (
+            200,
+            {"transfer": "basic", "objects": objects},
+            {"Content-Type": "application/vnd.git-lfs+json"},
+        )
 
     def lfs_put(self, sha256: str) -> tuple[int, Any, dict[str, str]]:
         if hashlib.sha256(self.body).hexdigest() != sha256:
@@ -439,7 +466,8 @@ class _Handler(BaseHTTPRequestHandler):
     def refs(self, name: str) -> tuple[int, Any, dict[str, str]]:
         repo = self._repo(name)
         tags = [
-            {"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": sha} for tag, sha in sorted(repo.tags.items())
+            {"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": sha}
+            for tag, sha in sorted(repo.tags.items())
         ]
         main = {"name": "main", "ref": "refs/heads/main", "targetCommit": repo.head}
         return 200, {"branches": [main], "converts": [], "tags": tags}, {}
@@ -479,9 +507,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def paths_info(self, name: str, revision: str) -> tuple[int, Any, dict[str, str]]:
         commit = self._commit(self._repo(name), revision)
-        asked = self._json() if self.body.startswith(b"{") else {
-            key: values for key, values in parse_qs(self.body.decode()).items()
-        }
+        asked = (
+            self._json()
+            if self.body.startswith(b"{")
+            else {key: values for key, values in parse_qs(self.body.decode()).items()}
+        )
         paths = asked["paths"] if isinstance(asked["paths"], list) else [asked["paths"]]
         found = []
         for path in paths:
@@ -500,11 +530,13 @@ class _Handler(BaseHTTPRequestHandler):
             return 404, {"error": "Entry not found"}, headers
         headers = {"X-Repo-Commit": commit.sha}
         if blob.lfs:
-            headers.update({
-                "X-Linked-Etag": f'"{blob.sha256}"',
-                "X-Linked-Size": str(blob.size),
-                "Location": f"{self.hub.url}/cdn/{blob.sha256}",
-            })
+            headers.update(
+                {
+                    "X-Linked-Etag": f'"{blob.sha256}"',
+                    "X-Linked-Size": str(blob.size),
+                    "Location": f"{self.hub.store_url}/cdn/{blob.sha256}",
+                }
+            )
             return 302, b"", headers
         return self._content(self.hub.contents[blob.sha256], {**headers, "ETag": f'"{blob.git_oid}"'})
 
