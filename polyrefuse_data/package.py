@@ -62,7 +62,7 @@ class Package:
 
     @property
     def digest(self) -> str:
-        """The sha256 of what the rows say, whatever wrote the Parquet: path and logical digest of each file."""
+        """The sha256 of what the rows say, whatever wrote the Parquet: path and rows' digest of each file."""
         lines = [f"{path} {facts['rows_sha256']}" for path, facts in sorted(self.files.items())]
         return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
@@ -80,7 +80,7 @@ def features() -> dict[str, Any]:
 
 
 def rows_table(rows: Sequence[Row]) -> pa.Table:
-    """Return rows as an Arrow table of the published schema, with the features of `datasets` in its metadata."""
+    """Return rows as a table of the published schema, with the features of `datasets` in its metadata."""
     schema = arrow_schema().with_metadata(
         {"huggingface": json.dumps({"info": {"features": features()}}, sort_keys=True)}
     )
@@ -98,8 +98,10 @@ def rows_digest(table: pa.Table) -> str:
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else (
-            hashlib.sha256(file.read()).hexdigest()
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else (hashlib.sha256(file.read()).hexdigest())
         )
 
 
@@ -207,12 +209,12 @@ class PackageFolder:
             return None
         kept = {
             "inputs": manifest.get("inputs", {}).get("languages", {}).get(lang),
-            "files": {name: facts for name, facts in manifest["files"].items() if name.startswith(f"{lang}/")},
+            "files": {
+                name: facts for name, facts in manifest["files"].items() if name.startswith(f"{lang}/")
+            },
             "summary": manifest.get("languages", {}).get(lang),
             "findings": [
-                one
-                for one in manifest.get("findings", [])
-                if one["lang"] == lang and one["check"] != "gap"
+                one for one in manifest.get("findings", []) if one["lang"] == lang and one["check"] != "gap"
             ],
         }
         part = _kept_part(kept, digest, self.path) if kept["files"] else None
@@ -258,7 +260,7 @@ class PackageFolder:
     def finish(self, package: Package) -> dict[str, Any]:
         """Put the staged files in place, then the card, then the manifest; return the manifest."""
         card = render_card(package).encode("utf-8")
-        manifest = _plain(
+        manifest: dict[str, Any] = _plain(
             {
                 "format": FORMAT,
                 "complete": True,
@@ -298,7 +300,7 @@ class PackageFolder:
             return set()
 
     def write_incomplete(self, header: Mapping[str, Any]) -> None:
-        """Write a manifest that names the gaps and says `complete: false`, unless a complete build is there."""
+        """Write a manifest with the gaps and `complete: false`, unless a complete build is there."""
         try:
             if read_manifest(self.path)["complete"]:
                 return

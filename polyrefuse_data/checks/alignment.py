@@ -38,7 +38,10 @@ def alignment(texts_en: Sequence[str], texts: Sequence[str]) -> Alignment:
     if len(texts_en) != len(texts):
         raise ValueError(f"{len(texts_en)} English texts for {len(texts)} translations; expected as many")
     logs = np.array(
-        [[math.log(max(1, len(one))), math.log(max(1, len(other)))] for one, other in zip(texts_en, texts, strict=True)]
+        [
+            [math.log(max(1, len(one))), math.log(max(1, len(other)))]
+            for one, other in zip(texts_en, texts, strict=True)
+        ]
     ).reshape(-1, 2)
     whole = _correlation(logs)
     lowest, start = None, 0

@@ -43,7 +43,8 @@ def alignment_findings(
     result = alignment(texts_en, texts)
     if thresholds.flagged("alignment", lang, result.correlation):
         message = (
-            f"not parallel to the English: length correlation {result.correlation:.2f} over {result.rows} rows"
+            f"not parallel to the English: length correlation {result.correlation:.2f} "
+            f"over {result.rows} rows"
         )
     elif thresholds.flagged("alignment_window", lang, result.lowest_window):
         message = (
@@ -82,7 +83,9 @@ def _by_place(
         first, second = sorted((rows[pair.first].split, rows[pair.second].split))
         places[first, second].append(pair)
     for (first, second), found in places.items():
-        ids = tuple(dict.fromkeys(rows[position].id for pair in found for position in (pair.first, pair.second)))
+        ids = tuple(
+            dict.fromkeys(rows[position].id for pair in found for position in (pair.first, pair.second))
+        )
         if first == second:
             repeats = len({pair.second for pair in found})
             yield Finding(
@@ -107,9 +110,7 @@ def _by_place(
             )
 
 
-def collision_findings(
-    items: Sequence[Item], texts: Sequence[str], lang: str
-) -> list[Finding]:
+def collision_findings(items: Sequence[Item], texts: Sequence[str], lang: str) -> list[Finding]:
     """Return rows of one language whose translations are equal though their English is not."""
     english_of: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item, text in zip(items, texts, strict=True):
