@@ -111,7 +111,9 @@ def audit(
     findings += duplicate_findings(opened.prompts, bounds)
     findings += _collisions(opened)
     kept = sort_findings(finding for finding in findings if not only or finding.check in only)
-    return Report(folder, opened.kind, opened.title, bounds, tuple(reports), tuple(kept), _texts(opened, kept))
+    return Report(
+        folder, opened.kind, opened.title, bounds, tuple(reports), tuple(kept), _texts(opened, kept)
+    )
 
 
 def all_checks() -> list[str]:
@@ -129,7 +131,9 @@ def _score(one: AuditList, votes: LanguageVotes, thresholds: Thresholds) -> Scor
 
 
 def _pairs(one: AuditList) -> tuple[list[str], list[str]]:
-    known = [(english, text) for english, text in zip(one.english, one.texts, strict=True) if english is not None]
+    known = [
+        (english, text) for english, text in zip(one.english, one.texts, strict=True) if english is not None
+    ]
     return [english for english, _ in known], [text for _, text in known]
 
 

@@ -82,7 +82,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build made. `complete` is False if gaps kept it from packaging; `unchanged` if nothing was to do."""
+    """What a build made: not `complete` if gaps kept it from packaging, `unchanged` if nothing was to do."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -153,7 +153,9 @@ def _package(
                 part = package_folder.stage_part(lang, digest, rows, findings)
             parts[lang] = part
         progress("checks", len(inputs.rows), len(inputs.rows))
-        items = [Item(row.id, row.prompt.label, row.split, row.prompt.text) for row in inputs.selection.placed]
+        items = [
+            Item(row.id, row.prompt.label, row.split, row.prompt.text) for row in inputs.selection.placed
+        ]
         findings = duplicate_findings(items, inputs.thresholds)
         findings += [finding for part in parts.values() for finding in part.findings]
         findings += [_gap_finding(gap) for gap in inputs.gaps]
@@ -205,7 +207,9 @@ def _read_own(name: str, own: OwnSource, folder: Path) -> tuple[list[Prompt], So
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SourceError(f"source {name}: cannot read {path}: {error.strerror}; give --sources DIR") from None
+        raise SourceError(
+            f"source {name}: cannot read {path}: {error.strerror}; give --sources DIR"
+        ) from None
     found = hashlib.sha256(data).hexdigest()
     if own.sha256 not in (None, found):
         raise SourceError(f"source {name}: {path} has sha256 {found}, the recipe expects {own.sha256}")
@@ -355,9 +359,27 @@ def _header(inputs: _Inputs, request: BuildRequest) -> dict[str, Any]:
         "versions": versions,
     }
     languages = {
-        lang: _digest([common, [[row.id, row.group, row.text, row.text_en, row.translator, row.source,
-                                 row.source_licence, row.category, row.source_category, row.duplicate_of]
-                                for row in rows], inputs.backs[lang]])
+        lang: _digest(
+            [
+                common,
+                [
+                    [
+                        row.id,
+                        row.group,
+                        row.text,
+                        row.text_en,
+                        row.translator,
+                        row.source,
+                        row.source_licence,
+                        row.category,
+                        row.source_category,
+                        row.duplicate_of,
+                    ]
+                    for row in rows
+                ],
+                inputs.backs[lang],
+            ]
+        )
         for lang, rows in inputs.rows.items()
     }
     selection = inputs.selection
@@ -370,7 +392,9 @@ def _header(inputs: _Inputs, request: BuildRequest) -> dict[str, Any]:
         "sizes": inputs.recipe.sizes(),
         "sources": [vars(source) for source in inputs.sources],
         "dropped": [vars(one) for one in selection.dropped],
-        "topped_up": {f"{label}-{split}": n for (label, split), n in sorted(selection.topped_up.items()) if n},
+        "topped_up": {
+            f"{label}-{split}": n for (label, split), n in sorted(selection.topped_up.items()) if n
+        },
         "thresholds": {"digest": inputs.thresholds.digest(), "provenance": inputs.thresholds.provenance},
         "all_votes": request.all_votes,
         "versions": versions,

@@ -50,12 +50,13 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, current: Th
         rows[one.lang] += len(one.ids)
         batch = Batch(LANGUAGES[one.lang], one.texts, one.english, one.backs)
         for check in CALIBRATED:
-            scores = CHECKS[check].scorer(batch)
-            if check == "round_trip" and one.kept_round_trip is not None:
-                scores = list(one.kept_round_trip)
-            values[check][one.lang] += [score for score in scores if score is not None]
+            kept = one.kept_round_trip if check == "round_trip" else None
+            found = CHECKS[check].scorer(batch) if kept is None else kept
+            values[check][one.lang] += [score for score in found if score is not None]
     if not rows:
-        raise DatasetFolderError(f"{folder}: no list that is parallel to its English; nothing to calibrate from")
+        raise DatasetFolderError(
+            f"{folder}: no list that is parallel to its English; nothing to calibrate from"
+        )
     checks: dict[str, dict[str, Bounds]] = {check: dict(langs) for check, langs in current.checks.items()}
     for check, by_language in values.items():
         for lang, scores in sorted(by_language.items()):
@@ -63,8 +64,8 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, current: Th
                 checks.setdefault(check, {})[lang] = _bounds(check, scores)
     provenance = (
         f"{', '.join(CALIBRATED)} calibrated from {opened.title}, {sum(rows.values())} parallel rows "
-        f"({100 * TAIL:g} and {100 * (1 - TAIL):g} % quantiles, margins {RATIO_MARGIN:g} and {LOW_MARGIN:g}); "
-        "the others by definition"
+        f"({100 * TAIL:g} and {100 * (1 - TAIL):g} % quantiles, "
+        f"margins {RATIO_MARGIN:g} and {LOW_MARGIN:g}); the others by definition"
     )
     return Thresholds(provenance, checks)
 
@@ -90,6 +91,9 @@ def thresholds_yaml(thresholds: Thresholds) -> str:
         for check, langs in thresholds.checks.items()
     }
     text: str = yaml.safe_dump(
-        {"provenance": thresholds.provenance, "checks": checks}, sort_keys=False, allow_unicode=True, width=100
+        {"provenance": thresholds.provenance, "checks": checks},
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
     )
     return text

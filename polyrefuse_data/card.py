@@ -55,7 +55,9 @@ def _split_sizes(langs: Sequence[str], files: Mapping[str, Mapping[str, Any]]) -
         chosen = [files[f"{lang}/{split}.parquet"] for lang in langs]
         rows = sum(facts["rows"] for facts in chosen)
         if rows:
-            sizes.append({"name": split, "num_bytes": sum(facts["bytes"] for facts in chosen), "num_examples": rows})
+            sizes.append(
+                {"name": split, "num_bytes": sum(facts["bytes"] for facts in chosen), "num_examples": rows}
+            )
     return sizes
 
 

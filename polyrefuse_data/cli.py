@@ -58,7 +58,9 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="polyrefuse")
 def cli() -> None:
     """Build, check and use PolyRefuse: do chat models refuse harmful requests in every language?
@@ -78,7 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(EXIT_ERROR)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted; nothing that was complete is lost. Run the same command again to go on.", err=True)
+        click.echo(
+            "Interrupted; nothing that was complete is lost. Run the same command again to go on.", err=True
+        )
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
@@ -115,10 +119,16 @@ class _Bar:
 
 
 @cli.command()
-@click.option("--recipe", default="paper", show_default=True, help="A recipe's name or a YAML file of your own.")
-@click.option("--langs", default="all", show_default=True, help="'all', or codes divided by commas: de,yo,zh.")
+@click.option(
+    "--recipe", default="paper", show_default=True, help="A recipe's name or a YAML file of your own."
+)
+@click.option(
+    "--langs", default="all", show_default=True, help="'all', or codes divided by commas: de,yo,zh."
+)
 @click.option("--out", type=folder_argument, help="Folder of the build.  [default: builds/RECIPE]")
-@click.option("--sources", type=folder_argument, help="Local mirror of the upstream files; else they are fetched.")
+@click.option(
+    "--sources", type=folder_argument, help="Local mirror of the upstream files; else they are fetched."
+)
 @click.option("--memory", type=file_argument, help="Translation memory.  [default: in your data folder]")
 @click.option(
     "--translator",
@@ -177,21 +187,34 @@ def _print_build(result: BuildResult) -> None:
     if result.gaps:
         _print_gaps(result)
     if not result.complete:
-        click.echo("Nothing was packaged. Translate what is missing, or package the rest with --allow-gaps.", err=True)
+        click.echo(
+            "Nothing was packaged. Translate what is missing, or package the rest with --allow-gaps.",
+            err=True,
+        )
         return
+    from polyrefuse_data.schema import LABELS, SPLITS
+
     manifest = result.manifest
     verb = "Unchanged" if result.unchanged else "Built"
     rows = sum(facts.get("rows", 0) for facts in manifest["files"].values())
     name = manifest["recipe"]["name"]
     click.echo(f"{verb}: {result.folder} ({name}, {len(manifest['languages'])} languages, {rows} rows)")
-    places = [f"{label}-{split}" for label, splits in manifest["sizes"].items() for split in splits]
+    places = [
+        f"{label}-{split}"
+        for label in reversed(LABELS)
+        for split in SPLITS
+        if split in manifest["sizes"].get(label, {})
+    ]
     table = [
         [lang, *(summary["rows"].get(place, 0) for place in places), summary["flagged_rows"]]
         for lang, summary in manifest["languages"].items()
     ]
     _table(["lang", *places, "flagged"], table)
     severities = manifest["severities"]
-    click.echo("Checks: " + ", ".join(f"{number} {name}s" for name, number in severities.items()))
+    click.echo(
+        "Checks: "
+        + ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in severities.items())
+    )
     for finding in manifest["findings"][:12]:
         click.echo(f"  {_finding_line(finding)}")
     if len(manifest["findings"]) > 12:
@@ -204,7 +227,9 @@ def _print_build(result: BuildResult) -> None:
 def _finding_line(finding: dict[str, Any]) -> str:
     place = " ".join(finding[key] for key in ("lang", "label", "split") if finding[key])
     few = ", ".join(finding["ids"][:3]) + (", ..." if len(finding["ids"]) > 3 else "")
-    return f"{finding['severity']:7}  {finding['check']}  {place}: {finding['message']}" + (f" ({few})" if few else "")
+    return f"{finding['severity']:7}  {finding['check']}  {place}: {finding['message']}" + (
+        f" ({few})" if few else ""
+    )
 
 
 @cli.command()
@@ -316,7 +341,13 @@ def languages() -> None:
     _table(
         ["code", "language", "native name", "scripts", "judged by langdetect"],
         [
-            [row.code, row.name, row.native_name, "+".join(row.scripts), "yes" if row.code_for("langdetect") else "no"]
+            [
+                row.code,
+                row.name,
+                row.native_name,
+                "+".join(row.scripts),
+                "yes" if row.code_for("langdetect") else "no",
+            ]
             for row in LANGUAGES.values()
         ],
     )
@@ -341,7 +372,10 @@ def checks() -> None:
     from polyrefuse_data.checks.rows import CHECKS
 
     rows = [[check.name, check.severity, check.measures] for check in CHECKS.values()]
-    _table(["check", "severity", "measures"], rows + [[name, "by list", what] for name, what in LIST_CHECKS.items()])
+    _table(
+        ["check", "severity", "measures"],
+        rows + [[name, "by list", what] for name, what in LIST_CHECKS.items()],
+    )
 
 
 @cli.group()

@@ -47,11 +47,15 @@ class PublishError(PolyRefuseError):
 def unknown_name(kind: str, given: str, available: Iterable[str]) -> UnknownNameError:
     """Return the error for `given`, not one of `available`, with the nearest name suggested.
 
-    >>> str(unknown_name("language", "jp", ["en", "ja"]))
-    "unknown language 'jp'; did you mean 'ja'? available: en, ja"
+    >>> str(unknown_name("language", "jp", ["ja", "pl"]))
+    "unknown language 'jp'; did you mean 'ja'? available: ja, pl"
     """
     names = list(available)
-    lowered = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.5)
-    hint = f" did you mean '{lowered[near[0]]}'?" if near else ""
+
+    def likeness(name: str) -> float:
+        one, other = given.lower(), name.lower()
+        return difflib.SequenceMatcher(None, one, other).ratio() + 0.1 * (one[:1] == other[:1])
+
+    near = max(names, key=likeness, default="")
+    hint = f" did you mean '{near}'?" if near and likeness(near) >= 0.5 else ""
     return UnknownNameError(f"unknown {kind} '{given}';{hint} available: {', '.join(names)}")

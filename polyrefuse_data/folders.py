@@ -81,7 +81,9 @@ def _open_release(folder: Path, release: Release) -> Opened:
             ids = tuple(row for row, back in zip(item.ids(), matched, strict=True) if back is None)
             message = f"{len(ids)} rows have no back-translation made from their own text"
             findings.append(Finding("structure", "warning", item.lang, item.label, item.split, ids, message))
-        lists.append(AuditList(item.lang, item.label, item.split, item.ids(), item.texts, item.english, matched))
+        lists.append(
+            AuditList(item.lang, item.label, item.split, item.ids(), item.texts, item.english, matched)
+        )
     prompts = [
         Item(f"{label}-{split}-{index:04d}", label, split, text)
         for (label, split), texts in sorted(english_of.items())
@@ -93,7 +95,9 @@ def _open_release(folder: Path, release: Release) -> Opened:
 def _open_build(folder: Path) -> Opened:
     manifest = read_manifest(folder)
     if not manifest["complete"]:
-        raise DatasetFolderError(f"{folder}: incomplete build (gaps); build it with --allow-gaps to audit what there is")
+        raise DatasetFolderError(
+            f"{folder}: incomplete build (gaps); build it with --allow-gaps to audit what there is"
+        )
     findings = [
         Finding("altered", "error", None, None, None, (), f"{name} is missing or not as built")
         for name in altered_files(folder, manifest)

@@ -31,7 +31,8 @@ def default_folder() -> Path:
         if (folder / "manifest.json").is_file():
             return folder
     raise DatasetFolderError(
-        f"no build under builds/; make one with `polyrefuse build`, or name a folder by path= or {FOLDER_VARIABLE}"
+        "no build under builds/; make one with `polyrefuse build`, "
+        f"or name a folder by path= or {FOLDER_VARIABLE}"
     )
 
 

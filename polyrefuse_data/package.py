@@ -61,7 +61,7 @@ class Package:
 
     @property
     def digest(self) -> str:
-        """The sha256 of what the rows say, whatever wrote the Parquet: path and logical digest of each file."""
+        """The sha256 of what the rows say, whatever wrote the Parquet: path and rows' digest of each file."""
         lines = [f"{path} {facts['rows_sha256']}" for path, facts in sorted(self.files.items())]
         return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
@@ -79,7 +79,7 @@ def features() -> dict[str, Any]:
 
 
 def rows_table(rows: Sequence[Row]) -> pa.Table:
-    """Return rows as an Arrow table of the published schema, with the features of `datasets` in its metadata."""
+    """Return rows as a table of the published schema, with the features of `datasets` in its metadata."""
     schema = arrow_schema().with_metadata(
         {"huggingface": json.dumps({"info": {"features": features()}}, sort_keys=True)}
     )
@@ -207,12 +207,12 @@ class PackageFolder:
             return None
         kept = {
             "inputs": manifest.get("inputs", {}).get("languages", {}).get(lang),
-            "files": {name: facts for name, facts in manifest["files"].items() if name.startswith(f"{lang}/")},
+            "files": {
+                name: facts for name, facts in manifest["files"].items() if name.startswith(f"{lang}/")
+            },
             "summary": manifest.get("languages", {}).get(lang),
             "findings": [
-                one
-                for one in manifest.get("findings", [])
-                if one["lang"] == lang and one["check"] != "gap"
+                one for one in manifest.get("findings", []) if one["lang"] == lang and one["check"] != "gap"
             ],
         }
         part = _kept_part(kept, digest, self.path) if kept["files"] else None
@@ -258,7 +258,7 @@ class PackageFolder:
     def finish(self, package: Package) -> dict[str, Any]:
         """Put the staged files in place, then the card, then the manifest; return the manifest."""
         companions = companion_files(package)
-        manifest = _plain(
+        manifest: dict[str, Any] = _plain(
             {
                 "format": FORMAT,
                 "complete": True,
@@ -302,7 +302,7 @@ class PackageFolder:
             return set()
 
     def write_incomplete(self, header: Mapping[str, Any]) -> None:
-        """Write a manifest that names the gaps and says `complete: false`, unless a complete build is there."""
+        """Write a manifest with the gaps and `complete: false`, unless a complete build is there."""
         try:
             if read_manifest(self.path)["complete"]:
                 return

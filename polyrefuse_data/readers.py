@@ -100,9 +100,7 @@ def _json_list(data: bytes, name: str) -> list[Any]:
     try:
         value = json.loads(_decode(data, name))
     except json.JSONDecodeError as error:
-        raise SourceError(
-            f"{name}, line {error.lineno}: not valid JSON ({error.msg}); is it cut?"
-        ) from None
+        raise SourceError(f"{name}, line {error.lineno}: not valid JSON ({error.msg}); is it cut?") from None
     if not isinstance(value, list):
         raise SourceError(f"{name}: expected a JSON list, found {type(value).__name__}")
     return value

@@ -115,7 +115,9 @@ class Recipe(_Strict):
                 raise unknown_name("pool", name, self.pools)
         places = [(self.pools[draw.pool].label, draw.split) for draw in self.draws]
         if len(set(places)) != len(places):
-            raise RecipeError(f"recipe {self.name}: two draws fill the same label and split; expected one each")
+            raise RecipeError(
+                f"recipe {self.name}: two draws fill the same label and split; expected one each"
+            )
         return self
 
     def used_sources(self) -> list[str]:
@@ -164,7 +166,9 @@ def parse_size(text: str) -> dict[str, int]:
 
 def builtin_recipes() -> dict[str, Recipe]:
     """Return the recipes that come with the package, by name."""
-    files = [entry for entry in resources.files("polyrefuse_builds").iterdir() if entry.name.endswith(".yaml")]
+    files = [
+        entry for entry in resources.files("polyrefuse_builds").iterdir() if entry.name.endswith(".yaml")
+    ]
     recipes = [_parse(entry.read_text(encoding="utf-8"), entry.name) for entry in files]
     return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: recipe.name)}
 
@@ -192,7 +196,9 @@ def read_pin(name: str, folder: Path | None) -> list[str]:
     try:
         lines = (root / "pins" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise RecipeError(f"no list of pinned prompts '{name}': expected pins/{name}.txt beside the recipe") from None
+        raise RecipeError(
+            f"no list of pinned prompts '{name}': expected pins/{name}.txt beside the recipe"
+        ) from None
     hashes = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     for line in hashes:
         if not re.fullmatch(r"[0-9a-f]{64}", line):
@@ -210,7 +216,8 @@ def _parse(text: str, where: str) -> Recipe:
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
+        # an unknown key comes first: what it was meant for is then missing
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             unknown = unknown_name("key", str(first["loc"][-1]), _keys_at(first["loc"][:-1]))

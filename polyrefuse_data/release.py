@@ -142,7 +142,9 @@ def _objects(path: Path) -> list[dict[str, Any]]:
 def _text(item: dict[str, Any], key: str, path: Path, number: int) -> str:
     value = item.get(key)
     if not isinstance(value, str):
-        raise _BadFileError(f"{path.name}, record {number}: expected a text under '{key}', found {value!r:.40}")
+        raise _BadFileError(
+            f"{path.name}, record {number}: expected a text under '{key}', found {value!r:.40}"
+        )
     return value
 
 
@@ -227,7 +229,9 @@ def _missing(release: Release, with_backs: bool) -> None:
         for split in SPLITS:
             langs = {lang for one_label, one_split, lang in there if (one_label, one_split) == (label, split)}
             if not langs:
-                release.findings.append(_structure("error", f"no list of {label} {split} prompts at all", None, label, split))
+                release.findings.append(
+                    _structure("error", f"no list of {label} {split} prompts at all", None, label, split)
+                )
                 continue
             for lang in LANGUAGES:
                 if lang in langs or (label, split, lang) in unreadable:
@@ -237,9 +241,17 @@ def _missing(release: Release, with_backs: bool) -> None:
                 message = f"no file of {label} {split} prompts in {lang}"
                 severity = "note" if lang == SOURCE_LANGUAGE else "error"
                 release.findings.append(_structure(severity, message, lang, label, split))
-    without_english = sorted({(item.label, item.split) for item in release.lists if not item.english_in_rows and item.lang != SOURCE_LANGUAGE})
+    without_english = sorted(
+        {
+            (item.label, item.split)
+            for item in release.lists
+            if not item.english_in_rows and item.lang != SOURCE_LANGUAGE
+        }
+    )
     for label, split in without_english:
-        message = f"{label} {split} rows carry neither id nor English text; they can be matched by position only"
+        message = (
+            f"{label} {split} rows carry neither id nor English text; they can be matched by position only"
+        )
         release.findings.append(_structure("note", message, None, label, split))
     if with_backs:
         lists = {(label, split) for label, split, _ in release.backs}

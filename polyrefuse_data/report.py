@@ -24,7 +24,9 @@ def report_lines(report: Report) -> Iterator[str]:
     for finding in report.findings:
         place = " ".join(part for part in (finding.lang, finding.label, finding.split) if part)
         few = ", ".join(finding.ids[:FEW]) + (", ..." if len(finding.ids) > FEW else "")
-        yield f"{finding.severity:8} {finding.check:15} {place}: {finding.message}" + (f" ({few})" if few else "")
+        yield f"{finding.severity:8} {finding.check:15} {place}: {finding.message}" + (
+            f" ({few})" if few else ""
+        )
     yield ""
     yield "Rows flagged per 1,000 (- where none):"
     langs = report.languages()
@@ -32,7 +34,11 @@ def report_lines(report: Report) -> Iterator[str]:
     for check in CHECKS:
         values = [report.per_thousand(check, lang) for lang in langs]
         if any(values):
-            yield "  " + check.ljust(14) + "".join((f"{value:.1f}" if value else "-").rjust(6) for value in values)
+            yield (
+                "  "
+                + check.ljust(14)
+                + "".join((f"{value:.1f}" if value else "-").rjust(6) for value in values)
+            )
     yield f"langdetect does not know {', '.join(unknown_to_langdetect())}: it takes no part in judging it."
     counts = count_by_severity(report.findings)
     yield ", ".join(f"{number} {severity}{'' if number == 1 else 's'}" for severity, number in counts.items())
@@ -95,5 +101,7 @@ def _alignment_plot(report: Report) -> dict[str, Any]:
         "points": [point(one) for one in report.lists if one.correlation is not None],
         "width": 50 + len(langs) * column,
         "height": height + 40,
-        "ticks": [{"y": round(10 + (1 - value) / 1.2 * height, 1), "value": value} for value in (0.0, 0.5, 1.0)],
+        "ticks": [
+            {"y": round(10 + (1 - value) / 1.2 * height, 1), "value": value} for value in (0.0, 0.5, 1.0)
+        ],
     }

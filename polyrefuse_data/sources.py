@@ -19,7 +19,9 @@ from polyrefuse_data.schema import Prompt, text_hash
 Reader = Callable[[bytes, str], list[Record]]
 """Bytes of a file and its name, for errors, to its records, in the file's order."""
 
-UPSTREAM = "https://raw.githubusercontent.com/andyrdt/refusal_direction/9d852fae1a9121c78b29142de733cb1340770cc3"
+UPSTREAM = (
+    "https://raw.githubusercontent.com/andyrdt/refusal_direction/9d852fae1a9121c78b29142de733cb1340770cc3"
+)
 """The pinned revision of the English material of Arditi et al. 2024, whose bytes the hashes below are."""
 
 
@@ -79,7 +81,9 @@ _ADVBENCH = (
     "Zou et al. 2023. Universal and Transferable Adversarial Attacks on Aligned Language Models. "
     "arXiv:2307.15043"
 )
-_TDC = "Mazeika et al. 2023. TDC 2023 (LLM Edition): The Trojan Detection Challenge. NeurIPS Competition Track"
+_TDC = (
+    "Mazeika et al. 2023. TDC 2023 (LLM Edition): The Trojan Detection Challenge. NeurIPS Competition Track"
+)
 _HARMBENCH = (
     "Mazeika et al. 2024. HarmBench: A Standardized Evaluation Framework for Automated Red Teaming and "
     "Robust Refusal. ICML. arXiv:2402.04249"

@@ -40,7 +40,8 @@ def cut(prompts: Sequence[Prompt], part: Part) -> list[Prompt]:
     """Return one part of `prompts`, shuffled by the part's seed and cut at its fractions."""
     if not 0 <= part.index < len(part.fractions) or abs(sum(part.fractions) - 1) > 1e-9:
         raise RecipeError(
-            f"part {part.index} of fractions {part.fractions}: expected fractions that sum to 1 and an index among them"
+            f"part {part.index} of fractions {part.fractions}: "
+            "expected fractions that sum to 1 and an index among them"
         )
     shuffled = list(prompts)
     random.Random(part.seed).shuffle(shuffled)
@@ -140,9 +141,7 @@ def _draw(recipe: Recipe, pools: Mapping[str, Sequence[Prompt]]) -> dict[Place, 
     return drawn
 
 
-def _take_topics(
-    recipe: Recipe, draw: Draw, pool: Sequence[Prompt], taken: dict[str, int]
-) -> list[Prompt]:
+def _take_topics(recipe: Recipe, draw: Draw, pool: Sequence[Prompt], taken: dict[str, int]) -> list[Prompt]:
     """Return `draw.size` prompts of the next free topics of `pool`; `taken` counts topics used by pool."""
     by_topic: dict[str | None, list[Prompt]] = {}
     for prompt in pool:
@@ -211,9 +210,7 @@ def _without_duplicates(
     return kept, dropped, topped_up
 
 
-def _spare(
-    recipe: Recipe, pools: Mapping[str, Sequence[Prompt]], label: str, split: str
-) -> list[Prompt]:
+def _spare(recipe: Recipe, pools: Mapping[str, Sequence[Prompt]], label: str, split: str) -> list[Prompt]:
     """Return what a split is filled up from: its own pool in order, then the top-up pools, shuffled.
 
     Prompts that stand in a split already are among them; they are duplicates and drop out by that.

@@ -43,12 +43,18 @@ def alignment_findings(
     result = alignment(texts_en, texts)
     if thresholds.flagged("alignment", lang, result.correlation):
         message = (
-            f"not parallel to the English: length correlation {result.correlation:.2f} over {result.rows} rows"
+            f"not parallel to the English: length correlation {result.correlation:.2f} "
+            f"over {result.rows} rows"
         )
     elif thresholds.flagged("alignment_window", lang, result.lowest_window):
         message = (
             f"not parallel to the English from about row {result.window_start}: length correlation "
             f"{result.lowest_window:.2f} over {WINDOW_ROWS} rows ({result.correlation:.2f} over all)"
+        )
+    elif thresholds.flagged("alignment_shift", lang, result.shift_gain):
+        message = (
+            f"shifted by {abs(result.shift)} from about row {result.shift_start} on: length correlation "
+            f"grows by {result.shift_gain:.2f} if the translations move back"
         )
     elif result.correlation is None and result.rows >= MINIMUM_ROWS:
         message = f"cannot be aligned: all {result.rows} texts of one side have the same length"
@@ -82,7 +88,9 @@ def _by_place(
         first, second = sorted((rows[pair.first].split, rows[pair.second].split))
         places[first, second].append(pair)
     for (first, second), found in places.items():
-        ids = tuple(dict.fromkeys(rows[position].id for pair in found for position in (pair.first, pair.second)))
+        ids = tuple(
+            dict.fromkeys(rows[position].id for pair in found for position in (pair.first, pair.second))
+        )
         if first == second:
             repeats = len({pair.second for pair in found})
             yield Finding(
@@ -107,9 +115,7 @@ def _by_place(
             )
 
 
-def collision_findings(
-    items: Sequence[Item], texts: Sequence[str], lang: str
-) -> list[Finding]:
+def collision_findings(items: Sequence[Item], texts: Sequence[str], lang: str) -> list[Finding]:
     """Return rows of one language whose translations are equal though their English is not."""
     english_of: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item, text in zip(items, texts, strict=True):

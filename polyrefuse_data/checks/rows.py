@@ -188,9 +188,8 @@ def run_checks(batch: Batch, thresholds: Thresholds) -> Scored:
     scored: dict[str, list[float | None]] = {}
     flags: dict[str, list[bool]] = {}
     for check in CHECKS.values():
-        values = (
-            [None] * len(batch.texts) if original and not check.originals else check.scorer(batch)
-        )
+        silent: list[float | None] = [None] * len(batch.texts)
+        values = silent if original and not check.originals else check.scorer(batch)
         if check.name != "empty":
             values = [value if full else None for value, full in zip(values, scored["empty"], strict=True)]
         scored[check.name] = values

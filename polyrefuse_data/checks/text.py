@@ -34,7 +34,9 @@ HARDLY_ANYTHING = 0.1
 @lru_cache(maxsize=64)
 def script_pattern(scripts: tuple[str, ...]) -> regex.Pattern[str]:
     """Return a pattern of the letters and marks of Unicode `scripts`; "Kana" is Hiragana and Katakana."""
-    names = [name for script in scripts for name in (("Hiragana", "Katakana") if script == "Kana" else (script,))]
+    names = [
+        name for script in scripts for name in (("Hiragana", "Katakana") if script == "Kana" else (script,))
+    ]
     return regex.compile("[" + "".join(rf"\p{{Script={name}}}" for name in names) + "]")
 
 

@@ -73,7 +73,9 @@ def load_thresholds(path: Path | None = None) -> Thresholds:
     where = str(path or "thresholds.yaml")
     try:
         if path is None:
-            text = (resources.files("polyrefuse_data") / "data" / "thresholds.yaml").read_text(encoding="utf-8")
+            text = (resources.files("polyrefuse_data") / "data" / "thresholds.yaml").read_text(
+                encoding="utf-8"
+            )
         else:
             text = path.read_text(encoding="utf-8")
         file = _File.model_validate(yaml.safe_load(text))

@@ -72,11 +72,18 @@ def import_release(release: Release, memory: TranslationMemory, thresholds: Thre
 
 
 def _not_parallel(item: ReleaseList, thresholds: Thresholds) -> str | None:
-    known = [(english, text) for english, text in zip(item.english, item.texts, strict=True) if english is not None]
+    known = [
+        (english, text) for english, text in zip(item.english, item.texts, strict=True) if english is not None
+    ]
     if not known:
         return "the rows carry no English text and no English list was given; give --english DIR"
     alarms = alignment_findings(
-        [english for english, _ in known], [text for _, text in known], item.lang, item.label, item.split, thresholds
+        [english for english, _ in known],
+        [text for _, text in known],
+        item.lang,
+        item.label,
+        item.split,
+        thresholds,
     )
     return alarms[0].message if alarms else None
 

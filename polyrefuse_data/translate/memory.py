@@ -102,7 +102,8 @@ class TranslationMemory:
         self.path = path
         if not create and not path.exists():
             raise MemoryFileError(
-                f"no translation memory at {path}; fill one with `polyrefuse memory import FOLDER --memory {path}`"
+                f"no translation memory at {path}; "
+                f"fill one with `polyrefuse memory import FOLDER --memory {path}`"
             )
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +154,9 @@ class TranslationMemory:
         version = run("PRAGMA user_version").fetchone()[0]
         empty = run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
         if not empty and application != APPLICATION_ID:
-            raise MemoryFileError(f"{self.path} is a SQLite file of another program; expected a translation memory")
+            raise MemoryFileError(
+                f"{self.path} is a SQLite file of another program; expected a translation memory"
+            )
         if version > FORMAT_VERSION:
             raise MemoryFileError(
                 f"translation memory {self.path} has format {version}, this version reads {FORMAT_VERSION}; "
@@ -259,9 +262,17 @@ class TranslationMemory:
             "t.parameters, t.input_hash"
         )
         with self._errors():
-            for english, lang, direction, given, occurrence, backend, version, parameters, text in (
-                self._connection.execute(query)
-            ):
+            for (
+                english,
+                lang,
+                direction,
+                given,
+                occurrence,
+                backend,
+                version,
+                parameters,
+                text,
+            ) in self._connection.execute(query):
                 translator = Translator(backend, version, parameters)
                 yield Entry(english, lang, translator, text, direction, given, occurrence)
 
@@ -272,12 +283,15 @@ class TranslationMemory:
             "GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4"
         )
         with self._errors():
-            return [tuple(row) for row in self._connection.execute(query)]  # type: ignore[misc]
+            return [tuple(row) for row in self._connection.execute(query)]
 
     def backends(self) -> list[str]:
         """Return the names of all backends with an entry."""
         with self._errors():
-            return [row[0] for row in self._connection.execute("SELECT DISTINCT backend FROM translation ORDER BY 1")]
+            return [
+                row[0]
+                for row in self._connection.execute("SELECT DISTINCT backend FROM translation ORDER BY 1")
+            ]
 
     def require_backend(self, name: str) -> None:
         """Raise `UnknownNameError` unless `name` translated something in this memory."""
