@@ -270,13 +270,15 @@ def _carry_out(plan: Plan, hub: HubDataset, progress: Progress) -> PublishResult
     if plan.gate is not None and state.gated != plan.gate:
         hub.change_settings(gated=plan.gate)
     commit = state.head
+    before: dict[str, bytes | None] = {}
     if plan.send or plan.delete:
+        before = _kept_for_undoing(plan, hub, state.head)
         progress("sending", 0, len(plan.send))
         commit = _commit(plan, hub, state.head)
         progress("sending", len(plan.send), len(plan.send))
     wrong = _read_back(plan, hub, commit, progress)
     if wrong:
-        _undo(plan, hub, state.head, commit, wrong)
+        _undo(plan, hub, state.head, commit, wrong, before)
     if plan.tag not in state.tags:
         hub.tag(plan.tag, commit, f"{plan.release.title}, {plan.tag}")
     if plan.make_public:
@@ -343,28 +345,53 @@ def _comes_back(hub: HubDataset, name: str, commit: str, sha256: str) -> bool:
     return False
 
 
-def _undo(plan: Plan, hub: HubDataset, parent: str, commit: str, wrong: list[str]) -> None:
+def _kept_for_undoing(plan: Plan, hub: HubDataset, head: str) -> dict[str, bytes | None]:
+    """Return what the files that will be overwritten or removed hold now: None for those in large storage.
+
+    Those the Hub itself can put back. The others (card, manifest, ...: small) are read before, and compared with
+    what the Hub lists, for a Hub that alters files must not be asked for them when it matters.
+    """
+    kept: dict[str, bytes | None] = {}
+    there = hub.files(head)
+    for name in [*plan.send, *plan.delete]:
+        if name not in there:
+            continue
+        if there[name].sha256 is not None:
+            kept[name] = None
+            continue
+        with hub.downloaded(name, head) as path:
+            if not there[name].is_same_as(path):
+                raise PublishError(
+                    f"{hub.name}: {name} does not come back as the Hub lists it; nothing was published, "
+                    "look before going on"
+                )
+            kept[name] = path.read_bytes()
+    return kept
+
+
+def _undo(
+    plan: Plan, hub: HubDataset, parent: str, commit: str, wrong: list[str], before: Mapping[str, bytes | None]
+) -> None:
     """Put the old version back on main and raise."""
-    from huggingface_hub import CommitOperationCopy, CommitOperationDelete
+    from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
     names = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
     said = f"{hub.name}: {names} came back with another sha256 than was sent"
     if commit == parent:
-        raise PublishError(
-            f"{said}, though nothing was sent now; the Hub serves altered files, look before using them"
-        )
-    before = hub.files(parent)
-    changed = [*plan.send, *plan.delete]
-    operations: list[Operation] = [
-        CommitOperationCopy(src_path_in_repo=name, path_in_repo=name, src_revision=parent)
-        if name in before
-        else CommitOperationDelete(path_in_repo=name)
-        for name in changed
-    ]
+        raise PublishError(f"{said}, though nothing was sent now; the Hub serves altered files, look before using them")
+    operations: list[Operation] = []
+    for name in [*plan.send, *plan.delete]:
+        content = before.get(name)
+        if content is not None:
+            operations.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content))
+        elif name in before:
+            operations.append(
+                CommitOperationCopy(src_path_in_repo=name, path_in_repo=name, src_revision=parent)
+            )
+        else:
+            operations.append(CommitOperationDelete(path_in_repo=name))
     try:
-        hub.commit(
-            operations, commit, f"Undo {plan.tag}: {len(wrong)} files did not come back as they were sent"
-        )
+        hub.commit(operations, commit, f"Undo {plan.tag}: {len(wrong)} files did not come back as they were sent")
     except HubError as error:
         raise PublishError(
             f"{said}, and the old version could not be put back ({error}); {plan.tag} was not tagged"
