@@ -147,7 +147,7 @@ def make_plan(request: PublishRequest, release: LocalRelease, hub: HubDataset, w
             f"{request.to} would be public without a gate; add --gated manual (or auto), or --ungated if that is meant"
         )
     there = hub.files(state.head) if state else {}
-    ours = _published_files(hub, state, there)
+    ours = _published_files(hub, state, there, release)
     base = latest_version(state.tags) if state else None
     version, differences, older = _version(request, release, hub, base)
     (workspace / CHANGELOG).write_text(
@@ -178,7 +178,9 @@ def make_plan(request: PublishRequest, release: LocalRelease, hub: HubDataset, w
     return plan
 
 
-def _published_files(hub: HubDataset, state: RemoteState | None, there: Mapping[str, RemoteFile]) -> set[str]:
+def _published_files(
+    hub: HubDataset, state: RemoteState | None, there: Mapping[str, RemoteFile], release: LocalRelease
+) -> set[str]:
     """Return the files on the Hub that a release of ours put there; raises for a data set that is not ours."""
     if state is None or not set(there) - {CARD}:
         return set(there)
@@ -189,11 +191,15 @@ def _published_files(hub: HubDataset, state: RemoteState | None, there: Mapping[
         )
     with hub.downloaded(MANIFEST, state.head) as path:
         try:
-            listed = set(json.loads(path.read_text(encoding="utf-8"))["files"])
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            listed, form = set(manifest["files"]), manifest["format"]
         except (ValueError, KeyError, TypeError):
             raise PublishError(
                 f"{hub.name} has a {MANIFEST} that is not ours; publish to another name"
             ) from None
+    if form != release.manifest["format"]:
+        kind, other = ("results", "a build") if release.has_prompts else ("a build", "results")
+        raise PublishError(f"{hub.name} holds {kind}; publish {other} to another name")
     return {name for name in there if name in listed or name in (MANIFEST, CHANGELOG)}
 
 

@@ -120,7 +120,8 @@ def _backs(prompts: list[Prompt], lang: str) -> list[dict[str, str]]:
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     """A Hub on loopback, empty; the client in this process speaks plain HTTP to it and does not wait to retry."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
+    for module in ("utils._http", "file_download"):
+        monkeypatch.setattr(f"huggingface_hub.{module}.time", SimpleNamespace(sleep=lambda seconds: None))
     with LoopbackHub() as server:
         yield server
 
