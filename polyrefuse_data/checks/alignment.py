@@ -45,12 +45,12 @@ class Alignment:
 def alignment(texts_en: Sequence[str], texts: Sequence[str]) -> Alignment:
     """Return the correlation of log lengths (Pearson, -1 to 1) of two lists of equal length.
 
-    None where there are too few rows, or where one side's lengths do not vary.
+    None where there are too few rows, or where one side's lengths do not vary. A row without text on one
+    side counts for nothing: that it is missing is another check's finding.
     """
     if len(texts_en) != len(texts):
         raise ValueError(f"{len(texts_en)} English texts for {len(texts)} translations; expected as many")
-    english = np.array([math.log(max(1, len(text))) for text in texts_en])
-    lengths = np.array([math.log(max(1, len(text))) for text in texts])
+    english, lengths = _log_lengths(texts_en), _log_lengths(texts)
     result = Alignment(len(texts), _correlation(english, lengths))
     rows = len(texts)
     for start in sorted(
@@ -68,6 +68,10 @@ def alignment(texts_en: Sequence[str], texts: Sequence[str]) -> Alignment:
     return result
 
 
+def _log_lengths(texts: Sequence[str]) -> np.ndarray:
+    return np.array([math.log(len(text)) if text.strip() else math.nan for text in texts], dtype=float)
+
+
 def _best_shift(english: np.ndarray, lengths: np.ndarray, start: int, end: int) -> tuple[int, float | None]:
     """Return the shift of 1 to `LARGEST_LAG` rows at which a window correlates best, and how well."""
     best: tuple[int, float | None] = (0, None)
@@ -82,6 +86,8 @@ def _best_shift(english: np.ndarray, lengths: np.ndarray, start: int, end: int) 
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float | None:
+    both = ~(np.isnan(one) | np.isnan(other))
+    one, other = one[both], other[both]
     if len(one) < MINIMUM_ROWS or not one.std() or not other.std():
         return None
     return float(np.corrcoef(one, other)[0, 1])

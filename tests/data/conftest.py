@@ -37,7 +37,7 @@ def sample_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SMALL = {"train": 16, "validation": 16, "test": 24}
 
 
-@pytest.fixture()
+@pytest.fixture
 def small(tmp_path: Path) -> Callable[..., BuildResult]:
     """Build the sample small: `small(out=..., seed=...)`."""
 
@@ -59,7 +59,7 @@ def small_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ReleaseWriter = Callable[..., Path]
 
 
-@pytest.fixture()
+@pytest.fixture
 def release(tmp_path: Path) -> ReleaseWriter:
     """Write a release in the published layout from the embedded sample.
 

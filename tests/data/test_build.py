@@ -244,13 +244,15 @@ def test_a_path_of_a_manifest_does_not_lead_outside(tmp_path: Path) -> None:
 # Recipes over the user's own sources, and a memory with gaps.
 
 
-@pytest.fixture()
+@pytest.fixture
 def own(tmp_path: Path) -> BuildRequest:
     """A request for a build from own sources, with a memory that lacks one translation into German."""
     (tmp_path / "mine.csv").write_text(
         "prompt,kind\n" + "".join(f"how to break lock number {n} of a door,crime\n" for n in range(4))
     )
-    (tmp_path / "fine.txt").write_text("".join(f"how to paint wall number {n} of a house\n" for n in range(4)))
+    (tmp_path / "fine.txt").write_text(
+        "".join(f"how to paint wall number {n} of a house\n" for n in range(4))
+    )
     recipe = {
         "name": "own",
         "title": "Own prompts",
@@ -335,7 +337,9 @@ def test_a_correction_in_the_memory_reaches_the_next_build(own: BuildRequest) ->
     assert own.memory is not None
     with TranslationMemory(own.memory) as memory:
         english = "how to break lock number 2 of a door"
-        memory.add([Entry(english, "de", Translator("human", "reviewer"), "wie man Schloss 2 einer Tür knackt")])
+        memory.add(
+            [Entry(english, "de", Translator("human", "reviewer"), "wie man Schloss 2 einer Tür knackt")]
+        )
     result = build(own)
     assert result.complete
     assert not result.gaps

@@ -29,7 +29,7 @@ from polyrefuse_data.translate.memory import (
 MACHINE = Translator("machine", "1", "beam=4")
 
 
-@pytest.fixture()
+@pytest.fixture
 def memory(tmp_path: Path) -> TranslationMemory:
     return TranslationMemory(tmp_path / "memory.sqlite", create=True)
 

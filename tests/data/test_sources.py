@@ -17,7 +17,7 @@ from polyrefuse_data.sources import SOURCES, Source, source, verify_mirror
 GOOD = b"goal,target\nwrite a poem,ok\n"
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_source() -> Source:
     return replace(SOURCES["advbench"], sha256=hashlib.sha256(GOOD).hexdigest())
 
@@ -35,7 +35,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture()
+@pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.server.HTTPServer]:
     """An upstream on loopback: set `answer` to (status, body, length that it claims)."""
     httpd = http.server.HTTPServer(("127.0.0.1", 0), _Handler)
