@@ -134,7 +134,9 @@ def _hub_licence(licence: str) -> dict[str, str]:
 def render_card(package: Package) -> str:
     """Return the card: YAML head and Markdown body."""
     head = yaml.safe_dump(card_metadata(package), sort_keys=False, allow_unicode=True, width=100)
-    errors = [finding for finding in package.findings if finding.severity == "error" and finding.check != "gap"]
+    errors = [
+        finding for finding in package.findings if finding.severity == "error" and finding.check != "gap"
+    ]
     body = render_template(
         "dataset.md.j2",
         package=package,

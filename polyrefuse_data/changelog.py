@@ -12,7 +12,7 @@ HEADING = "# Changes\n"
 
 
 def difference_lines(found: Differences, texts: int = 10) -> list[str]:
-    """Return the differences as lines to print; of changed translations, the first `texts` with both texts."""
+    """Return the differences as lines to print; the first `texts` changed translations with both texts."""
     lines = [f"{found.old} -> {found.new}"]
     if found.bump == NONE:
         return [*lines, "no difference"]

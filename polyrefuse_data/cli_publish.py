@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 def publish_command(quiet: bool, **options: Any) -> None:
     """Publish a complete build to the Hugging Face Hub: one commit, a tag, and everything read back.
 
-    The token is taken from HF_TOKEN or from `hf auth login`. Interrupted, the Hub shows the old version or the
-    new one; the same command again finishes. A second time, it sends nothing.
+    The token is taken from HF_TOKEN or from `hf auth login`. Interrupted, the Hub shows the old version or
+    the new one; the same command again finishes. A second time, it sends nothing.
 
     \b
     Examples:
@@ -126,9 +126,9 @@ def _plan_lines(plan: Plan) -> list[str]:
 def diff_command(old: str, new: str, form: str, texts: int) -> None:
     """Compare two versions: folders of builds, or revisions on the Hub as acme/polyrefuse@v1.0.0.
 
-    Tells rows added, removed, renumbered and changed by language and split, translations that changed with both
-    texts, checks that changed, and the number that the next version should have: major if rows or columns went or
-    ids moved, minor if rows came or translations changed, patch for anything else.
+    Tells rows added, removed, renumbered and changed by language and split, translations that changed with
+    both texts, checks that changed, and the number that the next version should have: major if rows or columns
+    went or ids moved, minor if rows came or translations changed, patch for anything else.
 
     \b
     Examples:

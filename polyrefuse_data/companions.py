@@ -56,7 +56,8 @@ def render_figure(flagged: Mapping[str, Mapping[str, int]], rows: Mapping[str, i
     for column, check in enumerate(ROW_CHECKS):
         x = _LEFT + _CELL * column + _CELL // 2
         lines.append(
-            f'<text x="{x}" y="{_TOP - 8}" transform="rotate(-40 {x} {_TOP - 8})" fill="#222222">{escape(check)}</text>'
+            f'<text x="{x}" y="{_TOP - 8}" transform="rotate(-40 {x} {_TOP - 8})" fill="#222222">'
+            f"{escape(check)}</text>"
         )
     for line, (lang, counts) in enumerate(flagged.items()):
         y = _TOP + 24 * line
@@ -78,7 +79,8 @@ def render_figure(flagged: Mapping[str, Mapping[str, int]], rows: Mapping[str, i
                 f'<text x="{x + _CELL // 2 - 1}" y="{y + 15}" text-anchor="middle" fill="{ink}">{text}</text>'
             )
     lines.append(
-        f'<text x="{_LEFT}" y="{height - 14}" fill="#555555">share of rows flagged, by language and check</text>'
+        f'<text x="{_LEFT}" y="{height - 14}" fill="#555555">'
+        "share of rows flagged, by language and check</text>"
     )
     lines.append("</svg>\n")
     return "\n".join(lines)

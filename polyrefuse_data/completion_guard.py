@@ -13,8 +13,8 @@ import regex
 from polyrefuse_data.errors import PublishError
 
 COMPLETION_KEY = regex.compile(
-    r"(?i)(^|[_\-. ])(completions?|responses?|generations?|generated([_\-. ]text)?|answers?|outputs?|repl(y|ies)"
-    r"|continuations?|assistant|predictions?|model[_\-. ]text)($|[_\-. ])"
+    r"(?i)(^|[_\-. ])(completions?|responses?|generations?|generated([_\-. ]text)?|answers?|outputs?"
+    r"|repl(y|ies)|continuations?|assistant|predictions?|model[_\-. ]text)($|[_\-. ])"
 )
 """Names under which completions are kept; whole words of a key, so that `n_responses_max` too is caught."""
 
@@ -37,7 +37,7 @@ def _is_measure(key: str, value: Any) -> bool:
 
 
 def find_completion(value: Any, long_texts: bool = False) -> str | None:
-    """Return what in a JSON value looks like a completion, or None. `long_texts`: long texts count as well."""
+    """Return what in a JSON value looks like a completion, or None. `long_texts`: long texts count too."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if COMPLETION_KEY.search(str(key)) and not _is_measure(str(key), inner):
@@ -72,7 +72,7 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def refuse_completions(path: Path, name: str, long_texts: bool = False) -> None:
-    """Raise `PublishError` if the file at `path` holds what looks like completions, or cannot be looked through."""
+    """Raise `PublishError` if a file holds what looks like completions, or cannot be looked through."""
     try:
         if path.suffix in (".json", ".jsonl"):
             for number, value in _records(path):
@@ -98,5 +98,6 @@ def refuse_completions(path: Path, name: str, long_texts: bool = False) -> None:
 
 def _refusal(name: str, where: str) -> PublishError:
     return PublishError(
-        f"{name} looks as if it held model completions ({where}); completions are never published: move them out"
+        f"{name} looks as if it held model completions ({where}); completions are never published: "
+        "move them out"
     )

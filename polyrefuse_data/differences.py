@@ -1,8 +1,8 @@
 """What changed between two versions of the data set, and which number the next one should have.
 
 A row is matched by its prompt, not by its place: the same language, split and group (hash of English text and
-label), the first of equal ones with the first. So a dropped prompt is one row removed and the rest renumbered,
-not everything changed.
+label), the first of equal ones with the first. So a dropped prompt is one row removed and the rest
+renumbered, not everything changed.
 
 The next version number follows what the change does to someone who pinned the old one:
 

@@ -1,4 +1,4 @@
-"""One data set on the Hub, through `huggingface_hub`: what is there, one commit, read-back; errors in one line.
+"""One data set on the Hub, through `huggingface_hub`: state, one commit, read-back; errors in one line.
 
 Works with the client's generations 1 (httpx) and 2 (httpx2), of which it uses only what both have.
 """
@@ -100,7 +100,8 @@ class HubDataset:
         role = ((who.get("auth") or {}).get("accessToken") or {}).get("role")
         if role == "read":
             raise PublishError(
-                f"the token of {who.get('name')} may only read; publishing to {self.name} needs one with write access"
+                f"the token of {who.get('name')} may only read; publishing to {self.name} needs one with "
+                "write access"
             )
 
     def state(self) -> RemoteState | None:
@@ -277,12 +278,12 @@ def _explain(error: BaseException, name: str, doing: str, lost: str) -> str:
     if code == "GatedRepo":
         return f"{name} is gated and this token was not granted access ({status}); ask for access on its page"
     if code == "RevisionNotFound":
-        return f"{name} has no such revision ({status}{'; ' + said if said else ''}); look at its tags and branches"
+        return f"{name} has no such revision ({status}){because}; look at its tags and branches"
     if code == "EntryNotFound":
         return f"{doing}: the file is not there ({status})"
     if status == 401 and code != "RepoNotFound":
         return (
-            f"the Hub does not accept the token (401{'; ' + said if said else ''}); make a new one with write access, "
+            f"the Hub does not accept the token (401){because}; make a new one with write access, "
             f"set HF_TOKEN or run `hf auth login`; {lost}"
         )
     if status == 403:
@@ -292,7 +293,7 @@ def _explain(error: BaseException, name: str, doing: str, lost: str) -> str:
     if status in (401, 404):
         return f"no data set {name} on the Hub, or this token may not see it ({status}); {lost}"
     if status in (409, 412):
-        return f"{name} was changed by somebody else while {doing} ({status}){because}; {lost}: look, then run again"
+        return f"{name} was changed by somebody else while {doing} ({status}){because}; {lost}: run again"
     if status == 429:
         wait = response.headers.get("Retry-After") or ""
         when = f"after {wait} seconds" if wait.isdigit() else "later"

@@ -1,4 +1,4 @@
-"""What a folder would send to the Hub, after looking that it may: a build, or the results of the eval side."""
+"""What a folder would send to the Hub, after looking that it may: a build, or results of the eval side."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def build_release(folder: Path, allow_gaps: bool) -> LocalRelease:
     if not manifest.get("complete"):
         missing = sum(len(gap["ids"]) for gap in manifest.get("gaps", []))
         raise PublishError(
-            f"{folder}: {missing} prompts have no translation and nothing was packaged; translate them, or build and "
-            "publish with --allow-gaps"
+            f"{folder}: {missing} prompts have no translation and nothing was packaged; translate them, or "
+            "build and publish with --allow-gaps"
         )
     files: dict[str, Path] = {}
     for name in manifest["files"]:
@@ -107,15 +107,15 @@ def _check_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
     if missing:
         langs = ", ".join(sorted({gap["lang"] for gap in manifest["gaps"]}))
         raise PublishError(
-            f"{folder}: the build has gaps: {missing} prompts without a translation ({langs}); translate them, or "
-            "publish with --allow-gaps (the card tells)"
+            f"{folder}: the build has gaps: {missing} prompts without a translation ({langs}); translate them, "
+            "or publish with --allow-gaps (the card tells)"
         )
     errors = [finding for finding in manifest["findings"] if finding["severity"] == "error"]
     if errors:
         checks = ", ".join(sorted({finding["check"] for finding in errors}))
         raise PublishError(
-            f"{folder}: {len(errors)} checks failed ({checks}); look with `polyrefuse audit`, or publish with "
-            "--allow-gaps (the card tells)"
+            f"{folder}: {len(errors)} checks failed ({checks}); look with `polyrefuse audit`, or publish "
+            "with --allow-gaps (the card tells)"
         )
 
 

@@ -1,9 +1,9 @@
 """Publish a release to the Hub: one commit against the revision that was read, verified by reading it back.
 
-In this order, so that an interruption anywhere leaves the old version or the new one, and running again finishes:
-look at the folder, look at the Hub, create the data set private, turn gating on, commit everything at once, read
-everything back and compare, tag, and only then make public, if that was asked for. A commit whose files do not
-come back as they were sent is undone.
+In this order, so that an interruption anywhere leaves the old version or the new one, and running again
+finishes: look at the folder, look at the Hub, create the data set private, turn gating on, commit everything
+at once, read everything back and compare, tag, and only then make public, if that was asked for. A commit
+whose files do not come back as they were sent is undone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from polyrefuse_data.hub import Operation
 
 CHANGELOG = "CHANGELOG.md"
-"""Made when publishing, for it tells what changed since the version before; every other file comes from the build."""
+"""Made when publishing, for it tells what changed since the last version; all else comes from the build."""
 
 FIRST_VERSION: Version = (1, 0, 0)
 READERS = 4
@@ -104,7 +104,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class PublishResult:
-    """What was done: the commit that holds the release, and how many files were read back; 0 for a dry run."""
+    """What was done: the commit that holds the release, and how many files were sent and read back."""
 
     plan: Plan
     commit: str | None = None
@@ -115,7 +115,7 @@ class PublishResult:
 def publish(
     request: PublishRequest, api: HfApi | None = None, progress: Progress = lambda what, done, total: None
 ) -> PublishResult:
-    """Publish and verify; raises `PolyRefuseError`, after which the Hub shows the old version or the new one."""
+    """Publish and verify; after a `PolyRefuseError` the Hub shows the old version or the new one."""
     if request.gated not in (None, "auto", "manual"):
         raise PublishError(f"--gated {request.gated}; expected auto or manual")
     if request.gated and request.ungated:
@@ -144,7 +144,8 @@ def make_plan(request: PublishRequest, release: LocalRelease, hub: HubDataset, w
     gated = request.gated or (state is not None and state.gated)
     if release.has_prompts and public and not gated and not request.ungated:
         raise PublishError(
-            f"{request.to} would be public without a gate; add --gated manual (or auto), or --ungated if that is meant"
+            f"{request.to} would be public without a gate; add --gated manual (or auto), or --ungated if "
+            "that is meant"
         )
     there = hub.files(state.head) if state else {}
     ours = _published_files(hub, state, there, release)
@@ -173,7 +174,8 @@ def make_plan(request: PublishRequest, release: LocalRelease, hub: HubDataset, w
     )
     if plan.tagged and (plan.send or plan.delete):
         raise PublishError(
-            f"{request.to} has a version {plan.tag} already, with other files; leave --version out for the next one"
+            f"{request.to} has a version {plan.tag} already, with other files; leave --version out for the "
+            "next one"
         )
     return plan
 
@@ -181,13 +183,14 @@ def make_plan(request: PublishRequest, release: LocalRelease, hub: HubDataset, w
 def _published_files(
     hub: HubDataset, state: RemoteState | None, there: Mapping[str, RemoteFile], release: LocalRelease
 ) -> set[str]:
-    """Return the files on the Hub that a release of ours put there; raises for a data set that is not ours."""
+    """Return the files that a release of ours put there; raises for a data set that is not ours."""
     if state is None or not set(there) - {CARD}:
         return set(there)
     if MANIFEST not in there:
         some = ", ".join(sorted(there)[:3])
         raise PublishError(
-            f"{hub.name} holds files that polyrefuse did not publish ({some}); publish to another name, or empty it"
+            f"{hub.name} holds files that polyrefuse did not publish ({some}); publish to another name, or "
+            "empty it"
         )
     with hub.downloaded(MANIFEST, state.head) as path:
         try:
@@ -206,7 +209,7 @@ def _published_files(
 def _version(
     request: PublishRequest, release: LocalRelease, hub: HubDataset, base: tuple[Version, str] | None
 ) -> tuple[Version, Differences | None, str]:
-    """Return the version to publish, what changed since the last one (None for the first), and its changelog."""
+    """Return the version to publish, what changed since the last (None for the first), its changelog."""
     given = None
     if request.version is not None:
         given = parse_version(request.version)
@@ -235,7 +238,8 @@ def _version(
     if changed == NONE and MANIFEST in older and older[MANIFEST].is_same_as(release.files[MANIFEST]):
         if given not in (None, last):
             raise PublishError(
-                f"{hub.name} has these files as {version_tag(last)}; {version_tag(given or last)} would be the same"
+                f"{hub.name} has these files as {version_tag(last)}; {version_tag(given or last)} would be "
+                "the same"
             )
         return last, differences, text
     version = given or bumped(last, "patch" if changed == NONE else changed)
@@ -354,8 +358,8 @@ def _comes_back(hub: HubDataset, name: str, commit: str, sha256: str) -> bool:
 def _kept_for_undoing(plan: Plan, hub: HubDataset, head: str) -> dict[str, bytes | None]:
     """Return what the files that will be overwritten or removed hold now: None for those in large storage.
 
-    Those the Hub itself can put back. The others (card, manifest, ...: small) are read before, and compared with
-    what the Hub lists, for a Hub that alters files must not be asked for them when it matters.
+    Those the Hub itself can put back. The others (card, manifest, ...: small) are read before, and compared
+    with what the Hub lists, for a Hub that alters files must not be asked for them when it matters.
     """
     kept: dict[str, bytes | None] = {}
     there = hub.files(head)
@@ -376,7 +380,12 @@ def _kept_for_undoing(plan: Plan, hub: HubDataset, head: str) -> dict[str, bytes
 
 
 def _undo(
-    plan: Plan, hub: HubDataset, parent: str, commit: str, wrong: list[str], before: Mapping[str, bytes | None]
+    plan: Plan,
+    hub: HubDataset,
+    parent: str,
+    commit: str,
+    wrong: list[str],
+    before: Mapping[str, bytes | None],
 ) -> None:
     """Put the old version back on main and raise."""
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
@@ -384,7 +393,9 @@ def _undo(
     names = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
     said = f"{hub.name}: {names} came back with another sha256 than was sent"
     if commit == parent:
-        raise PublishError(f"{said}, though nothing was sent now; the Hub serves altered files, look before using them")
+        raise PublishError(
+            f"{said}, though nothing was sent now; the Hub serves altered files, look before using them"
+        )
     operations: list[Operation] = []
     for name in [*plan.send, *plan.delete]:
         content = before.get(name)
@@ -397,7 +408,9 @@ def _undo(
         else:
             operations.append(CommitOperationDelete(path_in_repo=name))
     try:
-        hub.commit(operations, commit, f"Undo {plan.tag}: {len(wrong)} files did not come back as they were sent")
+        hub.commit(
+            operations, commit, f"Undo {plan.tag}: {len(wrong)} files did not come back as they were sent"
+        )
     except HubError as error:
         raise PublishError(
             f"{said}, and the old version could not be put back ({error}); {plan.tag} was not tagged"

@@ -112,7 +112,7 @@ def latest_version(tags: Mapping[str, str]) -> tuple[Version, str] | None:
 
 
 def open_snapshot(given: str, api: HfApi | None = None) -> Snapshot:
-    """Open a folder, or a revision on the Hub written `hf://NAME/DATASET@REVISION` or `NAME/DATASET@REVISION`.
+    """Open a folder, or a revision on the Hub: `hf://NAME/DATASET@REVISION` or `NAME/DATASET@REVISION`.
 
     Without a revision, main. What is a folder is never looked for on the Hub. Raises `PolyRefuseError`.
     """

@@ -116,10 +116,11 @@ def _backs(prompts: list[Prompt], lang: str) -> list[dict[str, str]]:
     ]
 
 
-@pytest.fixture()
+@pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    """A Hub on loopback, empty; the client in this process speaks plain HTTP to it and does not wait to retry."""
+    """A Hub on loopback, empty; the client in this process does not wait before it tries again."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     for module in ("utils._http", "file_download"):
         monkeypatch.setattr(f"huggingface_hub.{module}.time", SimpleNamespace(sleep=lambda seconds: None))
     with LoopbackHub() as server:

@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve()
 
-    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 (as http.server calls them)
 
     # ---- the frame: read the body, strike with a fault, route, answer
 
@@ -451,9 +451,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if value["oid"] not in self.hub.contents:
                     raise _AnsweredError(400, f"LFS object {value['oid']} is not there")
                 files[value["path"]] = self.hub.blob(self.hub.contents[value["oid"]], True)
-            elif line["key"] == "deletedFile":
-                if files.pop(value["path"], None) is None:
-                    raise _AnsweredError(404, "A file with this name doesn't exist", "EntryNotFound")
+            elif line["key"] == "deletedFile" and files.pop(value["path"], None) is None:
+                raise _AnsweredError(404, "A file with this name doesn't exist", "EntryNotFound")
         made = repo.add(header["summary"], files)
         url = f"{self.hub.url}/datasets/{name}/commit/{made.sha}"
         return 200, {"success": True, "commitUrl": url, "commitOid": made.sha, "hookOutput": ""}, {}
@@ -510,11 +509,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def paths_info(self, name: str, revision: str) -> tuple[int, Any, dict[str, str]]:
         commit = self._commit(self._repo(name), revision)
-        asked = (
-            self._json()
-            if self.body.startswith(b"{")
-            else {key: values for key, values in parse_qs(self.body.decode()).items()}
-        )
+        asked = self._json() if self.body.startswith(b"{") else parse_qs(self.body.decode())
         paths = asked["paths"] if isinstance(asked["paths"], list) else [asked["paths"]]
         found = []
         for path in paths:

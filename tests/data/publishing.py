@@ -31,7 +31,9 @@ def client(hub: LoopbackHub, token: str | bool = WRITE_TOKEN) -> HfApi:
 
 def send(hub: LoopbackHub, folder: Path, token: str | bool = WRITE_TOKEN, **options: Any) -> PublishResult:
     """Publish `folder` as acme/polyrefuse, gated unless said otherwise."""
-    request = PublishRequest(folder, NAME, **{"gated": None if options.get("ungated") else "manual", **options})
+    request = PublishRequest(
+        folder, NAME, **{"gated": None if options.get("ungated") else "manual", **options}
+    )
     return publish(request, client(hub, token))
 
 
@@ -65,7 +67,9 @@ def edited(
             bytes=(target / name).stat().st_size,
             rows=len(rows),
         )
-    lines = [f"{name} {facts['rows_sha256']}" for name, facts in sorted(value["files"].items()) if "rows" in facts]
+    lines = [
+        f"{name} {facts['rows_sha256']}" for name, facts in sorted(value["files"].items()) if "rows" in facts
+    ]
     value["digest"] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     (target / MANIFEST).write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return target
@@ -75,13 +79,15 @@ def retranslated(source: Path, target: Path, lang: str = "yo", every: int = 10) 
     """Copy a build with some translations of one language changed."""
 
     def edit(row: Row) -> Row:
-        return replace(row, text=row.text + " !") if row.lang == lang and int(row.id[-4:]) % every == 0 else row
+        return (
+            replace(row, text=row.text + " !") if row.lang == lang and int(row.id[-4:]) % every == 0 else row
+        )
 
     return edited(source, target, edit)
 
 
 def environment(hub: LoopbackHub, home: Path, token: str | None = WRITE_TOKEN) -> dict[str, str]:
-    """Return the environment of a process that speaks to the loopback Hub and keeps everything under `home`."""
+    """Return the environment of a process that speaks to the loopback Hub and keeps its files in `home`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     kept.update(
         HF_ENDPOINT=hub.url,
@@ -101,7 +107,11 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def run(
-    hub: LoopbackHub, home: Path, *arguments: str | Path, token: str | None = WRITE_TOKEN, cwd: Path | None = None
+    hub: LoopbackHub,
+    home: Path,
+    *arguments: str | Path,
+    token: str | None = WRITE_TOKEN,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `polyrefuse` against the loopback Hub."""
     env = environment(hub, home, token)

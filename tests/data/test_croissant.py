@@ -42,7 +42,9 @@ def test_its_records_are_the_rows(small_build: Path) -> None:
     def plain(value: object) -> object:
         return value.decode() if isinstance(value, bytes) else value
 
-    found = [{name: plain(record[f"validation/{name}"]) for name in ("id", "lang", "text")} for record in records]
+    found = [
+        {name: plain(record[f"validation/{name}"]) for name in ("id", "lang", "text")} for record in records
+    ]
     wanted = [{name: row[name] for name in ("id", "lang", "text")} for row in expected]
     assert sorted(found, key=str) == sorted(wanted, key=str)
     assert set(records[0]) == {f"validation/{name}" for name in column_names()}

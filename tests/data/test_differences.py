@@ -71,7 +71,9 @@ def test_a_dropped_prompt_is_one_removal_and_renumbering(small_build: Path, tmp_
 
 
 def test_rows_and_languages_that_come_are_minor(small_build: Path, tmp_path: Path) -> None:
-    without = edited(small_build, tmp_path / "old", lambda row: None if row.id == "harmful-test-0023" else row)
+    without = edited(
+        small_build, tmp_path / "old", lambda row: None if row.id == "harmful-test-0023" else row
+    )
     found = between(without, small_build)
     assert found.total("added") == 3
     assert found.total("changed") == 0
@@ -156,7 +158,9 @@ def test_only_files_that_differ_are_read(hub: LoopbackHub, small_build: Path, tm
     new = retranslated(small_build, tmp_path / "new", "ja")
     hub.requests.clear()
     compare(open_snapshot(f"{NAME}@v1.0.0", client(hub)), FolderSnapshot(new))
-    read = {path.split("/", 6)[-1] for method, path, _ in hub.requests if method == "HEAD" and "/resolve/" in path}
+    read = {
+        path.split("/", 6)[-1] for method, path, _ in hub.requests if method == "HEAD" and "/resolve/" in path
+    }
     assert read == {"manifest.json", "ja/train.parquet", "ja/validation.parquet", "ja/test.parquet"}
 
 

@@ -14,6 +14,7 @@ from publishing import NAME, built_files, client, edited, retranslated, run, sen
 from polyrefuse_data.errors import PublishError
 from polyrefuse_data.package import read_manifest
 from polyrefuse_data.publish import CHANGELOG
+from polyrefuse_data.snapshots import open_snapshot
 
 
 def test_the_bytes_on_the_hub_are_the_bytes_built(hub: LoopbackHub, sample_build: Path) -> None:
@@ -37,7 +38,9 @@ def test_everything_is_one_commit_on_the_revision_that_was_read(hub: LoopbackHub
 
 def test_gating_stands_before_anything_is_sent(hub: LoopbackHub, small_build: Path) -> None:
     send(hub, small_build)
-    order = [path.split("/")[-1].split(".")[0] for method, path, _ in hub.requests if method in ("PUT", "POST")]
+    order = [
+        path.split("/")[-1].split(".")[0] for method, path, _ in hub.requests if method in ("PUT", "POST")
+    ]
     assert order.index("settings") < order.index("main")
 
 
@@ -78,7 +81,9 @@ def test_only_what_changed_is_sent_and_the_version_follows(
     assert shown_files(hub, "v1.1.0") == built_files(other)
 
 
-def test_files_of_languages_that_went_are_removed(hub: LoopbackHub, small_build: Path, other_build: Path) -> None:
+def test_files_of_languages_that_went_are_removed(
+    hub: LoopbackHub, small_build: Path, other_build: Path
+) -> None:
     send(hub, small_build)
     assert "ja/test.parquet" in shown_files(hub)
     result = send(hub, other_build)
@@ -119,9 +124,7 @@ def test_changelog_counts_and_holds_no_prompt(hub: LoopbackHub, small_build: Pat
     assert read_manifest(other)["digest"] in text
 
 
-def test_dry_run_shows_and_sends_nothing(
-    hub: LoopbackHub, small_build: Path, tmp_path: Path
-) -> None:
+def test_dry_run_shows_and_sends_nothing(hub: LoopbackHub, small_build: Path, tmp_path: Path) -> None:
     fresh = run(hub, tmp_path, "publish", small_build, "--to", NAME, "--gated", "manual", "--dry-run")
     assert fresh.returncode == 0, fresh.stderr
     assert "would be created, private" in fresh.stdout
@@ -153,8 +156,6 @@ def test_public_comes_last_and_behind_the_gate(hub: LoopbackHub, small_build: Pa
     changing = [path for method, path, _ in hub.requests if method in ("PUT", "POST")]
     assert changing[-1].endswith("/settings")
     with pytest.raises(PublishError, match="not granted access"):
-        from polyrefuse_data.snapshots import open_snapshot
-
         open_snapshot(f"{NAME}@v1.0.0", client(hub, STRANGER_TOKEN))
 
 

@@ -1,4 +1,4 @@
-"""A Hub that fails in every way: one clear line, the old version or the new one, and running again finishes."""
+"""A Hub that fails in every way: one clear line, the old version or the new one; running again finishes."""
 
 from __future__ import annotations
 
@@ -27,19 +27,22 @@ def known(hub: LoopbackHub) -> str:
     return "|".join(hub.contents) or "none"
 
 
-
 FAULTS: dict[str, tuple[Arrange, str]] = {
     "401 of a token that the Hub does not know any more": (
-        lambda hub: hub.fault("GET", "whoami", status=401, message="Invalid credentials in Authorization header"),
-        r"does not accept the token \(401; .*\); make a new one with write access, set HF_TOKEN",
+        lambda hub: hub.fault(
+            "GET", "whoami", status=401, message="Invalid credentials in Authorization header"
+        ),
+        r"does not accept the token \(401\) \(.*\); make a new one with write access, set HF_TOKEN",
     ),
     "401 in the middle": (
-        lambda hub: hub.fault("POST", "/commit/", status=401, message="Invalid credentials in Authorization header"),
+        lambda hub: hub.fault(
+            "POST", "/commit/", status=401, message="Invalid credentials in Authorization header"
+        ),
         r"does not accept the token \(401",
     ),
     "403 when committing": (
         lambda hub: hub.fault("POST", "/commit/", status=403, message="no write access"),
-        r"may not do this: publishing to acme/polyrefuse \(403\) \(no write access\); use one with write access",
+        r"may not do this: publishing to acme/polyrefuse \(403\) \(no write access\); use one with write",
     ),
     "403 when changing the settings": (
         lambda hub: hub.fault("PUT", "/settings", status=403, message="not an admin"),
@@ -59,7 +62,7 @@ FAULTS: dict[str, tuple[Arrange, str]] = {
     ),
     "409 of a commit at the same time": (
         lambda hub: hub.fault("POST", "/commit/", status=409, message="another commit is in progress"),
-        r"changed by somebody else while publishing to acme/polyrefuse \(409\).*nothing was published: look",
+        r"changed by somebody else while publishing to acme/polyrefuse \(409\).*nothing was published: run again",
     ),
     "429 of the commit": (
         lambda hub: hub.fault("POST", "/commit/", status=429, headers={"Retry-After": "120"}),
@@ -115,7 +118,7 @@ FAULTS: dict[str, tuple[Arrange, str]] = {
     ),
     "a connection that drops when reading back": (
         lambda hub: hub.fault("GET", "/cdn/", drop=True),
-        r"the connection to the Hub broke \(\w+\), reading .*(nothing was published|not all read back); run again",
+        r"connection to the Hub broke \(\w+\), reading .*(nothing was published|not all read back); run again",
     ),
     "files that come back altered": (
         lambda hub: hub.fault("GET", f"/cdn/(?!{known(hub)})", corrupt=True),
@@ -123,7 +126,7 @@ FAULTS: dict[str, tuple[Arrange, str]] = {
     ),
     "a small file that comes back altered": (
         lambda hub: hub.fault("GET", f"/resolve/(?!{head(hub)})[^/]+/croissant.json", corrupt=True),
-        r"acme/polyrefuse: croissant.json came back with another sha256 than was sent; the old version was put back",
+        r"acme/polyrefuse: croissant.json came back with another sha256 than was sent; the old version was put",
     ),
 }
 
@@ -137,7 +140,7 @@ def check_line(error: PublishError) -> None:
 
 @pytest.fixture(scope="module")
 def new_build(small_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The next version of `small_build`: other Yoruba, and other bytes of a file that is not in large storage."""
+    """The next version of `small_build`: other Yoruba, and other small files."""
     folder = retranslated(small_build, tmp_path_factory.mktemp("builds") / "new")
     other = tmp_path_factory.mktemp("builds") / "newer"
     files = read_manifest(folder)["files"]
@@ -207,7 +210,9 @@ def test_an_error_of_the_transfer_is_not_one_of_the_store(hub: LoopbackHub, smal
 
 
 @pytest.mark.parametrize("how", [{"drop": True}, {"status": 502}])
-def test_a_commit_whose_answer_is_lost_is_found(hub: LoopbackHub, small_build: Path, how: dict[str, Any]) -> None:
+def test_a_commit_whose_answer_is_lost_is_found(
+    hub: LoopbackHub, small_build: Path, how: dict[str, Any]
+) -> None:
     hub.fault("POST", "/commit/", after=True, times=1, **how)
     result = send(hub, small_build)
     assert result.commit == hub.repos[NAME].head
@@ -221,7 +226,9 @@ def test_a_hub_that_alters_what_is_there_is_not_published_to(
     """For then nothing could be put back."""
     send(hub, small_build)
     fault = hub.fault("GET", "/resolve/[^/]+/README.md", corrupt=True)
-    with pytest.raises(PublishError, match=r"README.md does not come back as the Hub lists it; nothing was published"):
+    with pytest.raises(
+        PublishError, match=r"README.md does not come back as the Hub lists it; nothing was published"
+    ):
         send(hub, new_build)
     assert fault.reached.is_set()
     assert shown_files(hub) == built_files(small_build)
@@ -254,7 +261,9 @@ def test_a_data_set_that_comes_to_be_meanwhile(hub: LoopbackHub, small_build: Pa
         client(hub).create_repo(NAME, repo_type="dataset", private=True)
 
     hub.fault("POST", "/repos/create", before=somebody_creates, times=1)
-    with pytest.raises(PublishError, match=r"changed by somebody else while creating acme/polyrefuse \(409\)"):
+    with pytest.raises(
+        PublishError, match=r"changed by somebody else while creating acme/polyrefuse \(409\)"
+    ):
         send(hub, small_build)
     send(hub, small_build)
     assert shown_files(hub) == built_files(small_build)
@@ -290,14 +299,19 @@ def test_a_stranger_may_not_publish(hub: LoopbackHub, small_build: Path) -> None
     ("token", "line"),
     [
         (None, "no token for the Hub; make one with write access"),
-        (READ_TOKEN, "the token of acme may only read; publishing to acme/polyrefuse needs one with write access"),
-        ("hf_unknownTokenThatMustNeverShow", "the Hub does not accept the token (401"),
+        (
+            READ_TOKEN,
+            "the token of acme may only read; publishing to acme/polyrefuse needs one with write access",
+        ),
+        ("hf_unknownTokenThatMustNeverShow", "the Hub does not accept the token (401)"),
     ],
 )
 def test_tokens_that_do_not_do(
     hub: LoopbackHub, small_build: Path, tmp_path: Path, token: str | None, line: str
 ) -> None:
-    done = run(hub, tmp_path, "publish", small_build, "--to", NAME, "--gated", "manual", token=token, cwd=tmp_path)
+    done = run(
+        hub, tmp_path, "publish", small_build, "--to", NAME, "--gated", "manual", token=token, cwd=tmp_path
+    )
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith(f"Error: {line}"), done.stderr

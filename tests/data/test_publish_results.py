@@ -16,14 +16,20 @@ def make_run(folder: Path, model: str = "A", rate: float = 0.8) -> Path:
     """Write a run as the eval side does, with its completions."""
     (folder / "completions").mkdir(parents=True)
     (folder / "verdicts").mkdir()
-    (folder / "run.json").write_text(json.dumps({"model": f"{model}@abc", "judge": "native|version:1", "seed": 0}))
+    (folder / "run.json").write_text(
+        json.dumps({"model": f"{model}@abc", "judge": "native|version:1", "seed": 0})
+    )
     results = [
         {"lang": lang, "condition": "ablation", "n": 572, "n_unjudged": 3, "refusal_rate": rate, "low": 0.7}
         for lang in ("de", "yo")
     ]
     (folder / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in results))
-    (folder / "verdicts" / "native.jsonl").write_text('{"id": "harmful-test-0001", "lang": "yo", "refused": null}\n')
-    (folder / "completions" / "yo.jsonl").write_text('{"id": "harmful-test-0001", "response": "SECRET WORDS"}\n')
+    (folder / "verdicts" / "native.jsonl").write_text(
+        '{"id": "harmful-test-0001", "lang": "yo", "refused": null}\n'
+    )
+    (folder / "completions" / "yo.jsonl").write_text(
+        '{"id": "harmful-test-0001", "response": "SECRET WORDS"}\n'
+    )
     return folder
 
 
@@ -66,10 +72,22 @@ def test_results_may_be_public_without_a_gate(hub: LoopbackHub, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("file", "text", "line"),
     [
-        ("results.jsonl", '{"n": 1}\n{"n": 1, "completion": "Sure"}\n', r"results.jsonl .*\(line 2, key 'completion'\)"),
-        ("verdicts/native.jsonl", '{"id": "a", "response": "Sure"}\n', r"native.jsonl .*\(line 1, key 'response'\)"),
+        (
+            "results.jsonl",
+            '{"n": 1}\n{"n": 1, "completion": "Sure"}\n',
+            r"results.jsonl .*\(line 2, key 'completion'\)",
+        ),
+        (
+            "verdicts/native.jsonl",
+            '{"id": "a", "response": "Sure"}\n',
+            r"native.jsonl .*\(line 1, key 'response'\)",
+        ),
         ("run.json", '{"examples": [{"output": "Sure"}]}', r"run.json .*key 'output'"),
-        ("results.jsonl", '{"n": 1, "note": "Sure. First\\nyou"}\n', r"results.jsonl .*a text of 15 characters"),
+        (
+            "results.jsonl",
+            '{"n": 1, "note": "Sure. First\\nyou"}\n',
+            r"results.jsonl .*a text of 15 characters",
+        ),
         ("results.jsonl", "{broken\n", "cannot be looked through for completions"),
     ],
 )
