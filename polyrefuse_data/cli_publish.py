@@ -127,8 +127,8 @@ def diff_command(old: str, new: str, form: str, texts: int) -> None:
     """Compare two versions: folders of builds, or revisions on the Hub as acme/polyrefuse@v1.0.0.
 
     Tells rows added, removed, renumbered and changed by language and split, translations that changed with
-    both texts, checks that changed, and the number that the next version should have: major if rows or columns
-    went or ids moved, minor if rows came or translations changed, patch for anything else.
+    both texts, checks that changed, and the number that the next version should have: major if rows or
+    columns went or ids moved, minor if rows came or translations changed, patch for anything else.
 
     \b
     Examples:

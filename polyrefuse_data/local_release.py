@@ -107,8 +107,8 @@ def _check_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
     if missing:
         langs = ", ".join(sorted({gap["lang"] for gap in manifest["gaps"]}))
         raise PublishError(
-            f"{folder}: the build has gaps: {missing} prompts without a translation ({langs}); translate them, "
-            "or publish with --allow-gaps (the card tells)"
+            f"{folder}: the build has gaps: {missing} prompts without a translation ({langs}); "
+            "translate them, or publish with --allow-gaps (the card tells)"
         )
     errors = [finding for finding in manifest["findings"] if finding["severity"] == "error"]
     if errors:

@@ -106,7 +106,7 @@ REFUSED: dict[Callable[[Path], None], str] = {
     outside: "which is no file of a build",
     with_a_stray_file_in_the_manifest: "names notes.txt, which is no file of a build",
     with_completions_beside_it: r"answers.jsonl looks as if it held .*completions \(line 1, key 'response'\)",
-    with_a_column_of_completions: r"en/test.parquet looks as if it held .*completions \(column 'completion'\)",
+    with_a_column_of_completions: r"en/test.parquet looks as if .*completions \(column 'completion'\)",
     with_a_column_of_its_own: "columns that are not the published ones: notes",
 }
 
