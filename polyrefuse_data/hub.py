@@ -203,7 +203,7 @@ class HubDataset:
         """Turn what the client raises into one line that says what happened and what to do."""
         try:
             yield
-        except PublishError:
+        except (PublishError, TypeError, AttributeError):  # the latter two are ours to mend, not the Hub's
             raise
         except Exception as error:
             # From None: the chain holds requests with their headers, and so the token.
@@ -306,8 +306,8 @@ def _explain(error: BaseException, name: str, doing: str, lost: str) -> str:
 def _explain_without_answer(error: BaseException, name: str, doing: str, lost: str) -> str:
     last = list(_chain(error))[-1]
     kind = type(last).__name__
-    if isinstance(error, ValueError) and error.__cause__ is None:
-        return f"{doing}: {error}; {lost}"
+    if isinstance(error, KeyError) or (isinstance(error, ValueError) and error.__cause__ is None):
+        return f"{doing}: the answer is not what a Hub says ({error}); {lost}"
     if isinstance(error, OSError) and error.errno is not None and error.filename:
         return f"{doing}: {error.filename}: {error.strerror}; {lost}"
     endpoint = os.environ.get("HF_ENDPOINT", "the Hub")

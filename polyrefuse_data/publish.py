@@ -120,20 +120,31 @@ def publish(
         raise PublishError(f"--gated {request.gated}; expected auto or manual")
     if request.gated and request.ungated:
         raise PublishError("--gated and --ungated at once; choose one")
-    with tempfile.TemporaryDirectory(prefix="polyrefuse-") as folder:
-        workspace = Path(folder)
-        if request.results:
-            release = results_release(request.folder, workspace)
-        else:
-            release = build_release(request.folder, request.allow_gaps)
-        hub = HubDataset(request.to, api)
-        if not request.dry_run or hub.has_token:
-            hub.check_token()
-        progress("comparing", 0, 1)
-        plan = make_plan(request, release, hub, workspace)
-        if request.dry_run:
-            return PublishResult(plan)
-        return _carry_out(plan, hub, progress)
+    try:
+        with tempfile.TemporaryDirectory(prefix="polyrefuse-") as folder:
+            return _publish(request, Path(folder), api, progress)
+    except OSError as error:
+        raise PublishError(
+            f"cannot read or write {error.filename or 'a temporary file'}: {error.strerror or error}; "
+            "mend that and run again to finish"
+        ) from None
+
+
+def _publish(
+    request: PublishRequest, workspace: Path, api: HfApi | None, progress: Progress
+) -> PublishResult:
+    if request.results:
+        release = results_release(request.folder, workspace)
+    else:
+        release = build_release(request.folder, request.allow_gaps)
+    hub = HubDataset(request.to, api)
+    if not request.dry_run or hub.has_token:
+        hub.check_token()
+    progress("comparing", 0, 1)
+    plan = make_plan(request, release, hub, workspace)
+    if request.dry_run:
+        return PublishResult(plan)
+    return _carry_out(plan, hub, progress)
 
 
 def make_plan(request: PublishRequest, release: LocalRelease, hub: HubDataset, workspace: Path) -> Plan:

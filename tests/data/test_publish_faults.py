@@ -339,3 +339,22 @@ def test_an_error_in_the_middle_does_not_show_the_token(
     assert done.returncode == 2
     assert "token *** lacks write access" in done.stderr
     assert tokens_in(done.stdout, done.stderr, tmp_path) == []
+
+
+def test_an_answer_that_is_none_of_a_hub(hub: LoopbackHub, small_build: Path) -> None:
+    """As of a proxy that wants a password first."""
+    hub.fault("GET", "whoami", status=200, message="Welcome")
+    hub.fault("GET", "/api/datasets/", status=200)
+    with pytest.raises(PublishError, match=r"the answer is not what a Hub says"):
+        send(hub, small_build)
+    assert hub.repos == {}
+
+
+def test_a_disk_that_is_full(hub: LoopbackHub, small_build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "/somewhere")
+
+    monkeypatch.setattr("polyrefuse_data.publish._changelog", full)
+    with pytest.raises(PublishError, match=r"cannot read or write /somewhere: No space left on device; mend"):
+        send(hub, small_build)
+    assert hub.repos == {}
