@@ -418,12 +418,24 @@ def _undo(
             )
         else:
             operations.append(CommitOperationDelete(path_in_repo=name))
+    title = f"Undo {plan.tag}: {len(wrong)} files did not come back as they were sent"
     try:
-        hub.commit(
-            operations, commit, f"Undo {plan.tag}: {len(wrong)} files did not come back as they were sent"
-        )
+        hub.commit(operations, commit, title)
     except HubError as error:
-        raise PublishError(
-            f"{said}, and the old version could not be put back ({error}); {plan.tag} was not tagged"
-        ) from None
+        if not (error.may_have_happened and _undone(plan, hub, parent, commit)):
+            raise PublishError(
+                f"{said}, and the old version could not be put back ({error}); {plan.tag} was not tagged"
+            ) from None
     raise PublishError(f"{said}; the old version was put back and nothing was tagged: run again")
+
+
+def _undone(plan: Plan, hub: HubDataset, parent: str, commit: str) -> bool:
+    """Return whether main lists the old files again, after the answer to the undoing commit was lost."""
+    try:
+        state = hub.state()
+        if state is None or state.head == commit:
+            return False
+        old, now = hub.files(parent), hub.files(state.head)
+    except HubError:
+        return False
+    return all(old.get(name) == now.get(name) for name in [*plan.send, *plan.delete])

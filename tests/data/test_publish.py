@@ -94,18 +94,16 @@ def test_files_of_languages_that_went_are_removed(
 
 def test_what_others_put_there_is_left_alone(hub: LoopbackHub, small_build: Path, tmp_path: Path) -> None:
     send(hub, small_build)
-    client(hub).upload_file(
-        path_or_fileobj=b"a note", path_in_repo="NOTE.txt", repo_id=NAME, repo_type="dataset"
-    )
+    repo = hub.repos[NAME]
+    repo.add("by hand", {**repo.commits[repo.head].files, "NOTE.txt": hub.blob(b"a note", False)})
     result = send(hub, retranslated(small_build, tmp_path / "other"))
     assert result.plan.kept == ("NOTE.txt",)
     assert hub.files(NAME)["NOTE.txt"] == b"a note"
 
 
 def test_a_data_set_that_is_not_ours_is_not_touched(hub: LoopbackHub, small_build: Path) -> None:
-    api = client(hub)
-    api.create_repo(NAME, repo_type="dataset", private=True)
-    api.upload_file(path_or_fileobj=b"x", path_in_repo="theirs.parquet", repo_id=NAME, repo_type="dataset")
+    client(hub).create_repo(NAME, repo_type="dataset", private=True)
+    hub.repos[NAME].add("theirs", {"theirs.parquet": hub.blob(b"x", True)})
     before = hub.files(NAME)
     with pytest.raises(PublishError, match=r"did not publish \(theirs.parquet\)"):
         send(hub, small_build)

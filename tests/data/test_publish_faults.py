@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 from hub_server import READ_TOKEN, STRANGER_TOKEN, LoopbackHub
 from publishing import NAME, built_files, client, edited, retranslated, run, send, shown_files, tokens_in
@@ -197,7 +198,8 @@ def test_a_fault_of_the_first_publication(hub: LoopbackHub, small_build: Path, n
 
 def test_a_passing_fault_is_ridden_out(hub: LoopbackHub, small_build: Path) -> None:
     hub.fault("PUT", "/lfs-store/", status=500, times=2)
-    hub.fault("POST", "/preupload/", status=429, times=1, headers={"Retry-After": "1"})
+    if not huggingface_hub.__version__.startswith("0."):  # which tries this request once only
+        hub.fault("POST", "/preupload/", status=429, times=1, headers={"Retry-After": "1"})
     hub.fault("PUT", "/lfs-store/", drop=True, times=1, skip=4)
     send(hub, small_build)
     assert shown_files(hub, "v1.0.0") == built_files(small_build)
@@ -218,6 +220,21 @@ def test_a_commit_whose_answer_is_lost_is_found(
     assert result.commit == hub.repos[NAME].head
     assert len(hub.repos[NAME].commits) == 2
     assert shown_files(hub, "v1.0.0") == built_files(small_build)
+
+
+@pytest.mark.parametrize("how", [{"drop": True, "after": True}, {"drop": True}, {"status": 403}])
+def test_undoing_that_fails_is_told(
+    hub: LoopbackHub, small_build: Path, new_build: Path, how: dict[str, Any]
+) -> None:
+    send(hub, small_build)
+    hub.fault("GET", f"/cdn/(?!{known(hub)})", corrupt=True)
+    hub.fault("POST", "/commit/", skip=1, **how)
+    undone = "after" in how  # only its answer was lost
+    line = "the old version was put back" if undone else "the old version could not be put back"
+    with pytest.raises(PublishError, match=f"came back with another sha256 .* {line}"):
+        send(hub, new_build)
+    assert shown_files(hub) == built_files(small_build if undone else new_build)
+    assert set(hub.repos[NAME].tags) == {"v1.0.0"}
 
 
 def test_a_hub_that_alters_what_is_there_is_not_published_to(
