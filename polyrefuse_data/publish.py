@@ -167,7 +167,7 @@ def make_plan(request: PublishRequest, release: LocalRelease, hub: HubDataset, w
     )
     files = {**release.files, CHANGELOG: workspace / CHANGELOG}
     same = {name for name, path in files.items() if name in there and there[name].is_same_as(path)}
-    plan = Plan(
+    return Plan(
         name=request.to,
         release=replace(
             release, files=files, sha256={**release.sha256, CHANGELOG: file_sha256(workspace / CHANGELOG)}
@@ -183,12 +183,6 @@ def make_plan(request: PublishRequest, release: LocalRelease, hub: HubDataset, w
         differences=differences,
         sizes={name: path.stat().st_size for name, path in files.items()},
     )
-    if plan.tagged and (plan.send or plan.delete):
-        raise PublishError(
-            f"{request.to} has a version {plan.tag} already, with other files; leave --version out for the "
-            "next one"
-        )
-    return plan
 
 
 def _published_files(
@@ -254,6 +248,11 @@ def _version(
             )
         return last, differences, text
     version = given or bumped(last, "patch" if changed == NONE else changed)
+    if version == last:
+        raise PublishError(
+            f"{hub.name} has a version {version_tag(last)} already, with other files; leave --version out "
+            "for the next one"
+        )
     if version < last:
         raise PublishError(
             f"--version {version_tag(version)} comes before {version_tag(last)}, which is published"

@@ -101,6 +101,18 @@ def test_what_others_put_there_is_left_alone(hub: LoopbackHub, small_build: Path
     assert hub.files(NAME)["NOTE.txt"] == b"a note"
 
 
+def test_what_somebody_edited_on_the_hub_is_put_right(hub: LoopbackHub, small_build: Path) -> None:
+    send(hub, small_build)
+    repo = hub.repos[NAME]
+    tags = dict(repo.tags)
+    repo.add("by hand", {**repo.commits[repo.head].files, "README.md": hub.blob(b"my words", False)})
+    result = send(hub, small_build)
+    assert set(result.plan.send) == {"README.md"}
+    assert shown_files(hub) == built_files(small_build)
+    assert repo.tags == tags
+    assert send(hub, small_build).plan.nothing_to_do
+
+
 def test_a_data_set_that_is_not_ours_is_not_touched(hub: LoopbackHub, small_build: Path) -> None:
     client(hub).create_repo(NAME, repo_type="dataset", private=True)
     hub.repos[NAME].add("theirs", {"theirs.parquet": hub.blob(b"x", True)})
