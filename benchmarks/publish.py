@@ -8,9 +8,9 @@ sample's.
 from __future__ import annotations
 
 import argparse
+import base64
 import random
 import resource
-import string
 import subprocess
 import sys
 import tempfile
@@ -57,7 +57,7 @@ def padded(source: Path, target: Path, characters: int) -> Path:
     generator = random.Random(0)
 
     def pad(row: Row) -> Row:
-        noise = "".join(generator.choices(string.ascii_letters + string.digits, k=characters))
+        noise = base64.b64encode(generator.randbytes(characters * 3 // 4)).decode()
         return replace(row, text=f"{row.text} {noise}")
 
     return edited(source, target, pad)
