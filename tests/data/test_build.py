@@ -134,7 +134,8 @@ def test_only_what_changed_is_checked_again(small: Small, monkeypatch: pytest.Mo
     assert checked == ["zh"]
     small(langs=("en", "ja"))
     assert checked == ["zh"]
-    assert {path.name for path in folder.iterdir()} == {"README.md", "manifest.json", "en", "ja"}
+    languages = {path.name for path in folder.iterdir() if path.is_dir()}
+    assert languages == {"en", "ja"}
 
 
 def test_a_build_that_fails_half_way_leaves_the_old_one(
