@@ -215,6 +215,33 @@ def test_killed_at_any_moment(small: Small, small_build: Path, tmp_path: Path, m
     assert digests(out) == digests(small_build)
 
 
+def test_stopped_while_files_change_places_there_is_no_manifest(
+    small: Small, small_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "small"
+    small(out=out, seed=99)
+
+    plain = package_module.safe_path
+    moves: list[str] = []
+
+    def moving(folder: Path, name: str) -> Path:
+        if name == "ja/test.parquet" and folder == out and (out / ".staging" / "yo.json").exists():
+            moves.append(name)
+            raise KeyboardInterrupt
+        return plain(folder, name)
+
+    monkeypatch.setattr(package_module, "safe_path", moving)
+    with pytest.raises(KeyboardInterrupt):
+        small(out=out)
+    monkeypatch.undo()
+    assert moves
+    assert not (out / "manifest.json").exists()
+    with pytest.raises(DatasetFolderError):
+        read_manifest(out)
+    small(out=out)
+    assert digests(out) == digests(small_build)
+
+
 def test_two_builds_at_once_in_one_folder(small: Small, tmp_path: Path) -> None:
     folder = package_module.PackageFolder(tmp_path / "small")
     with folder.staging(), pytest.raises(BuildError, match="another build is writing"):
