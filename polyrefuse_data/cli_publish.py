@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from polyrefuse_data.publish import Plan, PublishResult
+    from polyrefuse_data.publish import PublishResult
+    from polyrefuse_data.publish_plan import Plan
 
 
 @click.command("publish")
@@ -47,7 +48,8 @@ def publish_command(quiet: bool, **options: Any) -> None:
     from huggingface_hub.utils.tqdm import disable_progress_bars
     from tqdm import tqdm
 
-    from polyrefuse_data.publish import PublishRequest, publish
+    from polyrefuse_data.publish import publish
+    from polyrefuse_data.publish_plan import PublishRequest
 
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()

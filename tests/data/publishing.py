@@ -18,7 +18,8 @@ from hub_server import TOKENS, WRITE_TOKEN, LoopbackHub
 from huggingface_hub import HfApi
 
 from polyrefuse_data.package import MANIFEST, file_sha256, read_manifest, read_rows, rows_digest, rows_table
-from polyrefuse_data.publish import CHANGELOG, PublishRequest, PublishResult, publish
+from polyrefuse_data.publish import PublishResult, publish
+from polyrefuse_data.publish_plan import CHANGELOG, PublishRequest
 from polyrefuse_data.schema import Row
 
 NAME = "acme/polyrefuse"

@@ -13,7 +13,7 @@ from publishing import NAME, built_files, client, edited, retranslated, run, sen
 
 from polyrefuse_data.errors import PublishError
 from polyrefuse_data.package import read_manifest
-from polyrefuse_data.publish import CHANGELOG
+from polyrefuse_data.publish_plan import CHANGELOG
 from polyrefuse_data.snapshots import open_snapshot
 
 

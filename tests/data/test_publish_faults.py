@@ -371,7 +371,7 @@ def test_a_disk_that_is_full(hub: LoopbackHub, small_build: Path, monkeypatch: p
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device", "/somewhere")
 
-    monkeypatch.setattr("polyrefuse_data.publish._changelog", full)
+    monkeypatch.setattr("polyrefuse_data.publish_plan._changelog", full)
     with pytest.raises(PublishError, match=r"cannot read or write /somewhere: No space left on device; mend"):
         send(hub, small_build)
     assert hub.repos == {}
