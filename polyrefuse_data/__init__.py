@@ -5,15 +5,13 @@ from __future__ import annotations
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.version import __version__
 
-__all__ = ["PolyRefuseError", "__version__", "build", "load"]
+__all__ = ["PolyRefuseError", "__version__", "load"]
 
 
 def __getattr__(name: str) -> object:
-    # `build` and `load` pull in Arrow; importing the package alone must stay cheap.
-    if name in ("build", "load"):
-        from polyrefuse_data.build import build
-        from polyrefuse_data.load import load
+    # `load` pulls in Arrow; importing the package alone must stay cheap.
+    if name == "load":
+        from polyrefuse_data.loader import load
 
-        globals().update(build=build, load=load)
-        return globals()[name]
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,11 +64,7 @@ def open_folder(folder: Path, english: Path | None = None, back: Path | None = N
 def _open_release(folder: Path, release: Release) -> Opened:
     lists = []
     findings = list(release.findings)
-    english_of = dict(release.english)
-    for item in release.lists:
-        known = tuple(text for text in item.english if text is not None)
-        if item.english_in_rows and len(known) == len(item.texts):
-            english_of[item.label, item.split] = known
+    english_of = {**release.english, **_english_in_rows(release, findings)}
     for item in release.lists:
         backs = {
             (back.english, back.translation): back.back
@@ -90,6 +87,33 @@ def _open_release(folder: Path, release: Release) -> Opened:
         for index, text in enumerate(texts)
     ]
     return Opened(folder, RELEASE, f"release {release.digest[:12]}", lists, prompts, findings)
+
+
+def _english_in_rows(release: Release, findings: list[Finding]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return the English that rows carry, by label and split: what most languages' files say.
+
+    A file that says something else gets a finding.
+    """
+    said: dict[tuple[str, str], list[tuple[str, tuple[str, ...]]]] = {}
+    for item in release.lists:
+        known = tuple(text for text in item.english if text is not None)
+        if item.english_in_rows and len(known) == len(item.texts):
+            said.setdefault((item.label, item.split), []).append((item.lang, known))
+    agreed = {}
+    for (label, split), lists in said.items():
+        common = Counter(texts for _, texts in lists).most_common(1)[0][0]
+        agreed[label, split] = common
+        for lang, texts in lists:
+            other = [
+                index for index, pair in enumerate(zip(texts, common, strict=False)) if pair[0] != pair[1]
+            ]
+            if texts != common:
+                ids = tuple(f"{label}-{split}-{index:04d}" for index in other)
+                message = f"{len(ids)} rows have another English text than in the other languages"
+                if len(texts) != len(common):
+                    message = f"{len(texts)} rows where other languages have {len(common)}"
+                findings.append(Finding("structure", "error", lang, label, split, ids, message))
+    return agreed
 
 
 def _open_build(folder: Path) -> Opened:

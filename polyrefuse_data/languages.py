@@ -59,16 +59,15 @@ SOURCE_LANGUAGE = "en"
 
 def language(code: str) -> Language:
     """Return the language of `code`; raises `UnknownNameError` with the nearest code suggested."""
-    try:
+    if code in LANGUAGES:
         return LANGUAGES[code]
-    except KeyError:
-        by_name = {row.name.lower(): row.code for row in _ROWS}
-        if code.lower() in by_name:
+    for row in _ROWS:
+        if len(code) > 2 and row.name.lower().startswith(code.lower()):
             raise UnknownNameError(
-                f"unknown language '{code}'; did you mean '{by_name[code.lower()]}'? "
+                f"unknown language '{code}'; did you mean '{row.code}' ({row.name})? "
                 f"available: {', '.join(LANGUAGES)}"
-            ) from None
-        raise unknown_name("language", code, LANGUAGES) from None
+            )
+    raise unknown_name("language", code, LANGUAGES)
 
 
 def parse_languages(text: str) -> list[str]:

@@ -216,7 +216,8 @@ def _parse(text: str, where: str) -> Recipe:
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
+        # an unknown key comes first: what it was meant for is then missing
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             unknown = unknown_name("key", str(first["loc"][-1]), _keys_at(first["loc"][:-1]))

@@ -51,6 +51,11 @@ def alignment_findings(
             f"not parallel to the English from about row {result.window_start}: length correlation "
             f"{result.lowest_window:.2f} over {WINDOW_ROWS} rows ({result.correlation:.2f} over all)"
         )
+    elif thresholds.flagged("alignment_shift", lang, result.shift_gain):
+        message = (
+            f"shifted by {abs(result.shift)} from about row {result.shift_start} on: length correlation "
+            f"grows by {result.shift_gain:.2f} if the translations move back"
+        )
     elif result.correlation is None and result.rows >= MINIMUM_ROWS:
         message = f"cannot be aligned: all {result.rows} texts of one side have the same length"
     else:
