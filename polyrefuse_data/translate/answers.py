@@ -1,8 +1,9 @@
 """What comes back is judged before it is stored.
 
 A fault says that the answer is wrong, and is tried again. A doubt says that it may be: such an answer
-counts when it came three times. Lengths are judged against what the run has seen of the language so far,
-so a language needs no calibration; the checks of the finished build use the calibrated thresholds.
+counts when it came three times. Lengths are judged against what the run has seen of the language so far;
+before it has seen enough, against the calibrated thresholds of the language, and where there are none every
+answer is doubted.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ import regex
 from polyrefuse_data.checks import text as scores
 from polyrefuse_data.checks.language import LanguageVotes
 from polyrefuse_data.checks.refusal import translator_talk
-from polyrefuse_data.languages import Language
+from polyrefuse_data.checks.thresholds import load_thresholds
+from polyrefuse_data.languages import SOURCE_LANGUAGE, Language
 from polyrefuse_data.translate.chunks import protected
 from polyrefuse_data.translate.faults import Fault
 
 ENOUGH_RATIOS = 24
 """So many length ratios make a median worth comparing with."""
+
+EARLY = "early"
+"""The doubt about an answer in a language of which too little was seen to judge its length."""
 
 SHORT, LONG = math.log(0.72), math.log(1.5)
 """An answer this much shorter or longer than is usual in the language is doubted: half an answer is at 0.5."""
@@ -34,12 +39,17 @@ FAR_TOO_LONG = 6.0
 SHORT_TEXT = 24
 """Characters below which lengths and detectors say little."""
 
+SHORTEST_COMPARED = 10
+"""Characters below which a length is not compared at all."""
+
 _ENTITY = regex.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
 _EDGES = "\u200b\u200c\u200d\u2060\ufeff"
 _FINAL = regex.compile(r"""[\p{P}]["'”’»)\]]*\s*\Z""")
 _QUESTION = regex.compile(r"[?？؟;]")
 _QUOTE = regex.compile(r"""["“”„«»「」『』‟]""")
-_WRAPPED = regex.compile(r"""\A(?:"([^"]*)"|“([^“”]*)”|„([^„“”]*)[“”]|«([^«»]*)»|「([^「」]*)」)\Z""", regex.S)
+_WRAPPED = regex.compile(
+    r"""\A(?:"([^"]*)"|“([^“”]*)”|„([^„“”]*)[“”]|«([^«»]*)»|「([^「」]*)」)\Z""", regex.S
+)
 _CAPTCHA = regex.compile(r"captcha|unusual traffic|<html|<!doctype|enable javascript|cloudflare", regex.I)
 _LETTER = regex.compile(r"\p{L}")
 _WORD = regex.compile(r"[\p{L}\p{N}]+")
@@ -55,7 +65,7 @@ class Ratios:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, source: str, target: str, text: str, answer: str) -> None:
-        """Note the lengths of an answer that was accepted without doubt."""
+        """Note the lengths of an answer that nothing but its being early speaks against."""
         if len(text) >= SHORT_TEXT and answer:
             with self._lock:
                 kept = self.seen.setdefault((source, target), [])
@@ -63,10 +73,17 @@ class Ratios:
                     kept.append(math.log(len(answer) / len(text)))
 
     def median(self, source: str, target: str) -> float | None:
-        """Return the median log ratio, None where too few were seen."""
+        """Return the median log ratio: of what was seen, else the middle of the calibrated bounds, else None."""
         with self._lock:
-            kept = list(self.seen.get((source, target), ()))
-        return statistics.median(kept) if len(kept) >= ENOUGH_RATIOS else None
+            kept = self.seen.get((source, target), [])
+            if len(kept) >= ENOUGH_RATIOS:
+                return statistics.median(kept)
+        lang = source if target == SOURCE_LANGUAGE else target
+        bounds = load_thresholds().checks.get("length_ratio", {}).get(lang)
+        if bounds is None or not bounds.low or not bounds.high:
+            return None
+        middle = (math.log(bounds.low) + math.log(bounds.high)) / 2
+        return middle if lang == target else -middle
 
 
 def tidy(text: str, answer: str) -> str:
@@ -76,7 +93,9 @@ def tidy(text: str, answer: str) -> str:
     """
     answer = answer.replace("\r\n", "\n") if "\r" not in text else answer
     own = set(_ENTITY.findall(text))
-    answer = _ENTITY.sub(lambda found: found.group() if found.group() in own else html.unescape(found.group()), answer)
+    answer = _ENTITY.sub(
+        lambda found: found.group() if found.group() in own else html.unescape(found.group()), answer
+    )
     answer = answer.strip().strip(_EDGES).strip()
     wrapped = _WRAPPED.match(answer)
     if wrapped and not _QUOTE.search(text):
@@ -134,11 +153,11 @@ class Judge:
         return ["language"]
 
     def _length(self, text: str, answer: str, source: Language, target: Language) -> list[str]:
-        if len(text) < SHORT_TEXT:
+        if len(text) < SHORTEST_COMPARED:
             return []
         usual = self.ratios.median(source.code, target.code)
         if usual is None:
-            return ["length"] if len(answer) < 0.25 * len(text) else []
+            return [EARLY]
         off = math.log(len(answer) / len(text)) - usual
         return ["length"] if not SHORT <= off <= LONG else []
 

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import tenacity
 
 from polyrefuse_data.languages import language
-from polyrefuse_data.translate.answers import Judge, tidy
+from polyrefuse_data.translate.answers import EARLY, Judge, tidy
 from polyrefuse_data.translate.backend import Answer, Backend
 from polyrefuse_data.translate.chunks import mask, unmask
 from polyrefuse_data.translate.faults import Fault, Rejected
 from polyrefuse_data.translate.limits import Breaker, BreakerSettings, TokenBucket
 from polyrefuse_data.translate.memory import Question, Reply
 
-SAME_BAD_ANSWER = 3
-"""A service that gives the same bad answer so often will give it again."""
+SAME_BAD_ANSWER = 4
+"""A service that gives the same bad answer so often in a row will give it again."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,16 @@ class Asker:
 
     def ask(self, question: Question) -> Reply:
         """Return the reply to `question`; raises `Fault` with the last reason, or `TranslatorError`."""
-        bad: Counter[tuple[str, str]] = Counter()
+        bad: list[tuple[str, str | None]] = []
         masked = False
         last: Fault | None = None
         for attempt in tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self._settings.attempts) | tenacity.stop_when_event_set(self._stop),
+            stop=tenacity.stop_after_attempt(self._settings.attempts)
+            | tenacity.stop_when_event_set(self._stop),
             wait=self._wait,
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, Fault) and not isinstance(error, Rejected)),
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, Fault) and not isinstance(error, Rejected)
+            ),
             sleep=tenacity.sleep_using_event(self._stop),
             reraise=True,
         ):
@@ -89,10 +91,9 @@ class Asker:
                     last = fault
                     self.breaker.failure(fault)
                     masked = masked or fault.reason == "protected"
-                    if answered is not None:
-                        bad[fault.reason, answered] += 1
-                        if bad[fault.reason, answered] >= SAME_BAD_ANSWER:
-                            raise Rejected(fault.reason, fault.detail) from None
+                    bad.append((fault.reason, answered))
+                    if answered is not None and bad[-SAME_BAD_ANSWER:] == [bad[-1]] * SAME_BAD_ANSWER:
+                        raise Rejected(fault.reason, fault.detail) from None
                     raise
                 self.breaker.success()
                 return reply
@@ -119,7 +120,7 @@ class Asker:
                 raise Fault("protected")
         source, target = language(question.source), language(question.target)
         doubts = self._judge.judge(question.text, str(text), source, target)
-        if not doubts:
+        if doubts in ([], [EARLY]):
             self._judge.ratios.add(source.code, target.code, question.text, str(text))
         return Reply(str(text), 1, answer.proven, ",".join(doubts))
 

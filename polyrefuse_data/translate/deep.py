@@ -150,7 +150,9 @@ class _Deep:
         return answer
 
 
-_RESULT = regex.compile(r'<div[^>]*class="(?:t0|result-container)"[^>]*>(?P<text>.*?)(?P<end></div>|$)', regex.S)
+_RESULT = regex.compile(
+    r'<div[^>]*class="(?:t0|result-container)"[^>]*>(?P<text>.*?)(?P<end></div>|$)', regex.S
+)
 _ASKED = regex.compile(r"<input\b[^>]*>", regex.S)
 
 
@@ -202,14 +204,20 @@ class MyMemory(_Deep):
         if status is not None and str(status) not in ("200", ""):
             raise Fault("throttled" if str(status) == "429" else "server_error", f"status {status}")
         matches = said.get("matches")
-        segments = [one.get("segment", "") for one in matches if isinstance(one, dict)] if isinstance(matches, list) else []
+        segments = (
+            [one.get("segment", "") for one in matches if isinstance(one, dict)]
+            if isinstance(matches, list)
+            else []
+        )
         return Answer(answer, proven=any(_same(html.unescape(one), text) for one in segments))
 
 
 class _WithTag:
     """A `Web` for one call that sends a tag beside the text, and keeps what came back for it."""
 
-    def __init__(self, web: Web, add: Callable[[dict[str, Any]], dict[str, Any]], take: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, web: Web, add: Callable[[dict[str, Any]], dict[str, Any]], take: Callable[[Any], Any]
+    ) -> None:
         self._web, self._add, self._take = web, add, take
         self.exceptions = web.exceptions
         self.tag: str | None = None
@@ -286,7 +294,10 @@ class Microsoft(_Deep):
             self._web, lambda options: {**options, "json": [*options["json"], {"text": tag}]}, _take_microsoft
         )
         client = _microsoft_client()(
-            source=str(self.code(source)), target=str(self.code(target)), api_key=self._key, region=self._region
+            source=str(self.code(source)),
+            target=str(self.code(target)),
+            api_key=self._key,
+            region=self._region,
         )
         answer = self._ask(client, text, web)
         return Answer(answer, _judge_tag(tag, web.tag))
@@ -344,7 +355,9 @@ def make_microsoft(model: str, settings: Settings) -> Microsoft:
     if address is not None and "api-version=" not in address:
         address += ("&" if "?" in address else "?") + "api-version=3.0"
     web = Web(settings.timeout, MICROSOFT_KEY)
-    return Microsoft("microsoft", "api-3.0", MICROSOFT_LIMITS, microsoft_code, web, address, key=key, region=region)
+    return Microsoft(
+        "microsoft", "api-3.0", MICROSOFT_LIMITS, microsoft_code, web, address, key=key, region=region
+    )
 
 
 def _no_model(name: str, model: str) -> None:

@@ -50,7 +50,9 @@ class Chain:
             raise TranslatorError(f"--candidates is {request.candidates}; expected 1 or more")
         items = [item.strip() for item in request.chain.split(",")]
         live = [item for item in items if item.partition(":")[0] != REPLAY]
-        made = iter(make_chain(parse_chain(",".join(live)), Settings(request.url, request.timeout)) if live else [])
+        made = iter(
+            make_chain(parse_chain(",".join(live)), Settings(request.url, request.timeout)) if live else []
+        )
         if request.url is not None and not live:
             raise TranslatorError("--translator-url has no backend to point; name one with --translator")
         self.links: list[tuple[Matches, Backend | None]] = []
@@ -73,9 +75,7 @@ class Chain:
         """The links that can translate, in order."""
         return [backend for _, backend in self.links if backend is not None]
 
-    def choose(
-        self, memory: TranslationMemory, lang: str, english: Mapping[str, str]
-    ) -> Chosen:
+    def choose(self, memory: TranslationMemory, lang: str, english: Mapping[str, str]) -> Chosen:
         """Return the translations into `lang` that the chain takes from the memory.
 
         People win. Else the first link with an entry; with candidates, of the first so many that one whose
@@ -93,7 +93,11 @@ class Chain:
             ours = self.ranked(entries)[: self.request.candidates]
             if ours:
                 chosen[key] = max(ours, key=lambda one: _score(english[key[0]], key[0], one[1], backs))
-        return chosen
+        # a correction stands for every repeat of its prompt
+        people = {
+            one: entry for (one, number), entry in chosen.items() if not number and entry[0].backend == HUMAN
+        }
+        return {key: people.get(key[0], entry) for key, entry in chosen.items()}
 
     def ranked(self, entries: Sequence[tuple[Translator, str]]) -> list[tuple[Translator, str]]:
         """Return the first entry of each link that has one, in the order of the links."""

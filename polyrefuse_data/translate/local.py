@@ -39,7 +39,9 @@ class LocalModel:
 
     name = "hf"
 
-    def __init__(self, model: Any, tokenizer: Any, identity: str, beams: int = BEAMS, batch: int = BATCH) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, identity: str, beams: int = BEAMS, batch: int = BATCH
+    ) -> None:
         from dataclasses import replace
 
         self._model, self._tokenizer = model, tokenizer
@@ -69,7 +71,10 @@ class LocalModel:
                 do_sample=False,
                 max_new_tokens=NEW_TOKENS * longest + 10 * NEW_TOKENS,
             )
-        return [Answer(text.strip(), True) for text in self._tokenizer.batch_decode(made, skip_special_tokens=True)]
+        return [
+            Answer(text.strip(), True)
+            for text in self._tokenizer.batch_decode(made, skip_special_tokens=True)
+        ]
 
 
 class _Family:
@@ -112,7 +117,10 @@ def _family(model_type: str, tokenizer: Any) -> _Family:
         )
     if "mbart50" in kind:
         return _Family(
-            _own_or("mbart50", lambda code: next((one for one in tokenizer.lang_code_to_id if one[:2] == code), None)),
+            _own_or(
+                "mbart50",
+                lambda code: next((one for one in tokenizer.lang_code_to_id if one[:2] == code), None),
+            ),
             lambda tokens, name: name in tokens.lang_code_to_id,
             lambda tokens, texts, source, target: _with_source(tokens, texts, source, target),
         )
@@ -126,7 +134,10 @@ def _family(model_type: str, tokenizer: Any) -> _Family:
         return _Family(
             _own_or("madlad", lambda code: code),
             lambda tokens, name: name == "en" or _token_id(tokens, f"<2{name}>") is not None,
-            lambda tokens, texts, source, target: (_encode(tokens, [f"<2{target}> {text}" for text in texts]), {}),
+            lambda tokens, texts, source, target: (
+                _encode(tokens, [f"<2{target}> {text}" for text in texts]),
+                {},
+            ),
         )
     if model_type == "marian":
         return _marian(tokenizer)
@@ -162,7 +173,9 @@ def make_local(model: str, settings: Settings) -> LocalModel:
     """
     name, _, revision = model.partition("@")
     if not name:
-        raise TranslatorError("translator 'hf' needs a model: hf:MODEL@REVISION (a name on the Hub, or a folder)")
+        raise TranslatorError(
+            "translator 'hf' needs a model: hf:MODEL@REVISION (a name on the Hub, or a folder)"
+        )
     folder = os.path.isdir(name)  # noqa: PTH112 (a name on the Hub is no path)
     if not revision and not folder:
         raise TranslatorError(

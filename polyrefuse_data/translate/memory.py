@@ -253,7 +253,10 @@ class TranslationMemory:
                 key,
             ).fetchone()
             if there is None:
-                run("INSERT INTO translation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*key, entry.text, entry.note))
+                run(
+                    "INSERT INTO translation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*key, entry.text, entry.note),
+                )
                 new += 1
             elif there[0] == entry.text:
                 same += 1
@@ -333,7 +336,9 @@ class TranslationMemory:
             for english, occurrence, name, version, parameters, text in self._connection.execute(
                 query, (lang, HUMAN, HUMAN)
             ):
-                found.setdefault((english, occurrence), []).append((Translator(name, version, parameters), text))
+                found.setdefault((english, occurrence), []).append(
+                    (Translator(name, version, parameters), text)
+                )
         return found
 
     def backs(self, lang: str) -> dict[tuple[str, str], str]:
@@ -368,6 +373,7 @@ class TranslationMemory:
                 version,
                 parameters,
                 text,
+                note,
             ) in self._connection.execute(query):
                 translator = Translator(backend, version, parameters)
                 yield Entry(english, lang, translator, text, direction, given, occurrence, note)

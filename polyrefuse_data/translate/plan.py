@@ -86,7 +86,15 @@ def _row(backend: Backend, lang: str, direction: str, there: int, texts: Sequenc
     )
     price = prices()[backend.name]
     return PlanRow(
-        backend.name, lang, direction, there, len(texts), characters, requests, seconds / 60, price.cost(characters)
+        backend.name,
+        lang,
+        direction,
+        there,
+        len(texts),
+        characters,
+        requests,
+        seconds / 60,
+        price.cost(characters),
     )
 
 
@@ -118,6 +126,10 @@ def plan_lines(rows: Sequence[PlanRow]) -> list[str]:
     for name in dict.fromkeys(row.backend for row in rows if row.backend in prices()):
         price = prices()[name]
         monthly = f", and {price.monthly:.2f} a month" if price.monthly else ""
-        each = "by the provider" if price.per_million is None else f"{price.per_million:g} US$ a million characters"
+        each = (
+            "by the provider"
+            if price.per_million is None
+            else f"{price.per_million:g} US$ a million characters"
+        )
         lines.append(f"{name}: {each}{monthly} ({price.source}, {price.checked}); {price.note}")
     return lines

@@ -175,7 +175,9 @@ class Runner:
 
     def _questions(self, work: Work) -> list[Question]:
         pieces = self._whole[work].pieces
-        return list(dict.fromkeys(Question(work.source, work.target, one.text) for one in pieces if one.translate))
+        return list(
+            dict.fromkeys(Question(work.source, work.target, one.text) for one in pieces if one.translate)
+        )
 
     def _unsettled(self, question: Question) -> bool:
         return question in self._open
@@ -199,7 +201,8 @@ class Runner:
         todo: queue.SimpleQueue[list[Question] | None] = queue.SimpleQueue()
         done: queue.SimpleQueue[list[Result]] = queue.SimpleQueue()
         threads = [
-            threading.Thread(target=self._work, args=(todo, done), daemon=True) for _ in range(self._connections)
+            threading.Thread(target=self._work, args=(todo, done), daemon=True)
+            for _ in range(self._connections)
         ]
         for thread in threads:
             thread.start()
@@ -309,7 +312,9 @@ class Runner:
     def _entry(self, work: Work) -> Entry:
         whole = self._whole[work]
         texts = [
-            whole.texts[Question(work.source, work.target, piece.text)] for piece in whole.pieces if piece.translate
+            whole.texts[Question(work.source, work.target, piece.text)]
+            for piece in whole.pieces
+            if piece.translate
         ]
         text = join(whole.pieces, texts, language(work.target))
         given = work.given if work.direction == BACK else None

@@ -163,7 +163,9 @@ class Web:
         if status in (401, 403):
             raise Fault("forbidden", said, wait)
         if status == 456:
-            raise TranslatorError(f"{place(address)}: the quota is used up ({said}); wait or take another backend")
+            raise TranslatorError(
+                f"{place(address)}: the quota is used up ({said}); wait or take another backend"
+            )
         if status in (404, 405, 410):
             raise TranslatorError(
                 f"{place(address)} has no such service ({said}); check --translator-url and the model's name"

@@ -79,7 +79,9 @@ def translation(text: str, source: str, target: str) -> str:
     if known is not None:
         return known
     if "\n" in text:
-        return "\n".join(translation(line, source, target) if line.strip() else line for line in text.split("\n"))
+        return "\n".join(
+            translation(line, source, target) if line.strip() else line for line in text.split("\n")
+        )
     words = WORDS.get(target, WORDS["de"]).split()
     made = random.Random(hashlib.sha256(f"{source}{target}{text}".encode()).digest())
     count = max(2, len(text.split()))
@@ -168,7 +170,11 @@ class Service:
         if fault == "empty":
             return 200, {}, b""
         if fault == "captcha":
-            return 200, {"Content-Type": "text/html"}, b"<html><body>Our systems have detected unusual traffic"
+            return (
+                200,
+                {"Content-Type": "text/html"},
+                b"<html><body>Our systems have detected unusual traffic",
+            )
         said = {
             "half_text": right[: len(right) // 2],
             "echo": text,
@@ -271,7 +277,9 @@ def formed(form: str, asked: str, text: str, body: bytes, proof: bool) -> str:
         value = [{"translations": [{"text": one, "to": "xx"}]} for one in texts]
     elif form == "deepl":
         sent = json.loads(body)["text"]
-        value = {"translations": [{"text": one, "detected_source_language": "EN"} for one in [text, *sent[1:]]]}
+        value = {
+            "translations": [{"text": one, "detected_source_language": "EN"} for one in [text, *sent[1:]]]
+        }
     elif form == "openai":
         system = json.loads(body)["messages"][0]["content"]
         tag = re.search(r"\[\d{8}\]", system).group()  # type: ignore[union-attr]
@@ -300,7 +308,9 @@ class Connection(asyncio.Protocol):
         if not separator:
             return
         lines = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+        headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+        }
         length = int(headers.get("content-length", 0))
         if len(rest) < length:
             return
@@ -329,7 +339,9 @@ class Connection(asyncio.Protocol):
 async def serve(config: dict[str, Any]) -> None:
     table()
     service = Service(config)
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(service), "127.0.0.1", config.get("port", 0))
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(service), "127.0.0.1", config.get("port", 0)
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -342,7 +354,9 @@ class Server:
 
     def __enter__(self) -> Server:
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve()), json.dumps(self.config)], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(Path(__file__).resolve()), json.dumps(self.config)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
