@@ -31,7 +31,6 @@ _SENTENCE_END = regex.compile(r"""(?:(?<=[.!?…]["'”’»)\]]{0,3})\s+|(?<=[�
 _CLAUSE_END = regex.compile(r"(?:(?<=[,;:،؛])\s+|(?<=[、，；：])\s*)")
 _BLANK = regex.compile(r"\s+")
 _GRAPHEME = regex.compile(r"\X")
-_OUTER = regex.compile(r"\A(\s*)(.*?)(\s*)\Z", regex.S)
 
 
 def cut(text: str, limits: Limits) -> list[Piece]:
@@ -69,7 +68,8 @@ def _outer(text: str) -> list[Piece]:
     """Return `text` with its outer blanks as pieces of their own; kept whole where there is no letter."""
     if not _WORDS.search(text):
         return [Piece(text, False)] if text else []
-    before, core, after = _OUTER.match(text).groups()  # type: ignore[union-attr]
+    core = text.strip()
+    before, _, after = text.partition(core)
     return [Piece(part, part is core) for part in (before, core, after) if part]
 
 

@@ -35,7 +35,7 @@ class TranslatorError(PolyRefuseError):
     """A translator that cannot be used: a wrong key, an address nobody answers at, a missing extra."""
 
 
-class Fault(Exception):
+class Fault(Exception):  # noqa: N818 (a fault of the service, not of the program)
     """One failed try; another may go well. `retry_after` is the service's wish in seconds."""
 
     def __init__(self, reason: str, detail: str = "", retry_after: float | None = None) -> None:

@@ -48,6 +48,8 @@ class BreakerSettings:
     failures: int = 24
     pause: float = 15.0
     pauses: int = 4
+    unreached: int = 6
+    """So many failed connections, before any answer at all, and nobody is there."""
 
 
 class Breaker:
@@ -62,6 +64,7 @@ class Breaker:
         self._pauses = 0
         self._open_until: float | None = None
         self._probing = False
+        self._reached = False
         self.given_up: TranslatorError | None = None
 
     def wait(self) -> float:
@@ -86,6 +89,7 @@ class Breaker:
         """Note a good answer: the circuit is closed."""
         with self._lock:
             self._failures = self._pauses = 0
+            self._reached = True
             self._open_until = None
             self._probing = False
 
@@ -93,6 +97,12 @@ class Breaker:
         """Note a failed try; opens the circuit, or gives the backend up, when there were too many in a row."""
         with self._lock:
             self._failures += 1
+            self._reached = self._reached or fault.reason != "connection"
+            if not self._reached and self._failures >= self.settings.unreached:
+                self.given_up = TranslatorError(
+                    f"{self.name}: no connection {fault.detail}; is the address right, and the network there?"
+                )
+                return
             if self._open_until is not None and not self._probing:
                 return
             if self._probing or self._failures >= self.settings.failures:
