@@ -277,9 +277,9 @@ def formed(form: str, asked: str, text: str, body: bytes, proof: bool) -> str:
         value = [{"translations": [{"text": one, "to": "xx"}]} for one in texts]
     elif form == "deepl":
         sent = json.loads(body)["text"]
-        value = {
-            "translations": [{"text": one, "detected_source_language": "EN"} for one in [text, *sent[1:]]]
-        }
+        said = [text, *sent[1:]]
+        one = {"detected_source_language": "EN", "billed_characters": len(asked)}
+        value = {"translations": [{"text": part, **one} for part in said]}
     elif form == "openai":
         system = json.loads(body)["messages"][0]["content"]
         tag = re.search(r"\[\d{8}\]", system).group()  # type: ignore[union-attr]
