@@ -138,9 +138,8 @@ def _py3langid() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    identifier.set_languages(
-        [code for language in LANGUAGES.values() if (code := language.code_for("py3langid"))]
-    )
+    wanted = {language.code_for("py3langid") for language in LANGUAGES.values()}
+    identifier.set_languages([code for code in identifier.nb_classes if code in wanted])
     return identifier
 
 

@@ -60,7 +60,7 @@ class Asker:
         self._on_retry = on_retry
         self._settings = settings
         self._random = random.Random()
-        self._backoff = tenacity.wait_exponential_jitter(settings.backoff, settings.longest_wait, jitter=0)
+        self._backoff = tenacity.wait_exponential(settings.backoff, settings.longest_wait)
 
     def ask(self, question: Question) -> Reply:
         """Return the reply to `question`; raises `Fault` with the last reason, or `TranslatorError`."""

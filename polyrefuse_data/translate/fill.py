@@ -50,9 +50,8 @@ class Chain:
             raise TranslatorError(f"--candidates is {request.candidates}; expected 1 or more")
         items = [item.strip() for item in request.chain.split(",")]
         live = [item for item in items if item.partition(":")[0] != REPLAY]
-        made = iter(
-            make_chain(parse_chain(",".join(live)), Settings(request.url, request.timeout)) if live else []
-        )
+        self.settings = Settings(request.url, request.timeout)
+        made = iter(make_chain(parse_chain(",".join(live)), self.settings) if live else [])
         if request.url is not None and not live:
             raise TranslatorError("--translator-url has no backend to point; name one with --translator")
         self.links: list[tuple[Matches, Backend | None]] = []

@@ -7,7 +7,6 @@ committed: whoever kills the process loses these and nothing else.
 from __future__ import annotations
 
 import queue
-import random
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -135,6 +134,8 @@ class Runner:
         self._settled_works: dict[Question, list[Work]] = {}
         self._failed: dict[Work, str] = {}
         self._again: list[list[Question]] = []
+        self._contested: list[list[Question]] = []
+        self._alone = False
         self._problem: TranslatorError | None = None
 
     def run(self, works: Sequence[Work]) -> tuple[dict[Work, str], TranslatorError | None]:
@@ -197,29 +198,26 @@ class Runner:
                 batches.append([question])
         return batches
 
-    def _drain(self, waves: list[list[Question]]) -> None:
+    def _drain(self, wave: list[list[Question]]) -> None:
         todo: queue.SimpleQueue[list[Question] | None] = queue.SimpleQueue()
         done: queue.SimpleQueue[list[Result]] = queue.SimpleQueue()
         threads = [
-            threading.Thread(target=self._work, args=(todo, done), daemon=True)
-            for _ in range(self._connections)
+            threading.Thread(target=self._work, args=(todo, done), daemon=True) for _ in range(self._connections)
         ]
         for thread in threads:
             thread.start()
         out = 0
-        order = random.Random(0)
-        waves.reverse()
+        wave.reverse()
+        width = self._connections
         try:
             while True:
-                while waves and out < self._connections and self._problem is None:
-                    todo.put(waves.pop())
+                while wave and out < width and self._problem is None:
+                    todo.put(wave.pop())
                     out += 1
                 if not out:
-                    if not self._again or self._problem is not None:
+                    if self._problem is not None or not (self._again or self._contested):
                         return
-                    # not in the first order: two answers that were swapped once would meet again
-                    waves, self._again = self._again, []
-                    order.shuffle(waves)
+                    wave, width = self._next_wave()
                     continue
                 batches = [done.get()]
                 while not done.empty():
@@ -231,6 +229,21 @@ class Runner:
                 self._stop.set()
             for _ in threads:
                 todo.put(None)
+
+    def _next_wave(self) -> tuple[list[list[Question]], int]:
+        """Return the requests to send next, the last first, and how many may be out at a time.
+
+        Two answers that were mixed up must not meet again: questions that were out at the same time are
+        asked far from each other. Contested ones are asked alone, when there is nothing to be mixed up with.
+        """
+        self._alone = not self._again
+        if self._alone:
+            wave, self._contested = self._contested, []
+            return wave, 1
+        wave, self._again = self._again, []
+        stride = 2 * self._connections
+        width = max(1, min(self._connections, len(wave) // stride))
+        return [request for start in range(stride) for request in wave[start::stride]], width
 
     def _work(
         self, todo: queue.SimpleQueue[list[Question] | None], done: queue.SimpleQueue[list[Result]]
@@ -258,6 +271,8 @@ class Runner:
         forget: list[Question] = []
         for question, outcome in results:
             if isinstance(outcome, Reply):
+                if self._alone:  # no other request was out whose answer this could be
+                    outcome = replace(outcome, proven=True)
                 reply = self._open[question].add(outcome)
                 if agreed(list(self._open[question].replies.values())) is None:
                     kept.append((question, reply))
@@ -324,6 +339,8 @@ class Runner:
         entry = self._open[question]
         if sum(reply.times for reply in entry.replies.values()) >= MOST_ASKS:
             self._close(question, "differs")
+        elif len(entry.replies) > 1 and not any(reply.proven for reply in entry.replies.values()):
+            self._contested.append([question])
         else:
             self._again.append([question])
 
