@@ -83,7 +83,7 @@ def test_swaps_alone_fool_a_plain_loop_and_not_the_runner(tmp_path: Path) -> Non
 
     from polyrefuse_data.translate.backends import make_chain, parse_chain
 
-    english = prompts(150)
+    english = prompts(100)
     with Server(rate=0.2, faults=["swapped"], proof=False, delay=0.01) as server:
         request = live(server, timeout=3.0)
         backend = make_chain(parse_chain("google"), Chain(request).settings)[0]

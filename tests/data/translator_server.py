@@ -56,7 +56,7 @@ WORDS = {
 """Words that language detectors know, to make up translations from."""
 
 KEPT = re.compile(r"https?://\S+|`[^`]+`|\[#\d+\]|\d+|[\"“”]")
-PAUSE = 0.4
+PAUSE = 0.25
 """Seconds that a swapped answer waits for another one to change places with."""
 
 
