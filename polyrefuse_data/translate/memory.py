@@ -130,7 +130,7 @@ class Added:
 
 
 class TranslationMemory:
-    """An open translation memory; use it as a context manager.
+    """An open translation memory; use it as a context manager, and from one thread at a time.
 
     Raises `MemoryFileError` for a file that is missing (unless `create`), locked, corrupt, not a memory,
     or written by a newer version.
@@ -145,7 +145,7 @@ class TranslationMemory:
             )
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
+            self._connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             with self._errors():
                 self._prepare()

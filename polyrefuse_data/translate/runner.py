@@ -1,12 +1,11 @@
 """The one runner for all backends: threads ask, and every answer is in the memory before it counts.
 
-No more questions are out at a time than there are connections, counted until their answers are
-committed: whoever kills the process loses these and nothing else.
+A thread commits the answer to its question before it asks the next: whoever kills the process loses what
+is out, no more than there are connections, and nothing else.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,7 +51,7 @@ class Work:
 
 
 class Watcher(Protocol):
-    """Is told what happens; all calls but `retry` come from the thread that runs."""
+    """Is told what happens; all calls but `retry` come one at a time."""
 
     def begin(self, backend: str, works: Sequence[Work]) -> None: ...
     def retry(self, question: Question, fault: Fault) -> None: ...
@@ -136,6 +135,11 @@ class Runner:
         self._again: list[list[Question]] = []
         self._contested: list[list[Question]] = []
         self._alone = False
+        self._wave: list[list[Question]] = []
+        self._width = self._out = 0
+        self._finished = False
+        self._crash: Exception | None = None
+        self._turn = threading.Condition()
         self._problem: TranslatorError | None = None
 
     def run(self, works: Sequence[Work]) -> tuple[dict[Work, str], TranslatorError | None]:
@@ -199,36 +203,58 @@ class Runner:
         return batches
 
     def _drain(self, wave: list[list[Question]]) -> None:
-        todo: queue.SimpleQueue[list[Question] | None] = queue.SimpleQueue()
-        done: queue.SimpleQueue[list[Result]] = queue.SimpleQueue()
-        threads = [
-            threading.Thread(target=self._work, args=(todo, done), daemon=True) for _ in range(self._connections)
-        ]
+        """Let threads ask until nothing is left; raises what went wrong with the memory."""
+        self._wave = wave[::-1]
+        self._width = self._connections
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._connections)]
         for thread in threads:
             thread.start()
-        out = 0
-        wave.reverse()
-        width = self._connections
         try:
-            while True:
-                while wave and out < width and self._problem is None:
-                    todo.put(wave.pop())
-                    out += 1
-                if not out:
-                    if self._problem is not None or not (self._again or self._contested):
-                        return
-                    wave, width = self._next_wave()
-                    continue
-                batches = [done.get()]
-                while not done.empty():
-                    batches.append(done.get())
-                out -= len(batches)
-                self._take([result for batch in batches for result in batch])
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(0.5)  # in steps, so that Ctrl-C is heard
         finally:
-            if self._problem is not None or out:
+            with self._turn:
+                self._finished = True
                 self._stop.set()
-            for _ in threads:
-                todo.put(None)
+                self._turn.notify_all()
+        if self._crash is not None:
+            raise self._crash
+
+    def _work(self) -> None:
+        """Ask and commit, again and again: what a thread does."""
+        while True:
+            with self._turn:
+                batch = self._next()
+            if batch is None:
+                return
+            results = self._ask(batch)
+            with self._turn:
+                try:
+                    if not self._finished:
+                        self._take(results)
+                except Exception as error:
+                    self._crash = self._crash or error
+                    self._stop.set()
+                self._out -= 1
+                self._turn.notify_all()
+
+    def _next(self) -> list[Question] | None:
+        """Return the next request, once there is one and it may go out; None at the end."""
+        while not self._finished:
+            given_up = self._problem is not None or self._crash is not None
+            if self._wave and self._out < self._width and not given_up:
+                self._out += 1
+                return self._wave.pop()
+            if not self._out and (given_up or not (self._wave or self._again or self._contested)):
+                self._finished = True
+                self._turn.notify_all()
+            elif not self._out and not self._wave:
+                self._wave, self._width = self._next_wave()
+                self._turn.notify_all()
+            else:
+                self._turn.wait()
+        return None
 
     def _next_wave(self) -> tuple[list[list[Question]], int]:
         """Return the requests to send next, the last first, and how many may be out at a time.
@@ -245,23 +271,17 @@ class Runner:
         width = max(1, min(self._connections, len(wave) // stride))
         return [request for start in range(stride) for request in wave[start::stride]], width
 
-    def _work(
-        self, todo: queue.SimpleQueue[list[Question] | None], done: queue.SimpleQueue[list[Result]]
-    ) -> None:
-        while (batch := todo.get()) is not None:
-            results: list[Result]
-            try:
-                if self._backend.limits.batch == 1:
-                    results = [(batch[0], self._asker.ask(batch[0]))]
-                else:
-                    results = list(zip(batch, self._asker.ask_batch(batch), strict=True))
-            except (Fault, TranslatorError) as error:
-                results = [(question, error) for question in batch]
-            except Exception as error:
-                failure = TranslatorError(f"translator {self._backend.name} failed: {type(error).__name__}")
-                failure.__cause__ = error
-                results = [(question, failure) for question in batch]
-            done.put(results)
+    def _ask(self, batch: list[Question]) -> list[Result]:
+        try:
+            if self._backend.limits.batch == 1:
+                return [(batch[0], self._asker.ask(batch[0]))]
+            return list(zip(batch, self._asker.ask_batch(batch), strict=True))
+        except (Fault, TranslatorError) as error:
+            return [(question, error) for question in batch]
+        except Exception as error:
+            failure = TranslatorError(f"translator {self._backend.name} failed: {type(error).__name__}")
+            failure.__cause__ = error
+            return [(question, failure) for question in batch]
 
     def _take(self, results: Iterable[Result]) -> None:
         """Commit what came back, then let it count."""

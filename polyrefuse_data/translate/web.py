@@ -1,4 +1,4 @@
-"""HTTP under one policy: deadlines, no redirects, connections kept by thread, faults instead of exceptions.
+"""HTTP under one policy: deadlines, no redirects, connections kept, faults instead of exceptions.
 
 `Web` has the two functions of `requests` that translation clients use, so a client that brings no timeout
 and no pool of its own can be run on it (see `on_web`).
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import os
 import threading
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,9 @@ MAXIMUM_BYTES = 4_000_000
 """An answer of more bytes is no translation of a prompt."""
 
 MAXIMUM_RETRY_AFTER = 3600.0
+
+MOST_CONNECTIONS = 256
+"""Connections kept open for later requests."""
 
 _SCHEMES = ("http", "https")
 
@@ -82,6 +86,12 @@ class Web:
         self.timeout = timeout
         self.key_variable = key_variable
         self._local = threading.local()
+        # the adapter without a session: no cookies, no .netrc, no redirects, and half the time a request
+        self._adapter = HTTPAdapter(pool_connections=4, pool_maxsize=MOST_CONNECTIONS, max_retries=0)
+        self._headers = dict(requests.utils.default_headers())
+        self._proxies_of: dict[str, Mapping[str, str]] = {}
+        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        self._certificates: bool | str = bundle or True
 
     def get(self, address: str, **options: Any) -> requests.Response:
         return self.request("GET", address, **options)
@@ -91,16 +101,16 @@ class Web:
 
     def request(self, method: str, address: str, **options: Any) -> requests.Response:
         """Send one request and return its answer, read to the end; raises a fault for anything but 2xx."""
-        session = self._session()
         deadline = time.monotonic() + self.timeout
         try:
-            response = session.request(
-                method,
-                address,
+            options.pop("proxies", None)
+            headers = {**self._headers, **(options.pop("headers", None) or {})}
+            response = self._adapter.send(
+                requests.Request(method, address, headers=headers, **options).prepare(),
                 timeout=(min(CONNECT_SECONDS, self.timeout), self.timeout),
-                allow_redirects=False,
                 stream=True,
-                **options,
+                verify=self._certificates,
+                proxies=self._proxies(address),
             )
             try:
                 _read(response, deadline)
@@ -135,14 +145,12 @@ class Web:
             head = response.content[:200].lstrip().lower()
             raise Fault("page" if head.startswith(b"<") else "truncated", "no JSON in the answer") from None
 
-    def _session(self) -> requests.Session:
-        session = getattr(self._local, "session", None)
-        if session is None:
-            session = requests.Session()
-            for scheme in _SCHEMES:
-                session.mount(f"{scheme}://", HTTPAdapter(pool_connections=2, pool_maxsize=2, max_retries=0))
-            self._local.session = session
-        return session
+    def _proxies(self, address: str) -> Mapping[str, str]:
+        """Return the proxies that the environment names for the address's host; looked up once."""
+        host = place(address)
+        if host not in self._proxies_of:
+            self._proxies_of[host] = requests.utils.get_environ_proxies(address)
+        return self._proxies_of[host]
 
     def _check(self, response: requests.Response, address: str) -> None:
         status = response.status_code
