@@ -212,7 +212,9 @@ def kills(options: argparse.Namespace, folder: str) -> None:
                 before = server.stats()["requests"]
                 process = subprocess.Popen(command(server, name))
                 upto = before + moments.randrange(0, undisturbed // 8)
-                wait_until(lambda s=server, n=upto, p=process: s.stats()["requests"] >= n or p.poll() is not None)  # type: ignore[misc]
+                wait_until(
+                    lambda s=server, n=upto, p=process: s.stats()["requests"] >= n or p.poll() is not None
+                )  # type: ignore[misc]
                 time.sleep(moments.uniform(0, 0.3))
                 if process.poll() is None:
                     os.kill(process.pid, signal.SIGKILL)
@@ -236,6 +238,7 @@ def local(options: argparse.Namespace, folder: str) -> None:
     """Print rows/s of `--model`, or of a small model with random weights, in batches and one at a time."""
     import torch
 
+    torch.set_num_threads(options.threads)
     from polyrefuse_data.translate.backend import Settings
     from polyrefuse_data.translate.local import LocalModel, make_local
 
@@ -248,7 +251,7 @@ def local(options: argparse.Namespace, folder: str) -> None:
         model, tokenizer = tiny_m2m100(Path(folder) / "tiny", texts(300), options.width)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
     mixed = [line for prompt in sample_prompts()[:: 1920 // options.local_rows] for line in (prompt.text,)]
-    mixed = [line * (1 + number % 4) for number, line in enumerate(mixed)][: options.local_rows]
+    mixed = [line * (1 + number % 2) for number, line in enumerate(mixed)][: options.local_rows]
     rates = {}
     for batch, connections in ((1, 1), (options.batch, 1)):
         backend = LocalModel(model, tokenizer, "benchmark", beams=1, batch=batch)
@@ -258,7 +261,11 @@ def local(options: argparse.Namespace, folder: str) -> None:
         for position in range(0, len(ordered), batch):
             backend.translate(ordered[position : position + batch], EN, LANGUAGES["de"])
         rates[batch] = len(ordered) / (time.perf_counter() - start)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
     one, many = rates[1], rates[options.batch]
     print(
         f"local       {options.model or 'random weights'} on {device}: {many:.1f} rows/s in batches of "
@@ -270,15 +277,18 @@ PARTS = {"throughput": throughput, "overhead": overhead, "faults": faults, "kill
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="what to run; all by default")
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", help="a local model, MODEL@REVISION or a folder")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--width", type=int, default=256, help="of the model with random weights")
-    parser.add_argument("--local-rows", type=int, default=96)
+    parser.add_argument("--width", type=int, default=64, help="of the model with random weights")
+    parser.add_argument("--local-rows", type=int, default=32)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name in options.parts or PARTS:

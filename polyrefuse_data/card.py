@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from polyrefuse_data.croissant import LICENCE_ADDRESSES
 from polyrefuse_data.languages import LANGUAGES
 from polyrefuse_data.schema import LABELS, ROW_CHECKS, SPLITS, arrow_schema
 
@@ -92,11 +94,10 @@ def card_metadata(package: Package) -> dict[str, Any]:
         for name, chosen in names.items()
     ]
     rows = sum(facts["rows"] for facts in files.values())
-    licence = most_restrictive([source["licence"] for source in package.sources])
     return {
         "pretty_name": f"PolyRefuse ({package.recipe.name})",
         "language": langs,
-        "license": licence.lower(),
+        **_hub_licence(most_restrictive([source["licence"] for source in package.sources])),
         "task_categories": ["text-generation", "text-classification"],
         "tags": ["safety", "refusal", "red-teaming", "multilingual", "not-for-all-audiences"],
         "size_categories": [_size_category(rows)],
@@ -122,17 +123,24 @@ def _size_category(rows: int) -> str:
     return "100K<n<1M"
 
 
+def _hub_licence(licence: str) -> dict[str, str]:
+    """Return the licence as the Hub's metadata check accepts it: a known identifier, or a name of its own."""
+    if licence in RESTRICTIVENESS:
+        return {"license": licence.lower()}
+    name = re.sub(r"[^a-z0-9.-]+", "-", licence.lower()).strip("-") or "unnamed"
+    return {"license": "other", "license_name": name, "license_link": "LICENCES.md"}
+
+
 def render_card(package: Package) -> str:
     """Return the card: YAML head and Markdown body."""
-    import jinja2
-
-    template = (resources.files("polyrefuse_cards") / "dataset.md.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(  # noqa: S701 (Markdown, not HTML)
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
-    )
     head = yaml.safe_dump(card_metadata(package), sort_keys=False, allow_unicode=True, width=100)
-    body = environment.from_string(template).render(
+    errors = [
+        finding for finding in package.findings if finding.severity == "error" and finding.check != "gap"
+    ]
+    body = render_template(
+        "dataset.md.j2",
         package=package,
+        errors=errors,
         header=package.header,
         recipe=package.recipe,
         languages={lang: LANGUAGES[lang] for lang in package.parts},
@@ -145,6 +153,31 @@ def render_card(package: Package) -> str:
         translators=_translators(package),
     )
     return f"---\n{head}---\n{body}"
+
+
+def render_licences(package: Package) -> str:
+    """Return the notes on licences: per source, of the whole, and of the translations."""
+    licences = sorted({source["licence"] for source in package.sources})
+    return render_template(
+        "licences.md.j2",
+        package=package,
+        recipe=package.recipe,
+        addresses=LICENCE_ADDRESSES,
+        licences=licences,
+        licence=most_restrictive(licences),
+        translators=_translators(package),
+    )
+
+
+def render_template(name: str, **values: Any) -> str:
+    """Return the Markdown of a template of `cards/`; a name that it lacks is an error, not a blank."""
+    import jinja2
+
+    template = (resources.files("polyrefuse_cards") / name).read_text(encoding="utf-8")
+    environment = jinja2.Environment(  # noqa: S701 (Markdown, not HTML)
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(template).render(**values)
 
 
 def _translators(package: Package) -> dict[str, list[str]]:

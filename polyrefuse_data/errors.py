@@ -40,6 +40,10 @@ class DatasetFolderError(PolyRefuseError):
     """A folder that holds neither a build nor a release of the known layout."""
 
 
+class PublishError(PolyRefuseError):
+    """A build that must not be published, or a Hub that refuses, changes or fails in the middle."""
+
+
 def unknown_name(kind: str, given: str, available: Iterable[str]) -> UnknownNameError:
     """Return the error for `given`, not one of `available`, with the nearest name suggested.
 

@@ -21,14 +21,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyrefuse_data.card import render_card
+from polyrefuse_data.companions import companion_files
 from polyrefuse_data.errors import BuildError, DatasetFolderError
 from polyrefuse_data.findings import Finding, count_by_severity
 from polyrefuse_data.recipes import Recipe
 from polyrefuse_data.schema import LABELS, ROW_CHECKS, SPLITS, Row, arrow_schema, row_from_values, row_values
 
 MANIFEST = "manifest.json"
-CARD = "README.md"
 MARKER = ".polyrefuse-build"
 """Lies in a folder while a build is under way: without a manifest, it says that the folder is ours."""
 
@@ -97,12 +96,11 @@ def rows_digest(table: pa.Table) -> str:
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes."""
+    hasher = hashlib.sha256()
     with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else (hashlib.sha256(file.read()).hexdigest())
-        )
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
 
 
 def safe_path(folder: Path, name: str) -> Path:
@@ -259,7 +257,7 @@ class PackageFolder:
 
     def finish(self, package: Package) -> dict[str, Any]:
         """Put the staged files in place, then the card, then the manifest; return the manifest."""
-        card = render_card(package).encode("utf-8")
+        companions = companion_files(package)
         manifest: dict[str, Any] = _plain(
             {
                 "format": FORMAT,
@@ -272,7 +270,10 @@ class PackageFolder:
                 "gaps": list(package.gaps),
                 "files": {
                     **package.files,
-                    CARD: {"sha256": hashlib.sha256(card).hexdigest(), "bytes": len(card)},
+                    **{
+                        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+                        for name, data in companions.items()
+                    },
                 },
             }
         )
@@ -288,8 +289,9 @@ class PackageFolder:
             if path.parent != self.path:
                 with contextlib.suppress(OSError):
                     path.parent.rmdir()
-        with _replacing(self.path / CARD) as part_path:
-            part_path.write_bytes(card)
+        for name, data in companions.items():
+            with _replacing(self.path / name) as part_path:
+                part_path.write_bytes(data)
         _write_json(self.path / MANIFEST, manifest)
         return manifest
 

@@ -204,7 +204,7 @@ def _fill_backs(
             for translator, text in wanted:
                 if (english_hash, text_hash(text)) in backs:
                     continue
-                order = sorted(backends, key=lambda one: one.translator != translator)  # noqa: B023
+                order = sorted(backends, key=lambda one: one.translator != translator)
                 work = Work(english[english_hash], lang, BACK, text)
                 todo.append((work, [one for one in order if covers(one, LANGUAGES[lang])]))
     todo = list({work: (work, order) for work, order in todo}.values())

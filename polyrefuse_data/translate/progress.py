@@ -113,7 +113,7 @@ class Progress:
             line = f"{self._backend}: {self._state(_place(work))}; all: {self._overall(now)}"
             self._to_log(line)
             if self._bar is None and not self._quiet:
-                print(line, file=self._stream, flush=True)  # noqa: T201 (the progress of a batch job)
+                print(line, file=self._stream, flush=True)
 
     def _state(self, place: str) -> str:
         failed = f", {self._failed[place]} failed" if self._failed[place] else ""
@@ -136,7 +136,7 @@ class Progress:
     def _write(self, line: str) -> None:
         self._to_log(line)
         if not self._quiet:
-            print(line, file=self._stream, flush=True)  # noqa: T201
+            print(line, file=self._stream, flush=True)
 
     def _to_log(self, line: str) -> None:
         if self._log is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hub_server import LoopbackHub
 
 from polyrefuse_data.build import BuildRequest, BuildResult, build
 from polyrefuse_data.sample import sample_prompts
@@ -112,3 +114,22 @@ def _backs(prompts: list[Prompt], lang: str) -> list[dict[str, str]]:
         }
         for one in prompts
     ]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """A Hub on loopback, empty; the client in this process does not wait before it tries again."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for module in ("utils._http", "file_download"):
+        monkeypatch.setattr(f"huggingface_hub.{module}.time", SimpleNamespace(sleep=lambda seconds: None))
+    with LoopbackHub() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def other_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small build with more prompts than `small_build` and another language; read only."""
+    folder = tmp_path_factory.mktemp("builds") / "other"
+    build(BuildRequest("sample", langs=("de", "en", "yo"), size={**SMALL, "test": 32}, out=folder))
+    return folder

@@ -134,7 +134,8 @@ def test_only_what_changed_is_checked_again(small: Small, monkeypatch: pytest.Mo
     assert checked == ["zh"]
     small(langs=("en", "ja"))
     assert checked == ["zh"]
-    assert {path.name for path in folder.iterdir()} == {"README.md", "manifest.json", "en", "ja"}
+    languages = {path.name for path in folder.iterdir() if path.is_dir()}
+    assert languages == {"en", "ja"}
 
 
 def test_a_build_that_fails_half_way_leaves_the_old_one(
@@ -210,6 +211,33 @@ def test_killed_at_any_moment(small: Small, small_build: Path, tmp_path: Path, m
     process.wait()
     if (out / "manifest.json").exists():
         assert altered_files(out, read_manifest(out)) == [], "a manifest means that the folder is complete"
+    small(out=out)
+    assert digests(out) == digests(small_build)
+
+
+def test_stopped_while_files_change_places_there_is_no_manifest(
+    small: Small, small_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "small"
+    small(out=out, seed=99)
+
+    plain = package_module.safe_path
+    moves: list[str] = []
+
+    def moving(folder: Path, name: str) -> Path:
+        if name == "ja/test.parquet" and folder == out and (out / ".staging" / "yo.json").exists():
+            moves.append(name)
+            raise KeyboardInterrupt
+        return plain(folder, name)
+
+    monkeypatch.setattr(package_module, "safe_path", moving)
+    with pytest.raises(KeyboardInterrupt):
+        small(out=out)
+    monkeypatch.undo()
+    assert moves
+    assert not (out / "manifest.json").exists()
+    with pytest.raises(DatasetFolderError):
+        read_manifest(out)
     small(out=out)
     assert digests(out) == digests(small_build)
 

@@ -93,6 +93,7 @@ def test_without_english_what_needs_it_says_nothing() -> None:
         ("ja", "２０ドル", "20 dollars", 0.0),
         ("ar", "٢٠ دولارًا", "20 dollars", 0.0),
         ("th", "๒๐ ดอลลาร์", "20 dollars", 0.0),
+        ("zh", "第①步", "step 1", 0.0),
         ("de", "zwanzig Dollar", "20 dollars", 2.0),
         ("de", "fünf Bücher", "5 books", 0.0),
         ("pl", "Nazwij trzech prezydentów", "Name 3 presidents", 0.0),
@@ -157,6 +158,13 @@ def test_langdetect_is_not_asked_about_yoruba() -> None:
     votes = LanguageVotes(all_votes=True)
     assert "langdetect" not in dict(votes.identify(GOOD["yo"], "yo").votes)
     assert "langdetect" in dict(votes.identify(GOOD["de"], "de").votes)
+
+
+def test_further_votes_are_asked_only_where_the_first_is_unsure() -> None:
+    votes = LanguageVotes()
+    assert [name for name, _ in votes.identify(GOOD["de"], "de").votes] == ["py3langid"]
+    assert [name for name, _ in votes.identify(GOOD["th"], "th").votes] == ["script"]
+    assert len(votes.identify("Compare 30 con 9.", "es").votes) == 3
 
 
 def test_votes_are_the_same_every_time() -> None:

@@ -168,6 +168,9 @@ def test_ctrl_c(tmp_path: Path) -> None:
         ],
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where tests run in the background
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "b" / ".staging").exists() and time.monotonic() < deadline:

@@ -47,7 +47,9 @@ def test_a_correction_wins_survives_rebuilds_and_says_who_and_when(
     review: Callable[[Edit], Path], tmp_path: Path
 ) -> None:
     memory_path = tmp_path / "m.sqlite"
-    path = review(lambda rows: rows[5].update(correction="Àtúnṣe tó dára jù.", who="Adé", lang=rows[5]["lang"]))
+    path = review(
+        lambda rows: rows[5].update(correction="Àtúnṣe tó dára jù.", who="Adé", lang=rows[5]["lang"])
+    )
     done = import_review(path, memory_path, "somebody")
     assert (done.added, done.same) == (1, 0)
     assert import_review(path, memory_path, "somebody").same == 1
@@ -105,7 +107,10 @@ def swap_ids(rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda rows: rows[2].update(text_en=rows[2]["text_en"] + " please"), "line 4: its English is not the one"),
+        (
+            lambda rows: rows[2].update(text_en=rows[2]["text_en"] + " please"),
+            "line 4: its English is not the one",
+        ),
         (first_two_equal, "line 3: harmful-train-0000 in ja stands in line 2 already"),
         (lambda rows: rows[1].update(id="harmful-train-9999"), "line 3: unknown id 'harmful-train-9999'"),
         (swap_ids, "line 2: unknown id .*line 3: unknown id"),
@@ -132,13 +137,19 @@ def test_files_that_are_no_review(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     with pytest.raises(ReviewError, match="cannot read"):
         import_review(path, tmp_path / "m.sqlite")
-    for data, message in ((b"\xff\xfe\x00", "not UTF-8"), (b"", "no column"), (b"a,b\n", "polyrefuse review export")):
+    for data, message in (
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"", "no column"),
+        (b"a,b\n", "polyrefuse review export"),
+    ):
         path.write_bytes(data)
         with pytest.raises(ReviewError, match=message):
             import_review(path, tmp_path / "m.sqlite")
 
 
-def test_a_spreadsheet_that_divides_by_semicolons_is_read(review: Callable[[Edit], Path], tmp_path: Path) -> None:
+def test_a_spreadsheet_that_divides_by_semicolons_is_read(
+    review: Callable[[Edit], Path], tmp_path: Path
+) -> None:
     path = review(lambda rows: rows[0].update(correction="良い訳文です。"))
     with path.open(encoding="utf-8-sig", newline="") as file:
         cells = list(csv.reader(file))

@@ -133,7 +133,9 @@ def test_no_key_goes_into_an_address(name: str) -> None:
     assert not any(KEY in address for address in addresses)
 
 
-@pytest.mark.parametrize(("name", "variable"), [("microsoft", "MICROSOFT_API_KEY"), ("deepl", "DEEPL_API_KEY")])
+@pytest.mark.parametrize(
+    ("name", "variable"), [("microsoft", "MICROSOFT_API_KEY"), ("deepl", "DEEPL_API_KEY")]
+)
 def test_a_missing_key_is_named_before_any_request(
     name: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +144,9 @@ def test_a_missing_key_is_named_before_any_request(
         make_chain(parse_chain(name), Settings())
 
 
-@pytest.mark.parametrize(("name", "module", "extra"), [("deepl", "deepl", "deepl"), ("hf:x@main", "transformers", "local")])
+@pytest.mark.parametrize(
+    ("name", "module", "extra"), [("deepl", "deepl", "deepl"), ("hf:x@main", "transformers", "local")]
+)
 def test_a_missing_extra_names_its_pip_command(
     name: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +179,9 @@ def test_one_shared_client_mixes_texts_up_and_ours_does_not() -> None:
     assert ours == right
 
 
-def test_an_endpoint_with_one_model_needs_no_name_and_no_key(monkeypatch: pytest.MonkeyPatch, healthy: Server) -> None:
+def test_an_endpoint_with_one_model_needs_no_name_and_no_key(
+    monkeypatch: pytest.MonkeyPatch, healthy: Server
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     backend = made("openai", healthy.url)
     assert backend.translator.version == "tiny"

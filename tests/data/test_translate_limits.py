@@ -105,7 +105,9 @@ def test_no_retry_after_is_an_exception(value: str) -> None:
     assert wait is None or 0 <= wait <= 3600
 
 
-@pytest.mark.parametrize("address", ["localhost:80", "ftp://x/", "http://", "", "http://x:99999/", "file:///etc"])
+@pytest.mark.parametrize(
+    "address", ["localhost:80", "ftp://x/", "http://", "", "http://x:99999/", "file:///etc"]
+)
 def test_addresses_that_cannot_be_asked(address: str) -> None:
     with pytest.raises(TranslatorError, match="expected one such as"):
         check_address(address)

@@ -54,7 +54,12 @@ def test_the_encoded_length_decides_where_the_address_is_the_limit() -> None:
 def test_lines_lists_and_fenced_code_are_kept_from_a_backend_that_would_lose_them() -> None:
     text = "Do this:\n\n1. Boil water\n2. Add `salt`\n```\nx = 1\n```\nDone."
     pieces = cut(text, Limits(keeps_lines=False))
-    assert [piece.text for piece in pieces if piece.translate] == ["Do this:", "Boil water", "Add `salt`", "Done."]
+    assert [piece.text for piece in pieces if piece.translate] == [
+        "Do this:",
+        "Boil water",
+        "Add `salt`",
+        "Done.",
+    ]
     translated = join(pieces, ["Tu das:", "Koche Wasser", "Gib `salt` dazu", "Fertig."], DE)
     assert translated == "Tu das:\n\n1. Koche Wasser\n2. Gib `salt` dazu\n```\nx = 1\n```\nFertig."
     whole = [piece.text for piece in cut(text, Limits()) if piece.translate]
@@ -67,7 +72,12 @@ def test_sentences_join_without_a_blank_where_the_language_has_none() -> None:
     assert join(pieces, ["Ein Satz.", "Noch ein Satz."], DE) == "Ein Satz. Noch ein Satz."
 
 
-@given(st.lists(st.sampled_from(["see ", "https://a.example/x?y=1", " and ", "`rm -rf`", "me@a.org", "{name}"]), max_size=8))
+@given(
+    st.lists(
+        st.sampled_from(["see ", "https://a.example/x?y=1", " and ", "`rm -rf`", "me@a.org", "{name}"]),
+        max_size=8,
+    )
+)
 def test_masks_come_off_again(parts: list[str]) -> None:
     text = " ".join(parts)
     masked, kept = mask(text)
@@ -119,8 +129,16 @@ def test_wrong_answers_are_faults(answer: str, reason: str) -> None:
     [
         (ENGLISH, GERMAN[: len(GERMAN) // 2], "length"),
         (ENGLISH, GERMAN.rstrip("."), "end"),
-        ('Explain what "entropy" means in physics.', "Erkläre, was Entropie in der Physik bedeutet.", "quotes"),
-        ("Explain the year 1789 in France to a child.", "Erkläre einem Kind das Jahr der Revolution.", "digits"),
+        (
+            'Explain what "entropy" means in physics.',
+            "Erkläre, was Entropie in der Physik bedeutet.",
+            "quotes",
+        ),
+        (
+            "Explain the year 1789 in France to a child.",
+            "Erkläre einem Kind das Jahr der Revolution.",
+            "digits",
+        ),
     ],
 )
 def test_doubtful_answers_are_not_faults(english: str, answer: str, doubt: str) -> None:
@@ -155,4 +173,9 @@ def test_a_language_nobody_calibrated_is_doubted_until_enough_was_seen() -> None
 
 def test_a_prompt_that_itself_talks_so_is_no_refusal() -> None:
     english = "I'm sorry, but I can't help with that: translate this sentence into a poem."
-    Judge().judge(english, "Es tut mir leid, aber dabei kann ich nicht helfen: Mach aus diesem Satz ein Gedicht.", EN, DE)
+    Judge().judge(
+        english,
+        "Es tut mir leid, aber dabei kann ich nicht helfen: Mach aus diesem Satz ein Gedicht.",
+        EN,
+        DE,
+    )

@@ -47,7 +47,9 @@ def test_a_plan_counts_what_the_memory_lacks(tmp_path: Path, monkeypatch: pytest
     assert any("2026-" in line and "https://" in line for line in lines)
 
 
-def test_back_translations_and_candidates_are_planned_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_back_translations_and_candidates_are_planned_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DEEPL_API_KEY", "k")
     rows = plan(english(10), ["de", "yo"], Chain(LiveRequest("google,deepl", candidates=2)), None)
     assert [(row.backend, row.lang, row.direction, row.prompts) for row in rows] == [
@@ -67,7 +69,9 @@ def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "google   yo    forward        0   1464" in done.output
     assert not list(tmp_path.iterdir())
-    (row, _) = plan_build(BuildRequest("sample", langs=["de", "yo"], translator="google", memory=tmp_path / "m.sqlite"))
+    (row, _) = plan_build(
+        BuildRequest("sample", langs=["de", "yo"], translator="google", memory=tmp_path / "m.sqlite")
+    )
     assert row.minutes == pytest.approx(1464 / 5 / 60)  # five requests a second, at most
 
 
@@ -118,7 +122,10 @@ def test_a_language_that_no_detector_knows_is_judged_by_its_script() -> None:
     from polyrefuse_data.languages import Language
 
     with registered([Language("hil", "Hiligaynon", "Ilonggo")]):
-        assert LanguageVotes().scores(["Ang mga bata nagabasa sang libro.", "子供は本を読む。"], "hil") == [None, 0.0]
+        assert LanguageVotes().scores(["Ang mga bata nagabasa sang libro.", "子供は本を読む。"], "hil") == [
+            None,
+            0.0,
+        ]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ def fill(
     return fill_memory(english, langs, Chain(request), memory, watcher), watcher
 
 
-def wrong_pairs(memory: TranslationMemory, english: Mapping[str, str], langs: list[str]) -> list[tuple[str, str]]:
+def wrong_pairs(
+    memory: TranslationMemory, english: Mapping[str, str], langs: list[str]
+) -> list[tuple[str, str]]:
     """Return the translations in the memory that are not those of their English."""
     found = []
     for lang in langs:
@@ -58,7 +60,9 @@ def wrong_pairs(memory: TranslationMemory, english: Mapping[str, str], langs: li
 
 
 @pytest.mark.parametrize("proof", [True, False])
-def test_a_service_with_every_fault_gives_no_wrong_pair_and_loses_nothing(tmp_path: Path, proof: bool) -> None:
+def test_a_service_with_every_fault_gives_no_wrong_pair_and_loses_nothing(
+    tmp_path: Path, proof: bool
+) -> None:
     english, langs = prompts(90), ["de", "th", "yo"]
     with (
         Server(rate=0.3, proof=proof, retry_after=0.2, seed=7) as server,
@@ -124,7 +128,10 @@ def test_a_row_that_never_works_is_a_named_gap_and_the_next_backend_does_it(tmp_
     english = prompts(12)
     stubborn = list(english.values())[3]
     key = (text_hash(stubborn), "de")
-    with Server(always={stubborn: "echo"}) as server, TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
+    with (
+        Server(always={stubborn: "echo"}) as server,
+        TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
+    ):
         reasons, _ = fill(memory, live(server), english, ["de"])
         assert reasons == {key: "google: echo"}
         assert server.stats()["asked"][stubborn] == 4  # the same bad answer four times, then no more
@@ -222,7 +229,10 @@ def test_back_translations_are_those_of_the_chosen_texts(tmp_path: Path) -> None
 
 def test_a_service_that_refuses_everything_is_stopped_with_a_clear_line(tmp_path: Path) -> None:
     run = RunSettings(backoff=0.01, breaker=BreakerSettings(failures=8, pause=0.05, pauses=2))
-    with Server(always={"*": "captcha"}) as server, TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
+    with (
+        Server(always={"*": "captcha"}) as server,
+        TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
+    ):
         with pytest.raises(TranslatorError, match=r"google gives no good answer .*page.*kept"):
             fill(memory, live(server, run=run), prompts(200), ["de"])
         assert server.stats()["requests"] < 60
@@ -237,9 +247,19 @@ def test_nobody_at_the_address_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_long_prompts_with_code_and_lines_survive(tmp_path: Path) -> None:
     sentence = "Please read the book in the evening and then write a summary of it."
-    text = f"{sentence} " * 90 + "\n\n- See https://a.example/x?y=1 first\n```\nx = 1  # stays\n```\n" + sentence
-    with Server(rate=0.2, retry_after=0.1) as server, TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
-        reasons, _ = fill(memory, live(server, timeout=0.5), {text_hash(text): text}, ["sw"] if "sw" in LANGUAGES else ["de"])
+    text = (
+        f"{sentence} " * 90 + "\n\n- See https://a.example/x?y=1 first\n```\nx = 1  # stays\n```\n" + sentence
+    )
+    with (
+        Server(rate=0.2, retry_after=0.1) as server,
+        TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
+    ):
+        reasons, _ = fill(
+            memory,
+            live(server, timeout=0.5),
+            {text_hash(text): text},
+            ["sw"] if "sw" in LANGUAGES else ["de"],
+        )
         assert reasons == {}
         (answer,) = (entries[0][1] for entries in memory.candidates("de").values())
         assert max(map(len, server.stats()["asked"])) <= 4_900
@@ -350,7 +370,10 @@ def test_progress_is_a_log_that_can_be_kept(tmp_path: Path, capfd: pytest.Captur
     english = prompts(6)
     stubborn = next(iter(english.values()))
     log = tmp_path / "run.log"
-    with Server(always={stubborn: "echo"}) as server, TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
+    with (
+        Server(always={stubborn: "echo"}) as server,
+        TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
+    ):
         with Progress(quiet=True, log=log) as watcher:
             fill_memory(english, ["de"], Chain(live(server)), memory, watcher)
         assert capfd.readouterr().err == ""
@@ -378,7 +401,9 @@ def test_when_an_answer_counts() -> None:
     assert agreed([reply("a", 2), reply("b", 2)]) is None
     assert agreed([reply("a", 2, doubts="end"), reply("b", 1, proven=True)]) == reply("b", 1, proven=True)
     many = [reply(letter, 1, proven=True, doubts="end,length") for letter in "bcdefgh"]
-    assert agreed([*many, reply("a", 2, proven=True, doubts="end")]) == reply("a", 2, proven=True, doubts="end")
+    assert agreed([*many, reply("a", 2, proven=True, doubts="end")]) == reply(
+        "a", 2, proven=True, doubts="end"
+    )
     assert agreed([reply(letter, 1) for letter in "abcdefghi"]) is None
 
 
