@@ -115,7 +115,7 @@ def throughput(options: argparse.Namespace, folder: str) -> None:
         ours, bare, same = (statistics.median(column) for column in zip(*ratios, strict=True))
         print(
             f"throughput  {CONNECTIONS} connections, 50 ms, {what}: {ours:.0f} rows/s; "
-            f"{bare:.1f} x the plain loop (deep-translator as it is), {same:.1f} x the plain loop on our connections"
+            f"{bare:.1f} x the plain loop (deep-translator as it is), {same:.1f} x on our connections"
         )
 
 
@@ -196,7 +196,8 @@ def kills(options: argparse.Namespace, folder: str) -> None:
         return [
             sys.executable, "-m", "polyrefuse_data.cli", "build", "--recipe", "sample", "--langs", "de,th,yo",
             "--size", "32/16/80", "--translator", "google", "--translator-url", f"{server.url}/m", "--quiet",
-            "--memory", f"{folder}/{name}.sqlite", "--out", f"{folder}/{name}", "--connections", str(connections),
+            "--memory", f"{folder}/{name}.sqlite", "--out", f"{folder}/{name}",
+            "--connections", str(connections),
         ]  # fmt: skip
 
     with Server(delay=0.02) as server:
@@ -228,9 +229,9 @@ def kills(options: argparse.Namespace, folder: str) -> None:
         most = max(most, again - here * connections)
         different += digest(Path(folder) / name) != digest(Path(folder) / "calm")
     print(
-        f"kills       {killed} kills in {finished} builds of {undisturbed} requests: {repeated} requests repeated "
+        f"kills       {killed} kills in {finished} builds of {undisturbed} requests: {repeated} repeated "
         f"({repeated / max(killed, 1):.1f} a kill, at most {connections} may be out; "
-        f"{'more than' if most > 0 else 'never more than'} that), builds that differ from the undisturbed: {different}"
+        f"{'more than' if most > 0 else 'never more than'} that), builds that differ: {different}"
     )
 
 
@@ -253,7 +254,7 @@ def local(options: argparse.Namespace, folder: str) -> None:
     mixed = [line for prompt in sample_prompts()[:: 1920 // options.local_rows] for line in (prompt.text,)]
     mixed = [line * (1 + number % 2) for number, line in enumerate(mixed)][: options.local_rows]
     rates = {}
-    for batch, connections in ((1, 1), (options.batch, 1)):
+    for batch in (1, options.batch):
         backend = LocalModel(model, tokenizer, "benchmark", beams=1, batch=batch)
         ordered = sorted(mixed, key=len, reverse=True)
         backend.translate(ordered[:batch], EN, LANGUAGES["de"])

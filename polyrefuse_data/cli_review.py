@@ -40,13 +40,13 @@ def export(folder: Path, flagged: bool, langs: str, out: Path) -> None:
 @click.option("--who", help="Who corrected, where the column `who` does not say.  [default: your login name]")
 @languages_option
 def import_(file: Path, memory: Path | None, who: str | None) -> None:
-    """Take the corrections in FILE into the memory, as a person's; all of them, or none if a line is wrong."""
+    """Take the corrections in FILE into the memory; all of them, or none if a line is wrong."""
     from polyrefuse_data.build import default_memory
     from polyrefuse_data.review import import_review
 
     path = memory or default_memory()
     done = import_review(file, path, who)
     click.echo(
-        f"{done.added} corrections taken into {path}, {done.same} were there, {done.untouched} rows without one; "
-        "build again to use them"
+        f"{done.added} corrections taken into {path}, {done.same} were there, "
+        f"{done.untouched} rows without one; build again to use them"
     )

@@ -30,21 +30,27 @@ languages_option = click.option(
 
 _OPTIONS = (
     languages_option,
-    click.option("--translator-url", metavar="URL", help="Another address for the HTTP backend: a server of your own."),
+    click.option("--translator-url", metavar="URL", help="Another address for the HTTP backend."),
     click.option(
         "--candidates", type=click.IntRange(1), default=1, show_default=True,
         help="Ask so many translators of the chain and keep the best round trip.",
     ),
-    click.option("--back-translate", is_flag=True, help="Also translate back to English, for the round-trip check."),
-    click.option("--connections", type=click.IntRange(1, 256), help="Requests at a time.  [default: the backend's]"),
-    click.option("--requests-per-second", type=click.FloatRange(0, min_open=True), help="At most so many requests."),
-    click.option("--characters-per-second", type=click.FloatRange(0, min_open=True), help="At most so much text."),
+    click.option("--back-translate", is_flag=True, help="Also translate back, for the round-trip check."),
+    click.option(
+        "--connections", type=click.IntRange(1, 256), help="Requests at a time.  [default: the backend's]"
+    ),
+    click.option(
+        "--requests-per-second", type=click.FloatRange(0, min_open=True), help="At most so many requests."
+    ),
+    click.option(
+        "--characters-per-second", type=click.FloatRange(0, min_open=True), help="At most so much text."
+    ),
     click.option(
         "--timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
         help="Seconds that an answer may take.",
     ),
-    click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Append what happens to a file."),
-    click.option("--dry-run", is_flag=True, help="Print characters, requests, minutes and money; ask for nothing."),
+    click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="File that gets a log."),
+    click.option("--dry-run", is_flag=True, help="Print requests, minutes and money; ask nothing."),
 )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def load_languages(path: Path) -> list[Language]:
                 given.diacritics,
                 given.spaced,
                 given.codes,
-            )  # fmt: skip
+            )
         )
     return found
 
@@ -73,7 +73,7 @@ def _check_script(script: str, path: Path, number: int) -> None:
             regex.compile(rf"\p{{Script={name}}}")
     except regex.error:
         raise PolyRefuseError(
-            f"languages {path}, row {number}: unknown script '{script}'; expected a Unicode script such as Latin"
+            f"languages {path}, row {number}: unknown script '{script}'; expected one such as Latin"
         ) from None
 
 

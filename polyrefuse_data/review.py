@@ -45,7 +45,7 @@ class Imported:
 
 
 def escape(text: str) -> str:
-    """Return `text` as a cell that no spreadsheet runs: with an apostrophe before what looks like a formula."""
+    """Return `text` as a cell that no spreadsheet runs: an apostrophe before what looks like a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
@@ -165,7 +165,8 @@ def _login() -> str:
 def _problem(cells: dict[str, str]) -> str | None:
     """Return what is wrong with a line; None if nothing is."""
     if cells["lang"] not in LANGUAGES or cells["lang"] == SOURCE_LANGUAGE:
-        return f"unknown language '{cells['lang'][:20]}'; expected {', '.join(c for c in LANGUAGES if c != SOURCE_LANGUAGE)}"
+        known = ", ".join(code for code in LANGUAGES if code != SOURCE_LANGUAGE)
+        return f"unknown language '{cells['lang'][:20]}'; expected {known}"
     if cells["label"] not in LABELS:
         return f"label '{cells['label'][:20]}'; expected {' or '.join(LABELS)}"
     if group_id(cells["text_en"], cells["label"]) != cells["group"]:

@@ -31,7 +31,7 @@ EARLY = "early"
 """The doubt about an answer in a language of which too little was seen to judge its length."""
 
 SHORT, LONG = math.log(0.72), math.log(1.5)
-"""An answer this much shorter or longer than is usual in the language is doubted: half an answer is at 0.5."""
+"""An answer this much shorter or longer than usual in the language is doubted; half an answer is at 0.5."""
 
 FAR_TOO_LONG = 6.0
 """Characters per character of English from which a text is no translation of a longer prompt."""
@@ -73,7 +73,7 @@ class Ratios:
                     kept.append(math.log(len(answer) / len(text)))
 
     def median(self, source: str, target: str) -> float | None:
-        """Return the median log ratio: of what was seen, else the middle of the calibrated bounds, else None."""
+        """Return the median log ratio: of what was seen, else the middle of calibrated bounds, else None."""
         with self._lock:
             kept = self.seen.get((source, target), [])
             if len(kept) >= ENOUGH_RATIOS:

@@ -79,7 +79,7 @@ def parse_chain(text: str) -> list[Link]:
 
 
 def make_chain(links: Sequence[Link], settings: Settings) -> list[Backend]:
-    """Make the backends of a chain. An address of one's own has no public limits, and takes 16 connections."""
+    """Make the backends of a chain. One's own address has no public limits, and takes 16 connections."""
     http = [link for link in links if link.row.name != "hf"]
     if settings.url is not None and len(http) != 1:
         raise TranslatorError(

@@ -34,7 +34,7 @@ _GRAPHEME = regex.compile(r"\X")
 
 
 def cut(text: str, limits: Limits) -> list[Piece]:
-    """Return the pieces of `text`; their texts joined are `text`, and none to translate is above the limit."""
+    """Return the pieces of `text`; their texts joined are `text`; none to translate is above the limit."""
     pieces: list[Piece] = []
     position = 0
     for fence in _FENCE.finditer(text):
@@ -74,7 +74,7 @@ def _outer(text: str) -> list[Piece]:
 
 
 def _within(text: str, size: Size, maximum: int) -> list[str]:
-    """Return parts of `text` of at most `maximum`: whole sentences if possible, else clauses, words, signs."""
+    """Return parts of `text` of at most `maximum`: sentences if possible, else clauses, words, signs."""
     if size(text) <= maximum:
         return [text]
     for ends in (_SENTENCE_END, _CLAUSE_END, _BLANK):

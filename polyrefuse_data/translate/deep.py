@@ -157,7 +157,7 @@ _ASKED = regex.compile(r"<input\b[^>]*>", regex.S)
 
 
 def _asked_of(page: str) -> str | None:
-    """Return the text that the page says it translated: the value of its field `q`; None if it says nothing."""
+    """Return the text that the page says it translated: its field `q`; None if it has none."""
     for field in _ASKED.findall(page):
         if regex.search(r'\bname="q"', field):
             value = regex.search(r'\bvalue="([^"]*)"', field)

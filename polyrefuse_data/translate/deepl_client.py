@@ -1,4 +1,4 @@
-"""DeepL through its official client (an extra), its requests on our `Web`: one try, deadline, no redirects."""
+"""DeepL through its official client (an extra), its requests on our `Web`: one try, a deadline."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LIMITS = Limits(maximum=30_000, connections=4)
 """128 KiB a request."""
 
 _CODES = (
-    "af ar as az ba be bg bn bs ca cs cy da de el en eo es et eu fa fi fr ga gl gu ha he hi hr ht hu hy id ig "
-    "is it ja ka kk ko ky la lb lt lv mg mk ml mn mr ms mt my nb ne nl pa pl ps pt ro ru sk sl sq sr sv sw ta "
-    "te th tl tr uk ur uz vi xh zh zu"
+    "af ar as az ba be bg bn bs ca cs cy da de el en eo es et eu fa fi fr ga gl gu ha he hi hr ht hu hy id "
+    "ig is it ja ka kk ko ky la lb lt lv mg mk ml mn mr ms mt my nb ne nl pa pl ps pt ro ru sk sl sq sr sv "
+    "sw ta te th tl tr uk ur uz vi xh zh zu"
 )
 _TARGETS = {"en": "EN-US", "pt": "PT-PT", "zh": "ZH-HANS"}
 
@@ -44,7 +44,7 @@ class DeepL:
             from deepl import http_client
         except ImportError:
             raise TranslatorError(
-                "translator 'deepl' needs DeepL's client, which is not installed: pip install 'polyrefuse[deepl]'"
+                "translator 'deepl' needs DeepL's client: pip install 'polyrefuse[deepl]'"
             ) from None
         web = Web(timeout, KEY)
 

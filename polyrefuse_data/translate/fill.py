@@ -66,7 +66,8 @@ class Chain:
                 self.links.append((_by_translator(one.translator), one))
         if request.candidates > len(self.links):
             raise TranslatorError(
-                f"--candidates {request.candidates} needs as many translators; --translator names {len(self.links)}"
+                f"--candidates {request.candidates} needs as many translators; "
+                f"--translator names {len(self.links)}"
             )
 
     @property
@@ -143,7 +144,7 @@ def fill_memory(
     memory: TranslationMemory,
     watcher: Watcher,
 ) -> dict[tuple[str, str], str]:
-    """Ask the chain's backends for what the memory lacks; return (English hash, language) -> why it still does.
+    """Ask the chain's backends for what the memory lacks; return (English hash, language) -> why it does.
 
     Raises `TranslatorError` for a language that no backend covers, before the first request, and when the
     last backend had to be given up; what was translated by then is in the memory.
@@ -191,12 +192,12 @@ def _fill_backs(
     watcher: Watcher,
     judge: Judge,
 ) -> None:
-    """Ask for the back-translations that the memory lacks: each by who translated, failing that by the next."""
+    """Ask for the back-translations that the memory lacks: by who translated, else by the next."""
     backends = chain.backends
     todo: list[tuple[Work, list[Backend]]] = []
     for lang in langs:
         backs = memory.backs(lang)
-        for (english_hash, occurrence), entries in memory.candidates(lang).items():
+        for (english_hash, _), entries in memory.candidates(lang).items():
             if english_hash not in english:
                 continue
             human = entries[0][0].backend == HUMAN

@@ -94,7 +94,7 @@ class Breaker:
             self._probing = False
 
     def failure(self, fault: Fault) -> None:
-        """Note a failed try; opens the circuit, or gives the backend up, when there were too many in a row."""
+        """Note a failed try; after too many in a row, pauses or gives the backend up."""
         with self._lock:
             self._failures += 1
             self._reached = self._reached or fault.reason != "connection"
@@ -110,8 +110,9 @@ class Breaker:
                 self._failures = 0
                 if self._pauses >= self.settings.pauses:
                     self.given_up = TranslatorError(
-                        f"{self.name} gives no good answer (last: {fault}); stopped after {self._pauses} pauses. "
-                        "What was translated is kept; run the same command later, or with another translator"
+                        f"{self.name} gives no good answer (last: {fault}); "
+                        f"stopped after {self._pauses} pauses. What was translated is kept; "
+                        "run the same command later, or with another translator"
                     )
                     return
                 pause = self.settings.pause * 2**self._pauses

@@ -24,11 +24,12 @@ NEW_TOKENS = 3
 """Tokens of an answer per token of the text, at most; and so many tens besides."""
 
 _NLLB = {
-    "ar": "arb_Arab", "de": "deu_Latn", "en": "eng_Latn", "es": "spa_Latn", "fr": "fra_Latn", "it": "ita_Latn",
-    "ja": "jpn_Jpan", "ko": "kor_Hang", "nl": "nld_Latn", "pl": "pol_Latn", "ru": "rus_Cyrl", "th": "tha_Thai",
-    "yo": "yor_Latn", "zh": "zho_Hans", "sw": "swh_Latn", "hi": "hin_Deva", "am": "amh_Ethi", "bn": "ben_Beng",
-    "cs": "ces_Latn", "el": "ell_Grek", "fa": "pes_Arab", "ha": "hau_Latn", "he": "heb_Hebr", "id": "ind_Latn",
-    "ig": "ibo_Latn", "pt": "por_Latn", "ro": "ron_Latn", "sv": "swe_Latn", "ta": "tam_Taml", "te": "tel_Telu",
+    "ar": "arb_Arab", "de": "deu_Latn", "en": "eng_Latn", "es": "spa_Latn", "fr": "fra_Latn",
+    "it": "ita_Latn", "ja": "jpn_Jpan", "ko": "kor_Hang", "nl": "nld_Latn", "pl": "pol_Latn",
+    "ru": "rus_Cyrl", "th": "tha_Thai", "yo": "yor_Latn", "zh": "zho_Hans", "sw": "swh_Latn",
+    "hi": "hin_Deva", "am": "amh_Ethi", "bn": "ben_Beng", "cs": "ces_Latn", "el": "ell_Grek",
+    "fa": "pes_Arab", "ha": "hau_Latn", "he": "heb_Hebr", "id": "ind_Latn", "ig": "ibo_Latn",
+    "pt": "por_Latn", "ro": "ron_Latn", "sv": "swe_Latn", "ta": "tam_Taml", "te": "tel_Telu",
     "tr": "tur_Latn", "uk": "ukr_Cyrl", "ur": "urd_Arab", "vi": "vie_Latn", "zu": "zul_Latn",
 }  # fmt: skip
 """FLORES-200's names of languages; others stand in a languages file under `codes: {nllb: ...}`."""

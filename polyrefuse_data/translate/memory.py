@@ -270,8 +270,8 @@ class TranslationMemory:
         """Return what a translator answered to questions that are not settled: a run goes on from there."""
         query = (
             "SELECT a.source, a.target, s.text, a.text, a.times, a.proven, a.doubts FROM answer a "
-            "JOIN source_text s ON s.hash = a.asked_hash WHERE backend = ? AND version = ? AND parameters = ? "
-            "ORDER BY a.source, a.target, a.asked_hash, a.text"
+            "JOIN source_text s ON s.hash = a.asked_hash WHERE backend = ? AND version = ? "
+            "AND parameters = ? ORDER BY a.source, a.target, a.asked_hash, a.text"
         )
         found: dict[Question, list[Reply]] = {}
         key = (translator.backend, translator.version, translator.parameters)
@@ -288,7 +288,7 @@ class TranslationMemory:
         settled: Iterable[Entry] = (),
         questions: Iterable[Question] = (),
     ) -> None:
-        """Commit replies as they now stand, and settled translations; forget `questions`, which made these up."""
+        """Commit replies as they now stand, and settled translations; forget the `questions` of these."""
         key = (translator.backend, translator.version, translator.parameters)
         with self._errors(), self._transaction():
             run = self._connection.execute

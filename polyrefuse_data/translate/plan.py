@@ -111,7 +111,8 @@ def plan_lines(rows: Sequence[PlanRow]) -> list[str]:
     unknown = any(row.dollars is None for row in rows)
     total = sum(row.dollars or 0.0 for row in rows)
     cells.append(
-        ["total", "", "", "", str(sum(row.prompts for row in rows)), f"{sum(row.characters for row in rows):,}",
+        ["total", "", "", "", str(sum(row.prompts for row in rows)),
+         f"{sum(row.characters for row in rows):,}",
          f"{sum(row.requests for row in rows):,}", f"{sum(row.minutes for row in rows):.1f}",
          f"{total:.2f}" + (" + ?" if unknown else "")]
     )  # fmt: skip

@@ -166,7 +166,7 @@ class Web:
             raise Fault("server_error", said, wait)
         if status in (401, 403) and self.key_variable:
             raise TranslatorError(
-                f"{place(address)} refuses the key ({said}); check the environment variable {self.key_variable}"
+                f"{place(address)} refuses the key ({said}); check {self.key_variable} in the environment"
             )
         if status in (401, 403):
             raise Fault("forbidden", said, wait)

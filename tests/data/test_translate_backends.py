@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -156,7 +157,7 @@ def test_a_missing_extra_names_its_pip_command(
 
 
 def test_one_shared_client_mixes_texts_up_and_ours_does_not() -> None:
-    """The fault of deep-translator that makes a client a call necessary: first the effect, then its absence."""
+    """Why each call gets a client of its own: first the effect, then its absence."""
     from deep_translator import GoogleTranslator
 
     texts = list(table()["en", "de"])[:120]
@@ -226,7 +227,8 @@ def test_a_quota_warning_is_no_translation() -> None:
 
             response = requests.Response()
             response.status_code = 200
-            response._content = b'{"responseData": {"translatedText": "MYMEMORY WARNING: YOU USED ALL"}, "responseStatus": 429}'
+            said = {"translatedText": "MYMEMORY WARNING: YOU USED ALL"}
+            response._content = json.dumps({"responseData": said, "responseStatus": 429}).encode()
             self._local.response = response
             return response
 

@@ -67,7 +67,7 @@ def test_the_breaker_gives_up_rather_than_hammer() -> None:
     clock = Clock()
     breaker = Breaker("translator x", BreakerSettings(failures=3, pause=10, pauses=2), clock)
     waits = []
-    with pytest.raises(TranslatorError, match="translator x gives no good answer .*page"):
+    with pytest.raises(TranslatorError, match=r"translator x gives no good answer .*page"):  # noqa: PT012
         for _ in range(1000):
             waits.append(breaker.wait())
             clock.now += waits[-1]

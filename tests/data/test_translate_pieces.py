@@ -1,4 +1,4 @@
-"""Cutting prompts into pieces and judging what comes back: laws, and one example of each thing that goes wrong."""
+"""Cutting prompts into pieces and judging what comes back: laws, and an example of each fault."""
 
 from __future__ import annotations
 

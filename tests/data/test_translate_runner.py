@@ -298,7 +298,7 @@ def test_no_secret_stands_in_anything_that_is_written(
 ) -> None:
     from polyrefuse_data.build import BuildRequest, build
 
-    secret = "sk-very-secret-0123456789"
+    secret = "sk-very-secret-0123456789"  # noqa: S105 (made up)
     monkeypatch.setenv("OPENAI_API_KEY", secret)
     with Server(key=secret, rate=0.3, retry_after=0.1) as server:
         build(
@@ -313,7 +313,8 @@ def test_no_secret_stands_in_anything_that_is_written(
         with pytest.raises(TranslatorError) as caught:
             build(
                 BuildRequest(
-                    "sample", langs=["fr"], size={"train": 8, "validation": 8, "test": 8}, out=tmp_path / "out2",
+                    "sample", langs=["fr"], size={"train": 8, "validation": 8, "test": 8},
+                    out=tmp_path / "out2",
                     memory=tmp_path / "m.sqlite", translator="openai:tiny", translator_url=f"{server.url}/v1",
                     timeout=0.5, run=QUICK, log=tmp_path / "log.txt", quiet=False,
                 )
@@ -353,7 +354,7 @@ def test_killed_at_random_moments_nothing_is_lost_and_the_build_is_the_same(tmp_
             before = server.stats()["requests"]
             process = subprocess.Popen(command(server, tmp_path / "m.sqlite", tmp_path / "out"))
             upto = before + moments.randrange(4, undisturbed // 7)
-            wait_until(lambda upto=upto: server.stats()["requests"] >= upto or process.poll() is not None)  # type: ignore[misc]
+            wait_until(lambda n=upto, p=process: server.stats()["requests"] >= n or p.poll() is not None)  # type: ignore[misc]
             time.sleep(moments.uniform(0, 0.04))
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGKILL)

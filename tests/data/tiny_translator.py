@@ -9,7 +9,7 @@ from typing import Any
 
 
 def tiny_m2m100(folder: Path, texts: Sequence[str], width: int = 16) -> tuple[Any, Any]:
-    """Return a small M2M-100 with random weights and a tokenizer trained on `texts`; both also in `folder`."""
+    """Return a small M2M-100 with random weights, and its tokenizer; both also in `folder`."""
     import sentencepiece
     import torch
     from transformers import M2M100Config, M2M100ForConditionalGeneration, M2M100Tokenizer
@@ -26,8 +26,9 @@ def tiny_m2m100(folder: Path, texts: Sequence[str], width: int = 16) -> tuple[An
     tokenizer = M2M100Tokenizer(vocab_file=str(folder / "vocab.json"), spm_file=str(folder / "sp.model"))
     torch.manual_seed(0)
     config = M2M100Config(
-        vocab_size=len(names) + 128, d_model=width, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=2 * width, decoder_ffn_dim=2 * width, max_position_embeddings=512,
+        vocab_size=len(names) + 128, d_model=width, encoder_layers=2, decoder_layers=2,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=2 * width,
+        decoder_ffn_dim=2 * width, max_position_embeddings=512,
         pad_token_id=1, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2,
     )  # fmt: skip
     model = M2M100ForConditionalGeneration(config).eval()

@@ -44,14 +44,15 @@ FAULTS = (
 )
 
 WORDS = {
-    "sw": "habari ya asubuhi kwamba watoto wanapenda kusoma vitabu shuleni kila siku pamoja na mwalimu wao mzuri "
-    "ambaye anafundisha lugha nyingi kwa furaha nyumbani wazazi wanapika chakula kitamu jioni halafu wanalala",
+    "sw": "habari ya asubuhi kwamba watoto wanapenda kusoma vitabu shuleni kila siku pamoja na mwalimu wao "
+    "mzuri ambaye anafundisha lugha nyingi kwa furaha nyumbani wazazi wanapika chakula kitamu "
+    "jioni halafu wanalala",
     "hi": "यह बच्चे हर दिन स्कूल में किताबें पढ़ना पसंद करते हैं और शिक्षक उनको कई भाषाएँ सिखाते हैं घर पर माता पिता "
     "शाम को स्वादिष्ट खाना बनाते हैं फिर सब लोग साथ बैठकर बातें करते हैं",
-    "de": "die Kinder lesen jeden Tag gerne Bücher in der Schule und der Lehrer erklärt ihnen viele Sprachen mit "
-    "großer Freude während die Eltern abends zu Hause ein gutes Essen kochen",
-    "en": "the children like to read books at school every day and the teacher explains many languages to them "
-    "with great joy while the parents cook a good meal at home in the evening",
+    "de": "die Kinder lesen jeden Tag gerne Bücher in der Schule und der Lehrer erklärt ihnen viele "
+    "Sprachen mit großer Freude während die Eltern abends zu Hause ein gutes Essen kochen",
+    "en": "the children like to read books at school every day and the teacher explains many languages "
+    "to them with great joy while the parents cook a good meal at home in the evening",
 }
 """Words that language detectors know, to make up translations from."""
 
@@ -259,9 +260,10 @@ def coded(name: str) -> str:
 
 def page(asked: str, text: str, proof: bool = True) -> str:
     """Return a page as Google's mobile page is: a form with the text that was asked, and the result."""
-    field = f'<input type="text" aria-label="Source text" name="q" class="input-field" maxlength="2048" value="{html.escape(asked)}">'
+    field = f'<input type="text" aria-label="Source text" name="q" value="{html.escape(asked)}">'
     form = f'<form action="/m">{field if proof else ""}</form>'
-    return f'<html><body>{form}<div class="result-container">{html.escape(text)}</div><div>links</div></body></html>'
+    result = f'<div class="result-container">{html.escape(text)}</div>'
+    return f"<html><body>{form}{result}<div>links</div></body></html>"
 
 
 def formed(form: str, asked: str, text: str, body: bytes, proof: bool) -> str:
@@ -316,7 +318,7 @@ class Connection(asyncio.Protocol):
             return
         self.buffer = rest[length:]
         method, target, _ = lines[0].split(" ")
-        asyncio.ensure_future(self.serve(method, target, headers, rest[:length]))
+        self.task = asyncio.ensure_future(self.serve(method, target, headers, rest[:length]))
 
     async def serve(self, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
         try:
@@ -342,7 +344,8 @@ async def serve(config: dict[str, Any]) -> None:
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(service), "127.0.0.1", config.get("port", 0)
     )
-    print(server.sockets[0].getsockname()[1], flush=True)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
     await server.serve_forever()
 
 
@@ -370,7 +373,7 @@ class Server:
             self.process.stdout.close()
 
     def stats(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/stats", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}/stats", timeout=10) as answer:  # noqa: S310 (loopback)
             value: dict[str, Any] = json.load(answer)
         return value
 
