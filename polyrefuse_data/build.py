@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polyrefuse_data import fetch, recipes, sources
 from polyrefuse_data.checks import rows as row_checks
@@ -20,16 +22,21 @@ from polyrefuse_data.checks.lists import (
     duplicate_findings,
 )
 from polyrefuse_data.checks.thresholds import Thresholds, load_thresholds
-from polyrefuse_data.errors import BuildError, SourceError
+from polyrefuse_data.errors import SourceError
 from polyrefuse_data.findings import Finding, sort_findings
-from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE
+from polyrefuse_data.languages import LANGUAGES, PUBLISHED_LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_data.package import LanguagePart, Package, PackageFolder
 from polyrefuse_data.readers import READERS, csv_reader
 from polyrefuse_data.recipes import EMBEDDED, OwnSource, Recipe
 from polyrefuse_data.schema import ORIGINAL, PlacedPrompt, Prompt, Row, text_hash
 from polyrefuse_data.splits import Selection, draw_splits, pool_prompts
-from polyrefuse_data.translate.memory import TranslationMemory, Translator
+from polyrefuse_data.translate.memory import HUMAN, TranslationMemory, Translator
 from polyrefuse_data.version import __version__
+
+if TYPE_CHECKING:
+    from polyrefuse_data.translate.asking import RunSettings
+    from polyrefuse_data.translate.fill import Chain, LiveRequest
+    from polyrefuse_data.translate.plan import PlanRow
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -49,6 +56,8 @@ class Gap:
     split: str
     label: str
     ids: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+    """Why each of `ids` has none: a backend's name and a reason of `translate.faults.REASONS`."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,27 @@ class BuildRequest:
     allow_gaps: bool = False
     all_votes: bool = False
     thresholds: Path | None = None
+    translator_url: str | None = None
+    timeout: float = 30.0
+    candidates: int = 1
+    back_translate: bool = False
+    connections: int | None = None
+    requests_per_second: float | None = None
+    characters_per_second: float | None = None
+    log: Path | None = None
+    quiet: bool = True
+    run: RunSettings | None = None
+    """How to retry, in place of the three limits above."""
+
+    def live(self) -> LiveRequest:
+        """Return how to translate."""
+        from polyrefuse_data.translate.asking import RunSettings
+        from polyrefuse_data.translate.fill import LiveRequest
+
+        run = self.run or RunSettings(self.connections, self.requests_per_second, self.characters_per_second)
+        return LiveRequest(
+            self.translator, self.translator_url, self.timeout, self.candidates, self.back_translate, run
+        )
 
 
 @dataclass(frozen=True)
@@ -116,23 +146,27 @@ def build(request: BuildRequest, progress: Progress = lambda what, done, total: 
     out = request.out or Path("builds") / recipe.name
     package_folder = PackageFolder(out)
     package_folder.check_ours()
-    progress("sources", 0, len(recipe.used_sources()))
-    prompts, used = _read_sources(recipe, folder, request.sources, progress)
-    pools = {
-        name: pool_prompts(name, pool, prompts, lambda pin: recipes.read_pin(pin, folder))
-        for name, pool in recipe.pools.items()
-    }
-    inputs = _Inputs(recipe, draw_splits(recipe, pools), used, load_thresholds(request.thresholds))
+    inputs = _select(recipe, folder, request, progress)
     _translate(inputs, request)
     header = _header(inputs, request)
     if inputs.gaps and not request.allow_gaps:
-        manifest = {**header, "complete": False, "gaps": [_gap_record(gap) for gap in inputs.gaps]}
+        manifest = {**header, "complete": False, "gaps": [_gap_with_reasons(gap) for gap in inputs.gaps]}
         package_folder.write_incomplete(manifest)
         return BuildResult(out, manifest, tuple(inputs.gaps), complete=False)
     kept = package_folder.unchanged(header)
     if kept is not None:
         return BuildResult(out, kept, tuple(inputs.gaps), unchanged=True)
     return _package(inputs, request, header, package_folder, progress)
+
+
+def _select(recipe: Recipe, folder: Path | None, request: BuildRequest, progress: Progress) -> _Inputs:
+    progress("sources", 0, len(recipe.used_sources()))
+    prompts, used = _read_sources(recipe, folder, request.sources, progress)
+    pools = {
+        name: pool_prompts(name, pool, prompts, lambda pin: recipes.read_pin(pin, folder))
+        for name, pool in recipe.pools.items()
+    }
+    return _Inputs(recipe, draw_splits(recipe, pools), used, load_thresholds(request.thresholds))
 
 
 def _package(
@@ -165,7 +199,7 @@ def _package(
             sources=[vars(source) for source in inputs.sources],
             parts=parts,
             findings=sort_findings(findings),
-            gaps=[_gap_record(gap) for gap in inputs.gaps],
+            gaps=[_gap_with_reasons(gap) for gap in inputs.gaps],
         )
         manifest = package_folder.finish(package)
     return BuildResult(package_folder.path, manifest, tuple(inputs.gaps))
@@ -219,26 +253,58 @@ def _read_own(name: str, own: OwnSource, folder: Path) -> tuple[list[Prompt], So
 
 
 def _translate(inputs: _Inputs, request: BuildRequest) -> None:
-    """Fill `inputs` with the rows of every language, and name what has no translation."""
-    placed = inputs.selection.placed
-    embedded = all(row.prompt.translations for row in placed)
-    kind, _, backend = request.translator.partition(":")
-    if kind != REPLAY:
-        raise BuildError(
-            f"translator '{request.translator}'; expected '{REPLAY}' or '{REPLAY}:BACKEND', which take "
-            "translations from the memory"
-        )
-    memory = None
-    try:
-        if not embedded and any(lang != SOURCE_LANGUAGE for lang in request.langs):
-            memory = TranslationMemory(request.memory or default_memory(), create=request.memory is None)
-            if backend:
-                memory.require_backend(backend)
-        for lang in request.langs:
-            _translate_into(inputs, lang, memory, backend or None)
-    finally:
+    """Fill `inputs` with the rows of every language, and name what has no translation.
+
+    A live translator first adds to the memory what it lacks; then the rows are taken from the memory.
+    """
+    from polyrefuse_data.translate.fill import Chain, fill_memory
+    from polyrefuse_data.translate.progress import Progress as Watcher
+
+    chain = Chain(request.live())
+    english = {row.prompt.hash: row.prompt.text for row in inputs.selection.placed}
+    reasons: dict[tuple[str, str], str] = {}
+    with contextlib.ExitStack() as stack:
+        memory = _open_memory(inputs, request, chain)
         if memory is not None:
-            memory.close()
+            stack.callback(memory.close)
+            for name in chain.replayed:
+                memory.require_backend(name)
+            if chain.backends:
+                watcher = stack.enter_context(Watcher(request.quiet, request.log))
+                reasons = fill_memory(english, request.langs, chain, memory, watcher)
+        for lang in request.langs:
+            known: Mapping[tuple[str, int], tuple[Translator, str]] = {}
+            backs: Mapping[tuple[str, str], str] = {}
+            if memory is not None and lang != SOURCE_LANGUAGE:
+                known, backs = chain.choose(memory, lang, english), memory.backs(lang)
+            _translate_into(inputs, lang, known, backs, reasons, live=bool(chain.backends))
+
+
+def _open_memory(inputs: _Inputs, request: BuildRequest, chain: Chain) -> TranslationMemory | None:
+    """Open the memory if something has to come from it, or if it may hold people's corrections."""
+    langs = [lang for lang in request.langs if lang != SOURCE_LANGUAGE]
+    path = request.memory or default_memory()
+    within = all(lang in row.prompt.translations for row in inputs.selection.placed for lang in langs)
+    if not langs or (within and not chain.backends and not path.exists()):
+        return None
+    return TranslationMemory(path, create=request.memory is None or bool(chain.backends))
+
+
+def plan_build(request: BuildRequest) -> list[PlanRow]:
+    """Return what a build would ask its live translators for; nothing is asked, nothing is written."""
+    from polyrefuse_data.translate.fill import Chain
+    from polyrefuse_data.translate.plan import plan
+
+    recipe, folder = recipes.load_recipe(request.recipe)
+    recipe = recipe.changed(request.seed, request.size)
+    inputs = _select(recipe, folder, request, lambda what, done, total: None)
+    english = {row.prompt.hash: row.prompt.text for row in inputs.selection.placed}
+    chain = Chain(request.live())
+    path = request.memory or default_memory()
+    if not path.exists():
+        return plan(english, request.langs, chain, None)
+    with TranslationMemory(path) as memory:
+        return plan(english, request.langs, chain, memory)
 
 
 def default_memory() -> Path:
@@ -249,38 +315,46 @@ def default_memory() -> Path:
 
 
 def _translate_into(
-    inputs: _Inputs, lang: str, memory: TranslationMemory | None, backend: str | None
+    inputs: _Inputs,
+    lang: str,
+    known: Mapping[tuple[str, int], tuple[Translator, str]],
+    backs: Mapping[tuple[str, str], str],
+    reasons: Mapping[tuple[str, str], str],
+    live: bool,
 ) -> None:
-    known = memory.forward(lang, backend) if memory and lang != SOURCE_LANGUAGE else {}
-    backs = memory.backs(lang) if memory and lang != SOURCE_LANGUAGE else {}
     rows: list[Row] = []
     texts_back: list[str | None] = []
-    missing: dict[tuple[str, str], list[str]] = {}
+    missing: dict[tuple[str, str], dict[str, str]] = {}
     for placed in inputs.selection.placed:
-        found = _translation(placed, lang, known)
+        found = _translation(placed, lang, known, live)
         if found is None:
-            missing.setdefault((placed.split, placed.prompt.label), []).append(placed.id)
+            why = reasons.get((placed.prompt.hash, lang), "not in the memory")
+            missing.setdefault((placed.split, placed.prompt.label), {})[placed.id] = why
             continue
         translator, text = found
         rows.append(_row(placed, lang, text, translator))
         texts_back.append(backs.get((placed.prompt.hash, text_hash(text))))
     inputs.rows[lang] = rows
     inputs.backs[lang] = texts_back
-    inputs.gaps += [Gap(lang, split, label, tuple(ids)) for (split, label), ids in missing.items()]
+    for (split, label), ids in missing.items():
+        inputs.gaps.append(Gap(lang, split, label, tuple(ids), tuple(ids.values())))
 
 
 def _translation(
-    placed: PlacedPrompt, lang: str, known: Mapping[tuple[str, int], tuple[Translator, str]]
+    placed: PlacedPrompt, lang: str, known: Mapping[tuple[str, int], tuple[Translator, str]], live: bool
 ) -> tuple[str, str] | None:
-    """Return (translator's signature, text) of one prompt in one language, or None."""
+    """Return (translator's signature, text) of one prompt in one language, or None.
+
+    A source's own translations stand unless a live translator was asked for or a person corrected them.
+    """
     prompt = placed.prompt
     if lang == SOURCE_LANGUAGE:
         return ORIGINAL, prompt.text
-    if lang in prompt.translations:
+    found = known.get((prompt.hash, placed.occurrence)) or known.get((prompt.hash, 0))
+    if lang in prompt.translations and not live and (found is None or found[0].backend != HUMAN):
         from polyrefuse_data.sample import TRANSLATOR
 
         return Translator(TRANSLATOR, __version__).signature, prompt.translations[lang]
-    found = known.get((prompt.hash, placed.occurrence)) or known.get((prompt.hash, 0))
     return (found[0].signature, found[1]) if found else None
 
 
@@ -358,6 +432,8 @@ def _header(inputs: _Inputs, request: BuildRequest) -> dict[str, Any]:
         "all_votes": request.all_votes,
         "versions": versions,
     }
+    if set(LANGUAGES) != set(PUBLISHED_LANGUAGES):  # detectors choose among all that are known
+        common["languages"] = sorted(LANGUAGES)
     languages = {
         lang: _digest(
             [
@@ -410,6 +486,12 @@ def _gap_record(gap: Gap) -> dict[str, Any]:
     return {"lang": gap.lang, "split": gap.split, "label": gap.label, "ids": list(gap.ids)}
 
 
+def _gap_with_reasons(gap: Gap) -> dict[str, Any]:
+    return {**_gap_record(gap), "reasons": dict(zip(gap.ids, gap.reasons, strict=True))}
+
+
 def _gap_finding(gap: Gap) -> Finding:
-    message = f"{len(gap.ids)} prompts without a translation"
+    counts = Counter(gap.reasons)
+    why = ", ".join(f"{reason} {number}" for reason, number in sorted(counts.items()))
+    message = f"{len(gap.ids)} prompts without a translation ({why})"
     return Finding("gap", "error", gap.lang, gap.label, gap.split, gap.ids, message)

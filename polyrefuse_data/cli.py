@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyrefuse_data.cli_translators import print_plan, translation_options
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.version import __version__
 
@@ -134,8 +135,10 @@ class _Bar:
     "--translator",
     default="replay",
     show_default=True,
-    help="Where translations come from: 'replay' (the memory alone) or 'replay:BACKEND'.",
+    help="Where translations come from: 'replay' (the memory), 'replay:BACKEND', a backend (see `polyrefuse "
+    "translators`), or several divided by commas: each takes what those before it could not do.",
 )
+@translation_options
 @click.option("--seed", type=int, help="Another seed for the draws than the recipe's.")
 @click.option("--size", help="Other sizes: 128/32/572 (train/validation/test) or test=100.")
 @click.option("--allow-gaps", is_flag=True, help="Package what there is where translations are missing.")
@@ -147,6 +150,7 @@ def build(
     langs: str,
     size: str | None,
     quiet: bool,
+    dry_run: bool,
     **options: Any,
 ) -> int:
     """Build a data set: prompts, splits, translations, checks, package.
@@ -157,6 +161,7 @@ def build(
     Examples:
       polyrefuse build --recipe sample --langs all
       polyrefuse build --recipe paper --sources DIR --memory FILE --out builds/paper
+      polyrefuse build --recipe paper --translator google --back-translate --dry-run
     """
     from polyrefuse_data.build import BuildRequest
     from polyrefuse_data.build import build as run
@@ -164,8 +169,15 @@ def build(
     from polyrefuse_data.recipes import parse_size
 
     request = BuildRequest(
-        recipe=recipe, langs=parse_languages(langs), size=parse_size(size) if size else None, **options
+        recipe=recipe,
+        langs=parse_languages(langs),
+        size=parse_size(size) if size else None,
+        quiet=quiet,
+        **options,
     )
+    if dry_run:
+        print_plan(request)
+        return 0
     with _Bar(quiet) as bar:
         result = run(request, bar)
     if not quiet:
@@ -176,11 +188,14 @@ def build(
 
 
 def _print_gaps(result: BuildResult) -> None:
+    from collections import Counter
+
     missing = sum(len(gap.ids) for gap in result.gaps)
     click.echo(f"{missing} prompts have no translation:", err=True)
     for gap in result.gaps:
         few = ", ".join(gap.ids[:3]) + (", ..." if len(gap.ids) > 3 else "")
-        click.echo(f"  {gap.lang} {gap.split} {gap.label}: {len(gap.ids)} ({few})", err=True)
+        why = ", ".join(f"{reason} {number}" for reason, number in sorted(Counter(gap.reasons).items()))
+        click.echo(f"  {gap.lang} {gap.split} {gap.label}: {len(gap.ids)} ({few}): {why}", err=True)
 
 
 def _print_build(result: BuildResult) -> None:

@@ -52,7 +52,10 @@ _ROWS = (
 )
 
 LANGUAGES: dict[str, Language] = {language.code: language for language in _ROWS}
-"""The 14 languages of PolyRefuse, by code, in published order."""
+"""The languages that are known, by code: the 14 of PolyRefuse in published order, then a user's own."""
+
+PUBLISHED_LANGUAGES = tuple(LANGUAGES)
+"""The 14 languages of PolyRefuse."""
 
 SOURCE_LANGUAGE = "en"
 
@@ -61,7 +64,7 @@ def language(code: str) -> Language:
     """Return the language of `code`; raises `UnknownNameError` with the nearest code suggested."""
     if code in LANGUAGES:
         return LANGUAGES[code]
-    for row in _ROWS:
+    for row in LANGUAGES.values():
         if len(code) > 2 and row.name.lower().startswith(code.lower()):
             raise UnknownNameError(
                 f"unknown language '{code}'; did you mean '{row.code}' ({row.name})? "

@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from polyrefuse_data.categories import SAMPLE
-from polyrefuse_data.languages import LANGUAGES
 from polyrefuse_data.recipes import EMBEDDED
 from polyrefuse_data.schema import LABELS, Prompt
 
@@ -51,7 +50,7 @@ def sample_prompts() -> tuple[Prompt, ...]:
         for label in LABELS:
             task = topic[label]
             for framing in framings.values():
-                texts = {code: framing[code].format(task=task[code]) for code in LANGUAGES}
+                texts = {code: framing[code].format(task=task[code]) for code in framing if code in task}
                 prompts.append(
                     Prompt(
                         text=texts.pop("en"),

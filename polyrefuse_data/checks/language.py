@@ -27,7 +27,6 @@ SCRIPT_MAJORITY = 0.5
 LANGDETECT_SEED = 0
 
 _LETTER = regex.compile(r"\p{L}")
-_SCRIPTS = tuple(dict.fromkeys(script for language in LANGUAGES.values() for script in language.scripts))
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,17 @@ class Verdict:
         return 0.0 if counts[expected] == 0 and max(others, default=0) >= 2 else 0.5
 
 
+@lru_cache(maxsize=1)
+def _scripts() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(script for language in LANGUAGES.values() for script in language.scripts))
+
+
+def forget_detectors() -> None:
+    """Let the detectors be made anew at their next use: the known languages have changed."""
+    for cached in (_scripts, _py3langid, _lingua_detector, _langdetect_codes):
+        cached.cache_clear()
+
+
 def unknown_to_langdetect() -> list[str]:
     """Return the codes of the languages that langdetect does not know: it is never asked about them."""
     return [code for code, language in LANGUAGES.items() if language.code_for("langdetect") is None]
@@ -68,7 +78,7 @@ def script_languages(text: str) -> list[Language] | None:
     letters = "".join(_LETTER.findall(text))
     if not letters:
         return None
-    shares = {script: len(script_pattern((script,)).findall(letters)) / len(letters) for script in _SCRIPTS}
+    shares = {script: len(script_pattern((script,)).findall(letters)) / len(letters) for script in _scripts()}
     kana = shares.get("Hiragana", 0) + shares.get("Katakana", 0)
     if kana + shares.get("Han", 0) >= SCRIPT_MAJORITY:
         return [LANGUAGES["ja"] if kana > 0 else LANGUAGES["zh"]]
@@ -93,7 +103,7 @@ class LanguageVotes:
     def identify(self, text: str, expected: str) -> Verdict:
         """Return the verdict on `text`, which should be in the language `expected`.
 
-        langdetect is not asked where it does not know `expected`.
+        A detector is not asked where it does not know `expected`; where none does, the script decides alone.
         """
         candidates = script_languages(text)
         if candidates is None:
@@ -103,14 +113,18 @@ class LanguageVotes:
         votes: list[tuple[str, str | None]] = []
         if len(candidates) == 1:
             votes.append(("script", candidates[0].code))
-        first, probability = _py3langid().classify(text)
-        votes.append(("py3langid", str(first)))
-        if probability >= SURE and not self.all_votes:
-            return Verdict(tuple(votes), sure=True)
-        second = _lingua(text)
-        votes.append(("lingua", second))
+        first = None
+        if LANGUAGES[expected].code_for("py3langid") in _py3langid().nb_classes:
+            first, probability = _py3langid().classify(text)
+            votes.append(("py3langid", str(first)))
+            if probability >= SURE and not self.all_votes:
+                return Verdict(tuple(votes), sure=True)
+        second = None
+        if _lingua_code(LANGUAGES[expected]) is not None:
+            second = _lingua(text)
+            votes.append(("lingua", second))
         asked = self.all_votes or second != first
-        if asked and LANGUAGES[expected].code_for("langdetect") is not None:
+        if asked and expected in _langdetect_codes().values():
             votes.append(("langdetect", _langdetect(text)))
         return Verdict(tuple(votes))
 
@@ -124,17 +138,22 @@ def _py3langid() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    identifier.set_languages(
-        [code for language in LANGUAGES.values() if (code := language.code_for("py3langid"))]
-    )
+    wanted = {language.code_for("py3langid") for language in LANGUAGES.values()}
+    identifier.set_languages([code for code in identifier.nb_classes if code in wanted])
     return identifier
+
+
+def _lingua_code(language: Language) -> Any:
+    from lingua import IsoCode639_1
+
+    return getattr(IsoCode639_1, str(language.code_for("lingua")).upper(), None)
 
 
 @lru_cache(maxsize=1)
 def _lingua_detector() -> Any:
-    from lingua import IsoCode639_1, LanguageDetectorBuilder
+    from lingua import LanguageDetectorBuilder
 
-    codes = [getattr(IsoCode639_1, code.upper()) for code in LANGUAGES]
+    codes = [code for language in LANGUAGES.values() if (code := _lingua_code(language)) is not None]
     return LanguageDetectorBuilder.from_iso_codes_639_1(*codes).build()
 
 
@@ -146,7 +165,9 @@ def _lingua(text: str) -> str | None:
 @lru_cache(maxsize=1)
 def _langdetect_codes() -> dict[str, str]:
     """Return langdetect's code -> ours, for the languages that it knows."""
-    return {name: code for code, language in LANGUAGES.items() if (name := language.code_for("langdetect"))}
+    known = set(_langdetect_factory().get_lang_list())
+    names = {code: language.code_for("langdetect") for code, language in LANGUAGES.items()}
+    return {name: code for code, name in names.items() if name is not None and name in known}
 
 
 @lru_cache(maxsize=1)

@@ -119,6 +119,7 @@ _KEYS = {
     "backend": str,
     "version": str,
     "parameters": str,
+    "note": str,
 }
 _REQUIRED = ("english", "lang", "text", "backend", "version")
 
@@ -155,6 +156,7 @@ def _record(entry: Entry) -> dict[str, Any]:
         "backend": entry.translator.backend,
         "version": entry.translator.version,
         "parameters": entry.translator.parameters,
+        **({"note": entry.note} if entry.note else {}),
     }
 
 
@@ -200,6 +202,7 @@ def _entry(record: dict[str, Any]) -> Entry:
         direction=direction,
         given=record.get("given"),
         occurrence=record.get("occurrence", 0),
+        note=record.get("note", ""),
     )
 
 

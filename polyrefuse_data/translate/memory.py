@@ -43,7 +43,21 @@ CREATE TABLE translation (
     version TEXT NOT NULL,
     parameters TEXT NOT NULL,
     text TEXT NOT NULL,
+    note TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (lang, direction, english_hash, input_hash, occurrence, backend, version, parameters)
+) WITHOUT ROWID;
+CREATE TABLE answer (
+    source TEXT NOT NULL,
+    target TEXT NOT NULL,
+    asked_hash TEXT NOT NULL REFERENCES source_text (hash),
+    backend TEXT NOT NULL,
+    version TEXT NOT NULL,
+    parameters TEXT NOT NULL,
+    text TEXT NOT NULL,
+    times INTEGER NOT NULL CHECK (times > 0),
+    proven INTEGER NOT NULL,
+    doubts TEXT NOT NULL,
+    PRIMARY KEY (source, target, asked_hash, backend, version, parameters, text)
 ) WITHOUT ROWID;
 """
 
@@ -67,7 +81,7 @@ class Translator:
 class Entry:
     """One translation. `given` is what the translator was given: the English text (forward), or the
     translation that was translated back (back), and None stands for the English; `text` is what came
-    of it."""
+    of it. `note` says more about a person's correction: who made it."""
 
     english: str
     lang: str
@@ -76,10 +90,34 @@ class Entry:
     direction: str = FORWARD
     given: str | None = None
     occurrence: int = 0
+    note: str = ""
 
     @property
     def given_hash(self) -> str:
         return text_hash(self.english if self.given is None else self.given)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A text to translate, as a backend is asked it: a prompt, or a piece of one."""
+
+    source: str
+    target: str
+    text: str
+
+    @property
+    def hash(self) -> str:
+        return text_hash(self.text)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer that a question got so far: how often, whether it proved itself, and what is doubtful."""
+
+    text: str
+    times: int
+    proven: bool
+    doubts: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +130,7 @@ class Added:
 
 
 class TranslationMemory:
-    """An open translation memory; use it as a context manager.
+    """An open translation memory; use it as a context manager, and from one thread at a time.
 
     Raises `MemoryFileError` for a file that is missing (unless `create`), locked, corrupt, not a memory,
     or written by a newer version.
@@ -107,7 +145,9 @@ class TranslationMemory:
             )
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
+            self._connection = sqlite3.connect(
+                path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+            )
         try:
             with self._errors():
                 self._prepare()
@@ -189,36 +229,83 @@ class TranslationMemory:
 
         An entry whose key is there stays as it is, and is counted as same or different.
         """
+        with self._errors(), self._transaction():
+            return self._add(entries)
+
+    def _add(self, entries: Iterable[Entry]) -> Added:
         new = same = different = 0
+        run = self._connection.execute
+        for entry in entries:
+            english_hash = text_hash(entry.english)
+            for text in (entry.english, entry.given or entry.english):
+                run("INSERT OR IGNORE INTO source_text VALUES (?, ?)", (text_hash(text), text))
+            key = (
+                entry.lang,
+                entry.direction,
+                english_hash,
+                entry.given_hash,
+                entry.occurrence,
+                entry.translator.backend,
+                entry.translator.version,
+                entry.translator.parameters,
+            )
+            there = run(
+                "SELECT text FROM translation WHERE lang = ? AND direction = ? AND english_hash = ? AND "
+                "input_hash = ? AND occurrence = ? AND backend = ? AND version = ? AND parameters = ?",
+                key,
+            ).fetchone()
+            if there is None:
+                run(
+                    "INSERT INTO translation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*key, entry.text, entry.note),
+                )
+                new += 1
+            elif there[0] == entry.text:
+                same += 1
+            else:
+                different += 1
+        return Added(new, same, different)
+
+    def replies(self, translator: Translator) -> dict[Question, list[Reply]]:
+        """Return what a translator answered to questions that are not settled: a run goes on from there."""
+        query = (
+            "SELECT a.source, a.target, s.text, a.text, a.times, a.proven, a.doubts FROM answer a "
+            "JOIN source_text s ON s.hash = a.asked_hash WHERE backend = ? AND version = ? "
+            "AND parameters = ? ORDER BY a.source, a.target, a.asked_hash, a.text"
+        )
+        found: dict[Question, list[Reply]] = {}
+        key = (translator.backend, translator.version, translator.parameters)
+        with self._errors():
+            for source, target, asked, text, times, proven, doubts in self._connection.execute(query, key):
+                reply = Reply(text, times, bool(proven), doubts)
+                found.setdefault(Question(source, target, asked), []).append(reply)
+        return found
+
+    def keep(
+        self,
+        translator: Translator,
+        replies: Iterable[tuple[Question, Reply]],
+        settled: Iterable[Entry] = (),
+        questions: Iterable[Question] = (),
+    ) -> None:
+        """Commit replies as they now stand, and settled translations; forget the `questions` of these."""
+        key = (translator.backend, translator.version, translator.parameters)
         with self._errors(), self._transaction():
             run = self._connection.execute
-            for entry in entries:
-                english_hash = text_hash(entry.english)
-                for text in (entry.english, entry.given or entry.english):
-                    run("INSERT OR IGNORE INTO source_text VALUES (?, ?)", (text_hash(text), text))
-                key = (
-                    entry.lang,
-                    entry.direction,
-                    english_hash,
-                    entry.given_hash,
-                    entry.occurrence,
-                    entry.translator.backend,
-                    entry.translator.version,
-                    entry.translator.parameters,
+            for question, reply in replies:
+                run("INSERT OR IGNORE INTO source_text VALUES (?, ?)", (question.hash, question.text))
+                run(
+                    "INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (question.source, question.target, question.hash, *key, reply.text, reply.times,
+                     reply.proven, reply.doubts),
+                )  # fmt: skip
+            self._add(settled)
+            for question in questions:
+                run(
+                    "DELETE FROM answer WHERE source = ? AND target = ? AND asked_hash = ? AND backend = ? "
+                    "AND version = ? AND parameters = ?",
+                    (question.source, question.target, question.hash, *key),
                 )
-                there = run(
-                    "SELECT text FROM translation WHERE lang = ? AND direction = ? AND english_hash = ? AND "
-                    "input_hash = ? AND occurrence = ? AND backend = ? AND version = ? AND parameters = ?",
-                    key,
-                ).fetchone()
-                if there is None:
-                    run("INSERT INTO translation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*key, entry.text))
-                    new += 1
-                elif there[0] == entry.text:
-                    same += 1
-                else:
-                    different += 1
-        return Added(new, same, different)
 
     def forward(self, lang: str, backend: str | None = None) -> dict[tuple[str, int], tuple[Translator, str]]:
         """Return (English hash, occurrence) -> (translator, text) for one language.
@@ -227,17 +314,33 @@ class TranslationMemory:
         the order of backend, version, parameters; `backend` restricts to one. The choice does not
         depend on the order in which entries were added.
         """
+        found = self.candidates(lang)
+        chosen = {}
+        for key, candidates in found.items():
+            allowed = [one for one in candidates if backend is None or one[0].backend in (backend, HUMAN)]
+            if allowed:
+                chosen[key] = allowed[0]
+        return chosen
+
+    def candidates(self, lang: str) -> dict[tuple[str, int], list[tuple[Translator, str]]]:
+        """Return (English hash, occurrence) -> all translations into one language.
+
+        People's corrections come first, the latest of them before the others; then machines' in the order
+        of backend, version, parameters.
+        """
         query = (
             "SELECT english_hash, occurrence, backend, version, parameters, text FROM translation "
-            "WHERE lang = ? AND direction = 'forward' AND (? IS NULL OR backend = ? OR backend = ?) "
-            "ORDER BY backend = ? DESC, backend, version, parameters"
+            "WHERE lang = ? AND direction = 'forward' ORDER BY backend = ? DESC, "
+            "CASE WHEN backend = ? THEN version END DESC, backend, version, parameters"
         )
-        found: dict[tuple[str, int], tuple[Translator, str]] = {}
+        found: dict[tuple[str, int], list[tuple[Translator, str]]] = {}
         with self._errors():
             for english, occurrence, name, version, parameters, text in self._connection.execute(
-                query, (lang, backend, backend, HUMAN, HUMAN)
+                query, (lang, HUMAN, HUMAN)
             ):
-                found.setdefault((english, occurrence), (Translator(name, version, parameters), text))
+                found.setdefault((english, occurrence), []).append(
+                    (Translator(name, version, parameters), text)
+                )
         return found
 
     def backs(self, lang: str) -> dict[tuple[str, str], str]:
@@ -256,7 +359,7 @@ class TranslationMemory:
         """Yield all entries in the order of their keys."""
         query = (
             "SELECT e.text, t.lang, t.direction, g.text, t.occurrence, t.backend, t.version, t.parameters, "
-            "t.text FROM translation t JOIN source_text e ON e.hash = t.english_hash "
+            "t.text, t.note FROM translation t JOIN source_text e ON e.hash = t.english_hash "
             "JOIN source_text g ON g.hash = t.input_hash "
             "ORDER BY t.lang, t.direction DESC, t.english_hash, t.occurrence, t.backend, t.version, "
             "t.parameters, t.input_hash"
@@ -272,9 +375,10 @@ class TranslationMemory:
                 version,
                 parameters,
                 text,
+                note,
             ) in self._connection.execute(query):
                 translator = Translator(backend, version, parameters)
-                yield Entry(english, lang, translator, text, direction, given, occurrence)
+                yield Entry(english, lang, translator, text, direction, given, occurrence, note)
 
     def stats(self) -> list[tuple[str, str, str, str, int]]:
         """Return (language, direction, backend, version, entries), in that order."""

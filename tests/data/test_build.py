@@ -378,7 +378,7 @@ def test_own_sources_that_are_wrong(own: BuildRequest, tmp_path: Path) -> None:
         build(replace(own, memory=tmp_path / "absent.sqlite"))
     with pytest.raises(PolyRefuseError, match="did you mean 'machine'"):
         build(replace(own, translator="replay:machin"))
-    with pytest.raises(PolyRefuseError, match="expected 'replay'"):
+    with pytest.raises(PolyRefuseError, match="unknown translator 'telepathy'"):
         build(replace(own, translator="telepathy"))
     (tmp_path / "mine.csv").write_text("prompt\nx\n")
     with pytest.raises(PolyRefuseError, match="no column 'kind'"):

@@ -1,0 +1,52 @@
+"""`polyrefuse review`: rows out to a spreadsheet, people's corrections back into the memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from polyrefuse_data.cli_translators import languages_option
+
+_folder = click.Path(path_type=Path, file_okay=False)
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group()
+def review() -> None:
+    """Let people correct translations in a spreadsheet."""
+
+
+@review.command("export")
+@click.argument("folder", type=_folder)
+@click.option("--flagged", is_flag=True, help="Only rows that a check flags.")
+@click.option(
+    "--langs", default="all", show_default=True, help="'all', or codes divided by commas: de,yo,zh."
+)
+@click.option("--out", type=_file, required=True, help="CSV file to write.")
+@languages_option
+def export(folder: Path, flagged: bool, langs: str, out: Path) -> None:
+    """Write rows of the build in FOLDER to a CSV file, to be corrected in its column `correction`."""
+    from polyrefuse_data.languages import parse_languages
+    from polyrefuse_data.review import export_review
+
+    rows = export_review(folder, out, flagged, parse_languages(langs))
+    click.echo(f"{rows} rows in {out}; fill in 'correction', then: polyrefuse review import {out}")
+
+
+@review.command("import")
+@click.argument("file", type=_file)
+@click.option("--memory", type=_file, help="Translation memory.  [default: in your data folder]")
+@click.option("--who", help="Who corrected, where the column `who` does not say.  [default: your login name]")
+@languages_option
+def import_(file: Path, memory: Path | None, who: str | None) -> None:
+    """Take the corrections in FILE into the memory; all of them, or none if a line is wrong."""
+    from polyrefuse_data.build import default_memory
+    from polyrefuse_data.review import import_review
+
+    path = memory or default_memory()
+    done = import_review(file, path, who)
+    click.echo(
+        f"{done.added} corrections taken into {path}, {done.same} were there, "
+        f"{done.untouched} rows without one; build again to use them"
+    )

@@ -1,0 +1,148 @@
+"""Ask a backend one question, as politely and as often as it takes: limits, retries, judgement.
+
+This is what runs in a worker thread; it knows no memory and no queue (see `runner`).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import tenacity
+
+from polyrefuse_data.languages import language
+from polyrefuse_data.translate.answers import EARLY, Judge, tidy
+from polyrefuse_data.translate.backend import Answer, Backend
+from polyrefuse_data.translate.chunks import mask, unmask
+from polyrefuse_data.translate.faults import Fault, Rejected
+from polyrefuse_data.translate.limits import Breaker, BreakerSettings, TokenBucket
+from polyrefuse_data.translate.memory import Question, Reply
+
+SAME_BAD_ANSWER = 4
+"""A service that gives the same bad answer so often in a row will give it again."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run asks: None takes the backend's own limit.
+
+    `attempts` tries a question gets in one go, waiting `backoff` seconds and up, doubled each time, with
+    jitter and at most `longest_wait`; after all others it gets a second go.
+    """
+
+    connections: int | None = None
+    requests_per_second: float | None = None
+    characters_per_second: float | None = None
+    attempts: int = 6
+    backoff: float = 0.5
+    longest_wait: float = 60.0
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+
+
+OnRetry = Callable[[Question, Fault], None]
+
+
+class Asker:
+    """Asks one backend; safe to share between threads. `stop` ends all waiting."""
+
+    def __init__(
+        self, backend: Backend, settings: RunSettings, judge: Judge, stop: threading.Event, on_retry: OnRetry
+    ) -> None:
+        limits = backend.limits
+        self.backend = backend
+        self.breaker = Breaker(f"translator {backend.name}", settings.breaker)
+        self._requests = TokenBucket(settings.requests_per_second or limits.requests_per_second, burst=1)
+        self._characters = TokenBucket(settings.characters_per_second or limits.characters_per_second)
+        self._judge = judge
+        self._stop = stop
+        self._on_retry = on_retry
+        self._settings = settings
+        self._random = random.Random()
+        self._backoff = tenacity.wait_exponential(settings.backoff, settings.longest_wait)
+
+    def ask(self, question: Question) -> Reply:
+        """Return the reply to `question`; raises `Fault` with the last reason, or `TranslatorError`."""
+        bad: list[tuple[str, str | None]] = []
+        masked = False
+        last: Fault | None = None
+        for attempt in tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self._settings.attempts)
+            | tenacity.stop_when_event_set(self._stop),
+            wait=self._wait,
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, Fault) and not isinstance(error, Rejected)
+            ),
+            sleep=tenacity.sleep_using_event(self._stop),
+            reraise=True,
+        ):
+            if last is not None:
+                self._on_retry(question, last)
+            with attempt:
+                self._polite(question.text)
+                answered: str | None = None
+                try:
+                    text, parts = mask(question.text) if masked else (question.text, [])
+                    answer = self._translate([text], question)[0]
+                    answered = answer.text
+                    reply = self.judged(question, answer, parts)
+                except Fault as fault:
+                    last = fault
+                    self.breaker.failure(fault)
+                    masked = masked or fault.reason == "protected"
+                    bad.append((fault.reason, answered))
+                    if answered is not None and bad[-SAME_BAD_ANSWER:] == [bad[-1]] * SAME_BAD_ANSWER:
+                        raise Rejected(fault.reason, fault.detail) from None
+                    raise
+                self.breaker.success()
+                return reply
+        raise AssertionError("tenacity returns or raises")
+
+    def ask_batch(self, questions: Sequence[Question]) -> list[Reply | Fault]:
+        """Return the replies to questions of one language pair that go out in one request, asked once."""
+        self._polite("".join(question.text for question in questions))
+        answers = self._translate([question.text for question in questions], questions[0])
+        replies: list[Reply | Fault] = []
+        for question, answer in zip(questions, answers, strict=True):
+            try:
+                replies.append(self.judged(question, answer, []))
+            except Fault as fault:
+                replies.append(fault)
+        return replies
+
+    def judged(self, question: Question, answer: Answer, parts: Sequence[str]) -> Reply:
+        """Return the reply that `answer` makes, with its doubts; raises `Fault` for a wrong answer."""
+        text: str | None = tidy(question.text, answer.text)
+        if parts and text is not None:
+            text = unmask(text, parts)
+            if text is None:
+                raise Fault("protected")
+        source, target = language(question.source), language(question.target)
+        doubts = self._judge.judge(question.text, str(text), source, target)
+        if doubts in ([], [EARLY]):
+            self._judge.ratios.add(source.code, target.code, question.text, str(text))
+        return Reply(str(text), 1, answer.proven, ",".join(doubts))
+
+    def _translate(self, texts: Sequence[str], question: Question) -> list[Answer]:
+        return self.backend.translate(texts, language(question.source), language(question.target))
+
+    def _polite(self, text: str) -> None:
+        """Wait until the breaker and both buckets let a request of `text` out; raises if stopped."""
+        while True:
+            wait = self.breaker.wait()
+            if not wait:
+                break
+            self._sleep(wait)
+        self._sleep(max(self._requests.take(), self._characters.take(len(text))))
+
+    def _sleep(self, seconds: float) -> None:
+        if self._stop.is_set() or (seconds > 0 and self._stop.wait(seconds)):
+            raise Rejected("stopped")
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        wait = float(self._backoff(state)) * self._random.uniform(0.5, 1.0)
+        if isinstance(error, Fault) and error.retry_after is not None:
+            return error.retry_after + self._random.uniform(0.0, min(1.0, self._settings.backoff))
+        return wait

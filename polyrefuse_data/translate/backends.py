@@ -1,0 +1,114 @@
+"""The registry of backends, and what a chain such as `google,hf:MODEL@REVISION` names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from polyrefuse_data.errors import unknown_name
+from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE, Language
+from polyrefuse_data.translate import deep, deepl_client, local, openai_compatible
+from polyrefuse_data.translate.backend import Backend, BackendRow, Settings, covered
+from polyrefuse_data.translate.faults import TranslatorError
+
+_TOKEN = "a token sent along as a text of its own"  # noqa: S105 (no password)
+
+_ROWS = (
+    BackendRow(
+        "google", "Google Translate, the mobile page", deep.make_google,
+        lambda language: deep.google_code(language) is not None, deep.GOOGLE_LIMITS,
+        "nothing", "the page holds the text",
+    ),
+    BackendRow(
+        "mymemory", "MyMemory", deep.make_mymemory,
+        lambda language: deep.mymemory_code(language) is not None, deep.MYMEMORY_LIMITS,
+        "nothing", "a match holds the text; else asked twice",
+    ),
+    BackendRow(
+        "libre", "LibreTranslate", deep.make_libre,
+        lambda language: deep.libre_code(language) is not None, deep.LIBRE_LIMITS,
+        f"{deep.LIBRE_KEY}, or a server of one's own with --translator-url", _TOKEN,
+    ),
+    BackendRow(
+        "microsoft", "Microsoft Translator", deep.make_microsoft,
+        lambda language: deep.microsoft_code(language) is not None, deep.MICROSOFT_LIMITS,
+        f"{deep.MICROSOFT_KEY} (and {deep.MICROSOFT_REGION} for a regional resource)", _TOKEN,
+    ),
+    BackendRow(
+        "deepl", "DeepL", deepl_client.make_deepl,
+        lambda language: deepl_client.deepl_code(language) is not None, deepl_client.LIMITS,
+        f"pip install 'polyrefuse[deepl]' and {deepl_client.KEY}", _TOKEN,
+    ),
+    BackendRow(
+        "openai", "any OpenAI-compatible endpoint", openai_compatible.make_openai,
+        lambda language: language.codes.get("openai", language.name) is not None, openai_compatible.LIMITS,
+        f"{openai_compatible.KEY}, or a server of one's own with --translator-url; a model: openai:MODEL",
+        "a tag before the answer; else asked twice",
+    ),
+    BackendRow(
+        "hf", "a local model through transformers", local.make_local,
+        lambda language: language.codes.get("nllb", local._NLLB.get(language.code)) is not None, local.LIMITS,
+        "pip install 'polyrefuse[local]'; a model: hf:MODEL@REVISION (coverage here: NLLB-200)",
+        "no connection to mix up",
+    ),
+)  # fmt: skip
+
+BACKENDS: dict[str, BackendRow] = {row.name: row for row in _ROWS}
+"""Backends by name."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One link of a chain: the backend's row, and the model that was named."""
+
+    row: BackendRow
+    model: str
+
+
+def parse_chain(text: str) -> list[Link]:
+    """Return the links of `google,hf:MODEL@REVISION`; raises `UnknownNameError` or `TranslatorError`."""
+    links = []
+    for item in text.split(","):
+        name, _, model = item.strip().partition(":")
+        if name not in BACKENDS:
+            raise unknown_name("translator", name, [*BACKENDS, "replay"])
+        links.append(Link(BACKENDS[name], model.strip()))
+    if len({(link.row.name, link.model) for link in links}) != len(links):
+        raise TranslatorError(f"translator '{text}' names a backend twice; expected each once")
+    return links
+
+
+def make_chain(links: Sequence[Link], settings: Settings) -> list[Backend]:
+    """Make the backends of a chain. One's own address has no public limits, and takes 16 connections."""
+    http = [link for link in links if link.row.name != "hf"]
+    if settings.url is not None and len(http) != 1:
+        raise TranslatorError(
+            f"--translator-url points one HTTP backend at another address; the chain has {len(http)}"
+        )
+    made = []
+    for link in links:
+        backend = link.row.make(link.model, settings)
+        if settings.url is not None and link.row.name != "hf":
+            backend.limits = replace(
+                backend.limits, requests_per_second=None, characters_per_second=None, connections=16
+            )
+        made.append(backend)
+    return made
+
+
+def check_coverage(backends: Sequence[Backend], langs: Sequence[str], back: bool = False) -> None:
+    """Raise `TranslatorError` if no backend of the chain covers a language: before the first request."""
+    wanted = [LANGUAGES[code] for code in langs if code != SOURCE_LANGUAGE]
+    for language in wanted:
+        if not any(covers(backend, language) for backend in backends):
+            names = ", ".join(backend.name for backend in backends)
+            others = [row.name for row in BACKENDS.values() if language.code in covered(row)]
+            raise TranslatorError(
+                f"translator '{names}' does not cover {language.name} ({language.code}); "
+                f"leave it out with --langs, or add one that does: {', '.join(others) or 'none known'}"
+            )
+
+
+def covers(backend: Backend, language: Language) -> bool:
+    """Return whether `backend` knows `language` and English."""
+    return backend.code(language) is not None and backend.code(LANGUAGES[SOURCE_LANGUAGE]) is not None

@@ -1,0 +1,166 @@
+"""Cut a prompt into pieces that a backend takes, and put their translations together again.
+
+What no translator should touch is kept as it is: fenced code, line breaks where a backend loses them,
+list marks, the blanks between pieces. Pieces joined without translating them are the text again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import regex
+
+from polyrefuse_data.languages import Language
+from polyrefuse_data.translate.backend import Limits, Size
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a text: to be translated, or to be kept."""
+
+    text: str
+    translate: bool
+
+
+_FENCE = regex.compile(r"^```.*?(?:^```[^\S\n]*$|\Z)", regex.M | regex.S)
+_LINE_END = regex.compile(r"\r\n|[\n\r\u2028\u2029\u0085]")
+_LIST_MARK = regex.compile(r"^(?:[-*•]|\(?\d{1,3}[.)])\s+(?=\S)")
+_WORDS = regex.compile(r"\p{L}")
+_SENTENCE_END = regex.compile(r"""(?:(?<=[.!?…]["'”’»)\]]{0,3})\s+|(?<=[。！？]["'”’」』）]{0,3})\s*)""")
+_CLAUSE_END = regex.compile(r"(?:(?<=[,;:،؛])\s+|(?<=[、，；：])\s*)")
+_BLANK = regex.compile(r"\s+")
+_GRAPHEME = regex.compile(r"\X")
+
+
+def cut(text: str, limits: Limits) -> list[Piece]:
+    """Return the pieces of `text`; their texts joined are `text`; none to translate is above the limit."""
+    pieces: list[Piece] = []
+    position = 0
+    for fence in _FENCE.finditer(text):
+        pieces += _lines(text[position : fence.start()], limits)
+        pieces.append(Piece(fence.group(), False))
+        position = fence.end()
+    pieces += _lines(text[position:], limits)
+    return _merged(pieces)
+
+
+def _lines(text: str, limits: Limits) -> list[Piece]:
+    if limits.keeps_lines and limits.size(text) <= limits.maximum:
+        return _outer(text)
+    pieces: list[Piece] = []
+    position = 0
+    for end in [*_LINE_END.finditer(text), None]:
+        line = text[position : end.start() if end else len(text)]
+        mark = _LIST_MARK.match(line)
+        if mark:
+            pieces.append(Piece(mark.group(), False))
+            line = line[mark.end() :]
+        for part in _within(line, limits.size, limits.maximum):
+            pieces += _outer(part)
+        if end:
+            pieces.append(Piece(end.group(), False))
+            position = end.end()
+    return pieces
+
+
+def _outer(text: str) -> list[Piece]:
+    """Return `text` with its outer blanks as pieces of their own; kept whole where there is no letter."""
+    if not _WORDS.search(text):
+        return [Piece(text, False)] if text else []
+    core = text.strip()
+    before, _, after = text.partition(core)
+    return [Piece(part, part is core) for part in (before, core, after) if part]
+
+
+def _within(text: str, size: Size, maximum: int) -> list[str]:
+    """Return parts of `text` of at most `maximum`: sentences if possible, else clauses, words, signs."""
+    if size(text) <= maximum:
+        return [text]
+    for ends in (_SENTENCE_END, _CLAUSE_END, _BLANK):
+        parts = _cut_after(text, ends)
+        if len(parts) > 1:
+            return [small for part in _packed(parts, size, maximum) for small in _within(part, size, maximum)]
+    parts = _GRAPHEME.findall(text)
+    if len(parts) == 1:
+        parts = list(text)
+    return _packed(parts, size, maximum) if len(parts) > 1 else [text]
+
+
+def _cut_after(text: str, ends: regex.Pattern[str]) -> list[str]:
+    places = [end.end() for end in ends.finditer(text) if 0 < end.end() < len(text)]
+    starts = [0, *dict.fromkeys(places)]
+    return [text[start:stop] for start, stop in zip(starts, [*starts[1:], len(text)], strict=True)]
+
+
+def _packed(parts: Sequence[str], size: Size, maximum: int) -> list[str]:
+    packed: list[str] = []
+    for part in parts:
+        if packed and size(packed[-1] + part) <= maximum:
+            packed[-1] += part
+        else:
+            packed.append(part)
+    return packed
+
+
+def _merged(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return pieces with neighbours that are kept made one."""
+    merged: list[Piece] = []
+    for piece in pieces:
+        if merged and not piece.translate and not merged[-1].translate:
+            merged[-1] = Piece(merged[-1].text + piece.text, False)
+        elif piece.text:
+            merged.append(piece)
+    return merged
+
+
+def join(pieces: Sequence[Piece], translations: Sequence[str], target: Language) -> str:
+    """Return the whole translation; `translations` has one text for each piece to translate, in order.
+
+    A blank between two sentences goes where the target is written without blanks.
+    """
+    rest = iter(translations)
+    parts: list[str] = []
+    for piece in pieces:
+        if piece.translate:
+            parts.append(next(rest))
+        elif piece.text == " " and not target.spaced and parts and parts[-1][-1:] in "。！？":
+            continue
+        else:
+            parts.append(piece.text)
+    return "".join(parts)
+
+
+PROTECTED = regex.compile(
+    r"(?P<url>\b(?:https?|ftp)://[^\s<>\"'）】」]*[^\s<>\"'）】」.,;:!?)\]]|\bwww\.[\w-]+(?:\.[\w-]+)+)"
+    r"|(?P<mail>\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+)"
+    r"|(?P<code>`[^`\n]+`)"
+    r"|(?P<slot>\{[\w.]+\})"
+)
+"""What must come back letter by letter: web and mail addresses, code in backticks, {placeholders}."""
+
+
+def protected(text: str) -> list[str]:
+    """Return the parts of `text` that must survive, in order."""
+    return [found.group() for found in PROTECTED.finditer(text)]
+
+
+def mask(text: str) -> tuple[str, list[str]]:
+    """Return `text` with a short sign in place of each protected part, and the parts."""
+    parts: list[str] = []
+
+    def sign(found: regex.Match[str]) -> str:
+        parts.append(found.group())
+        return f"[#{len(parts)}]"
+
+    return PROTECTED.sub(sign, text), parts
+
+
+def unmask(text: str, parts: Sequence[str]) -> str | None:
+    """Return `text` with the protected parts put back, None unless each sign stands in it exactly once."""
+    for number, part in enumerate(parts, start=1):
+        sign = regex.compile(rf"[\[［【]\s*[#＃]\s*{number}\s*[\]］】]")
+        if len(sign.findall(text)) != 1:
+            return None
+        text = sign.sub(lambda _, part=part: part, text)  # type: ignore[misc]
+    return text
