@@ -134,6 +134,8 @@ def _find_layers(model: nn.Module, n_layers: int) -> str:
         if any(name in dict(module[0].named_children()) for name in ATTENTION_NAMES)
         and not any(part in path for part in ("vision", "visual", "audio", "encoder"))
     ]
+    if not decoders and len(found) == 1:
+        decoders = [found[0][0]]
     if len(decoders) != 1:
         known = ", ".join(decoders or [path for path, _ in found]) or "none"
         raise ChatModelError(
