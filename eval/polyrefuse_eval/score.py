@@ -23,13 +23,16 @@ from polyrefuse_eval.bypass import starting_at
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.direction import Direction, DirectionSet, direction_at
 from polyrefuse_eval.errors import DirectionError
-from polyrefuse_eval.intervene import Ablation, Addition, Edits, applied
+from polyrefuse_eval.intervene import BASELINE, Ablation, Addition, Edits, applied
 from polyrefuse_eval.refusal import FirstTokenReference, RefusalTokens, refusal_scores
 from polyrefuse_eval.select import CandidateScore, Selection, rule_steps, select
 from polyrefuse_eval.structure import layer_input
 
 TOKENS_PER_PASS = {"cpu": 0, "cuda": 8192}
 """Several candidates share a pass up to so many tokens: a GPU gains, a CPU would lose."""
+
+SMALLEST_NORM = 1e-8
+"""What is added to a norm before dividing by it in the published code: below, there is no direction."""
 
 Key = tuple[Position, int]
 
@@ -87,12 +90,20 @@ class CandidateScorer:
             allowed = [key for key in self.candidates if step.allows_layer(key[1], n_layers)]
             self.score_kl(allowed)
             self.score_rest(key for key in allowed if step.allows_kl(self.scores[key]))
-            if any(step.allows(self.scores[key], n_layers) for key in allowed):
+            if any(step.allows(self.scores[key], n_layers) for key in allowed if self._has_direction(key)):
                 break
-        return select(self.all_scores(), rule, n_layers)
+        real = [self.scores[key] for key in self.candidates if key in self.scores and self._has_direction(key)]
+        return select(real, rule, n_layers)
 
-    def _direction(self, key: Key) -> Direction:
-        return direction_at(self.directions, *key)
+    def _has_direction(self, key: Key) -> bool:
+        """Whether the means differ at all: the embedding of a template token (layer 0) never does."""
+        return float(self.directions.at(*key).norm()) > SMALLEST_NORM
+
+    def _ablation(self, key: Key) -> Edits:
+        return (Ablation(self.directions.at(*key)),) if self._has_direction(key) else BASELINE
+
+    def _addition(self, key: Key) -> Edits:
+        return (Addition(self.directions.at(*key), key[1]),)
 
     def score_kl(self, keys: Iterable[Key]) -> None:
         """Compute KL(unedited ‖ ablated) on the harmless prompts for those of `keys` that lack it."""
@@ -100,7 +111,7 @@ class CandidateScorer:
         if not missing:
             return
         totals = dict.fromkeys(missing, 0.0)
-        edits = {key: (Ablation(self._direction(key).unit),) for key in missing}
+        edits = {key: self._ablation(key) for key in missing}
         base = 0.0
         for batch in self._progress("harmless", "KL"):
             logits = _logits(self.chat, batch)
@@ -123,7 +134,7 @@ class CandidateScorer:
 
     def _score_refusal(self, keys: Sequence[Key]) -> dict[Key, float]:
         totals = dict.fromkeys(keys, 0.0)
-        edits = {key: (Ablation(self._direction(key).unit),) for key in keys}
+        edits = {key: self._ablation(key) for key in keys}
         base = 0.0
         for batch in self._progress("harmful", "ablation"):
             base += float(self._refusal(_logits(self.chat, batch)).sum())
@@ -137,7 +148,7 @@ class CandidateScorer:
         for batch in self._progress("harmless", "addition"):
             inputs = _layer_inputs(self.chat, batch, {layer for _, layer in keys})
             for layer, group in groupby(by_layer, key=lambda key: key[1]):
-                edits = {key: (Addition(self._direction(key).vector, layer),) for key in group}
+                edits = {key: self._addition(key) for key in group}
                 self._sweep(batch, edits, totals, self._refusal, start=(layer, inputs.pop(layer)))
         return {key: total / len(self.harmless) for key, total in totals.items()}
 
