@@ -140,12 +140,10 @@ def run_stage(side: str, stage: str, shape: str, device: str, threads: int, limi
 
 def _warm_up(chat: Any) -> None:
     from polyrefuse_eval.batches import can_pack, forward, plan_batches
-    from polyrefuse_eval.score import _logits
 
     can_pack(chat)
     for batch in plan_batches(chat, chat.encode(["w0001 w0002 w0003"])):
-        _logits(chat, batch)
-    _ = forward
+        forward(chat, batch)
 
 
 def _extract(side: str, chat: Any, harmful: list[str], harmless: list[str]) -> Any:

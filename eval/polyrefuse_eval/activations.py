@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from polyrefuse_eval.batches import Batch, forward, plan_batches
+from polyrefuse_eval.batches import Batch, forward, forward_without_head, plan_batches
 from polyrefuse_eval.bypass import bypassed
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.structure import first_tensor, layer_input
@@ -108,7 +108,11 @@ def _capture_batch(
             stack.callback(_watch(chat, index, keep).remove)
         if not logits:
             stack.enter_context(bypassed(chat, range(max(layers), chat.n_layers)))
-        last = forward(chat, batch, logits=logits)
+        if logits:
+            last = forward(chat, batch, ends_only=None if max(layers) < chat.n_layers else False)
+        else:
+            forward_without_head(chat, batch)
+            last = None
     hidden = torch.stack([found[index].to(found[layers[0]].device) for index in layers], dim=2)
     return Captured(batch.prompts, hidden, last)
 

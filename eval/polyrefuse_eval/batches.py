@@ -9,14 +9,17 @@ left-padded batches of prompts of similar length.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from polyrefuse_eval.bypass import replace_forward
 from polyrefuse_eval.chat import ChatModel
+from polyrefuse_eval.structure import MLP_NAMES, first_tensor, with_first_tensor
 from polyrefuse_eval.template import EncodedPrompt
 
 TOKENS_PER_BATCH = {"cpu": 320, "cuda": 2048}
@@ -160,23 +163,55 @@ def accepted_arguments(chat: ChatModel, arguments: dict[str, Any]) -> dict[str, 
     return {name: value for name, value in arguments.items() if name in known}
 
 
-def forward(chat: ChatModel, batch: Batch, *, logits: bool = True) -> Tensor | None:
+@torch.inference_mode()
+def forward(chat: ChatModel, batch: Batch, *, times: int = 1, ends_only: bool | None = None) -> Tensor:
     """Run `batch`; return the logits after each prompt's last token [prompts, vocabulary].
 
-    With `logits=False` the language-model head is left out, and None comes back: for hooks that
-    only read.
+    `times` above 1 runs a packed batch in so many rows, for as many edits, and returns
+    [times, prompts, vocabulary]. With `ends_only` (the default where the model allows it) the last
+    layer's MLP runs for those last tokens alone, since nothing reads it elsewhere.
     """
-    if not logits:
-        arguments = accepted_arguments(chat, dict(batch.arguments))
-        chat.model.base_model(**arguments, use_cache=False)
-        return None
     arguments = accepted_arguments(chat, dict(batch.arguments))
-    if batch.packed:
+    ends_only = bool(chat.ends_only) if ends_only is None else ends_only
+    with last_mlp_at_ends(chat, batch) if ends_only else nullcontext():
+        if not batch.packed:
+            result: Tensor = chat.model(**arguments, use_cache=False, logits_to_keep=1).logits[:, -1]
+            return result
+        for name in ("input_ids", "position_ids"):
+            if times > 1 and name in arguments:
+                arguments[name] = arguments[name].expand(times, -1)
         keep = batch.ends.to(batch.arguments["input_ids"].device)
-        result: Tensor = chat.model(**arguments, use_cache=False, logits_to_keep=keep).logits[0]
-        return result
-    result = chat.model(**arguments, use_cache=False, logits_to_keep=1).logits[:, -1]
-    return result
+        logits: Tensor = chat.model(**arguments, use_cache=False, logits_to_keep=keep).logits
+        return logits if times > 1 else logits[0]
+
+
+@torch.inference_mode()
+def forward_without_head(chat: ChatModel, batch: Batch) -> None:
+    """Run the decoder on `batch` without the language-model head, for hooks that read."""
+    chat.model.base_model(**accepted_arguments(chat, dict(batch.arguments)), use_cache=False)
+
+
+@contextmanager
+def last_mlp_at_ends(chat: ChatModel, batch: Batch) -> Iterator[None]:
+    """Let the last layer's MLP see only each prompt's last token; elsewhere it gives zeros."""
+    children = dict(chat.layers[-1].named_children())
+    module = next((children[name] for name in MLP_NAMES if name in children), None)
+    if module is None:
+        yield
+        return
+    original = module.forward
+    device = batch.arguments["input_ids"].device
+    columns = batch.ends.to(device) if batch.packed else batch.ends[:1].to(device)
+
+    def at_ends(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        output = original(hidden[:, columns.to(hidden.device)], *args, **kwargs)
+        full = torch.zeros_like(hidden)
+        full[:, columns.to(hidden.device)] = first_tensor(output)
+        return with_first_tensor(output, full)
+
+    with ExitStack() as stack:
+        replace_forward(stack, module, at_ends)
+        yield
 
 
 @torch.inference_mode()
@@ -184,30 +219,40 @@ def can_pack(chat: ChatModel) -> bool:
     """Return whether prompts in one row keep apart in this model; tried once, then remembered.
 
     Two prompts behind a shared prefix must give the logits that they give alone, and the second
-    must not feel a change of the first.
+    must not feel a change of the first. Finds out about `ends_only` as well.
     """
-    if chat.packs is None:
-        chat.packs = _try_packing(chat)
-    return chat.packs
+    if chat.ends_only is None:
+        packs, padded = _probe(chat, True), _probe(chat, False)
+        chat.ends_only = padded and (packs or not _takes_masks(chat))
+        found = packs or _probe(chat, True, ends_only=False)
+        chat.packs = found if chat.packs is None else chat.packs
+    return bool(chat.packs)
 
 
-def _try_packing(chat: ChatModel) -> bool:
-    if getattr(chat.model.config, "_attn_implementation", None) not in PACKABLE_ATTENTION:
+def _takes_masks(chat: ChatModel) -> bool:
+    return getattr(chat.model.config, "_attn_implementation", None) in PACKABLE_ATTENTION
+
+
+def _probe(chat: ChatModel, packed: bool, *, ends_only: bool = True) -> bool:
+    """Return whether batches of this kind give the logits of prompts alone, without a leak."""
+    if packed and not _takes_masks(chat):
         return False
     texts = ["Name a colour.", "How far is the nearest of the big stars?", "Sing about rain, now and then."]
     first, second, other = chat.encode(texts)
     prefix = shared_prefix([first, second, other])
+
+    def run(*prompts: EncodedPrompt) -> Tensor:
+        part = list(range(len(prompts)))
+        batch = _packed(chat, prompts, part, prefix) if packed else _padded(chat, prompts, part)
+        return forward(chat, batch, ends_only=ends_only).float()
+
     try:
-        together = forward(chat, _packed(chat, [first, second], [0, 1], prefix))
-        disturbed = forward(chat, _packed(chat, [other, second], [0, 1], prefix))
-        alone = [forward(chat, _padded(chat, [prompt], [0])) for prompt in (first, second)]
+        together, disturbed = run(first, second), run(other, second)
+        alone = [forward(chat, _padded(chat, [prompt], [0]), ends_only=False) for prompt in (first, second)]
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
-    if together is None or disturbed is None or alone[0] is None or alone[1] is None:
-        return False
     exact = chat.dtype in (torch.float32, torch.float64)
-    spread = float(together.float().std()) + 1e-6
-    expected = torch.cat([alone[0], alone[1]]).float()
-    leak = float((together[1].float() - disturbed[1].float()).abs().max())
-    error = float((together.float() - expected).abs().max())
-    return leak <= (1e-4 if exact else 5e-2) * spread and error <= (1e-3 if exact else 0.3) * spread
+    spread = float(together.std()) + 1e-6
+    leak = float((together[1] - disturbed[1]).abs().max())
+    error = float((together - torch.cat(alone).float()).abs().max())
+    return leak <= (1e-4 if exact else 0.1) * spread and error <= (1e-3 if exact else 0.3) * spread

@@ -17,7 +17,7 @@ def bypassed(chat: ChatModel, layers: range) -> Iterator[None]:
     """Let `layers` return their input unchanged, at no cost; restored on every exit."""
     with ExitStack() as stack:
         for index in layers:
-            _replace_forward(stack, chat.layers[index], _pass_through(chat.layer_outputs[index]))
+            replace_forward(stack, chat.layers[index], _pass_through(chat.layer_outputs[index]))
         yield
 
 
@@ -45,7 +45,8 @@ def _pass_through(output_length: int | None) -> Callable[..., Any]:
     return unchanged
 
 
-def _replace_forward(stack: ExitStack, module: nn.Module, forward: Callable[..., Any]) -> None:
+def replace_forward(stack: ExitStack, module: nn.Module, forward: Callable[..., Any]) -> None:
+    """Let `module` run `forward` until `stack` closes."""
     own = module.__dict__.get("forward")
     module.__dict__["forward"] = forward
     if own is None:

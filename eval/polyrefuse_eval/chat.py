@@ -39,6 +39,8 @@ class ChatModel:
     """What else changes the numbers: dtype, quantization, attention implementation."""
     packs: bool | None = None
     """Whether prompts can share one row (see `batches.can_pack`); None until it was tried."""
+    ends_only: bool | None = None
+    """Whether the last layer's MLP can run for last tokens alone; None until it was tried."""
 
     @classmethod
     def load(cls, name: str, options: LoadOptions | None = None, **keywords: Any) -> ChatModel:

@@ -7,7 +7,7 @@ An addition at layer l starts from the cached input of l.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from polyrefuse_eval.activations import Position
-from polyrefuse_eval.batches import Batch, forward, plan_batches
+from polyrefuse_eval.batches import Batch, forward, forward_without_head, plan_batches
 from polyrefuse_eval.bypass import starting_at
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.direction import Direction, DirectionSet, direction_at
 from polyrefuse_eval.errors import DirectionError
-from polyrefuse_eval.intervene import BASELINE, Ablation, Addition, Edits, applied
+from polyrefuse_eval.intervene import Ablation, Addition, Edits, applied
 from polyrefuse_eval.refusal import FirstTokenReference, RefusalTokens, refusal_scores
 from polyrefuse_eval.select import CandidateScore, Selection, rule_steps, select
 from polyrefuse_eval.structure import layer_input
@@ -80,80 +80,97 @@ class CandidateScorer:
     def complete(self) -> list[CandidateScore]:
         """Compute every score of every candidate, for plots and tables."""
         self.score_kl(self.candidates)
-        self.score_rest(self.candidates)
+        self.score_steering(self.candidates)
+        self.score_refusal(self.candidates)
         return self.all_scores()
 
     def select(self, rule: str = "robust") -> Selection:
         """Return the choice of `rule`, computing only the scores that decide it."""
         n_layers = self.chat.n_layers
+        real = [key for key in self.candidates if self._has_direction(key)]
         for step in rule_steps(rule):
-            allowed = [key for key in self.candidates if step.allows_layer(key[1], n_layers)]
+            allowed = [key for key in real if step.allows_layer(key[1], n_layers)]
             self.score_kl(allowed)
-            self.score_rest(key for key in allowed if step.allows_kl(self.scores[key]))
-            if any(step.allows(self.scores[key], n_layers) for key in allowed if self._has_direction(key)):
+            allowed = [key for key in allowed if step.allows_kl(self.scores[key])]
+            if step.min_steering is not None:
+                self.score_steering(allowed)
+                allowed = [key for key in allowed if step.allows_steering(self.scores[key])]
+            self.score_refusal(allowed)
+            if any(step.allows(self.scores[key], n_layers) for key in allowed):
                 break
-        real = [self.scores[key] for key in self.candidates if key in self.scores and self._has_direction(key)]
-        return select(real, rule, n_layers)
+        return select([self.scores[key] for key in real if key in self.scores], rule, n_layers)
 
     def _has_direction(self, key: Key) -> bool:
         """Whether the means differ at all: the embedding of a template token (layer 0) never does."""
         return float(self.directions.at(*key).norm()) > SMALLEST_NORM
 
-    def _ablation(self, key: Key) -> Edits:
-        return (Ablation(self.directions.at(*key)),) if self._has_direction(key) else BASELINE
+    def _lacking(self, keys: Iterable[Key], name: str) -> list[Key]:
+        for key in keys:
+            self.scores.setdefault(key, CandidateScore(key[0].label, key[1]))
+        return [key for key in keys if getattr(self.scores[key], name) is None]
 
-    def _addition(self, key: Key) -> Edits:
-        return (Addition(self.directions.at(*key), key[1]),)
+    def _store(self, name: str, totals: Mapping[Key, float], keys: Sequence[Key], n: int, unedited: float) -> None:
+        for key in keys:
+            value = totals[key] / n if key in totals else unedited
+            self.scores[key] = replace(self.scores[key], **{name: value})
 
-    def score_kl(self, keys: Iterable[Key]) -> None:
+    def score_kl(self, keys: Sequence[Key]) -> None:
         """Compute KL(unedited ‖ ablated) on the harmless prompts for those of `keys` that lack it."""
-        missing = [key for key in keys if key not in self.scores]
+        missing = self._lacking(keys, "kl_div_score")
         if not missing:
             return
-        totals = dict.fromkeys(missing, 0.0)
-        edits = {key: self._ablation(key) for key in missing}
+        edits: dict[Key, Edits] = {
+            key: (Ablation(self.directions.at(*key)),) for key in missing if self._has_direction(key)
+        }
+        totals = dict.fromkeys(edits, 0.0)
         base = 0.0
         for batch in self._progress("harmless", "KL"):
-            logits = _logits(self.chat, batch)
-            base += float(refusal_scores(logits, self.refusal_tokens.ids).sum())
-            reference = FirstTokenReference(logits)
-            del logits
-            self._sweep(batch, edits, totals, reference.kl)
+            logits = forward(self.chat, batch)
+            base += float(self._refusal(logits).sum())
+            self._sweep(batch, edits, totals, FirstTokenReference(logits).kl)
         self.baseline["harmless"] = base / len(self.harmless)
-        for key, total in totals.items():
-            self.scores[key] = CandidateScore(key[0].label, key[1], kl_div_score=total / len(self.harmless))
+        self._store("kl_div_score", totals, missing, len(self.harmless), 0.0)
 
-    def score_rest(self, keys: Iterable[Key]) -> None:
-        """Compute refusal and steering scores for those of `keys` that lack them."""
-        missing = [key for key in keys if self.scores[key].refusal_score is None]
+    def score_refusal(self, keys: Sequence[Key]) -> None:
+        """Compute refusal under ablation on the harmful prompts for those of `keys` that lack it."""
+        missing = self._lacking(keys, "refusal_score")
         if not missing:
             return
-        refusal, steering = self._score_refusal(missing), self._score_steering(missing)
-        for key in missing:
-            self.scores[key] = replace(self.scores[key], refusal_score=refusal[key], steering_score=steering[key])
-
-    def _score_refusal(self, keys: Sequence[Key]) -> dict[Key, float]:
-        totals = dict.fromkeys(keys, 0.0)
-        edits = {key: self._ablation(key) for key in keys}
+        edits: dict[Key, Edits] = {
+            key: (Ablation(self.directions.at(*key)),) for key in missing if self._has_direction(key)
+        }
+        totals = dict.fromkeys(edits, 0.0)
         base = 0.0
         for batch in self._progress("harmful", "ablation"):
-            base += float(self._refusal(_logits(self.chat, batch)).sum())
+            base += float(self._refusal(forward(self.chat, batch)).sum())
             self._sweep(batch, edits, totals, self._refusal)
         self.baseline["harmful"] = base / len(self.harmful)
-        return {key: total / len(self.harmful) for key, total in totals.items()}
+        self._store("refusal_score", totals, missing, len(self.harmful), self.baseline["harmful"])
 
-    def _score_steering(self, keys: Sequence[Key]) -> dict[Key, float]:
-        totals = dict.fromkeys(keys, 0.0)
-        by_layer = sorted(keys, key=lambda key: key[1])
+    def score_steering(self, keys: Sequence[Key]) -> None:
+        """Compute refusal under addition on the harmless prompts for those of `keys` that lack it."""
+        missing = self._lacking(keys, "steering_score")
+        if not missing:
+            return
+        real = sorted((key for key in missing if self._has_direction(key)), key=lambda key: key[1])
+        totals = dict.fromkeys(real, 0.0)
         for batch in self._progress("harmless", "addition"):
-            inputs = _layer_inputs(self.chat, batch, {layer for _, layer in keys})
-            for layer, group in groupby(by_layer, key=lambda key: key[1]):
-                edits = {key: self._addition(key) for key in group}
+            inputs = _layer_inputs(self.chat, batch, {layer for _, layer in real})
+            for layer, group in groupby(real, key=lambda key: key[1]):
+                edits: dict[Key, Edits] = {key: (Addition(self.directions.at(*key), layer),) for key in group}
                 self._sweep(batch, edits, totals, self._refusal, start=(layer, inputs.pop(layer)))
-        return {key: total / len(self.harmless) for key, total in totals.items()}
+        if "harmless" not in self.baseline:
+            total = sum(float(self._refusal(forward(self.chat, batch)).sum()) for batch in self._batches["harmless"])
+            self.baseline["harmless"] = total / len(self.harmless)
+        self._store("steering_score", totals, missing, len(self.harmless), self.baseline["harmless"])
 
     def _refusal(self, logits: Tensor) -> Tensor:
         return refusal_scores(logits, self.refusal_tokens.ids)
+
+    def _logits(self, batch: Batch, times: int) -> Sequence[Tensor]:
+        if times == 1:
+            return [forward(self.chat, batch)]
+        return list(forward(self.chat, batch, times=times))
 
     def _progress(self, label: str, name: str) -> Iterable[Batch]:
         batches = self._batches[label]
@@ -178,31 +195,11 @@ class CandidateScorer:
             with ExitStack() as stack:
                 if start is not None:
                     layer, hidden = start
-                    stack.enter_context(starting_at(self.chat, layer, hidden.expand(len(rows) * len(hidden), -1, -1)
-                                                    if len(rows) > 1 else hidden))
+                    together_hidden = hidden.expand(len(rows), -1, -1) if len(rows) > 1 else hidden
+                    stack.enter_context(starting_at(self.chat, layer, together_hidden))
                 stack.enter_context(applied(self.chat, rows[0] if len(rows) == 1 else rows))
-                for key, logits in zip(part, _repeated_logits(self.chat, batch, len(rows)), strict=True):
+                for key, logits in zip(part, self._logits(batch, len(rows)), strict=True):
                     totals[key] += float(measure(logits).sum())
-
-
-@torch.inference_mode()
-def _logits(chat: ChatModel, batch: Batch) -> Tensor:
-    logits = forward(chat, batch)
-    if logits is None:
-        raise DirectionError(f"{chat.name} returned no logits")
-    return logits
-
-
-def _repeated_logits(chat: ChatModel, batch: Batch, times: int) -> Sequence[Tensor]:
-    """Return the last-token logits of a packed `batch` run in `times` rows at once."""
-    if times == 1:
-        return [_logits(chat, batch)]
-    arguments = dict(batch.arguments)
-    for name in ("input_ids", "position_ids"):
-        arguments[name] = arguments[name].expand(times, -1)
-    keep = batch.ends.to(arguments["input_ids"].device)
-    logits: Tensor = chat.model(**arguments, use_cache=False, logits_to_keep=keep).logits
-    return list(logits)
 
 
 @torch.inference_mode()
@@ -220,7 +217,7 @@ def _layer_inputs(chat: ChatModel, batch: Batch, layers: set[int]) -> dict[int, 
         for layer in layers:
             hook = chat.layers[layer].register_forward_pre_hook(keeper(layer), with_kwargs=True)
             stack.callback(hook.remove)
-        forward(chat, batch, logits=False)
+        forward_without_head(chat, batch)
     return found
 
 

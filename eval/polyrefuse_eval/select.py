@@ -47,16 +47,18 @@ class Step:
     def allows_kl(self, score: CandidateScore) -> bool:
         return self.max_kl is None or (_finite(score.kl_div_score) and score.kl_div_score <= self.max_kl)  # type: ignore[operator]
 
-    def allows(self, score: CandidateScore, n_layers: int) -> bool:
-        """Return whether the candidate passes; one without a refusal score never does."""
-        steers = self.min_steering is None or (
+    def allows_steering(self, score: CandidateScore) -> bool:
+        return self.min_steering is None or (
             _finite(score.steering_score) and score.steering_score >= self.min_steering  # type: ignore[operator]
         )
+
+    def allows(self, score: CandidateScore, n_layers: int) -> bool:
+        """Return whether the candidate passes; one without a refusal score never does."""
         return (
             _finite(score.refusal_score)
             and self.allows_layer(score.layer, n_layers)
             and self.allows_kl(score)
-            and steers
+            and self.allows_steering(score)
         )
 
 

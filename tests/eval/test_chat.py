@@ -89,6 +89,7 @@ def test_packed_and_padded_batches_give_the_logits_of_single_prompts(family: str
     prompts = chat.encode(PROMPTS)
     packs = can_pack(chat)
     assert packs
+    assert chat.ends_only
     singles = []
     for prompt in prompts:
         ids = torch.tensor([prompt.ids])
