@@ -6,7 +6,8 @@ Both sides run on the same random model and prompts in this one run, each stage 
 own, so that its peak memory is its own (resident set on a CPU, allocated bytes on a GPU). The
 plain side is `plain_directions.py`. Prompt lengths follow those of the papers' validation prompts
 (log-normal); the template has 3 tokens before the instruction and 5 after it, as Qwen's in
-Arditi et al. No KL filter helps here: with random weights every candidate passes it.
+Arditi et al. Random weights give most candidates a small KL, so its filter helps little here; how
+many candidates we scored in full is in the output.
 
 `--plain-candidates N` lets the plain side score N candidates only and multiplies its time: said in
 the output. It is the default for `7b`.
@@ -28,12 +29,30 @@ from pathlib import Path
 from typing import Any
 
 SHAPES: dict[str, dict[str, int]] = {
-    "32k": {"vocab_size": 32000, "num_hidden_layers": 12, "hidden_size": 512, "intermediate_size": 1408,
-            "num_attention_heads": 8, "num_key_value_heads": 2},
-    "152k": {"vocab_size": 152064, "num_hidden_layers": 8, "hidden_size": 512, "intermediate_size": 1408,
-             "num_attention_heads": 8, "num_key_value_heads": 2},
-    "7b": {"vocab_size": 152064, "num_hidden_layers": 28, "hidden_size": 3584, "intermediate_size": 18944,
-           "num_attention_heads": 28, "num_key_value_heads": 4},
+    "32k": {
+        "vocab_size": 32000,
+        "num_hidden_layers": 12,
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+    },
+    "152k": {
+        "vocab_size": 152064,
+        "num_hidden_layers": 8,
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+    },
+    "7b": {
+        "vocab_size": 152064,
+        "num_hidden_layers": 28,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+    },
 }
 STAGES = ("extract", "select", "generate")
 LENGTHS = {"harmful": (2.85, 0.34), "harmless": (2.47, 0.36)}
@@ -61,7 +80,7 @@ def make_tokenizer() -> Any:
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(["<pad>", "<|im_start|>", "<|im_end|>", "user", "assistant"])
     backend.add_tokens([AddedToken(f"w{index:04}", lstrip=True, normalized=False) for index in range(4000)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>")  # noqa: S106
     tokenizer.chat_template = TEMPLATE
     return tokenizer
 
@@ -74,7 +93,11 @@ def make_chat(shape: str, device: str) -> Any:
 
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    config = Qwen2Config(**SHAPES[shape], max_position_embeddings=4096, dtype=dtype)
+    # Qwen2.5 ties its embeddings in models of this size, and does not at 7B.
+    tied = shape != "7b"
+    config = Qwen2Config(
+        **SHAPES[shape], max_position_embeddings=4096, tie_word_embeddings=tied, dtype=dtype
+    )
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.generation_config.eos_token_id = None
@@ -111,7 +134,9 @@ def measure(device: str, work: Any) -> dict[str, Any]:
     }
 
 
-def run_stage(side: str, stage: str, shape: str, device: str, threads: int, limit: int, state: Path) -> dict[str, Any]:
+def run_stage(
+    side: str, stage: str, shape: str, device: str, threads: int, limit: int, state: Path
+) -> dict[str, Any]:
     """Run one stage of one side; the directions travel between processes as `state`/directions.pt."""
     import torch
     from safetensors.torch import load_file, save_file
@@ -157,8 +182,8 @@ def _extract(side: str, chat: Any, harmful: list[str], harmless: list[str]) -> A
 
 
 def _select(side: str, chat: Any, vectors: Any, harmful: list[str], harmless: list[str], limit: int) -> Any:
-    from polyrefuse_eval.activations import Position
     from polyrefuse_eval.direction import DirectionSet
+    from polyrefuse_eval.positions import Position
     from polyrefuse_eval.refusal import RefusalTokens
     from polyrefuse_eval.score import CandidateScorer
     from polyrefuse_eval.select import CandidateScore, select
@@ -207,16 +232,36 @@ def _generate(side: str, chat: Any, vector: Any, texts: list[str]) -> Any:
 
     edits = [(), (Ablation(vector),), (Addition(vector, middle),)]
     requests = [
-        Request(f"{kind} {index}", text, edit) for kind, edit in enumerate(edits) for index, text in enumerate(texts)
+        Request(f"{kind} {index}", text, edit)
+        for kind, edit in enumerate(edits)
+        for index, text in enumerate(texts)
     ]
-    made = {a.key: list(a.ids) for batch in generate(chat, requests, max_new_tokens=NEW_TOKENS) for a in batch}
+    made = {
+        a.key: list(a.ids) for batch in generate(chat, requests, max_new_tokens=NEW_TOKENS) for a in batch
+    }
     return [[made[f"{kind} {index}"] for index in range(len(texts))] for kind in range(3)]
 
 
-def in_process(arguments: argparse.Namespace, side: str, stage: str, limit: int, state: Path) -> dict[str, Any]:
+def in_process(
+    arguments: argparse.Namespace, side: str, stage: str, limit: int, state: Path
+) -> dict[str, Any]:
     target = state / f"{side}-{stage}.json"
-    command = [sys.executable, __file__, "--shape", arguments.shape, "--device", arguments.device,
-               "--threads", str(arguments.threads), "--worker", side, stage, str(limit), str(state), str(target)]
+    command = [
+        sys.executable,
+        __file__,
+        "--shape",
+        arguments.shape,
+        "--device",
+        arguments.device,
+        "--threads",
+        str(arguments.threads),
+        "--worker",
+        side,
+        stage,
+        str(limit),
+        str(state),
+        str(target),
+    ]
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(arguments.threads)}
     subprocess.run(command, check=True, env=environment)
     found: dict[str, Any] = json.loads(target.read_text())
@@ -228,21 +273,37 @@ def compare(stage: str, plain: dict[str, Any], ours: dict[str, Any], state: Path
         from safetensors.torch import load_file
 
         a, b = (load_file(state / f"{side}.safetensors")["vectors"].float() for side in ("plain", "ours"))
-        return f"largest difference {float((a - b).abs().max()):.1e} (largest value {float(a.abs().max()):.2f})"
+        return (
+            f"largest difference {float((a - b).abs().max()):.1e} (largest value {float(a.abs().max()):.2f})"
+        )
     a, b = plain["result"], ours["result"]
     if stage == "select":
         shared = sorted(set(a["scores"]) & set(b["scores"]))
         gaps = [abs(x - y) for key in shared for x, y in zip(a["scores"][key], b["scores"][key], strict=True)]
         return (
             f"choice {a['choice']} and {b['choice']} (step '{b['step']}'), largest difference of scores "
-            f"{max(gaps):.1e} over {len(shared)} candidates; {len(a['scores'])} scored plainly, {len(b['scores'])} by us"
+            f"{max(gaps):.1e} over {len(shared)} candidates; "
+            f"{len(a['scores'])} scored plainly, {len(b['scores'])} by us"
         )
     same = [x == y for one, two in zip(a, b, strict=True) for x, y in zip(one, two, strict=True)]
     return f"{sum(same)} of {len(same)} answers equal, {len(same) * NEW_TOKENS} tokens"
 
 
+def summary(plain: dict[str, Any], ours: dict[str, Any]) -> str:
+    def cost(side: dict[str, Any]) -> str:
+        return f"{side['seconds']:.1f} s ({side['cpu_seconds']:.0f} CPU s), {side['peak_mib']:.0f} MiB"
+
+    return (
+        f"plain {cost(plain)}; ours {cost(ours)}; {plain['seconds'] / ours['seconds']:.1f} times faster "
+        f"({plain['cpu_seconds'] / ours['cpu_seconds']:.1f} in CPU time), "
+        f"memory {100 * ours['peak_mib'] / plain['peak_mib']:.0f} %"
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=SHAPES, default="32k")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -258,13 +319,19 @@ def main() -> None:
         )
         Path(target).write_text(json.dumps(found))
         return
-    limit = PLAIN_CANDIDATES.get(arguments.shape, 0) if arguments.plain_candidates is None else arguments.plain_candidates
+    limit = (
+        PLAIN_CANDIDATES.get(arguments.shape, 0)
+        if arguments.plain_candidates is None
+        else arguments.plain_candidates
+    )
     table = {}
     with tempfile.TemporaryDirectory() as folder:
         for stage in STAGES:
             if stage != "extract" and arguments.stage and stage not in arguments.stage:
                 continue
-            plain, ours = (in_process(arguments, side, stage, limit, Path(folder)) for side in ("plain", "ours"))
+            plain, ours = (
+                in_process(arguments, side, stage, limit, Path(folder)) for side in ("plain", "ours")
+            )
             note = compare(stage, plain, ours, Path(folder))
             if stage == "select" and limit:
                 n_candidates = 5 * SHAPES[arguments.shape]["num_hidden_layers"]
@@ -272,13 +339,7 @@ def main() -> None:
                 note += f"; plain time EXTRAPOLATED from {limit} of {n_candidates} candidates"
                 plain["seconds"] *= factor
                 plain["cpu_seconds"] *= factor
-            print(
-                f"{arguments.shape} {stage}: plain {plain['seconds']:.1f} s ({plain['cpu_seconds']:.0f} CPU s), "
-                f"{plain['peak_mib']:.0f} MiB; ours {ours['seconds']:.1f} s ({ours['cpu_seconds']:.0f} CPU s), "
-                f"{ours['peak_mib']:.0f} MiB; {plain['seconds'] / ours['seconds']:.1f} times faster, "
-                f"memory {100 * ours['peak_mib'] / plain['peak_mib']:.0f} %; {note}",
-                flush=True,
-            )
+            print(f"{arguments.shape} {stage}: {summary(plain, ours)}; {note}", flush=True)
             table[stage] = {"plain": plain, "ours": ours, "note": note}
             for side in table[stage].values():
                 if isinstance(side, dict):

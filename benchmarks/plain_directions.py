@@ -27,7 +27,9 @@ def _with(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor) -> Any:
 
 
 @contextmanager
-def hooked(chat: Any, *, ablate: Tensor | None = None, add: tuple[int, Tensor] | None = None) -> Iterator[None]:
+def hooked(
+    chat: Any, *, ablate: Tensor | None = None, add: tuple[int, Tensor] | None = None
+) -> Iterator[None]:
     """Ablate a direction at every layer input, attention and MLP output; or add a vector at a layer."""
     handles = []
 

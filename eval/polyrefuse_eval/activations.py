@@ -14,35 +14,9 @@ from tqdm import tqdm
 from polyrefuse_eval.batches import Batch, forward, forward_without_head, plan_batches
 from polyrefuse_eval.bypass import bypassed
 from polyrefuse_eval.chat import ChatModel
+from polyrefuse_eval.positions import T_INST, Position
 from polyrefuse_eval.structure import first_tensor, layer_input
 from polyrefuse_eval.template import EncodedPrompt
-
-
-@dataclass(frozen=True, order=True)
-class Position:
-    """Where in a prompt: post-instruction token `offset` (-1 is the prompt's last), or t_inst.
-
-    t_inst, the last token of the instruction, has offset 0 here: it is no post-instruction token
-    and is never counted among them.
-    """
-
-    offset: int
-
-    @property
-    def kind(self) -> str:
-        return "t_inst" if self.offset == 0 else "post_instruction"
-
-    @property
-    def label(self) -> int | str:
-        """What files and people call it: a negative number, or `t_inst`."""
-        return "t_inst" if self.offset == 0 else self.offset
-
-    @classmethod
-    def parse(cls, label: int | str) -> Position:
-        return T_INST if label == "t_inst" else cls(int(label))
-
-
-T_INST = Position(0)
 
 
 def all_positions(chat: ChatModel) -> tuple[Position, ...]:

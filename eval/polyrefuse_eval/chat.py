@@ -163,7 +163,9 @@ def folder_revision(folder: Path) -> str:
     Of files above 64 MiB only the size and the first MiB (a safetensors header) are read.
     """
     digest = hashlib.sha256()
-    wanted = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".jinja", ".model"))
+    wanted = sorted(
+        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".jinja", ".model")
+    )
     for path in wanted:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyrefuse_eval.activations import ActivationMeans, Position, all_positions, capture
+from polyrefuse_eval.activations import ActivationMeans, all_positions, capture
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import DirectionError
+from polyrefuse_eval.positions import Position
 from polyrefuse_eval.refusal import RefusalTokens, refusal_scores
 
 FORMAT = "polyrefuse-direction-1"
@@ -41,9 +42,10 @@ class DirectionSet:
     def at(self, position: Position, layer: int) -> Tensor:
         """Return the difference in means [d] (float64) at `position` of the input of `layer`."""
         if position not in self.positions or layer not in self.layers:
+            known = ", ".join(str(one.label) for one in self.positions)
             raise DirectionError(
-                f"no direction at position {position.label}, layer {layer}; positions: "
-                f"{', '.join(str(p.label) for p in self.positions)}, layers: {self.layers[0]}-{self.layers[-1]}"
+                f"no direction at position {position.label}, layer {layer}; positions: {known}, "
+                f"layers: {self.layers[0]}-{self.layers[-1]}"
             )
         return self.vectors[self.positions.index(position), self.layers.index(layer)]
 
@@ -152,7 +154,9 @@ def random_direction(like: Direction, seed: int = 0) -> Direction:
     """Return the control: a random direction of the norm of `like`, at the same place."""
     generator = torch.Generator().manual_seed(seed)
     vector = torch.randn(like.unit.shape, generator=generator, dtype=torch.float64)
-    return replace(like, unit=(vector / vector.norm()).float(), kind="random", metadata={**like.metadata, "seed": seed})
+    return replace(
+        like, unit=(vector / vector.norm()).float(), kind="random", metadata={**like.metadata, "seed": seed}
+    )
 
 
 def fit_directions(
@@ -183,7 +187,9 @@ def fit_directions(
         refusal_tokens = [refusal_tokens] * len(texts)
     group = is_harmful
     if shuffle_labels is not None:
-        group = is_harmful[torch.randperm(len(texts), generator=torch.Generator().manual_seed(shuffle_labels))]
+        group = is_harmful[
+            torch.randperm(len(texts), generator=torch.Generator().manual_seed(shuffle_labels))
+        ]
     means = [ActivationMeans(len(where), len(layers), chat.width) for _ in range(2)]
     passes = capture(
         chat,
@@ -229,7 +235,7 @@ def _check_counts(counts: Mapping[str, Any], lang: str) -> None:
         left = counts[f"n_{label}_kept"]
         if left < MINIMUM_PROMPTS:
             way_out = (
-                f"the model {behaviour} only {left} of them; give more prompts, or pass --no-filter to use all"
+                f"the model {behaviour} only {left} of them; give more prompts, or use all with --no-filter"
                 if counts["filtered"]
                 else "give more prompts"
             )

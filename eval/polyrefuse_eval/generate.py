@@ -63,10 +63,11 @@ def generate(
 ) -> Iterator[list[Answer]]:
     """Yield the answers to `requests`, batch by batch, longest prompts last.
 
-    Batches follow from the requests and `batch_size` alone, so the same call makes the same
-    batches and the same bytes; a batch whose keys are all in `done` is left out, another is made
-    whole again, so that a resumed call ends with the bytes of an undisturbed one. `batch_size` (64 rows on a CPU, 256 on a GPU) is halved when memory
-    runs out; raises `OutOfMemoryError` where even one row does not fit.
+    Batches follow from the requests and `batch_size` alone, so the same call makes the same batches
+    and the same bytes. A batch whose keys are all in `done` is left out; another is made whole again,
+    so that a resumed call ends with the bytes of an undisturbed one. `batch_size` (64 rows on a CPU,
+    256 on a GPU) is halved when memory runs out; raises `OutOfMemoryError` where even one row does not
+    fit.
     """
     encoded = chat.encode([request.prompt for request in requests])
     order = sorted(range(len(requests)), key=lambda index: (len(encoded[index]), index))
@@ -162,7 +163,8 @@ def _choose(logits: Tensor, sampling: Sampling, generators: list[torch.Generator
         return logits.argmax(-1)
     weights = torch.softmax(logits.float() / sampling.temperature, -1).cpu()
     drawn = [
-        torch.multinomial(row, 1, generator=generator) for row, generator in zip(weights, generators, strict=True)
+        torch.multinomial(row, 1, generator=generator)
+        for row, generator in zip(weights, generators, strict=True)
     ]
     return torch.cat(drawn).to(logits.device)
 

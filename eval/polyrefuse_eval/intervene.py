@@ -74,15 +74,19 @@ def orthonormal(directions: Tensor) -> Tensor:
         raise InterventionError("a direction of norm 0 cannot be ablated")
     units = rows / norms.unsqueeze(1)
     if len(units) == 1:
-        return units.float()
-    _, values, basis = torch.linalg.svd(units, full_matrices=False)
-    return basis[values > 1e-6 * values[0]].float()
+        unit: Tensor = units.float()
+        return unit
+    _, values, right = torch.linalg.svd(units, full_matrices=False)
+    basis: Tensor = right[values > 1e-6 * values[0]].float()
+    return basis
 
 
 class Applied:
     """What `applied` yields: tells the hooks which rows are left, and where a new prompt begins."""
 
-    def __init__(self, chat: ChatModel, rows: Sequence[Edits], uniform: bool, prompt_width: int | None) -> None:
+    def __init__(
+        self, chat: ChatModel, rows: Sequence[Edits], uniform: bool, prompt_width: int | None
+    ) -> None:
         self._given_width = prompt_width
         self._prompt_width = prompt_width
         self._offset = 0
@@ -167,7 +171,8 @@ def _check_tokens(tokens: Tokens) -> None:
     if isinstance(tokens, str):
         if tokens not in TOKEN_SCOPES:
             raise InterventionError(
-                f"unknown tokens '{tokens}'; available: {', '.join(TOKEN_SCOPES)}, or positions such as (-1, -2)"
+                f"unknown tokens '{tokens}'; available: {', '.join(TOKEN_SCOPES)}, "
+                "or positions such as (-1, -2)"
             )
     elif not tokens or any(position >= 0 for position in tokens):
         raise InterventionError(f"positions count from the prompt's end and are negative; given {tokens}")
@@ -178,9 +183,7 @@ def _check_rows(hidden: Tensor, rows: int) -> None:
         raise InterventionError(f"the batch has {hidden.shape[0]} rows and edits for {rows} were given")
 
 
-def _scales(
-    hidden: Tensor, coefficients: Tensor, scopes: list[Tokens], mask: Mask
-) -> Tensor:
+def _scales(hidden: Tensor, coefficients: Tensor, scopes: list[Tokens], mask: Mask) -> Tensor:
     """Return [rows or 1, tokens or 1, 1] factors: a row's coefficient where its edit holds, else 0."""
     scales = coefficients.to(hidden.device).reshape(-1, 1)
     kinds = set(scopes)
@@ -201,7 +204,9 @@ class _RowAblation:
         self._stages: list[tuple[Tensor, Tensor, list[Tokens]]] = []
         for stage in range(depth):
             edits = [row[stage] if stage < len(row) else None for row in rows]
-            bases = [torch.zeros(0, width) if edit is None else orthonormal(edit.directions) for edit in edits]
+            bases = [
+                torch.zeros(0, width) if edit is None else orthonormal(edit.directions) for edit in edits
+            ]
             size = max(len(basis) for basis in bases)
             stacked = torch.zeros(len(rows), size, width)
             for index, basis in enumerate(bases):
@@ -221,8 +226,8 @@ class _RowAblation:
         for index, (basis, coefficients, scopes) in enumerate(self._stages):
             _check_rows(hidden, len(basis))
             if basis.device != hidden.device:
-                basis = basis.to(hidden.device)  # noqa: PLW2901
-                coefficients = coefficients.to(hidden.device)  # noqa: PLW2901
+                basis = basis.to(hidden.device)
+                coefficients = coefficients.to(hidden.device)
                 self._stages[index] = (basis, coefficients, scopes)
             if basis.shape[:2] == (1, 1) and scopes == ["all"]:
                 hidden = _without_one(hidden, basis[0, 0], self._single_coefficients[index])
@@ -274,7 +279,9 @@ class _RowAddition:
             placed = vectors.to(hidden.device, hidden.dtype)
             self._vectors[tokens] = placed
             factors = mask(tokens, hidden.shape[1], hidden.device)
-            hidden = hidden + (placed if factors is None else placed * factors.to(hidden.dtype).view(1, -1, 1))
+            hidden = hidden + (
+                placed if factors is None else placed * factors.to(hidden.dtype).view(1, -1, 1)
+            )
         return hidden
 
 
@@ -295,7 +302,7 @@ def applied(
     if isinstance(edits, Ablation | Addition):
         edits = (edits,)
     uniform = isinstance(edits, tuple)
-    rows: list[Edits] = [edits] if isinstance(edits, tuple) else list(edits)  # type: ignore[list-item]
+    rows: list[Edits] = [edits] if isinstance(edits, tuple) else list(edits)
     _refuse_compiled(chat)
     state = Applied(chat, rows, uniform, prompt_width)
     with ExitStack() as stack:

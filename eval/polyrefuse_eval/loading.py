@@ -115,7 +115,9 @@ def _placement(options: LoadOptions) -> dict[str, Any]:
         require("bitsandbytes", "bnb")
         from transformers import BitsAndBytesConfig
 
-        arguments["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{options.quantization}": True})
+        arguments["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            **{f"load_in_{options.quantization}": True}
+        )
         arguments.setdefault("device_map", options.device or "auto")
     return arguments
 
@@ -125,8 +127,8 @@ def _to_device(model: Any, device: str, source: str) -> Any:
         return model.to(device)
     except torch.OutOfMemoryError:
         raise OutOfMemoryError(
-            f"'{source}' does not fit into the memory of {device}; try --dtype bfloat16, --quantization 8bit, "
-            "--device-map auto or --device cpu"
+            f"'{source}' does not fit into the memory of {device}; try --dtype bfloat16, "
+            "--quantization 8bit, --device-map auto or --device cpu"
         ) from None
     except (RuntimeError, AssertionError) as error:
         raise ChatModelError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from None
@@ -149,7 +151,8 @@ def _from_hub(source: str, load: Any) -> Any:
         return load(transformers)
     except torch.OutOfMemoryError:
         raise OutOfMemoryError(
-            f"'{source}' does not fit into memory; try --dtype bfloat16, --quantization 8bit or --device-map auto"
+            f"'{source}' does not fit into memory; try --dtype bfloat16, --quantization 8bit "
+            "or --device-map auto"
         ) from None
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ChatModelError(_explain(source, error)) from None
@@ -159,7 +162,7 @@ def _explain(source: str, error: Exception) -> str:
     text = str(error)
     low = text.lower()
     first = next(iter(text.strip().splitlines()), type(error).__name__)
-    if "gated" in low or "401" in low or "awaiting a review" in low:
+    if "gated" in low or "awaiting a review" in low:
         return (
             f"'{source}' is gated or private: accept its terms on its page, then log in with "
             "`hf auth login` or set HF_TOKEN"
@@ -168,10 +171,12 @@ def _explain(source: str, error: Exception) -> str:
         return f"'{source}' wants to run code of its own; read that code, then pass --trust-remote-code"
     if "not a valid model identifier" in low or "404" in low or "repository not found" in low:
         return f"no model '{source}' on the Hub and no folder of that name"
-    if "is not a valid git identifier" in low or "revision" in low and "not" in low:
+    if "is not a valid git identifier" in low or ("revision" in low and "not" in low):
         return f"'{source}' has no such revision: {first}"
     if "connect" in low or "offline" in low or "resolve" in low or "couldn't reach" in low:
-        return f"'{source}' is not in the local cache and the Hub cannot be reached; give a folder, or go online"
+        return (
+            f"'{source}' is not in the local cache and the Hub cannot be reached; give a folder, or go online"
+        )
     if "safetensors" in low:
         return f"'{source}' has no safetensors weights; pickled weights are not read: {first}"
     if "unrecognized configuration class" in low or "unrecognized model" in low:

@@ -102,6 +102,8 @@ def given_tokens(chat: ChatModel, text: str, lang: str) -> RefusalTokens:
         ids.append(int(encoded[0]))
     size = chat.model.get_input_embeddings().weight.shape[0]
     if not ids or max(ids) >= size:
-        raise DirectionError(f"refusal tokens '{text}': expected words or ids below {size}, divided by commas")
+        raise DirectionError(
+            f"refusal tokens '{text}': expected words or ids below {size}, divided by commas"
+        )
     unique = tuple(dict.fromkeys(ids))
     return RefusalTokens(lang, unique, tuple(chat.tokenizer.decode([token]) for token in unique))

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from polyrefuse_eval.activations import Position
 from polyrefuse_eval.batches import Batch, forward, forward_without_head, plan_batches
 from polyrefuse_eval.bypass import starting_at
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.direction import Direction, DirectionSet, direction_at
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.intervene import Ablation, Addition, Edits, applied
+from polyrefuse_eval.positions import Position
 from polyrefuse_eval.refusal import FirstTokenReference, RefusalTokens, refusal_scores
 from polyrefuse_eval.select import CandidateScore, Selection, rule_steps, select
 from polyrefuse_eval.structure import layer_input
@@ -109,10 +109,12 @@ class CandidateScorer:
             self.scores.setdefault(key, CandidateScore(key[0].label, key[1]))
         return [key for key in keys if getattr(self.scores[key], name) is None]
 
-    def _store(self, name: str, totals: Mapping[Key, float], keys: Sequence[Key], n: int, unedited: float) -> None:
+    def _store(
+        self, name: str, totals: Mapping[Key, float], keys: Sequence[Key], n: int, unedited: float
+    ) -> None:
         for key in keys:
             value = totals[key] / n if key in totals else unedited
-            self.scores[key] = replace(self.scores[key], **{name: value})
+            self.scores[key] = replace(self.scores[key], **{name: value})  # type: ignore[arg-type]
 
     def score_kl(self, keys: Sequence[Key]) -> None:
         """Compute KL(unedited ‖ ablated) on the harmless prompts for those of `keys` that lack it."""
@@ -160,7 +162,9 @@ class CandidateScorer:
                 edits: dict[Key, Edits] = {key: (Addition(self.directions.at(*key), layer),) for key in group}
                 self._sweep(batch, edits, totals, self._refusal, start=(layer, inputs.pop(layer)))
         if "harmless" not in self.baseline:
-            total = sum(float(self._refusal(forward(self.chat, batch)).sum()) for batch in self._batches["harmless"])
+            total = sum(
+                float(self._refusal(forward(self.chat, batch)).sum()) for batch in self._batches["harmless"]
+            )
             self.baseline["harmless"] = total / len(self.harmless)
         self._store("steering_score", totals, missing, len(self.harmless), self.baseline["harmless"])
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from polyrefuse_data.errors import unknown_name
-from polyrefuse_eval.activations import Position
 from polyrefuse_eval.errors import DirectionError
+from polyrefuse_eval.positions import Position
 
 LAYER_FRACTION = 0.8
 """Directions of the last fifth of the layers are not considered (Arditi et al. 2024, app. C)."""
@@ -140,7 +140,8 @@ def select(scores: Sequence[CandidateScore], rule: str = "robust", n_layers: int
         if left:
             return Selection(min(left, key=preference), rule, step.name, index, tuple(passed))
     raise DirectionError(
-        f"none of {len(scores)} candidates has a finite refusal score; was the model loaded in a type that overflows?"
+        f"none of {len(scores)} candidates has a finite refusal score; "
+        "was the model loaded in a type that overflows?"
     )
 
 
@@ -168,7 +169,8 @@ def read_scores(path: Path) -> list[CandidateScore]:
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             raise DirectionError(
-                f"'{path}', entry {index}: expected position, layer, refusal_score, steering_score, kl_div_score"
+                f"'{path}', entry {index}: expected position, layer, refusal_score, "
+                "steering_score, kl_div_score"
             ) from None
     return scores
 
@@ -176,7 +178,10 @@ def read_scores(path: Path) -> list[CandidateScore]:
 def write_scores(path: Path, scores: Iterable[CandidateScore]) -> None:
     """Write `scores` in the form of the published files, values that are not finite as null."""
     records = [
-        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in asdict(s).items()}
+        {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(s).items()
+        }
         for s in scores
     ]
     path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")

@@ -142,7 +142,7 @@ def _find_layers(model: nn.Module, n_layers: int) -> str:
             f"the decoder layers of {type(model).__name__} were not found (lists of {n_layers} modules: "
             f"{known}); name them with --structure {OVERRIDE}"
         )
-    return decoders[0]
+    return str(decoders[0])
 
 
 @torch.inference_mode()
@@ -191,9 +191,7 @@ def _watching(
                     lambda _module, args, kwargs: inputs.append(layer_input(args, kwargs)), with_kwargs=True
                 )
             )
-            handles.append(
-                layer.register_forward_hook(lambda _m, _a, output: outputs.append(output))
-            )
+            handles.append(layer.register_forward_hook(lambda _m, _a, output: outputs.append(output)))
             for name in (structure.attention, structure.mlp):
                 module = submodule(layer, name, "residual writes")
                 handles.append(

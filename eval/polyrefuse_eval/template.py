@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,8 +111,8 @@ class Template:
     def _frame(self) -> tuple[str, str]:
         """The text before and after any instruction."""
         texts = [self.render(probe) for probe in PROBES]
-        prefix = os.path.commonprefix(texts)
-        suffix = os.path.commonprefix([text[::-1] for text in texts])[::-1]
+        prefix = common_prefix(texts)
+        suffix = common_prefix([text[::-1] for text in texts])[::-1]
         if any(probe not in text for probe, text in zip(PROBES, texts, strict=True)):
             raise ChatModelError(
                 f"the chat template of '{self.tokenizer.name_or_path}' leaves out the user's message"
@@ -164,14 +163,16 @@ class Template:
                 # White space at the end of the instruction has merged with the template's tokens.
                 stripped = self.render(instruction.strip())
                 ((ids, offsets),) = self._tokenize([stripped])
-                text = stripped  # noqa: PLW2901
+                text = stripped
             if tuple(ids[-len(post) :]) != post:
                 raise ChatModelError(
                     f"the prompt '{instruction[:40]}' does not end with the template's tokens "
                     f"{self.tokenizer.convert_ids_to_tokens(list(post))}"
                 )
             encoded.append(
-                EncodedPrompt(tuple(ids), _last_instruction_token(text, prefix, suffix, offsets, ids, post), len(post))
+                EncodedPrompt(
+                    tuple(ids), _last_instruction_token(text, prefix, suffix, offsets, ids, post), len(post)
+                )
             )
         return encoded
 
@@ -193,6 +194,15 @@ def _last_instruction_token(
         return fallback
     covering = [index for index, (start, stop) in enumerate(offsets) if start <= last < stop]
     return max(covering) if covering else fallback
+
+
+def common_prefix(texts: Sequence[str]) -> str:
+    """Return the longest beginning that all `texts` share."""
+    first, last = min(texts), max(texts)
+    length = 0
+    while length < min(len(first), len(last)) and first[length] == last[length]:
+        length += 1
+    return first[:length]
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import (
+    CHATML,
+    FAMILIES,
+    GEMMA,
+    MISTRAL,
+    NEEDS_SYSTEM,
+    PROMPTS,
+    THINKING,
+    chat_model,
+    tiny_model,
+    tokenizer,
+)
+
 from polyrefuse_eval.batches import can_pack, forward, plan_batches
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import ChatModelError
 from polyrefuse_eval.structure import find_structure
 from polyrefuse_eval.template import Template
-from tiny import CHATML, FAMILIES, GEMMA, MISTRAL, NEEDS_SYSTEM, PROMPTS, THINKING, chat_model, tiny_model, tokenizer
 
 
 @pytest.mark.parametrize("template", [CHATML, GEMMA, MISTRAL, THINKING])
@@ -143,7 +155,7 @@ def test_an_unknown_structure_names_the_override() -> None:
     model = tiny_model("llama")
     with pytest.raises(ChatModelError, match="--structure"):
         find_structure(torch.nn.Sequential(torch.nn.Linear(2, 2)), 3)
-    with pytest.raises(ChatModelError, match="no module 'model.nowhere'"):
+    with pytest.raises(ChatModelError, match=r"no module 'model\.nowhere'"):
         find_structure(model, 3, {"layers": "model.nowhere"})
     for layer in model.model.layers:
         layer.add_module("mixer", layer.self_attn)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import FAMILIES, PROMPTS, chat_model
+from torch import Tensor
+
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import InterventionError
 from polyrefuse_eval.intervene import Ablation, Addition, applied, orthonormal
 from polyrefuse_eval.structure import first_tensor, layer_input
-from tiny import FAMILIES, PROMPTS, chat_model
-from torch import Tensor
 
 
 def ids_of(chat: ChatModel, prompt: str = PROMPTS[0]) -> Tensor:
@@ -41,7 +42,9 @@ def sites(chat: ChatModel, ids: Tensor) -> list[Tensor]:
             for name in (chat.structure.attention, chat.structure.mlp):
                 module = layer.get_submodule(name)
                 stack.callback(
-                    module.register_forward_hook(lambda _m, _a, output: seen.append(first_tensor(output))).remove
+                    module.register_forward_hook(
+                        lambda _m, _a, output: seen.append(first_tensor(output))
+                    ).remove
                 )
         last = chat.layers[-1].register_forward_hook(lambda _m, _a, output: seen.append(first_tensor(output)))
         stack.callback(last.remove)
@@ -204,9 +207,14 @@ def test_a_failed_install_leaves_no_hook_behind(monkeypatch: pytest.MonkeyPatch)
 def test_an_exception_inside_leaves_no_hook_behind() -> None:
     chat = chat_model()
     hooks = n_hooks(chat)
-    with pytest.raises(KeyError), applied(chat, Ablation(vectors(chat))):
-        assert n_hooks(chat) > hooks
-        raise KeyError
+
+    def fail() -> None:
+        with applied(chat, Ablation(vectors(chat))):
+            assert n_hooks(chat) > hooks
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert n_hooks(chat) == hooks
 
 

@@ -7,13 +7,15 @@ from dataclasses import replace
 import plain_directions as plain
 import pytest
 import torch
-from polyrefuse_eval.activations import T_INST, Position, all_positions, capture
+from tiny import CHATML, FAMILIES, MISTRAL, PROMPTS, chat_model
+
+from polyrefuse_eval.activations import all_positions, capture
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.direction import Direction, DirectionSet, direction_at, fit_directions, random_direction
 from polyrefuse_eval.errors import DirectionError
+from polyrefuse_eval.positions import T_INST, Position
 from polyrefuse_eval.refusal import FirstTokenReference, RefusalTokens, refusal_scores
 from polyrefuse_eval.score import CandidateScorer, choose_direction
-from tiny import CHATML, FAMILIES, MISTRAL, PROMPTS, chat_model
 
 HARMFUL = PROMPTS[:4]
 HARMLESS = PROMPTS[3:]

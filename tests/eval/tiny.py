@@ -39,9 +39,12 @@ MISTRAL = (
     "{% else %}[INST] {{ m['content'] }} [/INST]{% endif %}{% endfor %}"
 )
 NEEDS_SYSTEM = (
-    "{% if messages[0]['role'] != 'system' %}{{ raise_exception('a system prompt is needed') }}{% endif %}" + CHATML
+    "{% if messages[0]['role'] != 'system' %}{{ raise_exception('a system prompt is needed') }}{% endif %}"
+    + CHATML
 )
-THINKING = CHATML + "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+THINKING = (
+    CHATML + "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+)
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "[/INST]")
 
@@ -51,7 +54,16 @@ def _backend() -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("t", "h"), ("th", "e"), ("i", "n"), ("e", "r"), ("a", "n"), ("Ġ", "a"), ("Ġ", "the"), ("o", "n")]
+    merges = [
+        ("t", "h"),
+        ("th", "e"),
+        ("i", "n"),
+        ("e", "r"),
+        ("a", "n"),
+        ("Ġ", "a"),
+        ("Ġ", "the"),
+        ("o", "n"),
+    ]
     vocabulary = {letter: index for index, letter in enumerate(letters)}
     for left, right in merges:
         vocabulary[left + right] = len(vocabulary)
