@@ -65,9 +65,13 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return add
 
 
-def _chat(options: dict[str, Any]) -> ChatModel:
+def _chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
     """Load the model that the command's options name, and take these from `options`."""
     from polyrefuse_eval.chat import ChatModel
+    from polyrefuse_eval.loading import silence_loading
+
+    if quiet:
+        silence_loading()
 
     names = (
         "dtype",
@@ -95,7 +99,7 @@ def _bench(out: Path, langs: str, directions: str, options: dict[str, Any]) -> B
 
     from polyrefuse_eval.bench import Bench, BenchSettings
 
-    chat = _chat(options)
+    chat = _chat(options, quiet=quiet)
     settings = BenchSettings(
         langs=tuple(wanted),
         direction_langs=tuple(sources),
@@ -196,10 +200,22 @@ def select_command(
 @click.option("--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build.")
 @click.option("--langs", default="en", show_default=True, help="Languages of the prompts.")
 @click.option("--split", default="test", show_default=True, help="train, validation or test.")
-@click.option("--label", type=click.Choice(["harmful", "harmless"]), default="harmful", show_default=True)
+@click.option(
+    "--label",
+    type=click.Choice(["harmful", "harmless"]),
+    default="harmful",
+    show_default=True,
+    help="Which prompts to answer.",
+)
 @click.option("--limit", type=int, help="So many prompts a language.  [default: all]")
 @click.option("--direction", type=file_path, help="A direction from `select`.")
-@click.option("--action", type=click.Choice(["none", "ablate", "add"]), default="none", show_default=True)
+@click.option(
+    "--action",
+    type=click.Choice(["none", "ablate", "add"]),
+    default="none",
+    show_default=True,
+    help="The edit.",
+)
 @click.option("--coefficient", default=1.0, show_default=True, help="Strength of the intervention.")
 @click.option("--max-new-tokens", default=512, show_default=True, help="Longest answer.")
 @click.option("--batch-size", type=int, help="Answers made together.  [default: 64 on a CPU, 256 on a GPU]")
@@ -240,7 +256,7 @@ def generate_command(
     from polyrefuse_eval.results import write_jsonl
     from polyrefuse_eval.steered import edit_of
 
-    chat = _chat(options)
+    chat = _chat(options, quiet=quiet)
     edits = (
         ()
         if direction is None or action == "none"
@@ -301,14 +317,18 @@ def activations_command(
 
     from polyrefuse_eval.drawing import draw_activations
 
-    scores = draw_activations(_chat(options), folder, wanted, limit, position, out, progress=not quiet)
+    scores = draw_activations(
+        _chat(options, quiet=quiet), folder, wanted, limit, position, out, progress=not quiet
+    )
     click.echo(json.dumps({lang: max(values) for lang, values in scores.items()}, indent=1))
 
 
 @eval_group.command("steered")
 @_with(*MODEL_OPTIONS)
 @click.option("--direction", type=file_path, required=True, help="A direction from `select`.")
-@click.option("--action", type=click.Choice(["ablate", "add"]), default="ablate", show_default=True)
+@click.option(
+    "--action", type=click.Choice(["ablate", "add"]), default="ablate", show_default=True, help="The edit."
+)
 @click.option("--coefficient", default=1.0, show_default=True, help="Strength of addition.")
 @click.option("--out", type=file_path, required=True, help="File ending in .pt.")
 def steered_command(direction: Path, action: str, coefficient: float, out: Path, **options: Any) -> None:

@@ -37,6 +37,11 @@ class LoadOptions:
     trust_remote_code: bool = False
 
 
+def silence_loading() -> None:
+    """Turn off the library's progress bars."""
+    require("transformers", "eval").utils.logging.disable_progress_bar()
+
+
 def split_revision(name: str) -> tuple[str, str | None]:
     """Return model and revision of `MODEL[@REVISION]`; an existing path is taken whole."""
     if Path(name).exists() or "@" not in name:

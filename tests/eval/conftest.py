@@ -41,6 +41,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build in English and German: 8 training, 4 validation, 5 test prompts of each label."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
+
     from polyrefuse_data.schema import ROW_CHECKS, Row, arrow_schema, group_id, row_id, row_values
 
     folder = tmp_path_factory.mktemp("builds") / "tiny"
@@ -54,9 +55,21 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     text = english.replace("How do I", " ".join(start))
                     rows.append(
                         Row(
-                            row_id(label, split, index), group_id(english, label), lang, text, english, label,
-                            split, None, None, "tests", "CC0-1.0", "original", None,
-                            dict.fromkeys(ROW_CHECKS), dict.fromkeys(ROW_CHECKS, False),
+                            row_id(label, split, index),
+                            group_id(english, label),
+                            lang,
+                            text,
+                            english,
+                            label,
+                            split,
+                            None,
+                            None,
+                            "tests",
+                            "CC0-1.0",
+                            "original",
+                            None,
+                            dict.fromkeys(ROW_CHECKS),
+                            dict.fromkeys(ROW_CHECKS, False),
                         )
                     )
             (folder / lang).mkdir(parents=True, exist_ok=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import FAMILIES, PROMPTS, chat_model
+
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import DirectionError, OutOfMemoryError
 from polyrefuse_eval.generate import Answer, Request, Sampling, generate
 from polyrefuse_eval.intervene import Ablation, Addition, Edits
 from polyrefuse_eval.refusal_tokens import given_tokens, tokens_from_answers
-from tiny import FAMILIES, PROMPTS, chat_model
 
 STEPS = 12
 
@@ -46,8 +47,13 @@ def test_a_shared_batch_gives_the_answers_of_single_rows_and_of_transformers(fam
     for index, prompt in enumerate(chat.encode(PROMPTS[:4])):
         ids = torch.tensor([prompt.ids])
         made = chat.model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=STEPS, do_sample=False,
-            eos_token_id=sorted(chat.stop_ids), pad_token_id=0, repetition_penalty=1.0,
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=STEPS,
+            do_sample=False,
+            eos_token_id=sorted(chat.stop_ids),
+            pad_token_id=0,
+            repetition_penalty=1.0,
         )[0, len(prompt) :].tolist()
         expected = [token for token in made if token not in chat.stop_ids]
         assert list(together[f"0 {index}"].ids) == expected[: len(together[f"0 {index}"].ids)]

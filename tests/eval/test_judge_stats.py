@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from polyrefuse_data.languages import LANGUAGES
 from polyrefuse_eval.judges.native import judge, normalized
 from polyrefuse_eval.stats import paired_bootstrap, rate, wilson

@@ -9,12 +9,23 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from polyrefuse_data.errors import UnknownNameError
 from polyrefuse_eval.errors import DirectionError
-from polyrefuse_eval.select import RULES, STRICT, CandidateScore, preference, read_scores, select, write_scores
+from polyrefuse_eval.select import (
+    RULES,
+    STRICT,
+    CandidateScore,
+    preference,
+    read_scores,
+    select,
+    write_scores,
+)
 
 PAPER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "paper"
-needs_paper = pytest.mark.skipif(not PAPER.is_dir(), reason="the published scores are not beside the checkout")
+needs_paper = pytest.mark.skipif(
+    not PAPER.is_dir(), reason="the published scores are not beside the checkout"
+)
 
 GOLDEN = [
     ("arditi_gemma-2b-it", "arditi2024", "arditi", "gemma-2b-it"),
@@ -46,7 +57,9 @@ def test_korean_under_the_strict_rule_falls_back_and_says_so(rule: str) -> None:
     assert (chosen.score.position, chosen.score.layer) == (-1, 15)
 
 
-def score(position: int | str, layer: int, refusal: float, steering: float = 1.0, kl: float = 0.05) -> CandidateScore:
+def score(
+    position: int | str, layer: int, refusal: float, steering: float = 1.0, kl: float = 0.05
+) -> CandidateScore:
     return CandidateScore(position, layer, refusal, steering, kl)
 
 
