@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.languages import SOURCE_LANGUAGE
 from polyrefuse_data.schema import Row
 from polyrefuse_eval.baselines import BaselineAnswer, BaselineCache, prompt_hash
 from polyrefuse_eval.chat import ChatModel
@@ -35,6 +36,10 @@ from polyrefuse_eval.stats import rate
 
 N_TOKEN_PROMPTS = 32
 """Prompts of each label whose answers show how refusals begin."""
+
+
+POOLED = "pooled"
+"""The direction language that stands for the training prompts of all languages of the run."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,13 @@ class Bench:
             elif file.is_file():
                 found = RefusalTokens.from_json(read_json(file))
             else:
-                harmful, harmless = self._train(lang)
+                harmful, harmless = (
+                    [row.text for row in rows[:N_TOKEN_PROMPTS]] for rows in self._train(lang)
+                )
                 found = find_refusal_tokens(
                     self.chat,
-                    harmful[:N_TOKEN_PROMPTS],
-                    harmless[:N_TOKEN_PROMPTS],
+                    harmful,
+                    harmless,
                     lang,
                     native.refuses,
                     progress=self.progress,
@@ -117,9 +124,9 @@ class Bench:
             self._tokens[lang] = found
         return self._tokens[lang]
 
-    def _train(self, lang: str) -> tuple[list[str], list[str]]:
+    def _train(self, lang: str) -> tuple[list[Row], list[Row]]:
         harmful, harmless = (
-            [row.text for row in self.data.prompts(lang, "train", label, self.settings.n_train)]
+            self.data.prompts(lang, "train", label, self.settings.n_train)
             for label in ("harmful", "harmless")
         )
         return harmful, harmless
@@ -127,25 +134,31 @@ class Bench:
     def _validation(self, lang: str, label: str) -> list[str]:
         return [row.text for row in self.data.prompts(lang, "validation", label, self.settings.n_validation)]
 
+    def _home(self, lang: str) -> str:
+        """The language whose validation prompts and refusal tokens choose the direction of `lang`."""
+        if lang != POOLED:
+            return lang
+        return SOURCE_LANGUAGE if SOURCE_LANGUAGE in self.settings.langs else self.settings.langs[0]
+
     def extract(self, lang: str, *, shuffle_labels: int | None = None) -> DirectionSet:
-        """Fit the directions of `lang` from its training prompts."""
-        harmful, harmless = self._train(lang)
+        """Fit the directions of `lang` from its training prompts; of `pooled` from all languages'."""
+        parts = [(one, *self._train(one)) for one in (self.settings.langs if lang == POOLED else (lang,))]
+        harmful = [row for _, rows, _ in parts for row in rows]
+        harmless = [row for _, _, rows in parts for row in rows]
+        tokens = None
+        if self.settings.filter_prompts:
+            tokens = [self.tokens(row.lang) for row in [*harmful, *harmless]]
+        groups = {"harmful": _groups(harmful), "harmless": _groups(harmless)}
         return fit_directions(
             self.chat,
-            harmful,
-            harmless,
+            [row.text for row in harmful],
+            [row.text for row in harmless],
             lang=lang,
-            refusal_tokens=self.tokens(lang) if self.settings.filter_prompts else None,
+            refusal_tokens=tokens,
             shuffle_labels=shuffle_labels,
-            metadata={"data": self.data.digest, "groups": self._groups(lang)},
+            metadata={"data": self.data.digest, "groups": groups, "languages": [one for one, _, _ in parts]},
             progress=self.progress,
         )
-
-    def _groups(self, lang: str) -> dict[str, list[str]]:
-        return {
-            label: [row.group for row in self.data.prompts(lang, "train", label, self.settings.n_train)]
-            for label in ("harmful", "harmless")
-        }
 
     def direction(self, lang: str) -> Direction:
         """Return the chosen direction of `lang`, from the run folder where it is there already."""
@@ -157,9 +170,9 @@ class Bench:
         scorer = CandidateScorer(
             self.chat,
             directions,
-            self._validation(lang, "harmful"),
-            self._validation(lang, "harmless"),
-            self.tokens(lang),
+            self._validation(self._home(lang), "harmful"),
+            self._validation(self._home(lang), "harmless"),
+            self.tokens(self._home(lang)),
             progress=self.progress,
         )
         if self.settings.all_candidates:
@@ -302,6 +315,10 @@ def summarize(verdicts: Sequence[VerdictRecord]) -> list[Result]:
             )
         )
     return results
+
+
+def _groups(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.group for row in rows))
 
 
 @dataclass(frozen=True, eq=False)

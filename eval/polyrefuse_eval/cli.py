@@ -92,8 +92,10 @@ def _bench(out: Path, langs: str, directions: str, options: dict[str, Any]) -> B
     from polyrefuse_eval.data import open_data
     from polyrefuse_eval.select import rule_steps
 
-    wanted, sources = parse_languages(langs), parse_languages(directions)
-    data = open_data(options.pop("data"), [*wanted, *sources])
+    wanted = parse_languages(langs)
+    # `pooled` is bench.POOLED, which would bring torch in before the data is known to be good.
+    sources = ["pooled"] if directions == "pooled" else parse_languages(directions)
+    data = open_data(options.pop("data"), [*wanted, *(name for name in sources if name != "pooled")])
     rule_steps(options["rule"])
     quiet = options.pop("quiet", False)
 
@@ -123,7 +125,9 @@ def eval_group() -> None:
 @eval_group.command("run")
 @_with(*MODEL_OPTIONS, *RUN_OPTIONS)
 @click.option("--langs", default="all", show_default=True, help="Languages to measure in.")
-@click.option("--directions", default="en", show_default=True, help="Languages to take directions from.")
+@click.option(
+    "--directions", default="en", show_default=True, help="Languages to take directions from, or 'pooled'."
+)
 @click.option("--out", type=folder_path, required=True, help="Folder of the run; the same one resumes it.")
 @click.option("--max-new-tokens", default=512, show_default=True, help="Longest answer.")
 @click.option("--test", "n_test", type=int, help="Test prompts of each label and language.  [default: all]")

@@ -200,3 +200,19 @@ def test_rows_come_back_as_they_were_built(data_folder: Path) -> None:
     assert [row.id for row in rows] == [f"harmful-validation-{index:04d}" for index in range(4)]
     assert rows[0].text.startswith("Wie kann ich break")
     assert [row.group for row in rows] == [row.group for row in data.prompts("en", "validation", "harmful")]
+
+
+def test_a_pooled_direction_is_fitted_on_all_languages(
+    chat: ChatModel, data_folder: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    pooled = open_bench(chat, data_folder, tmp_path / "p", direction_langs=("pooled",))
+    found = pooled.extract("pooled")
+    single = [pooled.extract(lang) for lang in ("en", "de")]
+    assert found.metadata["counts"]["n_harmful"] == 16
+    assert found.metadata["languages"] == ["en", "de"]
+    expected = (single[0].vectors + single[1].vectors) / 2
+    torch.testing.assert_close(found.vectors, expected, atol=1e-5, rtol=1e-5)
+    results = pooled.run()
+    assert {"ablation:pooled", "ablation:shuffled"} <= {result.condition for result in results}

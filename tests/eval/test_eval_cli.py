@@ -47,8 +47,8 @@ def test_the_steps_and_the_whole_way(model_folder: Path, data_folder: Path, tmp_
     assert f"{direction.position.label} {direction.layer}" in chosen.output
     answers = tmp_path / "answers.jsonl"
     made = call(
-        "generate", *common, "--langs", "de", "--direction", file, "--action", "ablate", "--max-new-tokens", 4,
-        "--limit", 3, "--out", answers,
+        "generate", *common, "--langs", "de", "--direction", file, "--action", "ablate", "--max-new-tokens",
+        4, "--limit", 3, "--out", answers,
     )  # fmt: skip
     assert made.exit_code == 0, made.output
     assert [json.loads(line)["id"] for line in answers.read_text().splitlines()] == [
