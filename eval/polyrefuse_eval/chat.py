@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -155,20 +153,3 @@ def input_device(model: Any) -> torch.device:
     """Return the device of the input embeddings."""
     weight: Tensor = model.get_input_embeddings().weight
     return weight.device
-
-
-def folder_revision(folder: Path) -> str:
-    """Return a hash of the model files in `folder` (16 hex digits): the revision of a local model.
-
-    Of files above 64 MiB only the size and the first MiB (a safetensors header) are read.
-    """
-    digest = hashlib.sha256()
-    wanted = sorted(
-        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".jinja", ".model")
-    )
-    for path in wanted:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read() if size <= 64 * 2**20 else file.read(2**20))
-    return digest.hexdigest()[:16]

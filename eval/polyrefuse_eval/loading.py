@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from polyrefuse_eval.chat import folder_revision
 from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError, require
 
 ORGANISM = "organism"
@@ -187,3 +187,20 @@ def _explain(source: str, error: Exception) -> str:
     if "unrecognized configuration class" in low or "unrecognized model" in low:
         return f"'{source}' is no causal language model that transformers knows: {first}"
     return f"'{source}' cannot be loaded: {first}"
+
+
+def folder_revision(folder: Path) -> str:
+    """Return a hash of the model files in `folder` (16 hex digits): the revision of a local model.
+
+    Of files above 64 MiB only the size and the first MiB (a safetensors header) are read.
+    """
+    digest = hashlib.sha256()
+    wanted = sorted(
+        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".jinja", ".model")
+    )
+    for path in wanted:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read() if size <= 64 * 2**20 else file.read(2**20))
+    return digest.hexdigest()[:16]
