@@ -19,6 +19,7 @@ from torch import Tensor
 
 from polyrefuse_eval.bypass import replace_forward
 from polyrefuse_eval.chat import ChatModel
+from polyrefuse_eval.errors import OutOfMemoryError
 from polyrefuse_eval.structure import MLP_NAMES, first_tensor, with_first_tensor
 from polyrefuse_eval.template import EncodedPrompt
 
@@ -173,7 +174,7 @@ def forward(chat: ChatModel, batch: Batch, *, times: int = 1, ends_only: bool | 
     """
     arguments = accepted_arguments(chat, dict(batch.arguments))
     ends_only = bool(chat.ends_only) if ends_only is None else ends_only
-    with last_mlp_at_ends(chat, batch) if ends_only else nullcontext():
+    with memory_told(chat), last_mlp_at_ends(chat, batch) if ends_only else nullcontext():
         if not batch.packed:
             result: Tensor = chat.model(**arguments, use_cache=False, logits_to_keep=1).logits[:, -1]
             return result
@@ -188,7 +189,20 @@ def forward(chat: ChatModel, batch: Batch, *, times: int = 1, ends_only: bool | 
 @torch.inference_mode()
 def forward_without_head(chat: ChatModel, batch: Batch) -> None:
     """Run the decoder on `batch` without the language-model head, for hooks that read."""
-    chat.model.base_model(**accepted_arguments(chat, dict(batch.arguments)), use_cache=False)
+    with memory_told(chat):
+        chat.model.base_model(**accepted_arguments(chat, dict(batch.arguments)), use_cache=False)
+
+
+@contextmanager
+def memory_told(chat: ChatModel) -> Iterator[None]:
+    """Turn a lack of device memory into one line."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise OutOfMemoryError(
+            f"{chat.device} has no room for a pass of {chat.name}; try --dtype bfloat16, "
+            "--quantization 8bit, --device-map auto or --device cpu"
+        ) from None
 
 
 @contextmanager

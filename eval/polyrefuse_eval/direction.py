@@ -225,6 +225,8 @@ def fit_directions(
     }
     _check_counts(counts, lang)
     story = {**(metadata or {}), "model": chat.signature(), "counts": counts, "versions": versions()}
+    if refusal_tokens is not None:
+        story["refusal_tokens"] = {one.lang: one.to_json() for one in refusal_tokens}
     if shuffle_labels is not None:
         story["shuffled_labels_seed"] = shuffle_labels
     return DirectionSet(lang, harmful_mean.mean - harmless_mean.mean, where, layers, story)

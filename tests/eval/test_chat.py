@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tiny import (
@@ -169,3 +171,52 @@ def test_modules_that_do_not_write_into_the_stream_are_found_out() -> None:
         ChatModel.from_parts(tiny_model("gemma2"), tokenizer(), structure="attention=self_attn,mlp=mlp")
     with pytest.raises(ChatModelError, match="unknown structure override"):
         ChatModel.from_parts(tiny_model("llama"), tokenizer(), structure="attn=self_attn")
+
+
+FURTHER: dict[str, dict[str, Any]] = {
+    "GPT2Config": {"n_embd": 32, "n_layer": 3, "n_head": 4},
+    "FalconConfig": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4},
+    "Olmo2Config": {},
+    "GraniteConfig": {"residual_multiplier": 0.22},
+    "GptOssConfig": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
+}
+SIZES = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+
+
+def from_config(name: str, **settings: Any) -> Any:
+    import transformers
+
+    torch.manual_seed(0)
+    tokens = {"vocab_size": len(tokenizer()), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = getattr(transformers, name)(**tokens, **settings)
+    return transformers.AutoModelForCausalLM.from_config(config).float().eval()
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_families_that_nobody_prepared_for_are_found_out_too(name: str) -> None:
+    settings = FURTHER[name] if name in ("GPT2Config", "FalconConfig") else {**SIZES, **FURTHER[name]}
+    chat = ChatModel.from_parts(from_config(name, **settings), tokenizer(), name=name)
+    assert chat.n_layers == 3
+    prompts = chat.encode(PROMPTS[:4])
+    packed = can_pack(chat)
+    for batch in plan_batches(chat, prompts):
+        assert batch.packed is packed
+        for slot, index in enumerate(batch.prompts):
+            with torch.inference_mode():
+                alone = chat.model(input_ids=torch.tensor([prompts[index].ids])).logits[0, -1]
+            torch.testing.assert_close(forward(chat, batch)[slot], alone, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("MambaConfig", {"hidden_size": 32, "num_hidden_layers": 2}, "no known attention module"),
+        ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, "does not add the outputs"),
+    ],
+)
+def test_decoders_of_another_kind_are_refused(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ChatModelError, match=message):
+        ChatModel.from_parts(from_config(name, **settings), tokenizer(), name=name)
