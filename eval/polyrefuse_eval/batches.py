@@ -164,6 +164,11 @@ def accepted_arguments(chat: ChatModel, arguments: dict[str, Any]) -> dict[str, 
     return {name: value for name, value in arguments.items() if name in known}
 
 
+def kept_logits(chat: ChatModel, keep: int | Tensor) -> dict[str, int | Tensor]:
+    """Return the argument that keeps logits of chosen columns only; none where the model has no such."""
+    return accepted_arguments(chat, {"logits_to_keep": keep})
+
+
 @torch.inference_mode()
 def forward(chat: ChatModel, batch: Batch, *, times: int = 1, ends_only: bool | None = None) -> Tensor:
     """Run `batch`; return the logits after each prompt's last token [prompts, vocabulary].
@@ -176,13 +181,15 @@ def forward(chat: ChatModel, batch: Batch, *, times: int = 1, ends_only: bool | 
     ends_only = bool(chat.ends_only) if ends_only is None else ends_only
     with memory_told(chat), last_mlp_at_ends(chat, batch) if ends_only else nullcontext():
         if not batch.packed:
-            result: Tensor = chat.model(**arguments, use_cache=False, logits_to_keep=1).logits[:, -1]
+            result: Tensor = chat.model(**arguments, use_cache=False, **kept_logits(chat, 1)).logits[:, -1]
             return result
         for name in ("input_ids", "position_ids"):
             if times > 1 and name in arguments:
                 arguments[name] = arguments[name].expand(times, -1)
         keep = batch.ends.to(batch.arguments["input_ids"].device)
-        logits: Tensor = chat.model(**arguments, use_cache=False, logits_to_keep=keep).logits
+        logits: Tensor = chat.model(**arguments, use_cache=False, **kept_logits(chat, keep)).logits
+        if logits.shape[1] != len(keep):
+            logits = logits[:, keep]
         return logits if times > 1 else logits[0]
 
 

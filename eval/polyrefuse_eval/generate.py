@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from polyrefuse_eval.batches import accepted_arguments, left_padded
+from polyrefuse_eval.batches import accepted_arguments, kept_logits, left_padded
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import OutOfMemoryError
 from polyrefuse_eval.intervene import BASELINE, Applied, Edits, applied
@@ -133,7 +133,7 @@ def _generate_batch(
                 **accepted_arguments(chat, dict(arguments)),
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
+                **kept_logits(chat, 1),
             )
             cache = output.past_key_values
             chosen = _choose(output.logits[:, -1], sampling, [generators[row] for row in alive])

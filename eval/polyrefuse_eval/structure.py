@@ -157,7 +157,7 @@ def prove_structure(model: nn.Module, structure: Structure, token_ids: Tensor) -
     writes: list[Tensor] = []
     outputs: list[Any] = []
     with _watching(model, structure, inputs, writes, outputs):
-        model(input_ids=token_ids, use_cache=False, logits_to_keep=1)
+        model(input_ids=token_ids, use_cache=False)
     tolerance = 1e-3 if inputs[0].dtype in (torch.float32, torch.float64) else 1e-1
     for index, (before, output) in enumerate(zip(inputs, outputs, strict=True)):
         after = first_tensor(output)
