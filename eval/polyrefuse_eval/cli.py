@@ -65,6 +65,14 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return add
 
 
+def _need(*modules: str) -> None:
+    """Raise one line with the pip command where a package of the extra is missing."""
+    from polyrefuse_eval.errors import require
+
+    for module in modules or ("torch", "transformers", "safetensors"):
+        require(module, "eval")
+
+
 def _chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
     """Load the model that the command's options name, and take these from `options`."""
     from polyrefuse_eval.chat import ChatModel
@@ -98,6 +106,7 @@ def _bench(out: Path, langs: str, directions: str, options: dict[str, Any]) -> B
     data = open_data(options.pop("data"), [*wanted, *(name for name in sources if name != "pooled")])
     rule_steps(options["rule"])
     quiet = options.pop("quiet", False)
+    _need()
 
     from polyrefuse_eval.bench import Bench, BenchSettings
 
@@ -254,6 +263,7 @@ def generate_command(
     folder = open_data(data, wanted)
     rows = [row for lang in wanted for row in folder.prompts(lang, split, label, limit)]
     generation = {name: options.pop(name) for name in ("max_new_tokens", "batch_size")}
+    _need()
 
     from polyrefuse_eval.direction import Direction
     from polyrefuse_eval.generate import Request, Sampling, generate
@@ -296,6 +306,8 @@ def generate_command(
 @click.argument("run", type=folder_path)
 def plot_command(run: Path) -> None:
     """Draw the scores by layer and position, and the cosines between languages, of a run."""
+    _need("torch", "safetensors", "matplotlib")
+
     from polyrefuse_eval.drawing import draw_run
 
     for path in draw_run(run):
@@ -318,6 +330,7 @@ def activations_command(
 
     wanted = parse_languages(langs)
     folder = open_data(data, wanted)
+    _need("torch", "transformers", "matplotlib")
 
     from polyrefuse_eval.drawing import draw_activations
 
@@ -337,6 +350,8 @@ def activations_command(
 @click.option("--out", type=file_path, required=True, help="File ending in .pt.")
 def steered_command(direction: Path, action: str, coefficient: float, out: Path, **options: Any) -> None:
     """Export an intervention for `lm_eval --model steered`, unless it would do something else there."""
+    _need()
+
     from polyrefuse_eval.direction import Direction
     from polyrefuse_eval.steered import edit_of, export_steered
 

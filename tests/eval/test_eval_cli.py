@@ -251,3 +251,11 @@ def test_loading_twice_gives_one_signature_and_changed_weights_another(
     tokenizer().save_pretrained(other)
     changed = ChatModel.load(str(other), device="cpu").signature()
     assert {key for key in one if one[key] != changed[key]} == {"revision"}
+
+
+def test_a_missing_extra_names_the_pip_command(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    message = error("run", "--data", data_folder, "--langs", "en", "--out", tmp_path / "r")
+    assert "pip install 'polyrefuse[eval]'" in message
