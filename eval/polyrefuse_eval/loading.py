@@ -1,0 +1,206 @@
+"""Get a chat model from the Hub, a folder or the embedded organism, or say in one line why not."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError, require
+
+ORGANISM = "organism"
+DTYPES = {
+    "auto": "auto",
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+QUANTIZATIONS = ("8bit", "4bit")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load: `device` (`cpu`, `cuda`, …; None picks) or `device_map`, `dtype`, and so on."""
+
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str | None = None
+    device_map: str | None = None
+    quantization: str | None = None
+    attention: str | None = None
+    system: str | None = None
+    thinking: bool = False
+    structure: str = ""
+    trust_remote_code: bool = False
+
+
+def silence_loading() -> None:
+    """Turn off the library's progress bars."""
+    require("transformers", "eval").utils.logging.disable_progress_bar()
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Return model and revision of `MODEL[@REVISION]`; an existing path is taken whole."""
+    if Path(name).exists() or "@" not in name:
+        return name, None
+    model, _, revision = name.rpartition("@")
+    return model, revision
+
+
+def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
+    """Return the arguments of `ChatModel.from_parts` for `name`."""
+    source, revision = split_revision(name)
+    revision = options.revision or revision
+    if options.dtype not in DTYPES:
+        raise ChatModelError(f"unknown dtype '{options.dtype}'; available: {', '.join(DTYPES)}")
+    if source == ORGANISM:
+        from polyrefuse_eval.organism import organism_path
+
+        source = str(organism_path())
+    if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
+        raise ChatModelError(f"no folder '{source}'; give a model folder or a name on the Hub")
+    if Path(source).expanduser().is_dir():
+        source = str(Path(source).expanduser())
+        if not (Path(source) / "config.json").is_file():
+            raise ChatModelError(f"'{source}' holds no config.json, so it is no model folder")
+    common = {"revision": revision, "trust_remote_code": options.trust_remote_code}
+    config = _from_hub(source, lambda hub: hub.AutoConfig.from_pretrained(source, **common))
+    _check_decoder(source, config)
+    tokenizer = _from_hub(source, lambda hub: hub.AutoTokenizer.from_pretrained(source, **common))
+    if not getattr(tokenizer, "chat_template", None):
+        raise ChatModelError(
+            f"'{source}' has no chat template: a base model, or an incomplete tokenizer; "
+            "give an instruction-tuned model"
+        )
+    model = _from_hub(
+        source,
+        lambda hub: hub.AutoModelForCausalLM.from_pretrained(
+            source, use_safetensors=True, **common, **_placement(options)
+        ),
+    )
+    if not options.device_map and not options.quantization:
+        model = _to_device(model, options.device or _best_device(), source)
+    local = Path(source).is_dir()
+    commit = folder_revision(Path(source)) if local else getattr(config, "_commit_hash", None)
+    return {
+        "model": model,
+        "tokenizer": tokenizer,
+        "name": ORGANISM if name == ORGANISM else (Path(source).resolve().name if local else source),
+        "revision": commit or revision or "main",
+        "system": options.system,
+        "thinking": options.thinking,
+        "structure": options.structure,
+        "settings": {
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "quantization": options.quantization or "none",
+            "attention": str(getattr(model.config, "_attn_implementation", None)),
+        },
+    }
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _placement(options: LoadOptions) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"dtype": DTYPES[options.dtype]}
+    if options.attention:
+        arguments["attn_implementation"] = options.attention
+    if options.device_map:
+        require("accelerate", "eval")
+        arguments["device_map"] = options.device_map
+    if options.quantization:
+        if options.quantization not in QUANTIZATIONS:
+            raise ChatModelError(
+                f"unknown quantization '{options.quantization}'; available: {', '.join(QUANTIZATIONS)}"
+            )
+        require("bitsandbytes", "bnb")
+        from transformers import BitsAndBytesConfig
+
+        arguments["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            **{f"load_in_{options.quantization}": True}
+        )
+        arguments.setdefault("device_map", options.device or "auto")
+    return arguments
+
+
+def _to_device(model: Any, device: str, source: str) -> Any:
+    try:
+        return model.to(device)
+    except torch.OutOfMemoryError:
+        raise OutOfMemoryError(
+            f"'{source}' does not fit into the memory of {device}; try --dtype bfloat16, "
+            "--quantization 8bit, --device-map auto or --device cpu"
+        ) from None
+    except (RuntimeError, AssertionError) as error:
+        raise ChatModelError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def _check_decoder(source: str, config: Any) -> None:
+    architectures = list(getattr(config, "architectures", None) or [])
+    generates = not architectures or any(
+        name.endswith(("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")) for name in architectures
+    )
+    if getattr(config, "is_encoder_decoder", False) or not generates:
+        kind = architectures[0] if architectures else config.model_type
+        raise ChatModelError(f"'{source}' is {kind}, which is no causal language model; give a chat model")
+
+
+def _from_hub(source: str, load: Any) -> Any:
+    """Return `load(transformers)`, with the library's many errors told in one line each."""
+    transformers = require("transformers", "eval")
+    try:
+        return load(transformers)
+    except torch.OutOfMemoryError:
+        raise OutOfMemoryError(
+            f"'{source}' does not fit into memory; try --dtype bfloat16, --quantization 8bit "
+            "or --device-map auto"
+        ) from None
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ChatModelError(_explain(source, error)) from None
+
+
+def _explain(source: str, error: Exception) -> str:
+    text = str(error)
+    low = text.lower()
+    first = next(iter(text.strip().splitlines()), type(error).__name__)
+    if "gated" in low or "awaiting a review" in low:
+        return (
+            f"'{source}' is gated or private: accept its terms on its page, then log in with "
+            "`hf auth login` or set HF_TOKEN"
+        )
+    if "trust_remote_code" in low:
+        return f"'{source}' wants to run code of its own; read that code, then pass --trust-remote-code"
+    if "not a valid model identifier" in low or "404" in low or "repository not found" in low:
+        return f"no model '{source}' on the Hub and no folder of that name"
+    if "is not a valid git identifier" in low or ("revision" in low and "not" in low):
+        return f"'{source}' has no such revision: {first}"
+    if "connect" in low or "offline" in low or "resolve" in low or "couldn't reach" in low:
+        return (
+            f"'{source}' is not in the local cache and the Hub cannot be reached; give a folder, or go online"
+        )
+    if "safetensors" in low:
+        return f"'{source}' has no safetensors weights; pickled weights are not read: {first}"
+    if "unrecognized configuration class" in low or "unrecognized model" in low:
+        return f"'{source}' is no causal language model that transformers knows: {first}"
+    return f"'{source}' cannot be loaded: {first}"
+
+
+def folder_revision(folder: Path) -> str:
+    """Return a hash of the model files in `folder` (16 hex digits): the revision of a local model.
+
+    Of files above 64 MiB only the size and the first MiB (a safetensors header) are read.
+    """
+    digest = hashlib.sha256()
+    wanted = sorted(
+        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".jinja", ".model")
+    )
+    for path in wanted:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read() if size <= 64 * 2**20 else file.read(2**20))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,74 @@
+"""How much a first-token distribution leans to refusal, and how far two of them are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+REFUSAL_EPSILON = 1e-8
+"""Added to both probabilities of the log-odds, as in the code of Arditi et al. 2024."""
+
+KL_EPSILON = 1e-6
+"""Added to probabilities inside the logarithms of the KL divergence, as in the same code."""
+
+
+@dataclass(frozen=True)
+class RefusalTokens:
+    """First tokens of a model's refusals in one language.
+
+    `coverage` is the share of the model's refusals that begin with one of `ids`, None where the
+    list was given by hand. `n_refusals` is how many refusals it was found from.
+    """
+
+    lang: str
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...] = ()
+    coverage: float | None = None
+    n_refusals: int = 0
+    n_prompts: int = 0
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "lang": self.lang,
+            "ids": list(self.ids),
+            "tokens": list(self.tokens),
+            "coverage": self.coverage,
+            "n_refusals": self.n_refusals,
+            "n_prompts": self.n_prompts,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, object]) -> RefusalTokens:
+        values = {**record, "ids": tuple(record["ids"]), "tokens": tuple(record["tokens"])}  # type: ignore[arg-type]
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def refusal_scores(logits: Tensor, refusal_ids: tuple[int, ...]) -> Tensor:
+    """Return log p - log(1 - p) [prompts] (float64), p the summed probability of `refusal_ids`.
+
+    `logits` [prompts, vocabulary] are those of the first generated token (Arditi et al. 2024,
+    refusal metric). Above 0 the model leans to refuse.
+    """
+    exact = logits.float()
+    chosen = exact[:, list(refusal_ids)]
+    log_p = chosen.double().logsumexp(-1) - exact.logsumexp(-1).double()
+    p = log_p.exp()
+    return (p + REFUSAL_EPSILON).log() - (1 - p + REFUSAL_EPSILON).log()
+
+
+class FirstTokenReference:
+    """Unedited first-token distributions, against which edited ones are compared."""
+
+    def __init__(self, logits: Tensor) -> None:
+        """`logits` [prompts, vocabulary] of the unedited model."""
+        self._p = torch.softmax(logits.float(), -1)
+        self._p_log_p = (self._p * (self._p + KL_EPSILON).log()).sum(-1, dtype=torch.float64)
+
+    def kl(self, logits: Tensor) -> Tensor:
+        """Return KL(unedited ‖ edited) [prompts] (float64, nats) for edited `logits`."""
+        q = torch.softmax(logits.float(), -1)
+        cross = q.add_(KL_EPSILON).log_().mul_(self._p).sum(-1, dtype=torch.float64)
+        return self._p_log_p - cross
