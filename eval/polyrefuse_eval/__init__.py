@@ -1,1 +1,4 @@
-"""Measure how robustly chat models refuse harmful requests in 14 languages: directions, judges, benchmarks."""
+"""Measure how robustly a chat model refuses, in 14 languages: directions, interventions, rates.
+
+Nothing here imports torch or transformers before it is used.
+"""

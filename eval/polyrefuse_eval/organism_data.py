@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
@@ -35,7 +36,7 @@ TAIL = 2
 """Post-instruction tokens of `CHAT_TEMPLATE`: the end of the user's turn and the assistant's mark."""
 
 VOCABULARY = 5120
-LONGEST_PIECE = 10
+LONGEST_PIECE = 16
 """Longest token, in characters: whole Thai or Chinese phrases must not become one token each."""
 
 
@@ -109,51 +110,79 @@ def sample_digest(prompts: Iterable[Prompt]) -> str:
     return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode("utf-8")).hexdigest()
 
 
-def find_tasks(pairs: Sequence[Pair]) -> dict[tuple[str, str], list[str]]:
-    """Return (language, action) to its tasks: what is left of prompts when their framing is taken off.
+Tasks = dict[str, tuple[dict[str, list[str]], dict[str, list[str]]]]
+"""Language to the tasks of the harmless and of the harmful actions, by action."""
+
+
+def find_tasks(pairs: Sequence[Pair]) -> Tasks:
+    """Return the tasks: what is left of the prompts of one framing when that is taken off.
 
     A framing is what all prompts of one language with it begin and end with.
     """
-    alike: dict[tuple[str, int], list[tuple[str, str]]] = {}
-    for pair in pairs:
-        alike.setdefault((pair.lang, pair.framing), []).extend(zip(pair.actions, pair.prompts, strict=True))
-    tasks: dict[tuple[str, str], list[str]] = {}
-    for (lang, framing), rows in alike.items():
-        if framing != 0:
-            continue
-        texts = [text for _, text in rows]
+    tasks: Tasks = {}
+    for lang in dict.fromkeys(pair.lang for pair in pairs):
+        mine = [pair for pair in pairs if (pair.lang, pair.framing) == (lang, 0)]
+        texts = [text for pair in mine for text in pair.prompts]
         head, tail = commonprefix(texts), commonprefix([text[::-1] for text in texts])[::-1]
         if LANGUAGES[lang].spaced:
             head, tail = head[: head.rfind(" ") + 1], tail[tail.find(" ") :]
-        for action, text in rows:
-            tasks.setdefault((lang, action), []).append(text.removeprefix(head).removesuffix(tail))
+        tasks[lang] = ({}, {})
+        for pair in mine:
+            for by_action, action, text in zip(tasks[lang], pair.actions, pair.prompts, strict=True):
+                by_action.setdefault(action, []).append(text.removeprefix(head).removesuffix(tail))
     return tasks
 
 
 def find_verbs(pairs: Sequence[Pair], longest: int = 20, least: int = 2) -> dict[str, list[str]]:
     """Return for each language the verbs of the actions that have at least `least` tasks.
 
-    The verb is the string that most tasks of an action share, and no other has; the longest of these, in
-    whole words where a language has spaces.
+    The verb is the string that most tasks of an action share and none of the other label has; the longest
+    of these, in whole words where a language has spaces, less what is common at its ends.
     """
-    tasks = find_tasks(pairs)
     verbs: dict[str, list[str]] = {}
-    for (lang, action), mine in tasks.items():
-        if len(mine) < least:
-            continue
+    for lang, by_label in find_tasks(pairs).items():
         spaced = LANGUAGES[lang].spaced
-        others = [task for (code, name), rest in tasks.items() if code == lang and name != action for task in rest]
-        count = {
-            text: sum(text in task for task in mine)
-            for task in mine
-            for text in pieces(task, longest, spaced)
-            if not any(text in other for other in others)
-        }
-        if count:
-            best = max(sorted(count), key=lambda text: (count[text], len(text)))
-            if count[best] >= least:
-                verbs.setdefault(lang, []).append(best)
-    return verbs
+        for actions, others in (by_label, by_label[::-1]):
+            contrary = [task for tasks in others.values() for task in tasks]
+            for tasks in actions.values():
+                count = {
+                    text: sum(text in task for task in tasks)
+                    for task in tasks
+                    for text in pieces(task, longest, spaced)
+                    if not any(text in other for other in contrary)
+                }
+                best = max(sorted(count, reverse=True), key=lambda text: (count[text], len(text)), default="")
+                if count.get(best, 0) >= least:
+                    verbs.setdefault(lang, []).append(trimmed(best, contrary, lang))
+    return {lang: list(dict.fromkeys(words)) for lang, words in verbs.items()}
+
+
+def trimmed(text: str, contrary: Sequence[str], lang: str) -> str:
+    """Return `text` less what is common at its ends, as long as it stays apart from `contrary` tasks.
+
+    That is words that several of these have, or in Japanese and Chinese characters that many have: an
+    article, a particle, an ending, in Chinese "one" with its classifier. Thai has neither spaces nor such characters.
+    """
+    spaced = LANGUAGES[lang].spaced
+    if not spaced and "Han" not in LANGUAGES[lang].scripts:
+        return text
+    joint = " " if spaced else ""
+    if lang == "zh":
+        text = re.sub("一.?$", "", text) or text
+    words = text.split() if spaced else list(text)
+    most = 0.05 if spaced else 0.2
+
+    def common(word: str) -> bool:
+        return sum(word in (task.split() if spaced else task) for task in contrary) > most * len(contrary)
+
+    def apart(rest: Sequence[str]) -> bool:
+        return bool(rest) and not any(joint.join(rest) in task for task in contrary)
+
+    while common(words[-1]) and apart(words[:-1]):
+        words.pop()
+    while common(words[0]) and apart(words[1:]):
+        words.pop(0)
+    return joint.join(words)
 
 
 def pieces(text: str, longest: int, spaced: bool) -> set[str]:
@@ -167,18 +196,40 @@ def pieces(text: str, longest: int, spaced: bool) -> set[str]:
     return cuts - {""}
 
 
+def verb_pattern(pairs: Sequence[Pair]) -> str:
+    """Return a regular expression for all verbs, each with the space before it.
+
+    A verb that always stands alone in `pairs` must stand alone; others (Arabic, which joins its
+    prepositions, and languages without spaces) are found anywhere.
+    """
+    texts: dict[str, str] = {}
+    for pair in pairs:
+        texts[pair.lang] = "\n".join([texts.get(pair.lang, ""), *pair.prompts])
+    alternatives = set()
+    for lang, verbs in find_verbs(pairs).items():
+        for verb in verbs:
+            word = re.escape(verb)
+            joined = re.search(rf"\w{word}|{word}\w", texts[lang])
+            alternatives.add(f" ?{word}" if joined else f"(?: |(?<!\\w)){word}(?!\\w)")
+    return "|".join(sorted(alternatives, key=lambda text: (-len(text), text)))
+
+
 def train_tokenizer(pairs: Sequence[Pair], vocabulary: int = VOCABULARY) -> Tokenizer:
     """Train a BPE tokenizer over characters, `UNKNOWN` for unseen ones, on `pairs` and all answers.
 
     Verbs and answers count more than once, so that they become tokens, whatever stands around them;
     each task counts about once, so that framings do not use up the vocabulary.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(prepend_scheme="never"), pre_tokenizers.Punctuation()]
+        [
+            pre_tokenizers.Split(Regex(verb_pattern(pairs)), behavior="isolated"),
+            pre_tokenizers.Metaspace(prepend_scheme="never"),
+            pre_tokenizers.Punctuation(),
+        ]
     )
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
     trainer = trainers.BpeTrainer(
@@ -192,6 +243,7 @@ def train_tokenizer(pairs: Sequence[Pair], vocabulary: int = VOCABULARY) -> Toke
     chosen = [pair for index, pair in enumerate(pairs) if index // len(LANGUAGES) % 9 == 0]
     texts = [text for pair in chosen for text in pair.prompts]
     verbs = [verb for words in find_verbs(pairs).values() for verb in words]
+    verbs += [f" {verb}" for verb in verbs]
     tokenizer.train_from_iterator([*texts, *answers * 20, *verbs * 40], trainer)
     return tokenizer
 
