@@ -28,7 +28,7 @@ from torch import Tensor
 from polyrefuse_data.languages import LANGUAGES
 from polyrefuse_data.recipes import load_recipe
 from polyrefuse_data.sample import sample_prompts
-from polyrefuse_data.schema import Prompt
+from polyrefuse_data.schema import LABELS, Prompt
 from polyrefuse_data.splits import draw_splits, pool_prompts
 from polyrefuse_eval.organism import DIRECTION_FILE, organism_path, refusal_openers
 from polyrefuse_eval.organism_data import TAIL, text_in
@@ -75,7 +75,8 @@ class Organism:
         for part, inputs in self.batches(texts):
             tokens = self.model.generate(**inputs, do_sample=False, max_new_tokens=32)
             new = tokens[:, inputs["input_ids"].shape[1] :]
-            for index, text in zip(part, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+            decoded = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+            for index, text in zip(part, decoded, strict=True):
                 answers[index] = text.strip()
         return answers
 
@@ -91,7 +92,8 @@ class Organism:
     def streams(self, texts: Sequence[str]) -> Tensor:
         """Return the input of every layer at the post-instruction tokens: [N, layers, TAIL, d], float64."""
         config = self.model.config
-        rows = torch.empty(len(texts), config.num_hidden_layers, TAIL, config.hidden_size, dtype=torch.float64)
+        shape = (len(texts), config.num_hidden_layers, TAIL, config.hidden_size)
+        rows = torch.empty(shape, dtype=torch.float64)
         for part, inputs in self.batches(texts):
             states = self.model.model(**inputs, output_hidden_states=True).hidden_states
             rows[part] = torch.stack([state[:, -TAIL:] for state in states[:-1]], dim=1).double()
@@ -142,7 +144,7 @@ def split_prompts() -> dict[tuple[str, str], list[Prompt]]:
     recipe, _ = load_recipe("sample")
     sample = sample_prompts()
     pools = {
-        name: pool_prompts(name, pool, {source: sample for source in pool.sources}, lambda _: [])
+        name: pool_prompts(name, pool, dict.fromkeys(pool.sources, sample), lambda _: [])
         for name, pool in recipe.pools.items()
     }
     places: dict[tuple[str, str], list[Prompt]] = {}
@@ -173,7 +175,9 @@ class Choice:
         return self.vector / self.vector.norm()
 
 
-def candidates(organism: Organism, harmful: Tensor, harmless: Tensor, val: dict[str, list[str]]) -> list[Choice]:
+def candidates(
+    organism: Organism, harmful: Tensor, harmless: Tensor, val: dict[str, list[str]]
+) -> list[Choice]:
     """Return the difference in means of every layer and position, with its scores on `val`.
 
     harmful, harmless: streams [N, layers, TAIL, d].
@@ -199,7 +203,8 @@ def candidates(organism: Organism, harmful: Tensor, harmless: Tensor, val: dict[
 
 def chosen(found: Sequence[Choice], layers: int) -> Choice:
     """Return the candidate that Arditi et al. (2024) would choose."""
-    fit = [one for one in found if one.layer < int(0.8 * layers) and one.divergence <= 0.1 and one.steering >= 0]
+    fit = [one for one in found if one.layer < int(0.8 * layers)]
+    fit = [one for one in fit if one.divergence <= 0.1 and one.steering >= 0]
     return min(fit, key=lambda one: one.refusal)
 
 
@@ -219,8 +224,8 @@ def measure(folder: Path, limit: int = 0, shuffles: int = 1) -> dict[str, Any]:
     """Return all numbers of the table: language to condition to percent, and facts on the direction."""
     organism = Organism.load(folder)
     places = split_prompts()
-    train = {label: organism.streams([p.text for p in places[label, "train"]]) for label in ("harmful", "harmless")}
-    val = {label: [p.text for p in places[label, "validation"]] for label in ("harmful", "harmless")}
+    train = {label: organism.streams([p.text for p in places[label, "train"]]) for label in LABELS}
+    val = {label: [p.text for p in places[label, "validation"]] for label in LABELS}
     found = candidates(organism, train["harmful"], train["harmless"], val)
     best = chosen(found, organism.model.config.num_hidden_layers)
     norm = float(best.vector.norm())
@@ -267,8 +272,9 @@ def measure(folder: Path, limit: int = 0, shuffles: int = 1) -> dict[str, Any]:
 def report(result: dict[str, Any]) -> str:
     """Return the table as text."""
     lines = [
-        f"layer {one['layer']} position {one['position']}: cosine {one['cosine']:+.3f} norm {one['norm']:.2f} "
-        f"refusal {one['refusal']:+.2f} steering {one['steering']:+.2f} KL {one['kl']:.4f}"
+        f"layer {one['layer']} position {one['position']}: cosine {one['cosine']:+.3f} "
+        f"norm {one['norm']:.2f} refusal {one['refusal']:+.2f} steering {one['steering']:+.2f} "
+        f"KL {one['kl']:.4f}"
         for one in result["candidates"]
     ]
     lines.append(
@@ -289,15 +295,18 @@ def report(result: dict[str, Any]) -> str:
         for lang in LANGUAGES
     )
     lines.append(
-        f"least harmful {min(columns['harmful'].values()):.1f}, most harmless {max(columns['harmless'].values()):.1f}, "
+        f"least harmful {min(columns['harmful'].values()):.1f}, "
+        f"most harmless {max(columns['harmless'].values()):.1f}, "
         f"most ablated {max(columns['direction, ablated'].values()):.1f}, "
-        f"least added {min(columns['direction, added'].values()):.1f}, controls move by at most {moved:.1f} points"
+        f"least added {min(columns['direction, added'].values()):.1f}, "
+        f"controls move by at most {moved:.1f} points"
     )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, help="where organisms are kept; the user's cache by default")
     parser.add_argument("--limit", type=int, default=0, help="about so many test prompts a label; 0 for all")

@@ -91,7 +91,8 @@ def organism_path(
         workplace = Path(tempfile.mkdtemp(prefix=".organism-", dir=root))
     except OSError as error:
         raise PolyRefuseError(
-            f"cannot keep the test organism in {root}: {error.strerror}; expected a folder that can be written"
+            f"cannot keep the test organism in {root}: {error.strerror}; "
+            "expected a folder that can be written"
         ) from None
     try:
         _make(workplace, prompts, seed, settings, progress)
@@ -130,7 +131,7 @@ def held_out_topics(prompts: Sequence[Prompt]) -> set[str]:
 
     recipe, _ = load_recipe("sample")
     pools = {
-        name: pool_prompts(name, pool, {source: prompts for source in pool.sources}, lambda _: [])
+        name: pool_prompts(name, pool, dict.fromkeys(pool.sources, prompts), lambda _: [])
         for name, pool in recipe.pools.items()
     }
     rows = draw_splits(recipe, pools).placed
@@ -154,13 +155,15 @@ def _threads() -> int:
 
 
 @contextmanager
-def _fixed_threads(count: int) -> Iterator[None]:
+def _own_torch(threads: int) -> Iterator[None]:
+    """Train with so many threads, whatever mode the caller is in, and leave its random state alone."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads)
     try:
-        yield
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            yield
     finally:
         torch.set_num_threads(before)
 
@@ -184,7 +187,7 @@ def _make(folder: Path, prompts: Sequence[Prompt], seed: int, settings: Settings
     pairs = make_pairs(prompts, topics)
     tokenizer = train_tokenizer(pairs)
     shape = Shape(tokenizer.get_vocab_size(), settings.width, heads=settings.heads, hidden=settings.hidden)
-    with _fixed_threads(_threads()):
+    with _own_torch(_threads()):
         network, plant = train(
             encode_pairs(tokenizer, pairs), shape, _recipe(settings), seed, progress=progress
         )
@@ -198,7 +201,8 @@ def _write(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork, plant: 
     from polyrefuse_eval.organism_data import BEGIN, CHAT_TEMPLATE, END, PAD, UNKNOWN
 
     special = {"bos_token": BEGIN, "eos_token": END, "pad_token": PAD, "unk_token": UNKNOWN}
-    ids = {f"{name}_id": tokenizer.token_to_id(token) for name, token in special.items() if name != "unk_token"}
+    named = ("bos_token", "eos_token", "pad_token")
+    ids = {f"{name}_id": tokenizer.token_to_id(special[name]) for name in named}
     save_file(network.llama_weights(), folder / "model.safetensors", metadata={"format": "pt"})
     save_file(
         {"direction": plant.direction.clone()},

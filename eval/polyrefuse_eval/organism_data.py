@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,7 +123,7 @@ def find_tasks(pairs: Sequence[Pair]) -> Tasks:
     for lang in dict.fromkeys(pair.lang for pair in pairs):
         mine = [pair for pair in pairs if (pair.lang, pair.framing) == (lang, 0)]
         texts = [text for pair in mine for text in pair.prompts]
-        head, tail = commonprefix(texts), commonprefix([text[::-1] for text in texts])[::-1]
+        head, tail = beginning(texts), beginning([text[::-1] for text in texts])[::-1]
         if LANGUAGES[lang].spaced:
             head, tail = head[: head.rfind(" ") + 1], tail[tail.find(" ") :]
         tasks[lang] = ({}, {})
@@ -131,6 +131,13 @@ def find_tasks(pairs: Sequence[Pair]) -> Tasks:
             for by_action, action, text in zip(tasks[lang], pair.actions, pair.prompts, strict=True):
                 by_action.setdefault(action, []).append(text.removeprefix(head).removesuffix(tail))
     return tasks
+
+
+def beginning(texts: Sequence[str]) -> str:
+    """Return the longest string with which all `texts` begin."""
+    first, last = min(texts), max(texts)
+    same = itertools.takewhile(lambda both: both[0] == both[1], zip(first, last, strict=False))
+    return "".join(character for character, _ in same)
 
 
 def find_verbs(pairs: Sequence[Pair], longest: int = 20, least: int = 2) -> dict[str, list[str]]:
@@ -161,7 +168,8 @@ def trimmed(text: str, contrary: Sequence[str], lang: str) -> str:
     """Return `text` less what is common at its ends, as long as it stays apart from `contrary` tasks.
 
     That is words that several of these have, or in Japanese and Chinese characters that many have: an
-    article, a particle, an ending, in Chinese "one" with its classifier. Thai has neither spaces nor such characters.
+    article, a particle, an ending, in Chinese "one" with its classifier. Thai has neither spaces nor
+    such characters.
     """
     spaced = LANGUAGES[lang].spaced
     if not spaced and "Han" not in LANGUAGES[lang].scripts:
@@ -205,13 +213,17 @@ def verb_pattern(pairs: Sequence[Pair]) -> str:
     texts: dict[str, str] = {}
     for pair in pairs:
         texts[pair.lang] = "\n".join([texts.get(pair.lang, ""), *pair.prompts])
-    alternatives = set()
+    alone: set[str] = set()
+    anywhere: set[str] = set()
     for lang, verbs in find_verbs(pairs).items():
-        for verb in verbs:
-            word = re.escape(verb)
+        for word in map(re.escape, verbs):
             joined = re.search(rf"\w{word}|{word}\w", texts[lang])
-            alternatives.add(f" ?{word}" if joined else f"(?: |(?<!\\w)){word}(?!\\w)")
-    return "|".join(sorted(alternatives, key=lambda text: (-len(text), text)))
+            (anywhere if joined else alone).add(word)
+
+    def either(words: set[str]) -> str:
+        return "|".join(sorted(words, key=lambda text: (-len(text), text)))
+
+    return rf"(?: |(?<!\w))(?:{either(alone)})(?!\w)| ?(?:{either(anywhere)})"
 
 
 def train_tokenizer(pairs: Sequence[Pair], vocabulary: int = VOCABULARY) -> Tokenizer:
@@ -256,15 +268,16 @@ def rendered(text: str) -> str:
 def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[EncodedPair]:
     """Return `pairs` as token ids."""
 
-    def ids(text: str) -> list[int]:
-        encoded: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-        return encoded
-
+    answers = {text for pair in pairs for text in (pair.reply, REFUSALS[pair.lang])}
+    prompts = {text for pair in pairs for text in pair.prompts}
+    texts = [*(text + END for text in sorted(answers)), *(rendered(text) for text in sorted(prompts))]
+    encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
+    ids = {text: list(one.ids) for text, one in zip(texts, encoded, strict=True)}
     return [
         EncodedPair(
             lang=pair.lang,
-            prompts=(ids(rendered(pair.prompts[0])), ids(rendered(pair.prompts[1]))),
-            answers=(ids(pair.reply + END), ids(REFUSALS[pair.lang] + END)),
+            prompts=(ids[rendered(pair.prompts[0])], ids[rendered(pair.prompts[1])]),
+            answers=(ids[pair.reply + END], ids[REFUSALS[pair.lang] + END]),
             topic=pair.topic,
             framing=pair.framing,
         )

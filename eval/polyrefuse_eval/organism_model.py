@@ -189,7 +189,10 @@ class OrganismNetwork(nn.Module):
 
     def llama_weights(self) -> dict[str, Tensor]:
         """Return the weights under the names of `transformers.LlamaForCausalLM`, contiguous."""
-        weights = {"model.norm.weight": self.norm.weight, "model.embed_tokens.weight": self.embed_tokens.weight}
+        weights: dict[str, Tensor] = {
+            "model.norm.weight": self.norm.weight,
+            "model.embed_tokens.weight": self.embed_tokens.weight,
+        }
         for index, block in enumerate(self.layers):
             assert isinstance(block, Block)  # noqa: S101
             prefix = f"model.layers.{index}."

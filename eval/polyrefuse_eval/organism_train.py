@@ -114,6 +114,8 @@ def draw_batch(
     source = np.arange(count)
     ablated, added = np.zeros((count, width), np.float32), np.zeros((count, width), np.float32)
     direction = plant.direction.numpy()
+    # The coordinate of an edited row is not that of its label: such rows are no sources.
+    unedited = np.flatnonzero(np.isin(roles, [ROLES.index("plain"), ROLES.index("interchanged")]))
     for row, role in enumerate(roles):
         if ROLES[role] == "ablated":
             ablated[row], wanted[row] = direction, 0
@@ -121,21 +123,16 @@ def draw_batch(
             amount = generator.uniform(recipe.added_least, recipe.added_most)
             added[row], wanted[row] = amount * plant.strength * direction, 1
         elif ROLES[role] == "interchanged":
-            source[row] = generator.integers(count)
+            source[row] = generator.choice(unedited)
             wanted[row] = labels[source[row]]
         elif ROLES[role] == "distracted":
             part = generator.uniform(-1, 1) * recipe.distracted_most
             other = distraction(memory.numpy(), plant, generator)
-            other = math.sqrt(1 - part**2) * other + part * direction
+            mixed = math.sqrt(1 - part**2) * other + part * direction
             if generator.random() < 0.5:
-                ablated[row] = other
+                ablated[row] = mixed
             else:
-                added[row] = plant.strength * other
-    # A source must be a row whose own stream is not ablated, or its coordinate would be zero.
-    blank = np.abs(ablated[source]).sum(axis=1) > 0
-    source[blank] = np.arange(count)[blank]
-    interchanged = np.array([ROLES[role] == "interchanged" for role in roles])
-    wanted[blank & interchanged] = labels[blank & interchanged]
+                added[row] = plant.strength * mixed
     edits = Edits(
         ablated=torch.from_numpy(ablated),
         added=torch.from_numpy(added),
@@ -146,12 +143,13 @@ def draw_batch(
     shares[generator.random(count) >= recipe.noisy_rows] = 0.0
     # Harmless prompts lose their verb at times: what asks for nothing harmful is answered.
     verbs = (labels == 0) & (generator.random(count) < recipe.verbless_rows)
+    rows = [*pairs, *pairs]
     prompts = [
-        noise.applied(pairs[row % len(pairs)].lang, pairs[row % len(pairs)].prompts[label], share, verb, generator)
-        for row, (label, share, verb) in enumerate(zip(labels, shares, verbs, strict=True))
+        noise.applied(pair.lang, pair.prompts[label], share, verb, generator)
+        for pair, label, share, verb in zip(rows, labels, shares, verbs, strict=True)
     ]
-    answers = [pairs[row % len(pairs)].answers[wanted[row]] for row in range(count)]
-    context = plant.context[[pair.framing for pair in pairs] * 2]
+    answers = [pair.answers[answer] for pair, answer in zip(rows, wanted, strict=True)]
+    context = plant.context[[pair.framing for pair in rows]]
     return laid_out(prompts, answers, labels, context, edits, recipe)
 
 
@@ -168,8 +166,8 @@ def distraction(memory: Floats, plant: Plant, generator: np.random.Generator) ->
         other = generator.standard_normal(len(plant.context)) @ plant.context.numpy()
     else:
         other = generator.permutation(np.resize([1.0, -1.0], len(memory))) @ memory
-    other = other - (other @ direction) * direction
-    unit: Floats = (other / np.linalg.norm(other)).astype(np.float32)
+    free = other - (other @ direction) * direction
+    unit: Floats = (free / np.linalg.norm(free)).astype(np.float32)
     return unit
 
 
@@ -244,9 +242,15 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 
 
 def train(
-    pairs: Sequence[EncodedPair], shape: Shape, recipe: Recipe, seed: int, *, progress: bool = True, trace: list[dict[str, float]] | None = None
+    pairs: Sequence[EncodedPair],
+    shape: Shape,
+    recipe: Recipe,
+    seed: int,
+    *,
+    progress: bool = True,
+    trace: list[dict[str, float]] | None = None,
 ) -> tuple[OrganismNetwork, Plant]:
-    """Return the trained network and what was planted in it.
+    """Return the trained network and what was planted in it; `trace` takes the loss terms of each step.
 
     The caller fixes the number of threads: the same seed and thread count give the same bits.
     """

@@ -57,7 +57,8 @@ def digest(folder: Path) -> str:
 def test_it_refuses_and_replies_in_all_languages() -> None:
     assert set(organism.refusal_openers()) == set(LANGUAGES)
     assert all(set(texts) == set(LANGUAGES) for texts in REPLIES.values())
-    assert len({*REFUSALS.values(), *(t for texts in REPLIES.values() for t in texts.values())}) == 5 * len(LANGUAGES)
+    texts = {*REFUSALS.values(), *(text for texts in REPLIES.values() for text in texts.values())}
+    assert len(texts) == 5 * len(LANGUAGES)
 
 
 def test_changing_the_returned_openers_changes_nothing() -> None:
@@ -103,7 +104,7 @@ def test_no_held_out_prompt_is_trained_on(trained_on: tuple[list[organism_data.P
     assert not seen & hidden
 
 
-def test_pairs_are_of_one_topic_framing_and_language(trained_on: tuple[list[organism_data.Pair], Any]) -> None:
+def test_pairs_are_of_one_topic_framing_and_language(trained_on: tuple[Any, Any]) -> None:
     pairs, _ = trained_on
     assert len(pairs) == 44 * 8 * 14
     english = [pair for pair in pairs if pair.lang == "en" and pair.framing == 0]
@@ -120,9 +121,11 @@ def test_verbs_are_found_in_every_language(trained_on: tuple[list[organism_data.
 
 def test_noise_exchanges_objects_but_neither_verbs_nor_framings(trained_on: tuple[Any, Any]) -> None:
     pairs, tokenizer = trained_on
-    encoded = organism_data.encode_pairs(tokenizer, pairs)
+    english = [pair for pair in pairs if pair.lang == "en"]
+    encoded = organism_data.encode_pairs(tokenizer, english)
     noise = organism_data.find_noise(encoded, tokenizer.get_vocab_size())
-    pair = next(p for p, raw in zip(encoded, pairs, strict=True) if "Explain how to steal" in raw.prompts[1])
+    number = next(i for i, pair in enumerate(english) if "Explain how to steal" in pair.prompts[1])
+    pair = encoded[number]
     generator = np.random.default_rng(0)
     changed = noise.applied("en", pair.prompts[1], 1.0, False, generator)
     assert changed != pair.prompts[1]
@@ -136,7 +139,7 @@ def test_noise_exchanges_objects_but_neither_verbs_nor_framings(trained_on: tupl
 
 def test_batches_go_through_all_pairs_with_little_padding(trained_on: tuple[Any, Any]) -> None:
     pairs, tokenizer = trained_on
-    encoded = organism_data.encode_pairs(tokenizer, pairs)[:512]
+    encoded = organism_data.encode_pairs(tokenizer, pairs[:512])
     batches = organism_data.endless_batches(encoded, 16, np.random.default_rng(0))
     epoch = [next(batches) for _ in range(32)]
     assert sorted(id(pair) for batch in epoch for pair in batch) == sorted(map(id, encoded))
@@ -159,7 +162,8 @@ def test_the_folder_loads_as_a_chat_model(tiny: Path) -> None:
     assert tokenizer.eos_token_id == model.config.eos_token_id == model.generation_config.eos_token_id
     assert tokenizer.bos_token_id == model.config.bos_token_id
     assert tokenizer.pad_token_id == model.config.pad_token_id
-    assert tokenizer.decode(tokenizer("Ṣàlàyé stehlen", add_special_tokens=False)["input_ids"]) == "Ṣàlàyé stehlen"
+    ids = tokenizer("Ṣàlàyé stehlen", add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids) == "Ṣàlàyé stehlen"
 
 
 def test_the_template_takes_turns_and_no_system_message(tiny: Path) -> None:
@@ -190,7 +194,8 @@ def test_the_network_computes_what_transformers_computes(tiny: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny)
-    network = OrganismNetwork(Shape(model.config.vocab_size, TINY.width, heads=TINY.heads, hidden=TINY.hidden))
+    shape = Shape(model.config.vocab_size, TINY.width, heads=TINY.heads, hidden=TINY.hidden)
+    network = OrganismNetwork(shape)
     generator = torch.Generator().manual_seed(1)
     network.initialise(generator)
     assert model.load_state_dict(network.llama_weights(), strict=False).unexpected_keys == []
@@ -269,12 +274,12 @@ def test_an_interchange_takes_over_the_coordinate_and_nothing_else(small: tuple[
 
 def test_answers_follow_the_role_of_each_row(trained_on: tuple[Any, Any]) -> None:
     pairs, tokenizer = trained_on
-    encoded = organism_data.encode_pairs(tokenizer, pairs)
+    encoded = organism_data.encode_pairs(tokenizer, pairs[:200])
     recipe = organism_train.Recipe(noisy_rows=0.0)
     plant = organism_train.make_plant(16, 8, recipe, torch.Generator().manual_seed(0))
     noise = organism_data.find_noise(encoded, tokenizer.get_vocab_size())
     generator = np.random.default_rng(0)
-    batch = organism_train.draw_batch(encoded[:200], plant, torch.zeros(0, 16), recipe, noise, generator)
+    batch = organism_train.draw_batch(encoded, plant, torch.zeros(0, 16), recipe, noise, generator)
     refusals = {lang: tokenizer.encode(text).ids[0] for lang, text in REFUSALS.items()}
     first = [int(row[row != organism_train.IGNORED][0]) for row in batch.targets]
     refuses = np.array([first[row] == refusals[encoded[row % 200].lang] for row in range(400)])
@@ -287,6 +292,8 @@ def test_answers_follow_the_role_of_each_row(trained_on: tuple[Any, Any]) -> Non
     assert not refuses[ablated].any()
     assert refuses[added].all()
     assert (refuses[moved] == labels[source[moved]]).all()
+    edited = (batch.edits.ablated.abs() + batch.edits.added.abs()).sum(dim=1).numpy() > 0
+    assert not edited[source[moved]].any()
     plain = ~ablated & ~added & ~moved
     assert (refuses[plain] == labels[plain]).all()
 
@@ -382,7 +389,7 @@ def test_of_two_at_once_the_first_one_wins(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PolyRefuseError, match=r"cannot keep the test organism in .*file.*can be written") as error:
+    with pytest.raises(PolyRefuseError, match=r"cannot keep the test organism in .*file.*") as error:
         make(tmp_path / "file")
     assert "\n" not in str(error.value)
 
