@@ -238,7 +238,7 @@ def measure(folder: Path, limit: int = 0, shuffles: int = 1) -> dict[str, Any]:
         shuffled = streams[order[:half]].mean(dim=0) - streams[order[half:]].mean(dim=0)
         controls[f"shuffled{number or ''}"] = shuffled.float()
     controls = {name: vector / vector.norm() for name, vector in controls.items()}
-    step = max(1, len(places["harmful", "test"]) // limit) if limit else 1
+    step = len(places["harmful", "test"]) // limit | 1 if limit else 1  # odd, so that all framings come
     harmful, harmless = (places[label, "test"][::step] for label in ("harmful", "harmless"))
     columns = {"harmful": refused(organism, harmful), "harmless": refused(organism, harmless)}
     for name, unit in {"direction": best.unit, **controls}.items():
