@@ -4,7 +4,7 @@ Per language, on the held-out test prompts of the embedded sample: refusal rate 
 prompts; of harmful ones with the English difference in means ablated everywhere, of harmless ones with it
 added at its layer; and the same with a random and with a shuffled-label direction of the same norm.
 
-    python benchmarks/organism.py [--seed 0] [--limit 0] [--shuffles 1] [--json FILE]
+    python benchmarks/organism.py [--seed 0 | --folder FOLDER] [--limit 0] [--shuffles 1] [--json FILE]
 
 These numbers say that a mechanism was planted and can be found. They are no finding about refusal.
 """
@@ -309,12 +309,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, help="where organisms are kept; the user's cache by default")
+    parser.add_argument("--folder", type=Path, help="an organism that was made before, instead of seed and cache")
     parser.add_argument("--limit", type=int, default=0, help="about so many test prompts a label; 0 for all")
     parser.add_argument("--shuffles", type=int, default=1, help="how many shuffled-label directions")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    folder = organism_path(arguments.cache, seed=arguments.seed)
+    folder = arguments.folder or organism_path(arguments.cache, seed=arguments.seed)
     print(f"organism ready after {time.perf_counter() - start:.0f} s", file=sys.stderr)
     result = measure(folder, arguments.limit, arguments.shuffles)
     if arguments.json:
