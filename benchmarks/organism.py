@@ -309,7 +309,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, help="where organisms are kept; the user's cache by default")
-    parser.add_argument("--folder", type=Path, help="an organism that was made before, instead of seed and cache")
+    parser.add_argument("--folder", type=Path, help="an organism made before, instead of a seed")
     parser.add_argument("--limit", type=int, default=0, help="about so many test prompts a label; 0 for all")
     parser.add_argument("--shuffles", type=int, default=1, help="how many shuffled-label directions")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
