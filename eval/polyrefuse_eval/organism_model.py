@@ -1,0 +1,249 @@
+"""The network of the test organism: a small Llama in plain torch whose rows can each be edited.
+
+It computes what `transformers.LlamaForCausalLM` computes (a test compares the logits), without
+importing transformers, and edits the residual stream inside the forward pass: every row of a batch
+has its own ablation, addition and interchange. Training needs that, evaluation does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of the network. `vocabulary` counts tokens, the rest is as in a Llama configuration."""
+
+    vocabulary: int
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    hidden: int = 352
+    positions: int = 512
+    rope_theta: float = 10_000.0
+    norm_epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What to change in the residual stream of each row of a batch (B rows, width d).
+
+    ablated: [B, d] unit vectors, projected out of the input of every layer and of the output of
+        every attention and MLP; a row of zeros leaves that batch row alone.
+    added: [B, d], added to the input of layer `layer` at every position; zeros for none.
+    layer: [B] integers, the layer at whose input `added` is added.
+    source: [B] batch indices: the row from whose stream the coordinate along `direction` is taken
+        over at the input of layer `interchange_layer`, at the last `tail` prompt positions; a
+        row's own index for none.
+    """
+
+    ablated: Tensor
+    added: Tensor
+    layer: Tensor
+    source: Tensor
+
+
+@dataclass(frozen=True)
+class Plant:
+    """What is planted: a unit vector [d], the layer at whose input it is read, and its strength.
+
+    strength: difference between harmful and harmless prompts along `direction`, in units of the stream.
+    context: [framings, d] what the stream carries beside it, orthogonal to `direction`.
+    """
+
+    direction: Tensor
+    layer: int
+    strength: float
+    context: Tensor
+
+
+class Norm(nn.Module):
+    """Root-mean-square norm with a gain, as in Llama."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, stream: Tensor) -> Tensor:
+        return functional.rms_norm(stream, self.weight.shape, self.weight, self.epsilon)
+
+
+def rotations(positions: int, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines [positions, head_width] of the rotary embedding, halves repeated."""
+    frequency = theta ** (-torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
+    angle = torch.arange(positions, dtype=torch.float32)[:, None] * frequency[None, :]
+    angle = torch.cat([angle, angle], dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(values: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Apply the rotary embedding to [B, heads, T, head_width]."""
+    first, second = values.chunk(2, dim=-1)
+    return values * cosine + torch.cat([-second, first], dim=-1) * sine
+
+
+class Block(nn.Module):
+    """One decoder layer; `attend` and `transform` return what is written to the stream."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        width, hidden = shape.width, shape.hidden
+        self.heads = shape.heads
+        self.input_layernorm = Norm(width, shape.norm_epsilon)
+        self.qkv_proj = nn.Linear(width, 3 * width, bias=False)
+        self.o_proj = nn.Linear(width, width, bias=False)
+        self.post_attention_layernorm = Norm(width, shape.norm_epsilon)
+        self.gate_up_proj = nn.Linear(width, 2 * hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def attend(self, stream: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        batch, length, width = stream.shape
+        mixed = self.qkv_proj(self.input_layernorm(stream))
+        mixed = mixed.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        query, key = rotate(mixed[:2], cosine, sine)
+        heard = functional.scaled_dot_product_attention(query, key, mixed[2], is_causal=True)
+        written: Tensor = self.o_proj(heard.transpose(1, 2).reshape(batch, length, width))
+        return written
+
+    def transform(self, stream: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(self.post_attention_layernorm(stream)).chunk(2, dim=-1)
+        written: Tensor = self.down_proj(functional.silu(gate) * up)
+        return written
+
+
+def without(stream: Tensor, direction: Tensor | None) -> Tensor:
+    """Return `stream` [B, T, d] less its projection on each row's unit vector in [B, d]."""
+    if direction is None:
+        return stream
+    return stream - (stream @ direction[:, :, None]) * direction[:, None, :]
+
+
+class OrganismNetwork(nn.Module):
+    """A decoder with tied embeddings; rows are padded on the right."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
+        self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = Norm(shape.width, shape.norm_epsilon)
+        cosine, sine = rotations(shape.positions, shape.width // shape.heads, shape.rope_theta)
+        self.register_buffer("cosine", cosine, persistent=False)
+        self.register_buffer("sine", sine, persistent=False)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights from `generator`: embeddings and matrices normal, gains one."""
+        depth_scale = (2 * self.shape.layers) ** -0.5
+        with torch.no_grad():
+            for name, weight in self.named_parameters():
+                if weight.dim() < 2:
+                    continue
+                deviation = 0.1 if name.startswith("embed") else weight.shape[1] ** -0.5
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    deviation *= depth_scale
+                weight.copy_(torch.randn(weight.shape, generator=generator) * deviation)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        edits: Edits | None = None,
+        plant: Plant | None = None,
+        tail: Tensor | None = None,
+        keep: Sequence[int] = (),
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Return the final normed stream [B, T, d] and, for the layers in `keep`, their inputs.
+
+        tail: [B, P] the positions at which the coordinate along the planted direction is
+        interchanged, for `edits` with sources. The inputs kept are those before an addition or
+        interchange at that layer.
+        """
+        cosine = self.cosine[: tokens.shape[1]]  # type: ignore[index]
+        sine = self.sine[: tokens.shape[1]]  # type: ignore[index]
+        ablated = None if edits is None else edits.ablated
+        kept: dict[int, Tensor] = {}
+        stream: Tensor = self.embed_tokens(tokens)
+        for index, block in enumerate(self.layers):
+            assert isinstance(block, Block)  # noqa: S101  (for the type checker)
+            stream = without(stream, ablated)
+            if index in keep:
+                kept[index] = stream
+            if edits is not None:
+                here = (edits.layer == index).to(stream.dtype)[:, None]
+                stream = stream + (edits.added * here)[:, None, :]
+                if plant is not None and tail is not None and index == plant.layer:
+                    stream = interchanged(stream, edits.source, plant.direction, tail)
+            stream = stream + without(block.attend(stream, cosine, sine), ablated)
+            stream = stream + without(block.transform(stream), ablated)
+        return self.norm(stream), kept
+
+    def logits(self, stream: Tensor) -> Tensor:
+        """Return the logits [..., vocabulary] of the normed stream [..., d]."""
+        return stream @ self.embed_tokens.weight.T
+
+    def llama_weights(self) -> dict[str, Tensor]:
+        """Return the weights under the names of `transformers.LlamaForCausalLM`, contiguous."""
+        weights: dict[str, Tensor] = {
+            "model.norm.weight": self.norm.weight,
+            "model.embed_tokens.weight": self.embed_tokens.weight,
+        }
+        for index, block in enumerate(self.layers):
+            assert isinstance(block, Block)  # noqa: S101
+            prefix = f"model.layers.{index}."
+            weights[prefix + "input_layernorm.weight"] = block.input_layernorm.weight
+            weights[prefix + "post_attention_layernorm.weight"] = block.post_attention_layernorm.weight
+            parts = zip("qkv", block.qkv_proj.weight.chunk(3), strict=True)
+            weights |= {f"{prefix}self_attn.{part}_proj.weight": weight for part, weight in parts}
+            weights[prefix + "self_attn.o_proj.weight"] = block.o_proj.weight
+            gate, up = block.gate_up_proj.weight.chunk(2)
+            weights[prefix + "mlp.gate_proj.weight"] = gate
+            weights[prefix + "mlp.up_proj.weight"] = up
+            weights[prefix + "mlp.down_proj.weight"] = block.down_proj.weight
+        return {name: weight.detach().clone().contiguous() for name, weight in sorted(weights.items())}
+
+    def llama_config(self, special: dict[str, int]) -> dict[str, Any]:
+        """Return the `config.json` of this network; `special` holds bos, eos and pad token ids."""
+        shape = asdict(self.shape)
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "head_dim": shape["width"] // shape["heads"],
+            "hidden_act": "silu",
+            "hidden_size": shape["width"],
+            "initializer_range": 0.02,
+            "intermediate_size": shape["hidden"],
+            "max_position_embeddings": shape["positions"],
+            "mlp_bias": False,
+            "model_type": "llama",
+            "num_attention_heads": shape["heads"],
+            "num_hidden_layers": shape["layers"],
+            "num_key_value_heads": shape["heads"],
+            "rms_norm_eps": shape["norm_epsilon"],
+            "rope_theta": shape["rope_theta"],
+            "tie_word_embeddings": True,
+            "torch_dtype": "float32",
+            "use_cache": True,
+            "vocab_size": shape["vocabulary"],
+            **special,
+        }
+
+
+def interchanged(stream: Tensor, source: Tensor, direction: Tensor, positions: Tensor) -> Tensor:
+    """Give each row of [B, T, d] the coordinate along `direction` that its source row has.
+
+    Only at `positions` [B, P], the aligned last prompt positions of each row (Geiger et al. 2022,
+    interchange intervention).
+    """
+    rows = torch.arange(len(stream), device=stream.device)[:, None]
+    coordinate = stream[rows, positions] @ direction
+    change = coordinate[source] - coordinate
+    shift = torch.zeros(stream.shape[:2], dtype=stream.dtype, device=stream.device)
+    shift = shift.index_put((rows.expand_as(positions), positions), change)
+    return stream + shift[:, :, None] * direction
