@@ -164,6 +164,10 @@ def fill_memory(
                 for (english_hash, _), entries in memory.candidates(lang).items()
                 if any(translator == backend.translator for translator, _ in entries)
             }
+            for (english_hash, _), entries in memory.candidates(lang).items():
+                for translator, text in entries:
+                    if translator == backend.translator and english_hash in english:
+                        judge.ratios.add(SOURCE_LANGUAGE, lang, english[english_hash], text)
             for english_hash, lacks in lacking[lang].items():
                 if lacks and english_hash not in known and covers(backend, LANGUAGES[lang]):
                     works.append(Work(english[english_hash], lang, FORWARD, english[english_hash]))
