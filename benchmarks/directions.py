@@ -96,9 +96,7 @@ def make_chat(shape: str, device: str) -> Any:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     # Qwen2.5 ties its embeddings in models of this size, and does not at 7B.
     tied = shape != "7b"
-    config = Qwen2Config(
-        **SHAPES[shape], max_position_embeddings=4096, tie_word_embeddings=tied, dtype=dtype
-    )
+    config = Qwen2Config(**SHAPES[shape], max_position_embeddings=4096, tie_word_embeddings=tied, dtype=dtype)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.generation_config.eos_token_id = None

@@ -7,7 +7,7 @@ has its own ablation, addition and interchange. Training needs that, evaluation 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -207,7 +207,7 @@ class OrganismNetwork(nn.Module):
             weights[prefix + "mlp.down_proj.weight"] = block.down_proj.weight
         return {name: weight.detach().clone().contiguous() for name, weight in sorted(weights.items())}
 
-    def llama_config(self, special: dict[str, int]) -> dict[str, Any]:
+    def llama_config(self, special: Mapping[str, int | None]) -> dict[str, Any]:
         """Return the `config.json` of this network; `special` holds bos, eos and pad token ids."""
         shape = asdict(self.shape)
         return {

@@ -42,8 +42,9 @@ def rates(results: list[Result], label: str, condition: str) -> dict[str, float]
 
 
 def test_the_english_direction_is_the_planted_one(bench: Bench, results: list[Result]) -> None:
-    from polyrefuse_eval.organism import organism_path
     from safetensors.torch import load_file
+
+    from polyrefuse_eval.organism import organism_path
 
     planted = load_file(organism_path() / "planted_direction.safetensors")["direction"].float()
     found = bench.direction("en")

@@ -87,11 +87,13 @@ def test_answers_are_short_and_survive_the_tokenizer(trained_on: tuple[Any, Any]
             assert len(ids) < 20
 
 
-def test_held_out_topics_are_those_of_validation_and_test() -> None:
+def test_held_out_topics_are_those_of_validation_and_some_of_test() -> None:
     prompts = sample_prompts()
     held_out = organism.held_out_topics(prompts)
-    assert len(held_out) == 4 + 72
-    assert len({prompt.topic for prompt in prompts} - held_out) == 44
+    assert len(held_out) == 4 + organism.HELD_OUT
+    assert len({prompt.topic for prompt in prompts} - held_out) == 92
+    actions = {p.source_category for p in prompts if p.topic in held_out and p.label == "harmful"}
+    assert len(actions) == 12
 
 
 def test_no_held_out_prompt_is_trained_on(trained_on: tuple[list[organism_data.Pair], Any]) -> None:
@@ -106,7 +108,7 @@ def test_no_held_out_prompt_is_trained_on(trained_on: tuple[list[organism_data.P
 
 def test_pairs_are_of_one_topic_framing_and_language(trained_on: tuple[Any, Any]) -> None:
     pairs, _ = trained_on
-    assert len(pairs) == 44 * 8 * 14
+    assert len(pairs) == 92 * 8 * 14
     english = [pair for pair in pairs if pair.lang == "en" and pair.framing == 0]
     assert all(text.startswith("Explain how to ") for pair in english for text in pair.prompts)
 
