@@ -30,7 +30,7 @@ from polyrefuse_data.recipes import load_recipe
 from polyrefuse_data.sample import sample_prompts
 from polyrefuse_data.schema import LABELS, Prompt
 from polyrefuse_data.splits import draw_splits, pool_prompts
-from polyrefuse_eval.organism import DIRECTION_FILE, organism_path, refusal_openers
+from polyrefuse_eval.organism import DIRECTION_FILE, held_out_topics, organism_path, refusal_openers
 from polyrefuse_eval.organism_data import TAIL, text_in
 
 BATCH = 128
@@ -140,7 +140,7 @@ def added(model: Any, vector: Tensor, layer: int) -> Iterator[None]:
 
 
 def split_prompts() -> dict[tuple[str, str], list[Prompt]]:
-    """Return (label, split) to the prompts of the recipe `sample`."""
+    """Return (label, split) to the prompts of the recipe `sample`; of test, only the held-out topics."""
     recipe, _ = load_recipe("sample")
     sample = sample_prompts()
     pools = {
@@ -148,7 +148,10 @@ def split_prompts() -> dict[tuple[str, str], list[Prompt]]:
         for name, pool in recipe.pools.items()
     }
     places: dict[tuple[str, str], list[Prompt]] = {}
+    held_out = held_out_topics(sample)
     for row in draw_splits(recipe, pools).placed:
+        if row.split == "test" and row.prompt.topic not in held_out:
+            continue
         places.setdefault((row.prompt.label, row.split), []).append(row.prompt)
     return places
 
