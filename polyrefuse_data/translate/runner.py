@@ -268,7 +268,12 @@ class Runner:
             return wave, 1
         wave, self._again = self._again, []
         stride = 2 * self._connections
-        width = max(1, min(self._connections, len(wave) // stride))
+        open_replies = [
+            reply for request in wave for one in request for reply in self._open[one].replies.values()
+        ]
+        width = self._connections
+        if not all(reply.proven for reply in open_replies):
+            width = max(1, min(width, len(wave) // stride))
         return [request for start in range(stride) for request in wave[start::stride]], width
 
     def _ask(self, batch: list[Question]) -> list[Result]:
