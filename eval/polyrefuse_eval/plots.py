@@ -62,7 +62,9 @@ def plot_scores(
         top, bottom = axes[0][column], axes[1][column]
         for position, values in zip(positions, grid, strict=True):
             top.plot(layers, values, marker=".", label=str(position))
-        top.set(xlabel="layer", title=label)
+        top.set(xlabel="layer", title=label, xlim=(layers[0] - 0.5, layers[-1] + 0.5))
+        for axis in (top, bottom):
+            axis.xaxis.get_major_locator().set_params(integer=True)
         top.title.set_fontsize(9)
         image = bottom.imshow(
             grid,
