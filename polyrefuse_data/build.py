@@ -281,11 +281,11 @@ def _translate(inputs: _Inputs, request: BuildRequest) -> None:
 
 
 def _open_memory(inputs: _Inputs, request: BuildRequest, chain: Chain) -> TranslationMemory | None:
-    """Open the memory if something has to come from it, or if it may hold people's corrections."""
+    """Open the memory if something has to come from it, or if it is named: it may hold corrections."""
     langs = [lang for lang in request.langs if lang != SOURCE_LANGUAGE]
     path = request.memory or default_memory()
     within = all(lang in row.prompt.translations for row in inputs.selection.placed for lang in langs)
-    if not langs or (within and not chain.backends and not path.exists()):
+    if not langs or (within and not chain.backends and request.memory is None):
         return None
     return TranslationMemory(path, create=request.memory is None or bool(chain.backends))
 
