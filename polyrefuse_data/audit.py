@@ -16,12 +16,19 @@ from polyrefuse_data.checks.lists import (
     collision_findings,
     duplicate_findings,
 )
+from polyrefuse_data.checks.round_trips import (
+    RoundTrip,
+    bleu_signature,
+    chrf_signature,
+    measure_round_trip,
+)
 from polyrefuse_data.checks.rows import CHECKS, Batch, Scored, row_findings, run_checks
 from polyrefuse_data.checks.thresholds import Thresholds, load_thresholds
-from polyrefuse_data.errors import unknown_name
+from polyrefuse_data.errors import DatasetFolderError, unknown_name
 from polyrefuse_data.findings import Finding, count_by_severity, sort_findings
 from polyrefuse_data.folders import AuditList, Opened, open_folder
 from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE
+from polyrefuse_data.translate.similarity import SentenceModel, load_sentence_model
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,9 @@ class Report:
     findings: tuple[Finding, ...]
     texts: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
     """(language, row id) -> text of the rows that a finding names, for reports that show them."""
+    round_trips: tuple[RoundTrip, ...] = ()
+    """Lists with back-translations at hand."""
+    similarity_model: str | None = None
 
     @property
     def has_errors(self) -> bool:
@@ -76,6 +86,12 @@ class Report:
             "thresholds": {"provenance": self.thresholds.provenance, "digest": self.thresholds.digest()},
             "not_judged_by_langdetect": unknown_to_langdetect(),
             "lists": [{**vars(one), "flagged": dict(one.flagged)} for one in self.lists],
+            "round_trips": {
+                "chrf_signature": chrf_signature(),
+                "bleu_signature": bleu_signature(),
+                "similarity_model": self.similarity_model,
+                "lists": [dict(vars(one)) for one in self.round_trips],
+            },
             "findings": [finding.to_dict() for finding in self.findings],
         }
 
@@ -87,32 +103,56 @@ def audit(
     only: tuple[str, ...] = (),
     all_votes: bool = False,
     thresholds: Path | None = None,
+    memory: Path | None = None,
+    similarity: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Run every check over `folder` and return what was found; `only` keeps the findings of some checks.
 
-    Raises `PolyRefuseError` for a folder that cannot be read, or an unknown check.
+    `memory` is a translation memory with back-translations, `similarity` a sentence-embedding model,
+    `MODEL[@REVISION]`, that compares them with the English. Raises `PolyRefuseError` for a folder, memory
+    or model that cannot be read, an unknown check, or `similarity` without a back-translation.
     """
     for check in only:
         if check not in all_checks():
             raise unknown_name("check", check, all_checks())
     bounds = load_thresholds(thresholds)
-    opened = open_folder(folder, english, back)
+    opened = open_folder(folder, english, back, memory)
+    model = _sentence_model(similarity, opened)
     votes = LanguageVotes(all_votes)
     findings: list[Finding] = list(opened.findings)
-    reports = []
+    reports, trips = [], []
     for number, one in enumerate(opened.lists):
         progress(number, len(opened.lists))
         scored = _score(one, votes, bounds)
         findings += row_findings(scored, one.ids, one.lang, one.label, one.split, range(len(one.ids)))
         findings += _list_findings(one, bounds)
         reports.append(_list_report(one, scored))
+        trips.append(
+            measure_round_trip(
+                one.lang,
+                one.label,
+                one.split,
+                one.english,
+                one.backs,
+                scored.scores["round_trip"],
+                model.similarities if model else None,
+            )
+        )
     progress(len(opened.lists), len(opened.lists))
     findings += duplicate_findings(opened.prompts, bounds)
     findings += _collisions(opened)
     kept = sort_findings(finding for finding in findings if not only or finding.check in only)
     return Report(
-        folder, opened.kind, opened.title, bounds, tuple(reports), tuple(kept), _texts(opened, kept)
+        folder,
+        opened.kind,
+        opened.title,
+        bounds,
+        tuple(reports),
+        tuple(kept),
+        _texts(opened, kept),
+        tuple(trip for trip in trips if trip is not None),
+        model.identity if model else None,
     )
 
 
@@ -121,11 +161,23 @@ def all_checks() -> list[str]:
     return [*CHECKS, *LIST_CHECKS, "structure", "gap", "altered"]
 
 
+def _sentence_model(name: str | None, opened: Opened) -> SentenceModel | None:
+    if name is None:
+        return None
+    if not any(back is not None for one in opened.lists for back in one.backs):
+        raise DatasetFolderError(
+            f"{opened.path}: no back-translations for --similarity to compare; name them with --back FOLDER "
+            "(a release) or --memory FILE (what `build --back-translate` filled)"
+        )
+    return load_sentence_model(name)
+
+
 def _score(one: AuditList, votes: LanguageVotes, thresholds: Thresholds) -> Scored:
     scored = run_checks(Batch(LANGUAGES[one.lang], one.texts, one.english, one.backs, votes), thresholds)
     if one.kept_round_trip is None:
         return scored
-    kept = list(one.kept_round_trip)
+    pairs = zip(one.kept_round_trip, scored.scores["round_trip"], strict=True)
+    kept = [fresh if stored is None else stored for stored, fresh in pairs]
     flags = [thresholds.flagged("round_trip", one.lang, score) for score in kept]
     return Scored({**scored.scores, "round_trip": kept}, {**scored.flags, "round_trip": flags})
 

@@ -251,6 +251,12 @@ def _finding_line(finding: dict[str, Any]) -> str:
 @click.argument("folder", type=folder_argument)
 @click.option("--english", type=folder_argument, help="English lists of a release.  [default: beside it]")
 @click.option("--back", type=folder_argument, help="Back-translations of a release.  [default: beside it]")
+@click.option("--memory", type=file_argument, help="Translation memory with a build's back-translations.")
+@click.option(
+    "--similarity",
+    metavar="MODEL[@REVISION]",
+    help="Also compare back-translations with the English by this sentence-embedding model (or folder).",
+)
 @click.option("--check", "only", multiple=True, help="Report this check only; may be repeated.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--html", type=file_argument, help="Also write a self-contained HTML page.")

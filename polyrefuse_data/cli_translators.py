@@ -77,7 +77,7 @@ def translators() -> None:
     from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE
     from polyrefuse_data.translate.backend import Limits, address_bytes, covered, utf8_bytes
     from polyrefuse_data.translate.backends import BACKENDS
-    from polyrefuse_data.translate.prices import prices
+    from polyrefuse_data.translate.prices import prices, unverified_line
 
     def limit(limits: Limits) -> str:
         in_bytes = "bytes" if limits.size is utf8_bytes else "characters"
@@ -107,7 +107,10 @@ def translators() -> None:
         click.echo(f"  limits     {limit(row.limits)}")
         click.echo(f"  needs      {row.needs}")
         click.echo(f"  proof      {row.proof}")
-        click.echo(f"  price      {money} ({price.checked}); {price.note}")
+        click.echo(f"  price      {money} ({price.standing}); {price.note}")
+    warning = unverified_line(BACKENDS)
+    if warning:
+        click.echo(f"\n{warning}")
     click.echo(
         "\nChains: --translator google,hf:MODEL@REVISION takes the next for what the first could not do;"
     )

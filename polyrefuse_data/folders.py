@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from polyrefuse_data.errors import DatasetFolderError
 from polyrefuse_data.findings import Finding
 from polyrefuse_data.package import MANIFEST, altered_files, read_manifest, read_rows
 from polyrefuse_data.release import Release, read_release, release_folders
-from polyrefuse_data.schema import LABELS, SPLITS, Row, group_id
+from polyrefuse_data.schema import LABELS, SPLITS, Row, group_id, text_hash
+from polyrefuse_data.translate.memory import TranslationMemory
 
 BUILD, RELEASE = "build", "release"
 
@@ -22,7 +23,7 @@ BUILD, RELEASE = "build", "release"
 class AuditList:
     """The rows of one language, label and split, in order. `english` and `backs` are None where unknown.
 
-    `kept_round_trip` holds the round-trip scores that a build stored, whose back-translations it lacks.
+    `kept_round_trip` holds the round-trip scores that a build stored, which lacks the back-translations.
     """
 
     lang: str
@@ -47,18 +48,42 @@ class Opened:
     findings: Sequence[Finding] = field(default_factory=tuple)
 
 
-def open_folder(folder: Path, english: Path | None = None, back: Path | None = None) -> Opened:
+def open_folder(
+    folder: Path, english: Path | None = None, back: Path | None = None, memory: Path | None = None
+) -> Opened:
     """Open `folder`; `english` and `back` say where a release keeps those lists, if not beside it.
 
-    Raises `DatasetFolderError` for a folder that is neither a build nor a release.
+    Back-translations that the folder lacks are taken from the translation memory in the file `memory`: those
+    made from the very text of a row. Raises `DatasetFolderError` for a folder that is neither a build nor a
+    release, `MemoryFileError` for a memory that cannot be read.
     """
     if not folder.is_dir():
         raise DatasetFolderError(f"{folder}: no such folder; expected a build or a published release")
     if (folder / MANIFEST).exists():
-        return _open_build(folder)
-    translations, beside_english, beside_back = release_folders(folder)
-    release = read_release(translations, english or beside_english, back or beside_back)
-    return _open_release(folder, release)
+        opened = _open_build(folder)
+    else:
+        translations, beside_english, beside_back = release_folders(folder)
+        release = read_release(translations, english or beside_english, back or beside_back)
+        opened = _open_release(folder, release)
+    return opened if memory is None else _with_backs(opened, memory)
+
+
+def _with_backs(opened: Opened, memory: Path) -> Opened:
+    with TranslationMemory(memory) as there:
+        kept = {lang: there.backs(lang) for lang in {one.lang for one in opened.lists}}
+    lists = [
+        replace(
+            one,
+            backs=[
+                kept[one.lang].get((text_hash(english), text_hash(text)))
+                if back is None and english is not None
+                else back
+                for english, text, back in zip(one.english, one.texts, one.backs, strict=True)
+            ],
+        )
+        for one in opened.lists
+    ]
+    return replace(opened, lists=lists)
 
 
 def _open_release(folder: Path, release: Release) -> Opened:

@@ -9,6 +9,7 @@ from typing import Any
 
 from polyrefuse_data.audit import ListReport, Report
 from polyrefuse_data.checks.language import unknown_to_langdetect
+from polyrefuse_data.checks.round_trips import bleu_signature, chrf_signature
 from polyrefuse_data.checks.rows import CHECKS
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.findings import count_by_severity
@@ -39,9 +40,29 @@ def report_lines(report: Report) -> Iterator[str]:
                 + check.ljust(14)
                 + "".join((f"{value:.1f}" if value else "-").rjust(6) for value in values)
             )
+    yield from _round_trip_lines(report)
     yield f"langdetect does not know {', '.join(unknown_to_langdetect())}: it takes no part in judging it."
     counts = count_by_severity(report.findings)
     yield ", ".join(f"{number} {severity}{'' if number == 1 else 's'}" for severity, number in counts.items())
+
+
+def _round_trip_lines(report: Report) -> Iterator[str]:
+    if not report.round_trips:
+        return
+    yield ""
+    yield "Round trips, back-translations against the English:"
+    yield "  lang  label     split         rows  chrF++   BLEU  similarity"
+    for one in report.round_trips:
+        similarity = "-" if one.similarity is None else f"{one.similarity:.3f}"
+        yield (
+            f"  {one.lang:4}  {one.label:8}  {one.split:10}  {one.rows:6}  {one.chrf:6.1f}  {one.bleu:5.1f}"
+            f"  {similarity:>10}"
+        )
+    yield f"  BLEU of the list: {bleu_signature()}"
+    yield f"  chrF++, mean of rows: {chrf_signature()}"
+    if report.similarity_model:
+        yield f"  similarity, mean cosine: {report.similarity_model}"
+    yield ""
 
 
 def render_html(report: Report, path: Path, show_texts: bool) -> None:
@@ -61,6 +82,7 @@ def render_html(report: Report, path: Path, show_texts: bool) -> None:
         checks=CHECKS,
         shade=_shade,
         plot=_alignment_plot(report),
+        signatures=(bleu_signature(), chrf_signature()) if report.round_trips else (),
         texts=report.texts if show_texts else {},
         unknown=", ".join(unknown_to_langdetect()),
     )

@@ -197,10 +197,10 @@ def make_local(model: str, settings: Settings) -> LocalModel:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TranslatorError(f"translator 'hf:{model}' cannot be loaded: {first[:200]}") from None
     loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    return LocalModel(loaded, tokenizer, model if revision else f"{name}@{_folder_digest(name)}")
+    return LocalModel(loaded, tokenizer, model if revision else f"{name}@{folder_digest(name)}")
 
 
-def _folder_digest(folder: str) -> str:
+def folder_digest(folder: str) -> str:
     """Return 12 hex digits of a folder's weights: the revision of a model that has no other."""
     import hashlib
     from pathlib import Path

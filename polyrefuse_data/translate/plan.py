@@ -12,7 +12,7 @@ from polyrefuse_data.translate.backends import BACKENDS, check_coverage, covers
 from polyrefuse_data.translate.chunks import cut
 from polyrefuse_data.translate.fill import Chain, missing
 from polyrefuse_data.translate.memory import TranslationMemory
-from polyrefuse_data.translate.prices import prices
+from polyrefuse_data.translate.prices import prices, unverified_line
 
 SECONDS_A_REQUEST = 0.3
 """What a request to a public service is taken to last where no limit says more."""
@@ -99,7 +99,7 @@ def _row(backend: Backend, lang: str, direction: str, there: int, texts: Sequenc
 
 
 def plan_lines(rows: Sequence[PlanRow]) -> list[str]:
-    """Return the plan as aligned lines with a total, and the prices' dates and sources."""
+    """Return the plan as aligned lines with a total, and the prices' standing and sources."""
     head = ["backend", "lang", "direction", "there", "to do", "characters", "requests", "minutes", "US$"]
     cells = [head]
     for row in rows:
@@ -132,5 +132,6 @@ def plan_lines(rows: Sequence[PlanRow]) -> list[str]:
             if price.per_million is None
             else f"{price.per_million:g} US$ a million characters"
         )
-        lines.append(f"{name}: {each}{monthly} ({price.source}, {price.checked}); {price.note}")
-    return lines
+        lines.append(f"{name}: {each}{monthly} ({price.standing}; {price.source}); {price.note}")
+    warning = unverified_line(row.backend for row in rows)
+    return [*lines, warning] if warning else lines

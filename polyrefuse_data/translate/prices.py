@@ -1,8 +1,8 @@
-"""What translating costs: a dated table with its sources, `data/prices.yaml`."""
+"""What translating costs: a table with where to look each price up, `data/prices.yaml`."""
 
 from __future__ import annotations
 
-import datetime
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib import resources
 
@@ -11,14 +11,25 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Price(BaseModel):
-    """Dollars per million characters sent, and a month's fixed price; None where it is not known here."""
+    """Dollars per million characters sent, and a month's fixed price; None where it is not known here.
+
+    `as_of` is the year that the price is of, None where that is not known; `verified` says whether somebody
+    held it against `source`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     per_million: float | None
     monthly: float | None
-    checked: datetime.date
+    as_of: int | None
+    verified: bool
     source: str
     note: str
+
+    @property
+    def standing(self) -> str:
+        """How far the price can be relied on, in words."""
+        date = "date not known" if self.as_of is None else f"of {self.as_of}"
+        return f"{'verified' if self.verified else 'not verified'}, {date}"
 
     def cost(self, characters: int) -> float | None:
         """Return the dollars for so many characters, without a month's fixed price."""
@@ -30,3 +41,12 @@ def prices() -> dict[str, Price]:
     """Return the price of every backend."""
     text = (resources.files("polyrefuse_data") / "data" / "prices.yaml").read_text(encoding="utf-8")
     return {name: Price.model_validate(row) for name, row in yaml.safe_load(text).items()}
+
+
+def unverified_line(names: Iterable[str]) -> str | None:
+    """Return the warning that goes under the prices of these backends; None if all are verified."""
+    known = prices()
+    doubtful = [name for name in dict.fromkeys(names) if name in known and not known[name].verified]
+    if not doubtful:
+        return None
+    return f"Prices are not verified ({', '.join(doubtful)}): look at the source before you spend money."

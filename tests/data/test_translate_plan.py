@@ -17,16 +17,28 @@ from polyrefuse_data.translate.backends import BACKENDS
 from polyrefuse_data.translate.fill import Chain, LiveRequest
 from polyrefuse_data.translate.memory import Entry, TranslationMemory
 from polyrefuse_data.translate.plan import plan, plan_lines
-from polyrefuse_data.translate.prices import prices
+from polyrefuse_data.translate.prices import prices, unverified_line
 
 
 def english(count: int) -> dict[str, str]:
     return {prompt.hash: prompt.text for prompt in sample_prompts()[:count]}
 
 
-def test_every_backend_has_a_dated_price_with_a_source() -> None:
+def test_every_backend_has_a_price_with_a_source_and_no_claim_that_it_was_verified() -> None:
     assert set(prices()) == set(BACKENDS)
-    assert all(price.source and price.checked.year >= 2026 for price in prices().values())
+    assert all(price.source for price in prices().values())
+    assert not any(price.verified for price in prices().values())
+    verified = prices()["deepl"].model_copy(update={"as_of": 2030, "verified": True})
+    assert verified.standing == "verified, of 2030"
+    assert prices()["deepl"].standing == "not verified, date not known"
+    assert "Prices are not verified (google, " in CliRunner().invoke(cli, ["translators"]).output
+
+
+def test_the_warning_names_only_backends_whose_price_nobody_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {name: price.model_copy(update={"verified": name == "deepl"}) for name, price in prices().items()}
+    monkeypatch.setattr("polyrefuse_data.translate.prices.prices", lambda: known)
+    assert unverified_line(["deepl", "memory"]) is None
+    assert "(google)" in (unverified_line(["deepl", "google", "google"]) or "")
 
 
 def test_a_plan_counts_what_the_memory_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +56,8 @@ def test_a_plan_counts_what_the_memory_lacks(tmp_path: Path, monkeypatch: pytest
     assert japanese.minutes > 0
     lines = plan_lines([german, japanese])
     assert len({len(line.split("  ")[0]) for line in lines[:1]}) == 1
-    assert any("2026-" in line and "https://" in line for line in lines)
+    assert any("(not verified, date not known; https://" in line for line in lines)
+    assert lines[-1].startswith("Prices are not verified (microsoft)")
 
 
 def test_back_translations_and_candidates_are_planned_too(
