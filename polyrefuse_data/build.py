@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polyrefuse_data import fetch, recipes, sources
+from polyrefuse_data import recipes
 from polyrefuse_data.checks import rows as row_checks
 from polyrefuse_data.checks.language import LanguageVotes
 from polyrefuse_data.checks.lists import (
@@ -22,13 +21,12 @@ from polyrefuse_data.checks.lists import (
     duplicate_findings,
 )
 from polyrefuse_data.checks.thresholds import Thresholds, load_thresholds
-from polyrefuse_data.errors import SourceError
 from polyrefuse_data.findings import Finding, sort_findings
+from polyrefuse_data.gather import Progress, SourceUsed, read_sources
 from polyrefuse_data.languages import LANGUAGES, PUBLISHED_LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_data.package import LanguagePart, Package, PackageFolder
-from polyrefuse_data.readers import READERS, csv_reader
-from polyrefuse_data.recipes import EMBEDDED, OwnSource, Recipe
-from polyrefuse_data.schema import ORIGINAL, PlacedPrompt, Prompt, Row, text_hash
+from polyrefuse_data.recipes import Recipe
+from polyrefuse_data.schema import ORIGINAL, PlacedPrompt, Row, text_hash
 from polyrefuse_data.splits import Selection, draw_splits, pool_prompts
 from polyrefuse_data.translate.memory import HUMAN, TranslationMemory, Translator
 from polyrefuse_data.version import __version__
@@ -37,9 +35,6 @@ if TYPE_CHECKING:
     from polyrefuse_data.translate.asking import RunSettings
     from polyrefuse_data.translate.fill import Chain, LiveRequest
     from polyrefuse_data.translate.plan import PlanRow
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 REPLAY = "replay"
 """The translator that asks the memory and nothing else."""
@@ -58,18 +53,6 @@ class Gap:
     ids: tuple[str, ...]
     reasons: tuple[str, ...] = ()
     """Why each of `ids` has none: a backend's name and a reason of `translate.faults.REASONS`."""
-
-
-@dataclass(frozen=True)
-class SourceUsed:
-    """A source as the manifest records it."""
-
-    name: str
-    title: str
-    url: str | None
-    sha256: str
-    licence: str
-    citation: str
 
 
 @dataclass(frozen=True)
@@ -161,7 +144,7 @@ def build(request: BuildRequest, progress: Progress = lambda what, done, total: 
 
 def _select(recipe: Recipe, folder: Path | None, request: BuildRequest, progress: Progress) -> _Inputs:
     progress("sources", 0, len(recipe.used_sources()))
-    prompts, used = _read_sources(recipe, folder, request.sources, progress)
+    prompts, used = read_sources(recipe, folder, request.sources, progress)
     pools = {
         name: pool_prompts(name, pool, prompts, lambda pin: recipes.read_pin(pin, folder))
         for name, pool in recipe.pools.items()
@@ -203,53 +186,6 @@ def _package(
         )
         manifest = package_folder.finish(package)
     return BuildResult(package_folder.path, manifest, tuple(inputs.gaps))
-
-
-def _read_sources(
-    recipe: Recipe, recipe_folder: Path | None, mirror: Path | None, progress: Progress
-) -> tuple[dict[str, list[Prompt]], list[SourceUsed]]:
-    prompts: dict[str, list[Prompt]] = {}
-    used = []
-    names = recipe.used_sources()
-    for number, name in enumerate(names, start=1):
-        if name in recipe.sources:
-            prompts[name], one = _read_own(name, recipe.sources[name], mirror or recipe_folder or Path())
-        elif name == EMBEDDED:
-            from polyrefuse_data import sample
-
-            prompts[name] = list(sample.sample_prompts())
-            one = SourceUsed(
-                name,
-                "The embedded sample of polyrefuse",
-                None,
-                sample.bank_hash(),
-                sample.LICENCE,
-                "",
-            )
-        else:
-            row = sources.source(name)
-            prompts[name] = row.prompts(fetch.load(row, mirror))
-            one = SourceUsed(name, row.title, row.url, row.sha256, row.licence, row.citation)
-        used.append(one)
-        progress("sources", number, len(names))
-    return prompts, used
-
-
-def _read_own(name: str, own: OwnSource, folder: Path) -> tuple[list[Prompt], SourceUsed]:
-    """Read a source that the recipe brings along."""
-    path = folder / own.file
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(
-            f"source {name}: cannot read {path}: {error.strerror}; give --sources DIR"
-        ) from None
-    found = hashlib.sha256(data).hexdigest()
-    if own.sha256 not in (None, found):
-        raise SourceError(f"source {name}: {path} has sha256 {found}, the recipe expects {own.sha256}")
-    reader = csv_reader(own.text_column, own.category_column) if own.reader == "csv" else READERS[own.reader]
-    prompts = sources.prompts_from_records(reader(data, own.file), name, own.label, own.licence, {})
-    return prompts, SourceUsed(name, name, None, found, own.licence, own.citation)
 
 
 def _translate(inputs: _Inputs, request: BuildRequest) -> None:
