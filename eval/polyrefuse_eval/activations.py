@@ -52,7 +52,9 @@ def capture(
     """
     _check_layers(chat, layers)
     batches = plan_batches(chat, prompts, tokens_per_batch)
-    with tqdm(total=len(prompts), desc=progress, unit="prompt", disable=progress is None) as bar:
+    with tqdm(
+        total=len(prompts), desc=progress, unit="prompt", disable=True if progress is None else None
+    ) as bar:
         for batch in batches:
             yield _capture_batch(chat, batch, prompts, layers, positions, logits)
             bar.update(len(batch.prompts))

@@ -74,7 +74,9 @@ def generate(
     size = batch_size or BATCH_SIZE.get(chat.device.type, 64)
     sampling = sampling or Sampling()
     start = 0
-    with tqdm(total=len(requests), desc=progress, unit="answer", disable=progress is None) as bar:
+    with tqdm(
+        total=len(requests), desc=progress, unit="answer", disable=True if progress is None else None
+    ) as bar:
         while start < len(order):
             part = order[start : start + size]
             if all(requests[index].key in done for index in part):

@@ -270,7 +270,7 @@ def train(
     )
     batches = endless_batches(pairs, recipe.pairs_per_batch, numpy_generator)
     memory = torch.zeros(0, shape.width)
-    bar = tqdm(range(recipe.steps), desc="training the test organism", disable=not progress)
+    bar = tqdm(range(recipe.steps), desc="training the test organism", disable=None if progress else True)
     for step in bar:
         batch = draw_batch(next(batches), plant, memory, recipe, noise, numpy_generator)
         for group in optimiser.param_groups:

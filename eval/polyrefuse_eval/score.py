@@ -178,7 +178,7 @@ class CandidateScorer:
 
     def _progress(self, label: str, name: str) -> Iterable[Batch]:
         batches = self._batches[label]
-        return tqdm(batches, desc=f"{name} on {label}", unit="batch", disable=not self.progress)
+        return tqdm(batches, desc=f"{name} on {label}", unit="batch", disable=None if self.progress else True)
 
     @torch.inference_mode()
     def _sweep(
