@@ -116,14 +116,16 @@ class CandidateScorer:
             value = totals[key] / n if key in totals else unedited
             self.scores[key] = replace(self.scores[key], **{name: value})  # type: ignore[arg-type]
 
+    def _ablations(self, keys: Sequence[Key]) -> dict[Key, Edits]:
+        """Return the ablation of each of `keys` that has a direction."""
+        return {key: (Ablation(self.directions.at(*key)),) for key in keys if self._has_direction(key)}
+
     def score_kl(self, keys: Sequence[Key]) -> None:
         """Compute KL(unedited ‖ ablated) on the harmless prompts for those of `keys` that lack it."""
         missing = self._lacking(keys, "kl_div_score")
         if not missing:
             return
-        edits: dict[Key, Edits] = {
-            key: (Ablation(self.directions.at(*key)),) for key in missing if self._has_direction(key)
-        }
+        edits = self._ablations(missing)
         totals = dict.fromkeys(edits, 0.0)
         base = 0.0
         for batch in self._progress("harmless", "KL"):
@@ -138,9 +140,7 @@ class CandidateScorer:
         missing = self._lacking(keys, "refusal_score")
         if not missing:
             return
-        edits: dict[Key, Edits] = {
-            key: (Ablation(self.directions.at(*key)),) for key in missing if self._has_direction(key)
-        }
+        edits = self._ablations(missing)
         totals = dict.fromkeys(edits, 0.0)
         base = 0.0
         for batch in self._progress("harmful", "ablation"):
