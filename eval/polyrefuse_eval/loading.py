@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError, require
+from polyrefuse_eval.parallel import require_processes, world_size
 
 ORGANISM = "organism"
 DTYPES = {
@@ -23,12 +25,13 @@ QUANTIZATIONS = ("8bit", "4bit")
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load: `device` (`cpu`, `cuda`, …; None picks) or `device_map`, `dtype`, and so on."""
+    """How to load: `device` (`cpu`, `cuda`, …; None picks), `device_map` or `tensor_parallel`, and so on."""
 
     revision: str | None = None
     dtype: str = "auto"
     device: str | None = None
     device_map: str | None = None
+    tensor_parallel: bool = False
     quantization: str | None = None
     attention: str | None = None
     system: str | None = None
@@ -81,7 +84,7 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
             source, use_safetensors=True, **common, **_placement(options)
         ),
     )
-    if not options.device_map and not options.quantization:
+    if not (options.device_map or options.quantization or options.tensor_parallel):
         model = _to_device(model, options.device or _best_device(), source)
     local = Path(source).is_dir()
     commit = folder_revision(Path(source)) if local else getattr(config, "_commit_hash", None)
@@ -97,6 +100,7 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
             "dtype": str(model.dtype).removeprefix("torch."),
             "quantization": options.quantization or "none",
             "attention": str(getattr(model.config, "_attn_implementation", None)),
+            **({"tensor_parallel": str(world_size())} if options.tensor_parallel else {}),
         },
     }
 
@@ -109,6 +113,9 @@ def _placement(options: LoadOptions) -> dict[str, Any]:
     arguments: dict[str, Any] = {"dtype": DTYPES[options.dtype]}
     if options.attention:
         arguments["attn_implementation"] = options.attention
+    if options.tensor_parallel:
+        _check_parallel(options)
+        arguments.update(_parallel_arguments())
     if options.device_map:
         require("accelerate", "eval")
         arguments["device_map"] = options.device_map
@@ -125,6 +132,27 @@ def _placement(options: LoadOptions) -> dict[str, Any]:
         )
         arguments.setdefault("device_map", options.device or "auto")
     return arguments
+
+
+def _check_parallel(options: LoadOptions) -> None:
+    require_processes()
+    given = {"--device-map": options.device_map, "--quantization": options.quantization}
+    clash = [name for name, value in given.items() if value]
+    if clash:
+        raise ChatModelError(f"--tensor-parallel places the model itself; leave out {' and '.join(clash)}")
+    if options.device not in (None, "cpu", "cuda"):
+        raise ChatModelError(
+            f"--tensor-parallel takes one {_best_device()} device a process; leave out --device"
+        )
+
+
+def _parallel_arguments() -> dict[str, Any]:
+    """Return the argument that spreads a model: transformers 5.18 renamed it."""
+    from transformers.distributed import DistributedConfig
+
+    if "tp_plan" in inspect.signature(DistributedConfig).parameters:
+        return {"distributed_config": DistributedConfig(tp_plan="auto")}
+    return {"tp_plan": "auto"}
 
 
 def _to_device(model: Any, device: str, source: str) -> Any:

@@ -1,0 +1,66 @@
+"""One model on several processes: tensor parallelism under `torchrun`, one process a GPU.
+
+Every process goes the same way and holds its part of each matrix. What enters a layer, and what its
+attention and MLP add, is whole and the same in all of them (their last matrices are summed over the
+processes), so edits of the residual stream are made in each process as if it were alone. Only the first
+process may write; the others work in a folder of their own that is thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from polyrefuse_eval.errors import ChatModelError
+
+LAUNCH = "torchrun --nproc-per-node N -m polyrefuse_data.cli eval … --tensor-parallel"
+
+
+def world_size() -> int:
+    """Return how many processes `torchrun` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Return which of them this is, the first being 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def require_processes() -> None:
+    """Raise `ChatModelError`, naming the command, unless `torchrun` started this process."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        raise ChatModelError(f"tensor parallelism needs one process a GPU; start it with: {LAUNCH}")
+
+
+@contextmanager
+def folder_of_this_process(out: Path) -> Iterator[Path]:
+    """Yield `out` in the first process; in the others a copy of it, which is removed at the end.
+
+    All processes wait for each other before the first one goes on, so that all begin with the same files.
+    """
+    if world_size() == 1:
+        yield out
+        return
+    own = out if rank() == 0 else Path(tempfile.mkdtemp(prefix="polyrefuse-rank-"))
+    try:
+        if rank() > 0:
+            own.rmdir()
+            if out.is_dir():
+                shutil.copytree(out, own)
+        _wait_for_all()
+        yield own
+    finally:
+        if rank() > 0:
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def _wait_for_all() -> None:
+    import torch.distributed as distributed
+
+    if not distributed.is_initialized():
+        distributed.init_process_group()
+    distributed.barrier()
