@@ -34,6 +34,7 @@ class ModelJudgeRow:
 class ModelJudge:
     """A published judge run here through transformers; a `Judge`."""
 
+    needs_prompt = True
     chunk = 256
 
     def __init__(
