@@ -117,6 +117,15 @@ def parse_strengths(text: str) -> tuple[float, ...]:
     return tuple(found)
 
 
+def parse_crossed(text: str) -> int | None:
+    """Return how many prompts the crossed cells have: a number, None of `all`."""
+    if text.strip() == "all":
+        return None
+    if not text.strip().isdecimal():
+        raise RunFolderError(f"crossed '{text}': expected a number of prompts, 0 for none, or 'all'")
+    return int(text)
+
+
 def own_source(lang: str, sources: Sequence[str]) -> str | None:
     """Return the direction that is a language's own: of itself, else the first; None without directions."""
     real = [source for source in sources if source not in CONTROLS]
