@@ -47,12 +47,14 @@ class BadLine:
 
 @dataclass
 class Scan:
-    """What a file holds: completions by language, how many without a prompt, bad lines, its digest."""
+    """What a file holds: completions by language, how many without a prompt and how many with a verdict of
+    the file's own, bad lines, its digest."""
 
     digest: str = ""
     languages: dict[str, int] = field(default_factory=dict)
     bad: list[BadLine] = field(default_factory=list)
     without_prompt: int = 0
+    with_reference: int = 0
 
     @property
     def good(self) -> int:
@@ -128,6 +130,7 @@ def scan(path: Path, reference: str | None = None) -> Scan:
             found.bad.append(line)
         else:
             found.languages[line.item.lang] = found.languages.get(line.item.lang, 0) + 1
+            found.with_reference += line.reference is not None
             found.without_prompt += not (line.item.prompt or "").strip()
     if not found.good:
         why = f": {found.bad[0]}" if found.bad else "; it is empty"

@@ -240,3 +240,30 @@ def test_the_digest_is_of_the_whole_file(tmp_path: Path) -> None:
 def test_the_native_judge_is_the_function(tmp_path: Path) -> None:
     (found,) = NativeJudge().judge([JudgeInput("1", "en", REFUSAL)])
     assert found == native.judge(REFUSAL, "en")
+
+
+def test_agreement_with_the_files_own_verdicts(tmp_path: Path) -> None:
+    rows = [(REFUSAL, True), (REFUSAL, True), (ANSWER, False), (ANSWER, True), ("", True), (ANSWER, None)]
+    source = written(
+        tmp_path / "in.jsonl",
+        *(record(index, text, refusal=given) for index, (text, given) in enumerate(rows)),
+        record(9, REFUSAL, "de", refusal=1),
+    )
+    table = tmp_path / "table.md"
+    done = call(source, "--out", tmp_path / "out.jsonl", "--agreement", table)
+    assert done.exit_code == 0, done.output
+    assert "reference: 5 refused, 1 complied, 1 undecided" in done.stdout
+    page = table.read_text()
+    assert f"## reference and {native.NAME}" in page
+    # 4 judged by both, 3 of them alike; expected by chance (3 * 2 + 1 * 2) / 16
+    assert "| en | 4 | 2 | 0.500 | 0.667 | 1.000 | 20.0 % | 60.0 % |" in page
+    assert "| de | 1 | 0 | – | 1.000 | – | 0.0 % | 0.0 % |" in page
+    assert "Mean kappa: 0.500, over 1 of 2 languages" in page
+
+
+def test_agreement_takes_two(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", record(1))
+    failed = call(source, "--out", tmp_path / "out.jsonl", "--agreement", tmp_path / "table.md")
+    assert isinstance(failed.exception, JudgeError)
+    assert "name a second judge" in str(failed.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
