@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -229,6 +231,30 @@ def test_judges_are_not_trusted_beyond_what_they_were_made_for(tmp_path: Path, m
     assert "needs the prompt, which 2 of 2 completions lack" in needs
     assert "was not made for yo (1 of 2 completions)" in languages
     assert [one["refused"] for one in records(tmp_path / "out.jsonl")] == [False, False, None, None]
+
+
+def test_a_second_writer_is_turned_away(tmp_path: Path) -> None:
+    source, out = written(tmp_path / "in.jsonl", record(1), record(2), record(3)), tmp_path / "out.jsonl"
+
+    class Impatient(Counting):
+        def judge(self, items: Sequence[JudgeInput], advance: Advance | None = None) -> list[Verdict]:
+            with pytest.raises(JudgeError, match="another process is writing"):
+                judge_file(source, [Counting("impatient")], out)
+            return super().judge(items, advance)
+
+    judge_file(source, [Impatient("impatient")], out)
+    assert [one["reason"] for one in records(out)] == ["impatient 1", "impatient 2", "impatient 3"]
+
+
+def test_judging_without_a_model_loads_no_torch(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", record(1))
+    code = (
+        "import sys\nfrom polyrefuse_eval.cli import eval_group\n"
+        "eval_group.main(sys.argv[1:], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'heavy'\n"
+    )
+    arguments = ["judge", str(source), "--out", str(tmp_path / "out.jsonl")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
 
 
 def test_the_digest_is_of_the_whole_file(tmp_path: Path) -> None:
