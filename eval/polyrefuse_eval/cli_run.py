@@ -136,6 +136,13 @@ def run_command(
         judges, models=judge_models, options=JudgeOptions(options["device"], batch_size=judge_batch_size)
     )
 
+    for judge in found:
+        foreign = [
+            lang for lang in settings.langs if judge.languages is not None and lang not in judge.languages
+        ]
+        if foreign:
+            _say(f"{judge.name} was not made for {', '.join(foreign)}; read its verdicts there with care")
+
     from polyrefuse_eval.run_request import check_request, finished, request_of
 
     identity = {name: options[name] for name in IDENTITY_OPTIONS}
