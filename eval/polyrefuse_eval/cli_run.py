@@ -20,7 +20,9 @@ RUN_OPTIONS = (
     click.option(
         "--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build."
     ),
-    click.option("--rule", default="robust", show_default=True, help="robust, arditi2024 or wang2025."),
+    click.option(
+        "--rule", default="robust", show_default=True, help="robust, mediating, arditi2024 or wang2025."
+    ),
     click.option(
         "--train", "n_train", default=128, show_default=True, help="Training prompts of each label."
     ),

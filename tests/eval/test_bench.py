@@ -31,7 +31,7 @@ from polyrefuse_eval.judges.native_judge import NativeJudge
 from polyrefuse_eval.locks import LOCK_FILE
 from polyrefuse_eval.report import markdown_table
 from polyrefuse_eval.results import Result, RunFolder, read_jsonl
-from polyrefuse_eval.run_request import request_of
+from polyrefuse_eval.run_request import check_request, request_of
 from polyrefuse_eval.settings import BenchSettings
 
 SETTINGS = BenchSettings(
@@ -256,6 +256,21 @@ def test_the_model_is_loaded_only_for_answers_and_a_judge_only_for_verdicts(
     assert (len(loads), judge.loads) == (1, 2)
     assert 0 < len(judge.seen) < 10
     assert files(out) == before
+
+
+def test_a_second_run_at_the_same_time_is_turned_away(
+    chat: ChatModel, data_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    data = open_data(data_folder)
+    request = request_of("tiny", {}, data, SETTINGS, [NativeJudge.name])
+    folder = open_bench(chat, data_folder, out).folder
+    with folder.locked():
+        with pytest.raises(RunFolderError, match=r"process \d+ on .* is writing to"):
+            run(chat, data_folder, out)
+        with pytest.raises(RunFolderError, match="is writing to"):
+            check_request(out, request)
+    assert not (out / "completions").exists()
 
 
 def test_every_judge_has_its_own_verdicts_and_results(
