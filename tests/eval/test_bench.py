@@ -19,6 +19,7 @@ from tiny import chat_model
 
 import polyrefuse_eval.bench as bench_module
 import polyrefuse_eval.cells as cells_module
+import polyrefuse_eval.finder as finder_module
 from polyrefuse_data.errors import DatasetFolderError
 from polyrefuse_eval.bench import Bench
 from polyrefuse_eval.cells import CellTask, compute_cell
@@ -176,10 +177,9 @@ def test_a_cell_is_a_task_that_can_be_sent_away(chat: ChatModel, data_folder: Pa
     there = {completion.key: completion for completion in bench.folder.completions("de")}
     for task in bench.tasks("de", directions):
         sent: CellTask = pickle.loads(pickle.dumps(task))  # noqa: S301
-        made = compute_cell(chat, sent)
-        assert [completion.key for completion in made] != []
+        made = [completion for batch in compute_cell(chat, sent) for completion in batch]
         assert {completion.key: completion for completion in made} == {key: there[key] for key in task.keys}
-        assert compute_cell(chat, sent, set(task.keys)) == []
+        assert list(compute_cell(chat, sent, set(task.keys))) == []
 
 
 def test_a_language_without_a_direction_is_left_out(
@@ -476,3 +476,25 @@ def test_a_pooled_direction_is_fitted_on_all_languages(
     torch.testing.assert_close(found.vectors, expected, atol=1e-5, rtol=1e-5)
     results = run(chat, data_folder, tmp_path / "p", direction_langs=("pooled",))
     assert {"ablation:pooled", "ablation:shuffled"} <= {result.condition for result in results}
+
+
+@pytest.mark.parametrize(("sign", "told"), [(1.0, True), (-1.0, False)])
+def test_a_direction_that_leaves_the_model_refusing_is_told(
+    sign: float,
+    told: bool,
+    chat: ChatModel,
+    data_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = finder_module.choose_direction
+
+    def choose(*arguments: Any) -> Any:
+        direction, chosen = honest(*arguments)
+        return direction, replace(chosen, score=replace(chosen.score, refusal_score=2.5 * sign))
+
+    monkeypatch.setattr(finder_module, "choose_direction", choose)
+    said: list[str] = []
+    bench = Bench.open(chat, open_data(data_folder), SETTINGS, tmp_path / "run", say=said.append)
+    bench.finder.direction("en")
+    assert any("leaves the model refusing (refusal score 2.5" in line for line in said) == told
