@@ -21,8 +21,9 @@ from polyrefuse_data.languages import LANGUAGES
 from polyrefuse_data.schema import group_id, row_id
 from polyrefuse_data.version import __version__
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.records import Completion, Result, VerdictRecord, write_records
+from polyrefuse_eval.records import Completion, Result, VerdictRecord
 from polyrefuse_eval.results import RunFolder, write_text
+from polyrefuse_eval.validation import write_records
 
 WILDGUARD = "published-wildguard"
 SUBSTRING = "published-substring"

@@ -30,12 +30,8 @@ from polyrefuse_eval.records import (
     RunFile,
     Summary,
     VerdictRecord,
-    read_record,
-    read_records,
-    record_lines,
-    write_record,
-    write_records,
 )
+from polyrefuse_eval.validation import read_record, read_records, record_lines, write_record, write_records
 
 __all__ = [
     "Comparison",
