@@ -15,18 +15,18 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock of `folder` for the time of a `with` block; `folder` must exist.
 
     It is a `flock` on the file `.lock`, which the kernel (on NFS the server) releases with the process,
     so a killed writer leaves no stale lock; the file itself stays and only tells who holds it. Raises
-    `RunFolderError` at once where another holds it, and where the file system has no locks.
+    `RunFolderError` at once where another holds it, unless `wait`, and where the file system has no locks.
     """
     import fcntl
 
     with (folder / LOCK_FILE).open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise RunFolderError(

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from polyrefuse_eval.baselines import BaselineAnswer, BaselineCache
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.records import (
     KINDS,
@@ -151,6 +153,21 @@ def test_the_second_writer_is_told_and_a_killed_one_leaves_no_lock(tmp_path: Pat
     with folder.locked():
         pass
     RunFolder.open(folder.path, SIGNATURE)
+
+
+def test_runs_at_the_same_time_lose_none_of_their_baselines(tmp_path: Path) -> None:
+    def answer(number: int) -> BaselineAnswer:
+        return BaselineAnswer(f"{number:04d}", f"answer {number}", 2, True)
+
+    cache = BaselineCache(SIGNATURE, 8, tmp_path)
+    threads = [
+        threading.Thread(target=lambda one=number: cache.add("de", [answer(one)])) for number in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cache.load("de") == {f"{number:04d}": answer(number) for number in range(12)}
 
 
 def test_judges_have_folders_of_their_own() -> None:
