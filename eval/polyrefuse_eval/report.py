@@ -21,19 +21,24 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 
-def markdown_table(results: Sequence[Result]) -> str:
+def markdown_table(results: Sequence[Result], sources: Sequence[str] = ()) -> str:
     """Return refusal rates as Markdown, judge by judge.
 
     One table has a row a language; where directions come from several languages, each intervention has
-    a table of its own for each label, with a row a direction and a column a language.
+    a table of its own for each label, with a row a direction and a column a language. `sources` are the
+    run's directions in its order: the first stands in for a language that has none.
     """
     judges = list(dict.fromkeys(result.judge for result in results))
-    return "\n".join(_of_judge(judge, [one for one in results if one.judge == judge]) for judge in judges)
+    return "\n".join(
+        _of_judge(judge, [one for one in results if one.judge == judge], sources) for judge in judges
+    )
 
 
-def _of_judge(judge: str, results: Sequence[Result]) -> str:
-    sources = list(dict.fromkeys(one.source for one in results if one.source is not None))
-    directions = [source for source in sources if source not in CONTROLS]
+def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> str:
+    measured = list(dict.fromkeys(one.source for one in results if one.source is not None))
+    ordered = [source for source in sources if source in measured]
+    ordered += [source for source in measured if source not in sources]
+    directions = [source for source in ordered if source not in CONTROLS]
     parts = [f"Judge: {judge}\n", _by_language(results, directions)]
     if len(directions) > 1:
         for intervention, label in (

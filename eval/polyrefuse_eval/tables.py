@@ -26,7 +26,8 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
     """
     signature = folder.signature
     langs = folder.languages() if langs is None else langs
-    coefficient = signature.get("settings", {}).get("coefficient", 1.0)
+    settings = signature.get("settings", {})
+    coefficient, sources = settings.get("coefficient", 1.0), settings.get("direction_langs", ())
     results: list[Result] = []
     comparisons: list[Comparison] = []
     verdicts = {
@@ -39,7 +40,7 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
     folder.write_results(results)
     folder.write_comparisons(comparisons)
     folder.write_agreement(agreement_of(verdicts))
-    write_text(folder.path / "table.md", markdown_table(results))
+    write_text(folder.path / "table.md", markdown_table(results, sources))
     folder.write_summary(summary_of(verdicts, langs))
     return results
 

@@ -11,6 +11,7 @@ import pytest
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.grouped import Groups, by_cell
 from polyrefuse_eval.records import VerdictRecord
+from polyrefuse_eval.report import markdown_table
 from polyrefuse_eval.robustness import FORMULA, half_strength, judge_summary, summary_of
 from polyrefuse_eval.settings import Condition, parse_crossed, parse_strengths
 from polyrefuse_eval.tables import compare_with_baseline, summarize
@@ -147,6 +148,23 @@ def test_comparisons_are_paired_and_corrected_over_languages() -> None:
     # Pairing is what makes four prompts of 200 count: the rates alone lie within each other's intervals.
     rates = {(one.lang, one.condition): one for one in summarize(found) if one.label == "harmful"}
     assert rates["th", "ablation:en"].high > rates["th", "baseline"].low  # type: ignore[operator]
+
+
+def test_the_first_direction_of_the_run_stands_in_for_a_language_without_one() -> None:
+    refused = {
+        "baseline": first(200),
+        "ablation:zh": first(20),
+        "ablation:en": first(50),
+        "ablation:zh@0.5": first(100),
+    }
+    results = summarize(verdicts("fr", refused))
+    line = next(line for line in markdown_table(results, ["zh", "en"]).splitlines() if line[:5] == "| fr ")
+    assert [cell.split()[0] for cell in line.split("|")[2:-1]] == ["100.0", "10.0", "50.0"]
+    matrix = markdown_table(results, ["zh", "en"]).partition("in (column)")[2]
+    assert matrix.index("| zh | 10.0 |") < matrix.index("| en | 25.0 |")
+    summary = judge_summary(verdicts("fr", refused), ["fr"]).languages["fr"]
+    assert summary.ablated is not None
+    assert summary.ablated.source == "zh"
 
 
 def test_a_prompt_without_a_verdict_is_in_no_pair() -> None:
