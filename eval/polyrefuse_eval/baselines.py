@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from polyrefuse_data.schema import text_hash
+from polyrefuse_eval.locks import locked
 from polyrefuse_eval.results import Signature, read_jsonl, write_jsonl
 
 ENVIRONMENT = "POLYREFUSE_CACHE"
@@ -49,11 +50,13 @@ class BaselineCache:
         return {record["prompt_hash"]: BaselineAnswer(**record) for record in records}
 
     def add(self, lang: str, answers: Mapping[str, BaselineAnswer] | Iterable[BaselineAnswer]) -> None:
-        """Add `answers` in `lang`; the file is replaced whole."""
-        known = self.load(lang)
+        """Add `answers` in `lang`; the file is replaced whole. Several runs may do so at the same time."""
         new = answers.values() if isinstance(answers, Mapping) else answers
-        known.update((answer.prompt_hash, answer) for answer in new)
-        write_jsonl(self.path / f"{lang}.jsonl", (asdict(known[key]) for key in sorted(known)))
+        self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path, wait=True):
+            known = self.load(lang)
+            known.update((answer.prompt_hash, answer) for answer in new)
+            write_jsonl(self.path / f"{lang}.jsonl", (asdict(known[key]) for key in sorted(known)))
 
 
 def prompt_hash(prompt: str) -> str:

@@ -17,7 +17,7 @@ from tiny import tiny_model, tokenizer
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_eval.cli import eval_group
 from polyrefuse_eval.direction import Direction
-from polyrefuse_eval.loading import split_revision
+from polyrefuse_eval.model_source import explain, split_revision
 
 TOKENS = ("--refusal-tokens", "40,41", "--no-filter")
 
@@ -35,7 +35,20 @@ def error(*arguments: object) -> str:
     return message
 
 
-def test_the_steps_and_the_whole_way(model_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+def without_torch(*arguments: object) -> None:
+    """Run a command in a process of its own; fails where it loads torch or transformers."""
+    code = (
+        "import sys\nfrom polyrefuse_eval.cli import eval_group\n"
+        "eval_group.main(sys.argv[1:], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'heavy'\n"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_the_steps_and_the_whole_way(
+    model_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     common = ("--model", model_folder, "--data", data_folder, "-q")
     extracted = call("extract", *common, *TOKENS, "--langs", "en,de", "--out", tmp_path / "e")
     assert extracted.exit_code == 0, extracted.output
@@ -75,9 +88,19 @@ def test_the_steps_and_the_whole_way(model_folder: Path, data_folder: Path, tmp_
     assert "harmful, baseline" in (out / "table.md").read_text()
     written = (out / "table.md").read_text()
     assert written in whole.output
-    again = call(*run)
-    assert written in again.output
-    assert "direction en" not in again.output, "what is there is not made again"
+
+    def load(*_arguments: object, **_keywords: object) -> None:
+        raise AssertionError("the model is not needed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("polyrefuse_eval.chat.ChatModel.load", load)
+        again = call(*run)
+        assert again.output == written, "what is there is not made again"
+        told = error(*run, "--max-new-tokens", 5)
+        assert "settings.max_new_tokens: 4 there, 5 here" in told
+        assert "eval rescore" in error(*run, "--judges", "wildguard")
+    without_torch(*run)
+    assert str(model_folder.parent) not in (out / "run.json").read_text()
     plotted = call("plot", out)
     assert {Path(line).name for line in plotted.output.split()} == {
         "scores_en.png",
@@ -109,12 +132,7 @@ def test_help_and_rules_load_no_torch(command: list[str], tmp_path: Path) -> Non
     file = tmp_path / "scores.json"
     file.write_text('[{"position": -1, "layer": 2, "refusal_score": 0.5}]')
     command = [str(file) if part == "FILE" else part for part in command] or ["--help"]
-    code = (
-        "import sys\nfrom polyrefuse_eval.cli import eval_group\n"
-        "eval_group.main(sys.argv[1:], standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'heavy'\n"
-    )
-    subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True)
+    without_torch(*command)
 
 
 def test_every_command_has_help() -> None:
@@ -172,18 +190,16 @@ def test_models_that_cannot_serve_say_why(model_folder: Path, data_folder: Path,
 
 
 def test_messages_of_the_hub_become_one_line() -> None:
-    from polyrefuse_eval.loading import _explain
-
     gated = OSError(
         "You are trying to access a gated repo.\nMake sure to have access to it at …\n401 Client Error."
     )
-    assert "accept its terms" in _explain("meta/x", gated)
+    assert "accept its terms" in explain("meta/x", gated)
     missing = OSError(
         "x/y is not a local folder and is not a valid model identifier listed on …\nIf private …"
     )
-    assert "no model 'x/y'" in _explain("x/y", missing)
+    assert "no model 'x/y'" in explain("x/y", missing)
     remote = ValueError("x contains custom code … Please pass the argument `trust_remote_code=True`")
-    assert "--trust-remote-code" in _explain("x/y", remote)
+    assert "--trust-remote-code" in explain("x/y", remote)
 
 
 def test_a_wrong_system_prompt_is_one_line(data_folder: Path, tmp_path: Path) -> None:
