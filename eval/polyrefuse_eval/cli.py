@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyrefuse_data.languages import parse_languages
+from polyrefuse_eval.cli_leaderboard import leaderboard_command
 
 if TYPE_CHECKING:
     from polyrefuse_eval.bench import Bench
@@ -357,3 +358,6 @@ def steered_command(direction: Path, action: str, coefficient: float, out: Path,
 
     chat = _chat(options)
     click.echo(export_steered(chat, edit_of(Direction.load(direction, chat), action, coefficient), out))
+
+
+eval_group.add_command(leaderboard_command)
