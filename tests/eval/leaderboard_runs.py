@@ -211,12 +211,12 @@ def _write_scores(path: Path, sources: Sequence[str], layers: int, draw: random.
                         "kl_div_score": None if pruned else 0.4 * layer / layers * (1 - near / 2),
                     }
                 )
-        (path / "scores" / f"{source}.json").write_text(json.dumps(scores))
+        (path / "scores" / f"{source.replace(chr(47), chr(95))}.json").write_text(json.dumps(scores))
         best = min(
             (score for score in scores if score["kl_div_score"] is not None),
             key=lambda score: float(score["refusal_score"] or 0),
         )
-        write_direction_header(path / "directions" / f"{source}.safetensors", best)
+        write_direction_header(path / "directions" / f"{source.replace(chr(47), chr(95))}.safetensors", best)
 
 
 def write_direction_header(file: Path, place: Mapping[str, Any]) -> None:
