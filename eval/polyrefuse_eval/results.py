@@ -3,65 +3,66 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.jsonfiles import (
+    json_line,
+    mend_jsonl,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+from polyrefuse_eval.locks import LOCK_FILE, locked
+from polyrefuse_eval.records import (
+    Comparison,
+    Completion,
+    Result,
+    RunFile,
+    Summary,
+    VerdictRecord,
+    read_record,
+    read_records,
+    record_lines,
+    write_record,
+    write_records,
+)
+
+__all__ = [
+    "Comparison",
+    "Completion",
+    "Result",
+    "RunFolder",
+    "Signature",
+    "Summary",
+    "VerdictRecord",
+    "differences",
+    "json_line",
+    "read_json",
+    "read_jsonl",
+    "safe_name",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]
 
 RUN_FILE = "run.json"
+RUN_FORMAT = "polyrefuse-run-2"
+SUMMARY_FILE = "summary.json"
 NOTICE = (
     "This folder holds a language model's answers to harmful requests, some given with its refusal\n"
     "removed. It is measurement material: keep it here, do not publish it.\n"
 )
 
 Signature = Mapping[str, Any]
-"""Everything that a number depends on: model@revision, template, data digest, judge, versions, settings."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One answer: `key` is `<row id>/<condition>`; `ended` is False where it was cut."""
-
-    key: str
-    id: str
-    group: str
-    lang: str
-    label: str
-    condition: str
-    response: str
-    n_tokens: int
-    ended: bool
-
-
-@dataclass(frozen=True)
-class VerdictRecord:
-    """What a judge says of one completion: `refused` is None where it cannot tell."""
-
-    key: str
-    lang: str
-    label: str
-    condition: str
-    judge: str
-    refused: bool | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """The refusal rate of one condition, label and language with its 95 % interval."""
-
-    lang: str
-    label: str
-    condition: str
-    judge: str
-    n: int
-    n_unjudged: int
-    n_refused: int
-    refusal_rate: float | None
-    low: float | None
-    high: float | None
+"""Everything that a number depends on: model@revision, template, data digest, judges, versions, settings."""
 
 
 class RunFolder:
@@ -71,25 +72,29 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def open(cls, path: Path, signature: Signature) -> RunFolder:
+    def open(cls, path: Path, signature: Signature, request: Mapping[str, Any] | None = None) -> RunFolder:
         """Start a run in `path`, or go on with it where its signature is the same.
 
-        Raises `RunFolderError`, saying what differs, otherwise; nothing is overwritten.
+        `request` is kept beside the signature: what a command was asked for, so that it can tell without
+        a model that nothing is left to do. Raises `RunFolderError`, saying what differs or who else is
+        writing there, otherwise; nothing is overwritten.
         """
-        plain = json.loads(json.dumps(signature))
-        file = path / RUN_FILE
-        if file.is_file():
-            differing = differences(read_json(file).get("signature", {}), plain)
-            if differing:
-                raise RunFolderError(
-                    f"'{path}' was made with other settings ({'; '.join(differing)}); choose another --out"
-                )
-            return cls(path)
-        if path.exists() and any(path.iterdir()):
+        plain = _plain(signature)
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"'{path}' is a file; choose another --out")
+        if not (path / RUN_FILE).is_file() and path.exists() and any(_foreign(path)):
             raise RunFolderError(f"'{path}' is not empty and holds no {RUN_FILE}; choose another --out")
-        path.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"format": "polyrefuse-run-1", "signature": plain})
-        return cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"'{path}' cannot be made: {error.strerror}; choose another --out") from None
+        folder = cls(path)
+        with folder.locked():
+            if (path / RUN_FILE).is_file():
+                folder._check(plain)
+            else:
+                folder._write_run(RunFile(RUN_FORMAT, plain, None if request is None else _plain(request)))
+        return folder
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -100,46 +105,119 @@ class RunFolder:
             )
         return cls(path)
 
+    def _check(self, signature: Signature) -> None:
+        differing = differences(self.signature, signature)
+        if [told.partition(":")[0] for told in differing] == ["judges"]:
+            raise RunFolderError(
+                f"'{self.path}' was judged by others ({differing[0]}); judge its answers again with: "
+                f"polyrefuse eval rescore {self.path} --judges NAMES"
+            )
+        if differing:
+            raise RunFolderError(
+                f"'{self.path}' was made with other settings ({'; '.join(differing)}); choose another --out"
+            )
+
+    def _write_run(self, run: RunFile) -> None:
+        write_record(self.path / RUN_FILE, run)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only writer for the time of a `with` block; raises `RunFolderError` where another is."""
+        with locked(self.path):
+            yield
+
+    def _run(self) -> RunFile:
+        file = self.path / RUN_FILE
+        found = read_json(file).get("format")
+        if found != RUN_FORMAT:
+            raise RunFolderError(
+                f"'{file}' is of the form {found}; expected {RUN_FORMAT}: make the run again with this version"
+            )
+        return read_record(RunFile, file)
+
     @property
     def signature(self) -> dict[str, Any]:
-        found: dict[str, Any] = read_json(self.path / RUN_FILE)["signature"]
-        return found
+        return self._run().signature
+
+    @property
+    def request(self) -> dict[str, Any] | None:
+        """What the command that made the run was asked for; None where none did."""
+        return self._run().request
+
+    def set_judges(self, judges: Sequence[str]) -> None:
+        """Note in the signature that other judges have read the completions."""
+        run = self._run()
+        self._write_run(replace(run, signature={**run.signature, "judges": list(judges)}, request=None))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has gone the whole way: the summary is written last."""
+        return (self.path / SUMMARY_FILE).is_file()
+
+    def languages(self) -> list[str]:
+        """Return the languages that there are completions in."""
+        return sorted(file.stem for file in (self.path / "completions").glob("*.jsonl"))
 
     def completions_file(self, lang: str) -> Path:
-        """Return where completions in `lang` go; a notice lies beside them."""
-        folder = self.path / "completions"
-        folder.mkdir(exist_ok=True)
-        notice = folder / "NOTICE.txt"
-        if not notice.exists():
-            notice.write_text(NOTICE, encoding="utf-8")
-        return folder / f"{lang}.jsonl"
+        """Return where completions in `lang` are."""
+        return self.path / "completions" / f"{lang}.jsonl"
 
     def completions(self, lang: str) -> list[Completion]:
-        """Return the completions in `lang` that were written whole; a torn last line is cut off."""
-        file = self.completions_file(lang)
-        return [_record(Completion, record, file) for record in read_jsonl(file, mend=True)]
+        """Return the completions in `lang` that were written whole."""
+        return read_records(Completion, self.completions_file(lang), torn_end=True)
 
     def append(self, lang: str, completions: Sequence[Completion]) -> None:
-        """Add `completions` with one write, so that a kill leaves at most one torn line."""
-        text = "".join(json_line(asdict(completion)) for completion in completions)
-        with self.completions_file(lang).open("a", encoding="utf-8") as file:
-            file.write(text)
+        """Add `completions` with one write, so that a kill leaves at most one torn line.
 
-    def write_verdicts(self, lang: str, verdicts: Iterable[VerdictRecord]) -> None:
-        write_jsonl(self.path / "verdicts" / f"{lang}.jsonl", (asdict(verdict) for verdict in verdicts))
+        A notice lies beside them. What a kill left is to be mended first, with `mend`.
+        """
+        notice = self.path / "completions" / "NOTICE.txt"
+        if not notice.is_file():
+            write_text(notice, NOTICE)
+        _append(self.completions_file(lang), completions)
 
-    def verdicts(self, lang: str) -> list[VerdictRecord]:
-        file = self.path / "verdicts" / f"{lang}.jsonl"
-        return [_record(VerdictRecord, record, file) for record in read_jsonl(file)]
+    def verdicts_file(self, judge: str, lang: str) -> Path:
+        """Return where the verdicts of `judge` on completions in `lang` are."""
+        return self.path / "verdicts" / safe_name(judge) / f"{lang}.jsonl"
+
+    def verdicts(self, judge: str, lang: str) -> list[VerdictRecord]:
+        """Return the verdicts of `judge` on completions in `lang` that were written whole."""
+        return read_records(VerdictRecord, self.verdicts_file(judge, lang), torn_end=True)
+
+    def append_verdicts(self, judge: str, lang: str, verdicts: Sequence[VerdictRecord]) -> None:
+        """Add `verdicts` with one write; see `append`."""
+        _append(self.verdicts_file(judge, lang), verdicts)
+
+    def mend(self) -> None:
+        """Cut off torn last lines that a kill left; only for the one writer, see `locked`."""
+        for name in ("completions", "verdicts"):
+            for file in (self.path / name).rglob("*.jsonl"):
+                mend_jsonl(file)
 
     def write_results(self, results: Iterable[Result]) -> None:
-        write_jsonl(self.path / "results.jsonl", (asdict(result) for result in results))
+        write_records(self.path / "results.jsonl", results)
 
     def results(self) -> list[Result]:
+        """Return all results; raises `RunFolderError` where there are none yet."""
         file = self.path / "results.jsonl"
         if not file.is_file():
             raise RunFolderError(f"'{self.path}' has no results yet; run the same command again to go on")
-        return [_record(Result, record, file) for record in read_jsonl(file)]
+        return read_records(Result, file)
+
+    def write_comparisons(self, comparisons: Iterable[Comparison]) -> None:
+        write_records(self.path / "comparisons.jsonl", comparisons)
+
+    def comparisons(self) -> list[Comparison]:
+        """Return all comparisons with the baseline, none where they were not made."""
+        return read_records(Comparison, self.path / "comparisons.jsonl")
+
+    def write_summary(self, summary: Summary) -> None:
+        write_record(self.path / SUMMARY_FILE, summary)
+
+    def summary(self) -> Summary | None:
+        """Return the summary, None where it was not made."""
+        file = self.path / SUMMARY_FILE
+        return read_record(Summary, file) if file.is_file() else None
 
 
 def differences(there: Signature, here: Signature, prefix: str = "") -> list[str]:
@@ -154,69 +232,24 @@ def differences(there: Signature, here: Signature, prefix: str = "") -> list[str
     return found
 
 
-def json_line(record: Mapping[str, Any]) -> str:
-    """Return `record` as one line of JSON Lines."""
-    return json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n"
+def safe_name(judge: str) -> str:
+    """Return the name of a judge as a folder may be called."""
+    return re.sub(r"[^A-Za-z0-9._@+-]+", "-", judge).strip(".-") or "judge"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in `path`; raises `RunFolderError`."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"'{path}' cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise RunFolderError(f"'{path}' holds no JSON object")
-    return found
+def _append(file: Path, records: Sequence[Any]) -> None:
+    if not records:
+        return
+    text = record_lines(records)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(text)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path`, whole or not at all."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+def _foreign(path: Path) -> Iterator[Path]:
+    return (inner for inner in path.iterdir() if inner.name != LOCK_FILE)
 
 
-def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write `records` to `path` as JSON Lines, whole or not at all."""
-    write_text(path, "".join(json_line(record) for record in records))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def read_jsonl(path: Path, *, mend: bool = False) -> list[dict[str, Any]]:
-    """Return the records of `path`, none where it is missing.
-
-    A line that is no JSON raises `RunFolderError` with its number; with `mend`, a last line
-    without its end, which a kill leaves, is cut off the file instead.
-    """
-    if not path.is_file():
-        return []
-    raw = path.read_bytes()
-    if mend and raw and not raw.endswith(b"\n"):
-        raw = raw[: raw.rfind(b"\n") + 1]
-        with path.open("rb+") as file:
-            file.truncate(len(raw))
-    records = []
-    for number, line in enumerate(raw.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            raise RunFolderError(f"'{path}', line {number} is no JSON; remove the line to go on") from None
-        if not isinstance(record, dict):
-            raise RunFolderError(f"'{path}', line {number} is no JSON object")
-        records.append(record)
-    return records
-
-
-def _record(kind: Any, record: Mapping[str, Any], file: Path) -> Any:
-    try:
-        return kind(**record)
-    except TypeError as error:
-        raise RunFolderError(f"'{file}' holds a record of another form: {error}") from None
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain

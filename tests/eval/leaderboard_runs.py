@@ -6,11 +6,29 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.languages import PUBLISHED_LANGUAGES
-from polyrefuse_eval.stats import wilson
+from polyrefuse_eval.records import (
+    SUMMARY_FORMAT,
+    Ablated,
+    Comparison,
+    Estimate,
+    HalfStrength,
+    JudgeSummary,
+    LanguageSummary,
+    Parts,
+    Result,
+    Robustness,
+    Summary,
+    Transfer,
+    Worst,
+    write_record,
+    write_records,
+)
+from polyrefuse_eval.stats import Rate, wilson
 
 JUDGE = "native-openers-1"
 FORMULA = (
@@ -52,12 +70,12 @@ def write_run(
             "seed": seed,
             **(settings or {}),
         },
-        "judges": [{"name": judge, "revision": None} for judge in judges],
+        "judges": list(judges),
         "versions": {"polyrefuse": "0.1.0", "torch": "2.13.0", "transformers": "5.14.1"},
     }
     (path / "run.json").write_text(json.dumps({"format": "polyrefuse-run-2", "signature": signature}))
-    results: list[dict[str, Any]] = []
-    comparisons: list[dict[str, Any]] = []
+    results: list[Result] = []
+    comparisons: list[Comparison] = []
     weak = {lang: draw.uniform(0.75, 1.0) * (0.6 if lang == "yo" else 1.0) for lang in langs}
     kinship = {source: draw.uniform(0.2, 1.0) for source in sources}
     for judge in judges:
@@ -71,29 +89,17 @@ def write_run(
                 coefficient: float | None,
                 lang: str = lang,
                 judge: str = judge,
-            ) -> dict[str, Any]:
+            ) -> Result:
                 unjudged = min(n, draw.randrange(0, 4))
                 judged = n - unjudged
                 hits = sum(draw.random() < share for _ in range(judged))
                 low, high = wilson(hits, judged) if judged else (None, None)
                 results.append(
-                    {
-                        "lang": lang,
-                        "label": label,
-                        "condition": condition,
-                        "intervention": condition.partition(":")[0],
-                        "source": source,
-                        "coefficient": coefficient,
-                        "judge": judge,
-                        "n": judged,
-                        "n_unjudged": unjudged,
-                        "n_incoherent": 0,
-                        "n_refused": hits,
-                        "refusal_rate": hits / judged if judged else None,
-                        "low": low,
-                        "high": high,
-                    }
-                )
+                    Result(
+                        lang, label, condition, condition.partition(":")[0], source, coefficient, judge,
+                        judged, unjudged, 0, hits, hits / judged if judged else None, low, high,
+                    )
+                )  # fmt: skip
                 return results[-1]
 
             base = add("harmful", "baseline", 0.99 * weak[lang], None, None)
@@ -111,85 +117,74 @@ def write_run(
             for control in ("random", "shuffled"):
                 add("harmful", f"ablation:{control}", 0.98 * weak[lang], control, 1.0)
                 add("harmless", f"addition:{control}", 0.03, control, 1.0)
-    _write_lines(path / "results.jsonl", results)
-    _write_lines(path / "comparisons.jsonl", comparisons)
+    write_records(path / "results.jsonl", results)
+    write_records(path / "comparisons.jsonl", comparisons)
     if with_summary:
-        summary = {
-            "format": "polyrefuse-summary-1",
-            "formula": FORMULA,
-            "judges": {judge: _summary(results, judge, langs, sources, strength) for judge in judges},
-        }
-        (path / "summary.json").write_text(json.dumps(summary))
+        judged_by = {judge: _summary(results, judge, langs, sources, strength) for judge in judges}
+        write_record(path / "summary.json", Summary(SUMMARY_FORMAT, FORMULA, judged_by))
     if with_scores:
         _write_scores(path, sources, layers, draw)
     return path
 
 
-def _comparison(base: Mapping[str, Any], found: Mapping[str, Any], draw: random.Random) -> dict[str, Any]:
-    if base["refusal_rate"] is None or found["refusal_rate"] is None:
-        difference = low = high = p = None
-    else:
-        difference = found["refusal_rate"] - base["refusal_rate"]
-        half = 0.02 + 0.01 * draw.random()
-        low, high, p = max(-1, difference - half), min(1, difference + half), 0.0001
-    return {
-        "lang": found["lang"],
-        "label": "harmful",
-        "judge": found["judge"],
-        "condition": found["condition"],
-        "against": "baseline",
-        "n": found["n"],
-        "difference": difference,
-        "low": low,
-        "high": high,
-        "p": p,
-        "p_holm": None if p is None else min(1.0, 14 * p),
-    }
+def _comparison(base: Result, found: Result, draw: random.Random) -> Comparison:
+    rates = (base.refusal_rate, found.refusal_rate)
+    measured: tuple[float | None, ...] = (None,) * 5
+    if rates[0] is not None and rates[1] is not None:
+        difference, half = rates[1] - rates[0], 0.02 + 0.01 * draw.random()
+        measured = (difference, max(-1.0, difference - half), min(1.0, difference + half), 1e-4, 0.0014)
+    return Comparison(found.lang, "harmful", found.judge, found.condition, "baseline", found.n, *measured)
 
 
 def _summary(
-    results: Sequence[Mapping[str, Any]],
-    judge: str,
-    langs: Sequence[str],
-    sources: Sequence[str],
-    half: float,
-) -> dict[str, Any]:
-    rates = {(one["lang"], one["label"], one["condition"]): one for one in results if one["judge"] == judge}
-    languages: dict[str, Any] = {}
+    results: Sequence[Result], judge: str, langs: Sequence[str], sources: Sequence[str], half: float
+) -> JudgeSummary:
+    found = {(one.lang, one.label, one.condition): one for one in results if one.judge == judge}
+
+    def rate(one: Result) -> Rate:
+        return Rate(one.n_refused, one.n, one.n_unjudged, one.refusal_rate, one.low, one.high)
+
+    def kept(lang: str, source: str) -> float | None:
+        left, base = (
+            found[lang, "harmful", condition].refusal_rate for condition in (f"ablation:{source}", "baseline")
+        )
+        return None if left is None or not base else min(1.0, left / base)
+
+    languages: dict[str, LanguageSummary] = {}
     for lang in langs:
-        base = rates[lang, "harmful", "baseline"]["refusal_rate"]
+        base = found[lang, "harmful", "baseline"]
         own = lang if lang in sources else sources[0]
-        if not base:
-            continue
-        kept = {source: rates[lang, "harmful", f"ablation:{source}"]["refusal_rate"] for source in sources}
-        others = [value / base for source, value in kept.items() if source != own and value is not None]
-        transfer = min(1.0, sum(others) / len(others)) if others else None
-        parts = {
-            "kept_own": min(1.0, kept[own] / base),
-            "half_strength": half,
-            "kept_transfer": transfer,
-        }
-        measured = [value for value in parts.values() if value is not None]
-        value = base * sum(measured) / len(measured)
-        languages[lang] = {
-            "ablated": {"source": own},
-            "robustness": {
-                "value": value,
-                "low": max(0.0, value - 0.03),
-                "high": min(1.0, value + 0.03),
-                "parts": parts,
-            },
-        }
-    if not languages:
-        return {"languages": {}, "mean": None, "worst": None}
-    values = {lang: found["robustness"] for lang, found in languages.items()}
-    mean = sum(found["value"] for found in values.values()) / len(values)
-    worst = min(values, key=lambda lang: values[lang]["value"])
-    return {
-        "languages": languages,
-        "mean": {"value": mean, "low": mean - 0.02, "high": mean + 0.02},
-        "worst": {"lang": worst, **{name: values[worst][name] for name in ("value", "low", "high")}},
+        full = found[lang, "harmful", f"ablation:{own}"]
+        others = [share for source in sources if source != own and (share := kept(lang, source)) is not None]
+        transfer = sum(others) / len(others) if others else None
+        parts = Parts(kept(lang, own), half if base.n else None, transfer)
+        measured = [value for value in asdict(parts).values() if value is not None]
+        value = None if not measured else (base.refusal_rate or 0) * sum(measured) / len(measured)
+        drop = None if not measured else (base.refusal_rate or 0) - (full.refusal_rate or 0)
+        languages[lang] = LanguageSummary(
+            rate(base),
+            rate(found[lang, "harmless", "baseline"]),
+            Ablated(own, full.n_refused, full.n, full.n_unjudged, full.refusal_rate, drop, drop, drop),
+            HalfStrength(parts.half_strength, ()),
+            Transfer(transfer, tuple(source for source in sources if source != own)),
+            Robustness(value, *_around(value, 0.03), parts),
+        )
+    values = {
+        lang: one.robustness.value for lang, one in languages.items() if one.robustness.value is not None
     }
+    if not values:
+        return JudgeSummary(languages, Estimate(None, None, None), None)
+    mean = sum(values.values()) / len(values)
+    worst = min(values, key=lambda lang: values[lang])
+    return JudgeSummary(
+        languages,
+        Estimate(mean, *_around(mean, 0.02)),
+        Worst(worst, values[worst], *_around(values[worst], 0.03)),
+    )
+
+
+def _around(value: float | None, half: float) -> tuple[float | None, float | None]:
+    return (None, None) if value is None else (max(0.0, value - half), min(1.0, value + half))
 
 
 def _write_scores(path: Path, sources: Sequence[str], layers: int, draw: random.Random) -> None:
@@ -224,7 +219,3 @@ def write_direction_header(file: Path, place: Mapping[str, Any]) -> None:
     ours = json.dumps({"layer": place["layer"], "position": str(place["position"])})
     header = json.dumps({"__metadata__": {"polyrefuse": ours}}).encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header)
-
-
-def _write_lines(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(record) + "\n" for record in records))

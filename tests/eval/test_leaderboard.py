@@ -406,7 +406,7 @@ def test_a_site_that_cannot_be_made_leaves_the_old_one_as_it_was(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(RunFolderError, match="cannot write the site .* No space left"):
+    with pytest.raises(RunFolderError, match=r"cannot write the site .* No space left"):
         write_site(leaderboard(*read_runs([folder])), out)
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []

@@ -45,7 +45,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chromium() -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--force-prefers-reduced-motion"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--force-prefers-reduced-motion",
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
@@ -161,7 +166,8 @@ def test_a_cell_tells_its_signature_on_hover_and_leads_to_its_json(open_page: An
         "Italian (it), harmful prompts, direction of en ablated",
         f"{record['n']} judged, {record['n_unjudged']} undecided",
         "organism@0123456789abcdef (test organism, no finding)",
-        "a" * 64, "e" * 64, JUDGE, "max_new_tokens 512", "transformers 5.14.1", "data/organism.json#/results/",
+        "a" * 64, "e" * 64, JUDGE, "max_new_tokens 512", "transformers 5.14.1",
+        "data/organism.json#/results/",
     ):  # fmt: skip
         assert part in told, part
     assert cell.get_attribute("aria-describedby") == "tip"

@@ -50,8 +50,7 @@ class Leaderboard:
     @property
     def formulas(self) -> list[str]:
         """The formulas of robustness that the runs' summaries state; one, unless versions are mixed."""
-        stated = [(run.summary or {}).get("formula") for run in self.runs]
-        return list(dict.fromkeys(formula for formula in stated if isinstance(formula, str)))
+        return list(dict.fromkeys(run.summary.formula for run in self.runs if run.summary))
 
     @property
     def apart(self) -> list[str]:
@@ -66,8 +65,8 @@ class Leaderboard:
 def leaderboard(runs: Sequence[Run], left_out: Sequence[LeftOut] = ()) -> Leaderboard:
     """Sort `runs` into boards: a board for each judge and each basis, the fullest board first."""
     templates = _template_variants(runs)
-    formulas = [(run.summary or {}).get("formula") for run in runs]
-    first_formula = next((formula for formula in formulas if formula), None)
+    formulas = [None if run.summary is None else run.summary.formula for run in runs]
+    first_formula = next(filter(None, formulas), None)
     groups: dict[str, tuple[Mapping[str, Any], list[Entry]]] = {}
     for run, formula in zip(runs, formulas, strict=True):
         for judge in run.judges:

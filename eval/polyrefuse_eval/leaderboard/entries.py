@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from polyrefuse_eval.leaderboard.figures import Figure, language_name, mean_of, of_mapping, of_result, pointer
+from polyrefuse_eval.leaderboard.figures import Figure, language_name, mean_of, of_result, pointer
 from polyrefuse_eval.leaderboard.runs import Run
+from polyrefuse_eval.records import Estimate, LanguageSummary, Robustness, Worst
 
 SITE_FILE = "leaderboard.json"
 PARTS = {
@@ -105,9 +106,10 @@ class Entry:
 
 def entry_of(run: Run, judge: str) -> Entry:
     """Return the line of `judge` on `run`; what its summary lacks is None."""
-    summary = _mapping(run.summary, "judges", judge)
+    summary = None if run.summary is None else run.summary.judges.get(judge)
+    languages = {} if summary is None else summary.languages
     rows = tuple(
-        _row(run, judge, lang, _mapping(summary, "languages", lang))
+        _row(run, judge, lang, languages.get(lang))
         for lang in dict.fromkeys(result.lang for result in run.results if result.judge == judge)
     )
 
@@ -115,9 +117,12 @@ def entry_of(run: Run, judge: str) -> Entry:
         link = pointer(SITE_FILE, "entries", run.name, judge, name, "value")
         return mean_of([getattr(row, name) for row in rows if getattr(row, name)], about, link)
 
-    start = ("summary", "judges", judge)
-    worst = _mapping(summary, "worst")
-    worst_lang = str(worst.get("lang") or "")
+    def of_summary(name: str, estimate: Estimate | Worst | None, about: str) -> Figure | None:
+        link = pointer(run.file, "summary", "judges", judge, name, "value")
+        return _estimated(estimate, f"refusal robustness, {about}; judge {judge}", link)
+
+    worst = None if summary is None else summary.worst
+    worst_lang = "" if worst is None else worst.lang
     return Entry(
         run,
         judge,
@@ -125,21 +130,15 @@ def entry_of(run: Run, judge: str) -> Entry:
         mean("baseline", "refusal rate on harmful prompts, no edit"),
         mean("ablated", "refusal rate on harmful prompts, direction ablated"),
         mean("over_refusal", "refusal rate on harmless prompts, no edit"),
-        of_mapping(
-            _mapping(summary, "mean"),
-            f"refusal robustness, mean of the languages; judge {judge}",
-            pointer(run.file, *start, "mean", "value"),
+        of_summary("mean", None if summary is None else summary.mean, "mean of the languages"),
+        of_summary(
+            "worst", worst, f"{language_name(worst.lang) if worst else ''}, the least of the languages"
         ),
-        of_mapping(
-            worst,
-            f"refusal robustness, {language_name(worst_lang)}, the least of the languages; judge {judge}",
-            pointer(run.file, *start, "worst", "value"),
-        ),
-        worst_lang,
+        worst.lang if worst else "",
     )
 
 
-def _row(run: Run, judge: str, lang: str, summary: Mapping[str, Any]) -> LanguageRow:
+def _row(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> LanguageRow:
     def rate(condition: str, label: str) -> Figure | None:
         for index, result in enumerate(run.results):
             if (result.lang, result.label, result.condition, result.judge) == (lang, label, condition, judge):
@@ -147,33 +146,42 @@ def _row(run: Run, judge: str, lang: str, summary: Mapping[str, Any]) -> Languag
         return None
 
     source = _source(run, judge, lang, summary)
-    ablation = f"ablation:{source}"
-    start = ("summary", "judges", judge, "languages", lang)
-    parts = _mapping(summary, "robustness", "parts")
+    start = ("summary", "judges", judge, "languages", lang, "robustness")
+    robustness = None if summary is None else summary.robustness
+    parts = {} if robustness is None else asdict(robustness.parts)
     return LanguageRow(
         lang,
         source,
         rate("baseline", "harmful"),
-        rate(ablation, "harmful"),
+        rate(f"ablation:{source}", "harmful"),
         rate("baseline", "harmless"),
-        _change(run, judge, lang, ablation),
-        of_mapping(
-            _mapping(summary, "robustness"),
+        _change(run, judge, lang, f"ablation:{source}"),
+        _estimated(
+            robustness,
             f"refusal robustness, {language_name(lang)}; judge {judge}",
-            pointer(run.file, *start, "robustness", "value"),
+            pointer(run.file, *start, "value"),
         ),
         {
-            name: of_mapping(
-                {"value": parts.get(name)},
+            name: None
+            if parts.get(name) is None
+            else Figure(
+                parts[name],
                 f"{about}, {language_name(lang)}; judge {judge}",
-                pointer(run.file, *start, "robustness", "parts", name),
+                pointer(run.file, *start, "parts", name),
+                kind="number",
             )
             for name, about in PARTS.items()
         },
     )
 
 
-def _source(run: Run, judge: str, lang: str, summary: Mapping[str, Any]) -> str | None:
+def _estimated(found: Estimate | Worst | Robustness | None, about: str, link: str) -> Figure | None:
+    if found is None or found.value is None:
+        return None
+    return Figure(found.value, about, link, found.low, found.high, kind="number")
+
+
+def _source(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> str | None:
     """Return whose direction tells most of `lang` when ablated: the one that the summary names, else
     the language's own, else the first that is no control."""
     there = [
@@ -182,7 +190,8 @@ def _source(run: Run, judge: str, lang: str, summary: Mapping[str, Any]) -> str 
         if (result.lang, result.label, result.judge) == (lang, "harmful", judge)
         and result.condition == f"ablation:{result.source}"
     ]
-    wanted = [_mapping(summary, "ablated").get("source"), lang]
+    named = None if summary is None or summary.ablated is None else summary.ablated.source
+    wanted = [named, lang]
     wanted += [source for source in there if source not in ("random", "shuffled")]
     return next((source for source in wanted if source in there), None)
 
@@ -204,12 +213,6 @@ def _change(run: Run, judge: str, lang: str, condition: str) -> Figure | None:
                 0,
             )
     return None
-
-
-def _mapping(found: Any, *path: str) -> Mapping[str, Any]:
-    for part in path:
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
 
 
 def _json(figure: Figure | None) -> dict[str, Any] | None:

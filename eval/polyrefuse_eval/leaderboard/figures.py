@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
@@ -125,14 +125,6 @@ def of_result(result: Result, file: str, index: int) -> Figure:
     )
 
 
-def of_mapping(found: Mapping[str, Any] | None, about: str, link: str) -> Figure | None:
-    """Return the number that a summary holds as {value, low, high}, or None where it holds none."""
-    if not isinstance(found, Mapping) or _number(found.get("value")) is None:
-        return None
-    value, low, high = (_number(found.get(name)) for name in ("value", "low", "high"))
-    return Figure(value, about, link, low, high, kind="number")
-
-
 def mean_of(figures: Sequence[Figure], about: str, link: str) -> Figure | None:
     """Return the mean of the rates that have a value, or None where none has.
 
@@ -156,7 +148,3 @@ def mean_of(figures: Sequence[Figure], about: str, link: str) -> Figure | None:
         sum(figure.n or 0 for figure in figures),
         sum(figure.n_unjudged or 0 for figure in figures),
     )
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results import Comparison, Result, RunFolder, read_json
+from polyrefuse_eval.results import Comparison, Result, RunFolder, Summary, read_json
 from polyrefuse_eval.select import CandidateScore, read_scores
 
 DATA_FORMAT = "polyrefuse-run-data-1"
@@ -29,7 +29,7 @@ class Run:
     signature: Mapping[str, Any]
     results: tuple[Result, ...]
     comparisons: tuple[Comparison, ...] = ()
-    summary: Mapping[str, Any] | None = None
+    summary: Summary | None = None
     scores: Mapping[str, tuple[CandidateScore, ...]] | None = None
     chosen: Mapping[str, tuple[int | str, int]] | None = None
     agreement: tuple[Mapping[str, Any], ...] = ()
@@ -66,7 +66,7 @@ class Run:
             "signature": self.signature,
             "results": [asdict(result) for result in self.results],
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
-            "summary": self.summary,
+            "summary": None if self.summary is None else asdict(self.summary),
             "scores": {
                 lang: [asdict(score) for score in scores] for lang, scores in (self.scores or {}).items()
             },
@@ -143,7 +143,7 @@ def _read(path: Path, name: str, file: str) -> Run:
         folder.signature,
         results,
         tuple(folder.comparisons()),
-        _optional(path / "summary.json"),
+        folder.summary(),
         {file.stem: tuple(read_scores(file)) for file in sorted((path / "scores").glob("*.json"))},
         dict(_chosen(path / "directions")),
         tuple(_records(path / "agreement.json")),

@@ -1,0 +1,92 @@
+"""JSON and JSON Lines on disk: written whole or not at all, and read with the bad line named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from polyrefuse_eval.errors import RunFolderError
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    """Return `record` as one line of JSON Lines."""
+    return json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in `path`; raises `RunFolderError`."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"'{path}' cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise RunFolderError(f"'{path}' holds no JSON object")
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path`, whole or not at all."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write `records` to `path` as JSON Lines, whole or not at all."""
+    write_text(path, "".join(json_line(record) for record in records))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all: who reads meanwhile sees the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def mend_jsonl(path: Path) -> None:
+    """Cut off the last line of `path` where it has no end, which a kill while appending leaves.
+
+    Only for who writes to the file alone: it could be another's line on its way.
+    """
+    if not path.is_file():
+        return
+    raw = path.read_bytes()
+    if raw and not raw.endswith(b"\n"):
+        with path.open("rb+") as file:
+            file.truncate(raw.rfind(b"\n") + 1)
+
+
+def numbered_lines(path: Path, *, torn_end: bool = False) -> list[tuple[int, bytes]]:
+    """Return number and bytes of the lines of `path` that are not empty; none where it is missing.
+
+    A last line without its end raises `RunFolderError`, unless `torn_end`: then it is left out,
+    since it is still being written, or was when its writer died.
+    """
+    if not path.is_file():
+        return []
+    *whole, last = path.read_bytes().split(b"\n")
+    if last and not torn_end:
+        raise RunFolderError(
+            f"'{path}', line {len(whole) + 1} is cut off; all before it is whole: remove the line, or "
+            "make the file again"
+        )
+    return [(number, line) for number, line in enumerate(whole, 1) if line.strip()]
+
+
+def read_jsonl(path: Path, *, torn_end: bool = False) -> list[dict[str, Any]]:
+    """Return the objects in `path`, none where it is missing.
+
+    A line that is no JSON object raises `RunFolderError` with its number; `torn_end` as in
+    `numbered_lines`.
+    """
+    records = []
+    for number, line in numbered_lines(path, torn_end=torn_end):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            raise RunFolderError(f"'{path}', line {number} is no JSON; remove the line to go on") from None
+        if not isinstance(record, dict):
+            raise RunFolderError(f"'{path}', line {number} is no JSON object")
+        records.append(record)
+    return records

@@ -1,0 +1,343 @@
+"""The records that a run writes, validated on the way in and out; their JSON Schemas are in `schemas/`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.jsonfiles import json_line, numbered_lines, read_json, write_json, write_text
+from polyrefuse_eval.stats import Rate
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+SUMMARY_FORMAT = "polyrefuse-summary-1"
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Difference = Annotated[float, Field(ge=-1, le=1)]
+Label = Annotated[str, Field(pattern="^(harmful|harmless)$")]
+ConditionName = Annotated[str, Field(pattern="^(baseline|(ablation|addition):[a-z]+(@[0-9.]+)?)$")]
+Intervention = Annotated[str, Field(pattern="^(baseline|ablation|addition)$")]
+SummaryFormat = Annotated[str, Field(pattern=f"^{SUMMARY_FORMAT}$")]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Completion:
+    """One answer: `key` is `<row id>/<condition>`; `ended` is False where it was cut.
+
+    `n_tokens` and `ended` are None where the answer was read from elsewhere.
+    """
+
+    key: str
+    id: str
+    group: str
+    lang: str
+    label: Label
+    condition: ConditionName
+    response: str
+    n_tokens: Count | None
+    ended: bool | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class VerdictRecord:
+    """What a judge says of one completion; None in any field means that it cannot tell.
+
+    `harmful` and `score` are those of judges that measure harm.
+    """
+
+    key: str
+    id: str
+    group: str
+    lang: str
+    label: Label
+    condition: ConditionName
+    judge: str
+    refused: bool | None
+    reason: str
+    response_lang: str | None
+    coherent: bool | None
+    harmful: bool | None
+    score: Share | None = None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Result:
+    """The refusal rate of one condition, label, language and judge with its 95 % Wilson interval.
+
+    `n` counts judged answers, `n_unjudged` those that the judge could not decide, `n_incoherent` those
+    among both that are gibberish. `harmful_rate` is the share of harmful answers among the
+    `n_harm_judged` that the judge read for harm, None where it does not.
+    """
+
+    lang: str
+    label: Label
+    condition: ConditionName
+    intervention: Intervention
+    source: str | None
+    coefficient: float | None
+    judge: str
+    n: Count
+    n_unjudged: Count
+    n_incoherent: Count
+    n_refused: Count
+    refusal_rate: Share | None
+    low: Share | None
+    high: Share | None
+    n_harm_judged: Count = 0
+    harmful_rate: Share | None = None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Comparison:
+    """rate(condition) - rate(against) over prompts that were judged under both.
+
+    `low` and `high`: paired bootstrap over prompt groups, 95 %. `p`: exact sign-flip test over groups,
+    two-sided. `p_holm`: Holm's correction over the languages of one condition, label and judge. `n`
+    counts prompts.
+    """
+
+    lang: str
+    label: Label
+    judge: str
+    condition: ConditionName
+    against: ConditionName
+    n: Count
+    difference: Difference | None
+    low: Difference | None
+    high: Difference | None
+    p: Share | None
+    p_holm: Share | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Estimate:
+    """A value in [0, 1] with its 95 % bootstrap interval over prompt groups; None of nothing."""
+
+    value: Share | None
+    low: Share | None
+    high: Share | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Ablated:
+    """Refusals of harmful prompts with the direction of `source` ablated.
+
+    `drop` is the baseline's rate minus this one, over prompts judged under both, with its interval.
+    """
+
+    source: str
+    hits: Count
+    n: Count
+    n_unjudged: Count
+    rate: Share | None
+    drop: Difference | None
+    low: Difference | None
+    high: Difference | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Tried:
+    """An ablation coefficient and the refusal rate under it."""
+
+    coefficient: float
+    rate: Share | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class HalfStrength:
+    """The least ablation coefficient that leaves half of the refusals; None where no strengths were tried."""
+
+    value: Share | None
+    tried: tuple[Tried, ...]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Transfer:
+    """Mean share of refusals kept under ablation of the directions of other languages."""
+
+    kept: Share | None
+    sources: tuple[str, ...]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a robustness, None where not measured."""
+
+    kept_own: Share | None
+    half_strength: Share | None
+    kept_transfer: Share | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Robustness:
+    """The refusal robustness of one language; see `robustness.FORMULA`."""
+
+    value: Share | None
+    low: Share | None
+    high: Share | None
+    parts: Parts
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class LanguageSummary:
+    """What one judge says of one language: `baseline` on harmful, `over_refusal` on harmless prompts."""
+
+    baseline: Rate
+    over_refusal: Rate
+    ablated: Ablated | None
+    half_strength: HalfStrength
+    transfer: Transfer
+    robustness: Robustness
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Worst:
+    """The language with the least robustness."""
+
+    lang: str
+    value: Share
+    low: Share | None
+    high: Share | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class JudgeSummary:
+    """The summary by one judge: each language, their mean, and the worst beside it."""
+
+    languages: dict[str, LanguageSummary]
+    mean: Estimate
+    worst: Worst | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Summary:
+    """What `summary.json` holds."""
+
+    format: SummaryFormat
+    formula: str
+    judges: dict[str, JudgeSummary]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class RunFile:
+    """What `run.json` holds: the signature, and what was asked for where a command made the run."""
+
+    format: Annotated[str, Field(pattern="^polyrefuse-run-2$")]
+    signature: dict[str, Any]
+    request: dict[str, Any] | None = None
+
+
+KINDS: dict[str, type[Any]] = {
+    "completion": Completion,
+    "verdict": VerdictRecord,
+    "result": Result,
+    "comparison": Comparison,
+    "summary": Summary,
+    "run": RunFile,
+}
+"""Records by the name of their schema file."""
+
+Record = TypeVar("Record")
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+def json_schema(kind: type[Any]) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a record."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_adapter(kind).json_schema(),
+    }
+
+
+def published_schema(name: str) -> dict[str, Any]:
+    """Return the JSON Schema file of a record by its name in `KINDS`, as it is in the package."""
+    text = files("polyrefuse_eval").joinpath("schemas", f"{name}.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def write_schemas(folder: Path) -> None:
+    """Write the schema files of all records to `folder`."""
+    for name, kind in KINDS.items():
+        write_json(folder / f"{name}.schema.json", json_schema(kind))
+
+
+def record_lines(records: Sequence[Any]) -> str:
+    """Return dataclass `records` as JSON Lines; raises `RunFolderError` for one that breaks its schema."""
+    lines = [json_line(asdict(record)) for record in records]
+    for record, line in zip(records, lines, strict=True):
+        _validated(type(record), line, "a record to be written")
+    return "".join(lines)
+
+
+def write_records(path: Path, records: Iterable[Any]) -> None:
+    """Write dataclass `records` as JSON Lines, valid and whole or not at all."""
+    write_text(path, record_lines(list(records)))
+
+
+def read_records(kind: type[Record], path: Path, *, torn_end: bool = False) -> list[Record]:
+    """Return the records of `path`, none where it is missing.
+
+    A line that is no such record raises `RunFolderError` with its number and what is wrong;
+    `torn_end` as in `jsonfiles.numbered_lines`.
+    """
+    return [
+        _validated(kind, line, f"'{path}', line {number}")
+        for number, line in numbered_lines(path, torn_end=torn_end)
+    ]
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Write one dataclass `record` as a JSON file, valid and whole or not at all."""
+    value = asdict(record)
+    _validated(type(record), json.dumps(value, allow_nan=False), "a record to be written")
+    write_json(path, value)
+
+
+def read_record(kind: type[Record], path: Path) -> Record:
+    """Return the record in a JSON file; raises `RunFolderError` with what is wrong."""
+    return _validated(kind, json.dumps(read_json(path)), f"'{path}'")
+
+
+def _validated(kind: type[Record], text: str | bytes, where: str) -> Record:
+    try:
+        record: Record = _adapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise RunFolderError(f"{where} is no JSON; remove the line to go on") from None
+        place = ".".join(str(part) for part in first["loc"])
+        told = f"{place}: {first['msg']}" if place else str(first["msg"])
+        raise RunFolderError(f"{where} is no {kind.__name__} record ({told})") from None
+    return record
