@@ -122,7 +122,7 @@ def entry_of(run: Run, judge: str) -> Entry:
         return _estimated(estimate, f"refusal robustness, {about}; judge {judge}", link)
 
     worst = None if summary is None else summary.worst
-    worst_lang = "" if worst is None else worst.lang
+    least = "" if worst is None else worst.lang
     return Entry(
         run,
         judge,
@@ -131,10 +131,8 @@ def entry_of(run: Run, judge: str) -> Entry:
         mean("ablated", "refusal rate on harmful prompts, direction ablated"),
         mean("over_refusal", "refusal rate on harmless prompts, no edit"),
         of_summary("mean", None if summary is None else summary.mean, "mean of the languages"),
-        of_summary(
-            "worst", worst, f"{language_name(worst.lang) if worst else ''}, the least of the languages"
-        ),
-        worst.lang if worst else "",
+        of_summary("worst", worst, f"{language_name(least)}, the least of the languages"),
+        least,
     )
 
 
