@@ -55,8 +55,12 @@ def write_run(
     layers: int = 28,
     with_summary: bool = True,
     with_scores: bool = True,
+    published: bool = False,
 ) -> Path:
-    """Write a run of `model` that refuses as `strength` in [0, 1] says; the same seed, the same bytes."""
+    """Write a run of `model` that refuses as `strength` in [0, 1] says; the same seed, the same bytes.
+
+    `published`: as a published table is, rescored: harmful prompts only, one direction, no controls.
+    """
     draw = random.Random(seed)
     sources = list(langs) if sources is None else list(sources)
     path.mkdir(parents=True)
@@ -103,18 +107,20 @@ def write_run(
                 return results[-1]
 
             base = add("harmful", "baseline", 0.99 * weak[lang], None, None)
-            add("harmless", "baseline", draw.uniform(0.0, 0.06), None, None)
+            if not published:
+                add("harmless", "baseline", draw.uniform(0.0, 0.06), None, None)
             for source in sources:
                 close = 1.0 if source == lang else kinship[source] * weak[lang]
                 left = weak[lang] * (1 - close * (1 - strength * 0.4))
                 found = add("harmful", f"ablation:{source}", left, source, 1.0)
                 comparisons.append(_comparison(base, found, draw))
-                add("harmless", f"addition:{source}", min(1.0, close * 0.9), source, 1.0)
+                if not published:
+                    add("harmless", f"addition:{source}", min(1.0, close * 0.9), source, 1.0)
             own = lang if lang in sources else sources[0]
             for value in strengths:
                 left = weak[lang] / (1 + math.exp(12 * (value - strength)))
                 add("harmful", f"ablation:{own}@{value:g}", left, own, value)
-            for control in ("random", "shuffled"):
+            for control in () if published else ("random", "shuffled"):
                 add("harmful", f"ablation:{control}", 0.98 * weak[lang], control, 1.0)
                 add("harmless", f"addition:{control}", 0.03, control, 1.0)
     write_records(path / "results.jsonl", results)
@@ -163,7 +169,9 @@ def _summary(
         drop = None if not measured else (base.refusal_rate or 0) - (full.refusal_rate or 0)
         languages[lang] = LanguageSummary(
             rate(base),
-            rate(found[lang, "harmless", "baseline"]),
+            rate(found[lang, "harmless", "baseline"])
+            if (lang, "harmless", "baseline") in found
+            else Rate(0, 0, 0, None, None, None),
             Ablated(own, full.n_refused, full.n, full.n_unjudged, full.refusal_rate, drop, drop, drop),
             HalfStrength(parts.half_strength, ()),
             Transfer(transfer, tuple(source for source in sources if source != own)),

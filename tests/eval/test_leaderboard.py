@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.boards import leaderboard
 from polyrefuse_eval.leaderboard.charts import bars, curves
 from polyrefuse_eval.leaderboard.entries import entry_of
-from polyrefuse_eval.leaderboard.figures import Figure, condition_text, mean_of, pointer
+from polyrefuse_eval.leaderboard.figures import Figure, condition_text, mean_of, of_result, pointer
 from polyrefuse_eval.leaderboard.grids import strengths, transfer
 from polyrefuse_eval.leaderboard.page import page
 from polyrefuse_eval.leaderboard.runs import Run, read_runs
@@ -274,6 +275,42 @@ def test_a_run_without_scores_summary_or_directions_leaves_charts_out_with_a_sen
     assert "These runs state no summary." in text
     assert "not judged" in text
     assert ">None<" not in text
+
+
+def test_published_tables_rescored_are_drawn_with_what_they_have(tmp_path: Path) -> None:
+    folder = write_run(
+        tmp_path / "gemma", model="google/gemma-2-9b-it", sources=("ja",), strengths=(), published=True,
+        with_scores=False, with_summary=False, judges=("wildguard", JUDGE), n=50,
+    )  # fmt: skip
+    found = leaderboard(*read_runs([folder]))
+    assert [board.judge for board in found.boards] == ["wildguard", JUDGE]
+    entry = found.entries[0]
+    assert entry.over_refusal is None
+    assert entry.baseline is not None
+    assert {row.source for row in entry.languages} == {"ja"}
+    drawn = bars(entry)
+    assert drawn is not None
+    assert len(drawn.rows) == 14
+    grid = transfer(entry, "ablation")
+    assert grid is not None
+    assert [row.name for row in grid.rows] == ["no edit", "ja"]
+    assert transfer(entry, "addition") is None
+    text = page(found)
+    assert "It holds no candidate scores, so there are no curves by layer." in text
+    assert "direction of ja" in text
+
+
+def test_what_else_is_known_of_answers_is_told(tmp_path: Path) -> None:
+    result = replace(
+        one_run(tmp_path).results[0],
+        n_incoherent=3,
+        n_harm_judged=38,
+        harmful_rate=0.25,
+        condition="baseline",
+    )
+    told = of_result(result, "data/x.json", 4).told
+    assert "3 answers incoherent" in told
+    assert "25.0 % of 38 harmful" in told
 
 
 def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ class Bars:
 
 
 def bars(entry: Entry) -> Bars | None:
-    """Return the bars of `entry`, or None where no ablation was measured."""
-    shown = [row for row in entry.languages if row.ablated is not None]
+    """Return the bars of `entry`, or None where no answer under ablation was judged."""
+    shown = [row for row in entry.languages if row.ablated is not None and row.ablated.value is not None]
     if not shown:
         return None
     rows = []

@@ -114,6 +114,10 @@ def of_result(result: Result, file: str, index: int) -> Figure:
         f"refusal rate, {language_name(result.lang)}, {result.label} prompts, "
         f"{condition_text(result.condition)}; judge {result.judge}"
     )
+    if result.n_incoherent:
+        about += f"; {result.n_incoherent} answers incoherent"
+    if result.harmful_rate is not None:
+        about += f"; {100 * result.harmful_rate:.1f} % of {result.n_harm_judged} harmful"
     return Figure(
         result.refusal_rate,
         about,

@@ -20,7 +20,7 @@ from polyrefuse_eval.leaderboard.charts import (
     bars,
     curves,
 )
-from polyrefuse_eval.leaderboard.entries import PARTS, Entry
+from polyrefuse_eval.leaderboard.entries import Entry
 from polyrefuse_eval.leaderboard.figures import language_name
 from polyrefuse_eval.leaderboard.grids import shade, strengths, transfer
 from polyrefuse_eval.leaderboard.records import record_table
@@ -58,7 +58,6 @@ def page(found: Leaderboard) -> str:
         number=numbers,
         id_of=lambda entry: f"run-{numbers[entry.run.name, entry.judge] + 1}",
         signatures=_data_block([dict(signature_lines(entry)) for entry in found.entries]),
-        parts=PARTS,
         bar_left=BAR_LEFT,
         bar_width=BAR_WIDTH,
         curve_left=CURVE_LEFT,
@@ -118,8 +117,8 @@ def _detail(entry: Entry) -> dict[str, Any]:
 
 def _missing(entry: Entry, transferred: bool, by_strength: bool) -> Iterator[str]:
     """Yield a sentence for each chart that this run has no numbers for."""
-    if not any(row.ablated for row in entry.languages):
-        yield "It has no answers under ablation, so there are no bars to compare."
+    if bars(entry) is None:
+        yield "It has no judged answers under ablation, so there are no bars to compare."
     if not transferred:
         yield "It has no results of interventions, so there is no transfer table."
     if not by_strength:
