@@ -166,7 +166,7 @@ def test_a_cell_tells_its_signature_on_hover_and_leads_to_its_json(open_page: An
         "Italian (it), harmful prompts, direction of en ablated",
         f"{record['n']} judged, {record['n_unjudged']} undecided",
         "organism@0123456789abcdef (test organism, no finding)",
-        "a" * 64, "e" * 64, JUDGE, "max_new_tokens 512", "transformers 5.14.1",
+        "a" * 16 + "…", "e" * 16 + "…", JUDGE, "max_new_tokens 512", "transformers 5.14.1",
         "data/organism.json#/results/",
     ):  # fmt: skip
         assert part in told, part

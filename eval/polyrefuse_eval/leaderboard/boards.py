@@ -93,7 +93,7 @@ def leaderboard(runs: Sequence[Run], left_out: Sequence[LeftOut] = ()) -> Leader
     return Leaderboard(tuple(boards), tuple(left_out))
 
 
-def judge_signature(signature: Mapping[str, Any], judge: str) -> Any:
+def judge_signature(signature: Mapping[str, Any], judge: str) -> dict[str, Any]:
     """Return what the signature says of `judge`: its name, with revision and template where it has them."""
     stated = signature.get("judges", signature.get("judge"))
     if isinstance(stated, Mapping):

@@ -74,7 +74,8 @@ def signature_lines(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "run", run.name
     yield "chat template", run.template_hash or "not stated"
     yield "data", _flat(signature.get("data"))
-    yield "judge", _flat(judge_signature(signature, entry.judge))
+    details = {key: value for key, value in judge_signature(signature, entry.judge).items() if key != "name"}
+    yield "judge", entry.judge + (f", {_flat(details)}" if details else "")
     yield "settings", _flat(signature.get("settings"))
     model = signature.get("model")
     if isinstance(model, Mapping):

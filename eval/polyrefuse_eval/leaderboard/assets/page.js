@@ -21,7 +21,8 @@
     const holder = link.closest("[data-entry]");
     const lines = element("dl", undefined, "signature");
     for (const [name, text] of Object.entries(holder ? signatures[holder.dataset.entry] : {})) {
-      lines.append(element("dt", name), element("dd", text));
+      const short = text.replace(/\b([0-9a-f]{16})[0-9a-f]{16,}\b/g, "$1…");
+      lines.append(element("dt", name), element("dd", short));
     }
     const address = link.getAttribute("href");
     tip.replaceChildren(
@@ -34,14 +35,21 @@
     place(link);
   };
 
+  // Below the number, else above it; beside it where it is too tall for either.
   const place = (link) => {
     const at = link.getBoundingClientRect();
-    const width = document.documentElement.clientWidth;
-    const left = Math.max(8, Math.min(at.left, width - tip.offsetWidth - 8));
-    const below = at.bottom + 6;
-    const fits = below + tip.offsetHeight < window.innerHeight || at.top < tip.offsetHeight + 6;
-    tip.style.left = `${left + window.scrollX}px`;
-    tip.style.top = `${(fits ? below : at.top - tip.offsetHeight - 6) + window.scrollY}px`;
+    const [width, height] = [document.documentElement.clientWidth, window.innerHeight];
+    const [wide, high] = [tip.offsetWidth, tip.offsetHeight];
+    let [left, top] = [at.left, at.bottom + 6];
+    if (top + high > height) {
+      if (at.top - high - 6 >= 0) top = at.top - high - 6;
+      else {
+        top = Math.max(8, height - high - 8);
+        left = at.right + 8 + wide < width ? at.right + 8 : at.left - wide - 8;
+      }
+    }
+    tip.style.left = `${Math.max(8, Math.min(left, width - wide - 8)) + window.scrollX}px`;
+    tip.style.top = `${top + window.scrollY}px`;
   };
 
   const hide = () => {
