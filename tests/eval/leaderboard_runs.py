@@ -22,6 +22,7 @@ from polyrefuse_eval.records import (
     Parts,
     Result,
     Robustness,
+    RunFile,
     Summary,
     Transfer,
     Worst,
@@ -77,7 +78,7 @@ def write_run(
         "judges": list(judges),
         "versions": {"polyrefuse": "0.1.0", "torch": "2.13.0", "transformers": "5.14.1"},
     }
-    (path / "run.json").write_text(json.dumps({"format": "polyrefuse-run-2", "signature": signature}))
+    write_record(path / "run.json", RunFile("polyrefuse-run-2", signature))
     results: list[Result] = []
     comparisons: list[Comparison] = []
     weak = {lang: draw.uniform(0.75, 1.0) * (0.6 if lang == "yo" else 1.0) for lang in langs}
@@ -220,6 +221,60 @@ def _write_scores(path: Path, sources: Sequence[str], layers: int, draw: random.
             key=lambda score: float(score["refusal_score"] or 0),
         )
         write_direction_header(path / "directions" / f"{source.replace(chr(47), chr(95))}.safetensors", best)
+
+
+def write_harmfulness(
+    path: Path, *, langs: Sequence[str] = ("de", "en"), layers: int = 6, model: str = "example/model-a"
+) -> Path:
+    """Write a folder of harmfulness measurements, which holds no refusal rates."""
+    draw = random.Random(7)
+    path.mkdir(parents=True)
+    signature = {
+        "model": {"model": model, "revision": "f" * 16},
+        "data": {"digest": "d" * 64},
+        "judge": JUDGE,
+    }
+    write_record(path / "run.json", RunFile("polyrefuse-run-2", signature))
+
+    def rate(hits: int) -> dict[str, Any]:
+        return asdict(Rate(hits, 16, 0, hits / 16, *wilson(hits, 16)))
+
+    languages = {}
+    for lang in langs:
+        scatter, counts = [], {}
+        for label, at in (("harmful", 0.4), ("harmless", -0.4)):
+            counts[label] = {"refused": 20, "accepted": 10, "unjudged": 0}
+            for index in range(30):
+                refused = index < 20
+                across, up = draw.gauss(at, 0.1), draw.gauss(0.3 if refused else -0.3, 0.1)
+                point = {"id": f"{label}-{index}", "label": label, "kind": "data"}
+                behaviour = "refused" if refused else "accepted"
+                scatter.append({**point, "behaviour": behaviour, "harmful": across, "refuse": up})
+        steps = [
+            {"direction": kind, "label": label, "sign": sign, "layer": layer, "coefficient": 1.0}
+            for kind in ("harmfulness", "refusal")
+            for label, sign in (("harmful", -1), ("harmless", 1))
+            for layer in range(layers)
+        ]
+        languages[lang] = {
+            "directions": lang,
+            "n": {"train": counts, "test": counts},
+            "cosine": [None, *(draw.uniform(-0.2, 0.6) for _ in range(layers))],
+            "scatter": scatter,
+            "auroc": {"harmful by label": 0.987, "refuse by label": 0.5, "refuse by behaviour": None},
+            "steering": [{**step, "refusal": rate(draw.randrange(17))} for step in steps],
+            "inversion": {
+                "right": {"harmful": rate(15)},
+                "flips": [{**step, "flipped": rate(draw.randrange(17))} for step in steps],
+            },
+        }
+    record = {
+        "format": "polyrefuse-harmfulness-1",
+        "languages": languages,
+        "lacking": {"yo": "3 refused harmful prompts in 'yo', and a centroid needs 4"},
+    }
+    (path / "harmfulness.json").write_text(json.dumps(record))
+    return path
 
 
 def write_direction_header(file: Path, place: Mapping[str, Any]) -> None:

@@ -15,16 +15,19 @@ from urllib.parse import unquote
 
 import pytest
 from click.testing import CliRunner
-from leaderboard_runs import FORMULA, JUDGE, write_run
+from leaderboard_runs import FORMULA, JUDGE, write_harmfulness, write_run
 
 from polyrefuse_eval.cli import eval_group
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.leaderboard.bars import bars
 from polyrefuse_eval.leaderboard.boards import leaderboard
-from polyrefuse_eval.leaderboard.charts import bars, curves
 from polyrefuse_eval.leaderboard.entries import entry_of
 from polyrefuse_eval.leaderboard.figures import Figure, condition_text, mean_of, of_result, pointer
 from polyrefuse_eval.leaderboard.grids import strengths, transfer
+from polyrefuse_eval.leaderboard.harmfulness import harmfulness_of
+from polyrefuse_eval.leaderboard.layers import score_charts
 from polyrefuse_eval.leaderboard.page import page
+from polyrefuse_eval.leaderboard.records import record_table
 from polyrefuse_eval.leaderboard.runs import Run, read_runs
 from polyrefuse_eval.leaderboard.site import write_site
 from polyrefuse_eval.leaderboard.tables import comma_separated, markdown
@@ -190,7 +193,7 @@ def test_the_transfer_grid_has_a_row_for_each_source_and_the_controls_last(tmp_p
 
 def test_curves_break_where_nothing_was_computed_and_mark_what_was_chosen(tmp_path: Path) -> None:
     run = one_run(tmp_path, layers=10)
-    drawn = curves(run)
+    drawn = score_charts(run)
     assert [one.lang for one in drawn] == ["de", "en", "yo"]
     refusal, steering, _ = drawn[0].panels
     assert refusal.lines[0].count("L") == 9
@@ -313,6 +316,62 @@ def test_what_else_is_known_of_answers_is_told(tmp_path: Path) -> None:
     assert "25.0 % of 38 harmful" in told
 
 
+def test_harmfulness_is_drawn_beside_refusal_rates_or_alone(tmp_path: Path) -> None:
+    folder = write_harmfulness(tmp_path / "harm")
+    alone = leaderboard(*read_runs([folder]))
+    assert alone.boards == ()
+    out = tmp_path / "site"
+    write_site(alone, out)
+    text = (out / "index.html").read_text("utf-8")
+    assert "None of these runs holds refusal rates." in text
+    assert "Yoruba (yo) is left out: 3 refused harmful prompts" in text
+    (german, english) = harmfulness_of(alone.runs[0])
+    assert german.scatter is not None
+    assert [(one.label, one.behaviour, one.count) for one in german.scatter.points] == [
+        ("harmful", "accepted", 10), ("harmful", "refused", 20),
+        ("harmless", "accepted", 10), ("harmless", "refused", 20),
+    ]  # fmt: skip
+    assert all(one.path.count("M") == one.count for one in german.scatter.points)
+    assert german.separation is not None
+    figure = german.separation.rows[0][2]
+    assert isinstance(figure, Figure)
+    assert resolve(out, figure.link) == figure.value == 0.987
+    assert english.chart is not None
+    assert [panel.title.split()[0] for panel in english.chart.panels] == ["cosine", "share", "refusal"]
+    assert english.chart.names[0] == "cosine"
+    assert len(english.chart.names) == 5
+    assert len(english.chart.slices) == 7, "hidden states of 6 layers and the output of the last"
+    both = leaderboard(*read_runs([folder, write_run(tmp_path / "run", **FEW)]))
+    assert len(both.boards) == 1
+    assert "Harmfulness and refusal apart" in page(both)
+
+
+def test_harmfulness_of_another_form_is_left_out_piece_by_piece(tmp_path: Path) -> None:
+    folder = write_harmfulness(tmp_path / "harm")
+    (folder / "harmfulness.json").write_text(
+        json.dumps({"languages": {"de": {"cosine": "?", "n": 3}, "en": 5}})
+    )
+    (found,) = harmfulness_of(read_runs([folder])[0][0])
+    assert (found.lang, found.counts, found.separation, found.scatter, found.chart) == ("de", *[None] * 4)
+
+
+def test_agreement_of_judges_is_a_table_whose_numbers_lead_to_the_json(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", **FEW)
+    (folder / "agreement.json").write_text(
+        json.dumps([{"lang": "de", "n": 40, "kappa": 0.931, "detail": {"not": "shown"}, "judge": None}])
+    )
+    out = site(tmp_path / "site", folder)
+    (run,), _ = read_runs([folder])
+    table = record_table(run.agreement, run.file, "agreement")
+    assert table is not None
+    assert table.columns == ("lang", "n", "kappa")
+    assert table.rows[0][0] == "de"
+    figure = table.rows[0][2]
+    assert isinstance(figure, Figure)
+    assert (figure.text, resolve(out, figure.link)) == ("0.93", 0.931)
+    assert "Agreement of judges" in (out / "index.html").read_text("utf-8")
+
+
 def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
     folders = []
     for number, name in enumerate(HOSTILE):
@@ -324,13 +383,14 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
             )
         )  # fmt: skip
         (folder / "agreement.json").write_text(json.dumps([{"lang": name, name: name, "kappa": 0.5}]))
-    out = site(tmp_path / "site", *folders, tmp_path / "<i>no run</i>")
+    harm = write_harmfulness(tmp_path / "<i>harm", langs=HOSTILE, model=HOSTILE[0])
+    out = site(tmp_path / "site", *folders, harm, tmp_path / "<i>no run</i>")
     text = (out / "index.html").read_text("utf-8")
     elements = Elements(text)
     scripts = list(elements.named("script"))
     assert [attributes.get("type") for attributes, _ in scripts] == ["application/json", None]
     signatures = json.loads(scripts[0][1])
-    assert {one["run"] for one in signatures} == {folder.name for folder in folders}
+    assert {one["run"] for one in signatures} == {folder.name for folder in (*folders, harm)}
     assert not list(elements.named("img", "b", "i", "iframe", "link", "object"))
     for tag, attributes, _ in elements.found:
         assert not [name for name in attributes if name.startswith("on")], tag
@@ -343,7 +403,7 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
     assert "<" not in told
     assert not re.search(r"(?<!\\)\[x\]", told)
     assert {path.name for path in (out / "data").iterdir()} == {
-        run.file.partition("/")[2] for run in read_runs(folders)[0]
+        run.file.partition("/")[2] for run in read_runs([*folders, harm])[0]
     }
 
 

@@ -36,16 +36,12 @@ class Leaderboard:
     """Boards of comparable lines, and what is left out."""
 
     boards: tuple[Board, ...]
+    runs: tuple[Run, ...]
     left_out: tuple[LeftOut, ...] = ()
 
     @property
     def entries(self) -> list[Entry]:
         return [entry for board in self.boards for entry in board.entries]
-
-    @property
-    def runs(self) -> list[Run]:
-        """Its runs, each once."""
-        return list({entry.run.name: entry.run for entry in self.entries}.values())
 
     @property
     def formulas(self) -> list[str]:
@@ -80,7 +76,7 @@ def leaderboard(runs: Sequence[Run], left_out: Sequence[LeftOut] = ()) -> Leader
             key = json.dumps(basis, sort_keys=True)
             groups.setdefault(key, (basis, []))[1].append(entry_of(run, judge))
     ordered = sorted(groups.values(), key=lambda group: -len(group[1]))
-    first = ordered[0][0]
+    first = ordered[0][0] if ordered else {}
     boards = [
         Board(
             entries[0].judge,
@@ -90,7 +86,7 @@ def leaderboard(runs: Sequence[Run], left_out: Sequence[LeftOut] = ()) -> Leader
         )
         for basis, entries in ordered
     ]
-    return Leaderboard(tuple(boards), tuple(left_out))
+    return Leaderboard(tuple(boards), tuple(runs), tuple(left_out))
 
 
 def judge_signature(signature: Mapping[str, Any], judge: str) -> dict[str, Any]:

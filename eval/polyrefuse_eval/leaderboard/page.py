@@ -10,20 +10,14 @@ from importlib import resources
 from typing import Any
 
 from polyrefuse_data.languages import LANGUAGES
+from polyrefuse_eval.leaderboard import bars as bar_chart
+from polyrefuse_eval.leaderboard import harmfulness, layers
 from polyrefuse_eval.leaderboard.boards import Leaderboard, judge_signature
-from polyrefuse_eval.leaderboard.charts import (
-    BAR_LEFT,
-    BAR_WIDTH,
-    CURVE_HEIGHT,
-    CURVE_LEFT,
-    CURVE_WIDTH,
-    bars,
-    curves,
-)
 from polyrefuse_eval.leaderboard.entries import Entry
 from polyrefuse_eval.leaderboard.figures import language_name
 from polyrefuse_eval.leaderboard.grids import shade, strengths, transfer
 from polyrefuse_eval.leaderboard.records import record_table
+from polyrefuse_eval.leaderboard.runs import Run
 from polyrefuse_eval.leaderboard.tables import ORGANISM, board_title
 
 FOLDER = "assets"
@@ -43,6 +37,7 @@ def page(found: Leaderboard) -> str:
     environment.filters |= {"lang": language_name, "shade": shade}
     style, script = _text("style.css"), _text("page.js")
     numbers = {entry: index for index, entry in enumerate(_ids(found))}
+    measured = [run for run in found.runs if run.harmfulness]
     return environment.get_template("index.html.j2").render(
         style=style,
         script=script,
@@ -57,32 +52,47 @@ def page(found: Leaderboard) -> str:
         details=[_detail(entry) for entry in found.entries],
         number=numbers,
         id_of=lambda entry: f"run-{numbers[entry.run.name, entry.judge] + 1}",
-        signatures=_data_block([dict(signature_lines(entry)) for entry in found.entries]),
-        bar_left=BAR_LEFT,
-        bar_width=BAR_WIDTH,
-        curve_left=CURVE_LEFT,
-        curve_width=CURVE_WIDTH,
-        curve_height=CURVE_HEIGHT,
+        harmfulness=[
+            {"run": run, "languages": harmfulness.harmfulness_of(run), "lacking": harmfulness.lacking(run)}
+            for run in measured
+        ],
+        signatures=_data_block(
+            [dict(entry_signature(entry)) for entry in found.entries]
+            + [dict(signature_lines(run)) for run in measured]
+        ),
+        bar_left=bar_chart.BAR_LEFT,
+        bar_width=bar_chart.BAR_WIDTH,
+        layers=layers,
+        scatter_frame=(harmfulness.LEFT, harmfulness.TOP, harmfulness.SIZE),
     )
 
 
-def signature_lines(entry: Entry) -> Iterator[tuple[str, str]]:
-    """Yield what a number of `entry` depends on, name and text: the signature that is shown with it."""
-    run, signature = entry.run, entry.run.signature
+def entry_signature(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Yield the signature that is shown with the numbers of `entry`: its run's, and how much was judged."""
+    yield from signature_lines(entry.run, entry.judge)
+    yield "judged", f"{entry.n} answers in this run, {entry.n_unjudged} undecided"
+
+
+def signature_lines(run: Run, judge: str | None = None) -> Iterator[tuple[str, str]]:
+    """Yield what the numbers of `run` depend on, name and text; without `judge`, all that are stated."""
+    signature = run.signature
     mark = f" ({ORGANISM})" if run.is_organism else ""
     yield "model", run.model + (f"@{run.revision}" if run.revision else "") + mark
     yield "run", run.name
     yield "chat template", run.template_hash or "not stated"
     yield "data", _flat(signature.get("data"))
-    details = {key: value for key, value in judge_signature(signature, entry.judge).items() if key != "name"}
-    yield "judge", entry.judge + (f", {_flat(details)}" if details else "")
+    if judge is None:
+        yield "judge", _flat(signature.get("judges", signature.get("judge")))
+    else:
+        stated = judge_signature(signature, judge).items()
+        details = {key: value for key, value in stated if key != "name"}
+        yield "judge", judge + (f", {_flat(details)}" if details else "")
     yield "settings", _flat(signature.get("settings"))
     model = signature.get("model")
     if isinstance(model, Mapping):
         named = ("model", "name", "revision", "template_hash")
         yield "model settings", _flat({key: value for key, value in model.items() if key not in named})
     yield "versions", _flat(signature.get("versions"))
-    yield "judged", f"{entry.n} answers in this run, {entry.n_unjudged} undecided"
 
 
 def _flat(value: Any) -> str:
@@ -107,18 +117,18 @@ def _detail(entry: Entry) -> dict[str, Any]:
     by_strength = strengths(entry)
     return {
         "entry": entry,
-        "bars": bars(entry),
+        "bars": bar_chart.bars(entry),
         "grids": grids + ([by_strength] if by_strength else []),
-        "curves": curves(entry.run),
+        "curves": layers.score_charts(entry.run),
         "agreement": record_table(entry.run.agreement, entry.run.file, "agreement"),
-        "signature": list(signature_lines(entry)),
+        "signature": list(entry_signature(entry)),
         "missing": list(_missing(entry, bool(grids), by_strength is not None)),
     }
 
 
 def _missing(entry: Entry, transferred: bool, by_strength: bool) -> Iterator[str]:
     """Yield a sentence for each chart that this run has no numbers for."""
-    if bars(entry) is None:
+    if bar_chart.bars(entry) is None:
         yield "It has no judged answers under ablation, so there are no bars to compare."
     if not transferred:
         yield "It has no results of interventions, so there is no transfer table."
@@ -126,7 +136,7 @@ def _missing(entry: Entry, transferred: bool, by_strength: bool) -> Iterator[str
         yield "It tried one strength of ablation, so there is no table by strength."
     if entry.robustness is None:
         yield "It has no summary of this judge, so no robustness is given."
-    if not curves(entry.run):
+    if not layers.score_charts(entry.run):
         yield "It holds no candidate scores, so there are no curves by layer."
 
 

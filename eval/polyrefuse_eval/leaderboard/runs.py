@@ -14,6 +14,7 @@ from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results import Comparison, Result, RunFolder, Summary, read_json
 from polyrefuse_eval.select import CandidateScore, read_scores
 
+RESULTS_FILE = "results.jsonl"
 DATA_FORMAT = "polyrefuse-run-data-1"
 
 
@@ -134,8 +135,10 @@ def _read(path: Path, name: str, file: str) -> Run:
     if not path.is_dir():
         raise RunFolderError(f"'{path}' is no folder of a run")
     folder = RunFolder.existing(path)
-    results = tuple(folder.results())
-    if not results:
+    harmfulness = _optional(path / "harmfulness.json")
+    # A folder of `eval harmfulness` has no refusal rates, and is shown for what it has.
+    results = () if harmfulness and not (path / RESULTS_FILE).is_file() else tuple(folder.results())
+    if not results and not harmfulness:
         raise RunFolderError(f"'{path}' has no results yet; run the same command again to go on")
     return Run(
         name,
@@ -147,7 +150,7 @@ def _read(path: Path, name: str, file: str) -> Run:
         {file.stem: tuple(read_scores(file)) for file in sorted((path / "scores").glob("*.json"))},
         dict(_chosen(path / "directions")),
         tuple(_records(path / "agreement.json")),
-        _optional(path / "harmfulness.json"),
+        harmfulness,
     )
 
 
