@@ -3,124 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from polyrefuse_data.languages import parse_languages
+from polyrefuse_eval.cli_compare import compare_command
+from polyrefuse_eval.cli_judge import judge_command
 from polyrefuse_eval.cli_leaderboard import leaderboard_command
+from polyrefuse_eval.cli_options import MODEL_OPTIONS, file_path, folder_path
+from polyrefuse_eval.cli_options import load_chat as _chat
+from polyrefuse_eval.cli_options import need as _need
+from polyrefuse_eval.cli_options import with_options as _with
+from polyrefuse_eval.cli_rescore import rescore_command
+from polyrefuse_eval.cli_run import RUN_OPTIONS, run_command
+from polyrefuse_eval.cli_run import open_bench as _bench
 
 if TYPE_CHECKING:
-    from polyrefuse_eval.bench import Bench
-    from polyrefuse_eval.chat import ChatModel
     from polyrefuse_eval.generate import Answer
-
-folder_path = click.Path(path_type=Path, file_okay=False)
-file_path = click.Path(path_type=Path, dir_okay=False)
-
-MODEL_OPTIONS = (
-    click.option(
-        "--model",
-        default="organism",
-        show_default=True,
-        help="Hub name or folder, either with @REVISION; 'organism' is a tiny model trained here.",
-    ),
-    click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."),
-    click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]"),
-    click.option("--device-map", help="How to spread a large model, e.g. 'auto' (needs accelerate)."),
-    click.option("--quantization", help="8bit or 4bit (needs bitsandbytes)."),
-    click.option("--attention", help="Attention implementation: sdpa, eager, flash_attention_2."),
-    click.option("--system", help="System prompt.  [default: none]"),
-    click.option("--thinking", is_flag=True, help="Let models that can think before they answer."),
-    click.option(
-        "--structure", default="", help="Where an unknown model keeps its modules: layers=PATH,mlp=NAME."
-    ),
-    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
-)
-RUN_OPTIONS = (
-    click.option(
-        "--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build."
-    ),
-    click.option("--rule", default="robust", show_default=True, help="robust, arditi2024 or wang2025."),
-    click.option(
-        "--train", "n_train", default=128, show_default=True, help="Training prompts of each label."
-    ),
-    click.option("--validation", "n_validation", default=32, show_default=True, help="Validation prompts."),
-    click.option(
-        "--no-filter", is_flag=True, help="Use training prompts that the model does not refuse, too."
-    ),
-    click.option("--refusal-tokens", help="First tokens of refusals: words or ids.  [default: found]"),
-    click.option("--all-candidates", is_flag=True, help="Score also candidates that the rule rules out."),
-    click.option("--seed", default=0, show_default=True, help="Seed of the controls."),
-)
-
-
-def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-def _need(*modules: str) -> None:
-    """Raise one line with the pip command where a package of the extra is missing."""
-    from polyrefuse_eval.errors import require
-
-    for module in modules or ("torch", "transformers", "safetensors"):
-        require(module, "eval")
-
-
-def _chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
-    """Load the model that the command's options name, and take these from `options`."""
-    from polyrefuse_eval.chat import ChatModel
-    from polyrefuse_eval.loading import silence_loading
-
-    if quiet:
-        silence_loading()
-
-    names = (
-        "dtype",
-        "device",
-        "device_map",
-        "quantization",
-        "attention",
-        "system",
-        "thinking",
-        "structure",
-        "trust_remote_code",
-    )
-    return ChatModel.load(options.pop("model"), **{name: options.pop(name) for name in names})
-
-
-def _bench(out: Path, langs: str, directions: str, options: dict[str, Any]) -> Bench:
-    """Open the run folder before the model is loaded as far as that can be: bad input costs nothing."""
-    from polyrefuse_eval.data import open_data
-    from polyrefuse_eval.select import rule_steps
-
-    wanted = parse_languages(langs)
-    # `pooled` is bench.POOLED, which would bring torch in before the data is known to be good.
-    sources = ["pooled"] if directions == "pooled" else parse_languages(directions)
-    data = open_data(options.pop("data"), [*wanted, *(name for name in sources if name != "pooled")])
-    rule_steps(options["rule"])
-    quiet = options.pop("quiet", False)
-    _need()
-
-    from polyrefuse_eval.bench import Bench, BenchSettings
-
-    chat = _chat(options, quiet=quiet)
-    settings = BenchSettings(
-        langs=tuple(wanted),
-        direction_langs=tuple(sources),
-        filter_prompts=not options.pop("no_filter"),
-        **options,
-    )
-    return Bench.open(
-        chat, data, settings, out, progress=not quiet, say=lambda line: click.echo(line, err=True)
-    )
 
 
 @click.group("eval", context_settings={"help_option_names": ["-h", "--help"]})
@@ -132,30 +33,6 @@ def eval_group() -> None:
     """
 
 
-@eval_group.command("run")
-@_with(*MODEL_OPTIONS, *RUN_OPTIONS)
-@click.option("--langs", default="all", show_default=True, help="Languages to measure in.")
-@click.option(
-    "--directions", default="en", show_default=True, help="Languages to take directions from, or 'pooled'."
-)
-@click.option("--out", type=folder_path, required=True, help="Folder of the run; the same one resumes it.")
-@click.option("--max-new-tokens", default=512, show_default=True, help="Longest answer.")
-@click.option("--test", "n_test", type=int, help="Test prompts of each label and language.  [default: all]")
-@click.option("--coefficient", default=1.0, show_default=True, help="Strength of activation addition.")
-@click.option("--batch-size", type=int, help="Answers made together.  [default: 64 on a CPU, 256 on a GPU]")
-@click.option("--controls/--no-controls", default=True, help="Random and shuffled-label directions, too.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
-def run_command(out: Path, langs: str, directions: str, **options: Any) -> None:
-    """Go the whole way for one model: directions, selection, answers, refusal rates per language."""
-    from polyrefuse_eval.report import markdown_table
-    from polyrefuse_eval.results import write_text
-
-    bench = _bench(out, langs, directions, options)
-    table = markdown_table(bench.run())
-    write_text(out / "table.md", table)
-    click.echo(table, nl=False)
-
-
 @eval_group.command("extract")
 @_with(*MODEL_OPTIONS, *RUN_OPTIONS)
 @click.option("--langs", default="en", show_default=True, help="Languages to extract directions in.")
@@ -163,9 +40,9 @@ def run_command(out: Path, langs: str, directions: str, **options: Any) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def extract_command(out: Path, langs: str, **options: Any) -> None:
     """Write the difference-in-means directions of every layer and position, for each language."""
-    bench = _bench(out, langs, langs, options)
+    bench = _bench(out, langs, options)
     for lang in bench.settings.langs:
-        directions = bench.extract(lang)
+        directions = bench.finder.extract(lang)
         directions.save(out / "directions" / f"{lang}.all.safetensors")
         counts = directions.metadata["counts"]
         click.echo(
@@ -203,9 +80,9 @@ def select_command(
         return
     if out is None:
         raise click.UsageError("give --scores FILE, or --out FOLDER to score candidates of a model")
-    bench = _bench(out, langs, langs, options)
+    bench = _bench(out, langs, options)
     for lang in bench.settings.langs:
-        direction = bench.direction(lang)
+        direction = bench.finder.direction(lang)
         click.echo(f"{direction.position.label} {direction.layer}")
 
 
@@ -360,4 +237,16 @@ def steered_command(direction: Path, action: str, coefficient: float, out: Path,
     click.echo(export_steered(chat, edit_of(Direction.load(direction, chat), action, coefficient), out))
 
 
+@eval_group.command("lm-eval-path")
+def lm_eval_path_command() -> None:
+    """Print the folder of our tasks for lm-evaluation-harness, for its --include_path."""
+    from polyrefuse_eval import lm_eval_tasks
+
+    click.echo(Path(lm_eval_tasks.__file__).parent)
+
+
+eval_group.add_command(run_command)
+eval_group.add_command(judge_command)
+eval_group.add_command(rescore_command)
+eval_group.add_command(compare_command)
 eval_group.add_command(leaderboard_command)

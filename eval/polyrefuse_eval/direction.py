@@ -16,6 +16,7 @@ from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.positions import Position
 from polyrefuse_eval.refusal import RefusalTokens, refusal_scores
+from polyrefuse_eval.versions import versions
 
 FORMAT = "polyrefuse-direction-1"
 SET_FORMAT = "polyrefuse-directions-1"
@@ -245,15 +246,6 @@ def _check_counts(counts: Mapping[str, Any], lang: str) -> None:
                 f"{left} of {counts[f'n_{label}']} {label} prompts in '{lang}' are left, and a mean needs "
                 f"{MINIMUM_PROMPTS}: {way_out}"
             )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a number depends on."""
-    from importlib.metadata import version
-
-    from polyrefuse_data.version import __version__
-
-    return {"polyrefuse": __version__, "torch": torch.__version__, "transformers": version("transformers")}
 
 
 def _write(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:

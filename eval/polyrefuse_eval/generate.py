@@ -126,7 +126,9 @@ def _generate_batch(
     made: list[list[int]] = [[] for _ in part]
     ended = [False] * len(part)
     stop_ids = chat.stop_ids
-    with applied(chat, [requests[index].edits for index in part]) as state:
+    edits = [requests[index].edits for index in part]
+    shared = all(row is edits[0] for row in edits)
+    with applied(chat, edits[0] if shared else edits) as state:
         alive = list(range(len(part)))
         arguments = left_padded(chat, [encoded[index].ids for index in part])
         cache = None

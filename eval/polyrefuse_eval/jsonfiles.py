@@ -74,12 +74,14 @@ def numbered_lines(path: Path, *, torn_end: bool = False) -> list[tuple[int, byt
     return [(number, line) for number, line in enumerate(whole, 1) if line.strip()]
 
 
-def read_jsonl(path: Path, *, torn_end: bool = False) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, *, torn_end: bool = False, mend: bool = False) -> list[dict[str, Any]]:
     """Return the objects in `path`, none where it is missing.
 
     A line that is no JSON object raises `RunFolderError` with its number; `torn_end` as in
-    `numbered_lines`.
+    `numbered_lines`, `mend` as `mend_jsonl` does before.
     """
+    if mend:
+        mend_jsonl(path)
     records = []
     for number, line in numbered_lines(path, torn_end=torn_end):
         try:

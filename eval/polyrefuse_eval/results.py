@@ -91,7 +91,7 @@ class RunFolder:
         folder = cls(path)
         with folder.locked():
             if (path / RUN_FILE).is_file():
-                folder._check(plain)
+                folder.check(plain)
             else:
                 folder._write_run(RunFile(RUN_FORMAT, plain, None if request is None else _plain(request)))
         return folder
@@ -105,8 +105,9 @@ class RunFolder:
             )
         return cls(path)
 
-    def _check(self, signature: Signature) -> None:
-        differing = differences(self.signature, signature)
+    def check(self, signature: Signature) -> None:
+        """Raise `RunFolderError`, saying what differs, unless this run has `signature`."""
+        differing = differences(self.signature, _plain(signature))
         if [told.partition(":")[0] for told in differing] == ["judges"]:
             raise RunFolderError(
                 f"'{self.path}' was judged by others ({differing[0]}); judge its answers again with: "
@@ -131,7 +132,7 @@ class RunFolder:
         found = read_json(file).get("format")
         if found != RUN_FORMAT:
             raise RunFolderError(
-                f"'{file}' is of the form {found}; expected {RUN_FORMAT}: make the run again with this version"
+                f"'{file}' is of the form {found}; expected {RUN_FORMAT}: make it anew with this version"
             )
         return read_record(RunFile, file)
 
@@ -166,15 +167,23 @@ class RunFolder:
         """Return the completions in `lang` that were written whole."""
         return read_records(Completion, self.completions_file(lang), torn_end=True)
 
+    def write_completions(self, lang: str, completions: Sequence[Completion]) -> None:
+        """Write all completions in `lang`, whole or not at all; a notice lies beside them."""
+        self._write_notice()
+        write_records(self.completions_file(lang), completions)
+
     def append(self, lang: str, completions: Sequence[Completion]) -> None:
         """Add `completions` with one write, so that a kill leaves at most one torn line.
 
         A notice lies beside them. What a kill left is to be mended first, with `mend`.
         """
+        self._write_notice()
+        _append(self.completions_file(lang), completions)
+
+    def _write_notice(self) -> None:
         notice = self.path / "completions" / "NOTICE.txt"
         if not notice.is_file():
             write_text(notice, NOTICE)
-        _append(self.completions_file(lang), completions)
 
     def verdicts_file(self, judge: str, lang: str) -> Path:
         """Return where the verdicts of `judge` on completions in `lang` are."""

@@ -14,7 +14,7 @@ A harm judge cannot tell a refusal from an answer that fails, so its `refused` i
 `harmful` says what it found.
 """
 
-Advance = Callable[[int], None]
+Advance = Callable[[int], object]
 """Is told of so many more completions judged: a progress bar's `update`."""
 
 
@@ -64,8 +64,9 @@ class Judge(Protocol):
     """Reads completions and says what it thinks of each.
 
     `name` holds version and revision, and enters signatures: it changes with everything that can change
-    a verdict. `languages` are those the judge was made for, None where it claims no limit. `chunk` is how
-    many completions it is best handed at a time. Making a judge costs nothing; `load` takes memory,
+    a verdict. `languages` are those the judge was made for, None where it claims no limit. Without the
+    prompt, a judge that `needs_prompt` leaves a completion undecided. `chunk` is how many completions it
+    is best handed at a time. Making a judge costs nothing; `load` takes memory,
     `close` gives it back (see `opened`).
     """
 
@@ -75,6 +76,8 @@ class Judge(Protocol):
     def measures(self) -> Measures: ...
     @property
     def languages(self) -> frozenset[str] | None: ...
+    @property
+    def needs_prompt(self) -> bool: ...
     @property
     def chunk(self) -> int: ...
 

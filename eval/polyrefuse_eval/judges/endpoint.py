@@ -71,6 +71,7 @@ class EndpointJudge:
 
     measures: Measures = "refusal"
     languages = None
+    needs_prompt = False
     chunk = 64
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,8 @@ class LocalModel:
         torch = require("torch", "eval")
         transformers = require("transformers", "eval")
         peft = require("peft", "judges") if self.source.base else None
+        if not sys.stderr.isatty():
+            transformers.utils.logging.disable_progress_bar()
         device = self.options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         place = {"revision": self.source.revision}
         under = self.source.base or self.source

@@ -34,6 +34,7 @@ class ModelJudgeRow:
 class ModelJudge:
     """A published judge run here through transformers; a `Judge`."""
 
+    needs_prompt = True
     chunk = 256
 
     def __init__(
@@ -73,6 +74,9 @@ class ModelJudge:
         return [found[index] for index in range(len(items))]
 
 
+TURN_MARKS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<|user|>", "<|assistant|>")
+"""Marks of turns in the published formats that are plain text to their tokenizers."""
+
 MAX_VERDICT_TOKENS = 100
 """The longest verdict that any of the published judges is asked for."""
 
@@ -87,11 +91,12 @@ def by_reading(read: Callable[[str], Verdict], max_new_tokens: int) -> Decide:
 
 
 def guarded(tokenizer: Any, text: str) -> str:
-    """Return `text` with the tokenizer's special tokens broken by a space.
+    """Return `text` with the tokenizer's special tokens, and the marks of turns, broken by a space.
 
     A response that spells out the end of a turn could else write the judge's verdict itself.
     """
-    for token in tokenizer.all_special_tokens:
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    for token in dict.fromkeys([*tokenizer.all_special_tokens, *special, *TURN_MARKS]):
         if len(token) > 1:
             text = text.replace(token, f"{token[0]} {token[1:]}")
     return text

@@ -14,6 +14,7 @@ class NativeJudge:
     name = native.NAME
     measures: Measures = "refusal"
     languages = None
+    needs_prompt = False
     chunk = 4096
 
     def load(self) -> None:

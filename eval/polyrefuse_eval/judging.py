@@ -1,0 +1,75 @@
+"""Judges over the completions of a run: verdicts are kept as they come, and none is asked for twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from tqdm import tqdm
+
+from polyrefuse_eval.judges.base import Judge, JudgeInput, opened
+from polyrefuse_eval.records import Completion, VerdictRecord
+from polyrefuse_eval.results import RunFolder
+
+PromptsOf = Callable[[str], Mapping[str, str]]
+"""Language to the prompts of its rows by id; empty where they are not at hand."""
+
+
+def judge_completions(
+    folder: RunFolder,
+    judges: Sequence[Judge],
+    langs: Sequence[str],
+    prompts: PromptsOf,
+    *,
+    progress: bool = False,
+) -> None:
+    """Let each of `judges` read what it has not read yet in `langs`, and keep its verdicts.
+
+    A judge is loaded only where something is left for it; the caller unloads the target model before.
+    For the one writer of the folder, after `RunFolder.mend`.
+    """
+    for judge in judges:
+        left = {lang: found for lang in langs if (found := _unread(folder, judge.name, lang))}
+        if not left:
+            continue
+        with opened(judge):
+            for lang, completions in left.items():
+                texts = prompts(lang) if judge.needs_prompt else {}
+                with tqdm(
+                    total=len(completions),
+                    desc=f"{judge.name} {lang}",
+                    unit="verdict",
+                    disable=None if progress else True,
+                ) as bar:
+                    for start in range(0, len(completions), judge.chunk):
+                        part = completions[start : start + judge.chunk]
+                        items = [JudgeInput(one.key, lang, one.response, texts.get(one.id)) for one in part]
+                        verdicts = judge.judge(items, bar.update)
+                        records = [
+                            VerdictRecord(
+                                one.key,
+                                one.id,
+                                one.group,
+                                lang,
+                                one.label,
+                                one.condition,
+                                judge.name,
+                                verdict.refused,
+                                verdict.reason,
+                                verdict.response_lang,
+                                verdict.coherent,
+                                verdict.harmful,
+                                verdict.score,
+                            )
+                            for one, verdict in zip(part, verdicts, strict=True)
+                        ]
+                        folder.append_verdicts(judge.name, lang, records)
+
+
+def _unread(folder: RunFolder, judge: str, lang: str) -> list[Completion]:
+    """Return the completions without a verdict of `judge`; verdicts on other completions are dropped."""
+    completions = folder.completions(lang)
+    read = {verdict.key for verdict in folder.verdicts(judge, lang)}
+    if read - {completion.key for completion in completions}:
+        folder.verdicts_file(judge, lang).unlink()
+        read = set()
+    return [completion for completion in completions if completion.key not in read]

@@ -1,0 +1,74 @@
+"""What a run was asked for: enough to tell, without its model, whether anything is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from polyrefuse_eval.data import DataFolder
+from polyrefuse_eval.model_source import folder_revision, split_revision
+from polyrefuse_eval.results import RUN_FILE, RunFolder
+from polyrefuse_eval.settings import BenchSettings
+from polyrefuse_eval.versions import versions
+
+ANSWERED_FILE = "answered.json"
+"""Written when all answers are there: from then on the run needs its model no more."""
+
+EARLY = ("data", "settings", "judges")
+"""Parts of a request that are the same in every run of one signature, so that a difference is final."""
+
+Request = Mapping[str, Any]
+
+
+def request_of(
+    model: str,
+    identity: Mapping[str, Any],
+    data: DataFolder,
+    settings: BenchSettings,
+    judges: Sequence[str],
+) -> dict[str, Any]:
+    """Return the request for a run of `model` with the options `identity`, as plain JSON."""
+    return {
+        "model": {"name": model, "local_revision": local_revision(model), **identity},
+        "data": {"digest": data.digest, "recipe": data.recipe},
+        "settings": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in settings.signature().items()
+        },
+        "judges": list(judges),
+        "versions": versions(),
+    }
+
+
+def local_revision(model: str) -> str | None:
+    """Return a hash of a model on this machine, None for one on the Hub: its name has to do."""
+    name, _ = split_revision(model)
+    folder = Path(name).expanduser()
+    if name == "organism":
+        from polyrefuse_data.sample import sample_prompts
+        from polyrefuse_eval.organism import Settings, cache_key
+
+        return cache_key(0, sample_prompts(), Settings())[:16]
+    return folder_revision(folder) if folder.is_dir() else None
+
+
+def check_request(out: Path, request: Request) -> None:
+    """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings."""
+    if not (out / RUN_FILE).is_file():
+        return
+    folder = RunFolder(out)
+    signature = folder.signature
+    folder.check({**signature, **{name: request[name] for name in EARLY}})
+
+
+def answered(out: Path, request: Request | None) -> bool:
+    """Return whether `out` is a run made for `request` whose answers are all there."""
+    if request is None or not (out / ANSWERED_FILE).is_file() or not (out / RUN_FILE).is_file():
+        return False
+    return RunFolder(out).request == dict(request)
+
+
+def finished(out: Path, request: Request | None) -> bool:
+    """Return whether `out` is a run made for `request` that has gone the whole way."""
+    return answered(out, request) and RunFolder(out).complete
