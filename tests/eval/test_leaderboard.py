@@ -15,6 +15,8 @@ from urllib.parse import unquote
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from leaderboard_runs import FORMULA, JUDGE, write_harmfulness, write_run
 
 from polyrefuse_eval.cli import eval_group
@@ -25,7 +27,7 @@ from polyrefuse_eval.leaderboard.entries import entry_of
 from polyrefuse_eval.leaderboard.figures import Figure, condition_text, mean_of, of_result, pointer
 from polyrefuse_eval.leaderboard.grids import strengths, transfer
 from polyrefuse_eval.leaderboard.harmfulness import harmfulness_of
-from polyrefuse_eval.leaderboard.layers import score_charts
+from polyrefuse_eval.leaderboard.layers import layer_chart, scale, score_charts
 from polyrefuse_eval.leaderboard.page import page
 from polyrefuse_eval.leaderboard.records import record_table
 from polyrefuse_eval.leaderboard.runs import Run, read_runs
@@ -203,6 +205,23 @@ def test_curves_break_where_nothing_was_computed_and_mark_what_was_chosen(tmp_pa
     assert "not computed" in drawn[0].slices[9].told
     place = run.chosen["de"]  # type: ignore[index]
     assert drawn[0].chosen == f"position {place[0]}, layer {place[1]}"
+
+
+@given(low=st.floats(-1e6, 1e6, allow_subnormal=False), span=st.one_of(st.just(0.0), st.floats(1e-3, 1e6)))
+def test_an_axis_holds_its_values_and_has_few_ticks(low: float, span: float) -> None:
+    start, end, ticks = scale(low, low + span)
+    slack = 1e-9 * max(1.0, abs(low) + span)
+    assert start - slack <= low <= low + span <= end + slack
+    assert 2 <= len(ticks) <= 6
+    assert ticks == sorted(set(ticks))
+
+
+def test_a_point_alone_is_seen() -> None:
+    values = {("-1", 0): 1.0, ("-1", 1): None, ("-1", 2): 2.0, ("-1", 3): float("nan")}
+    chart = layer_chart("en", {"score": values}, "link", str)
+    assert chart is not None
+    assert chart.panels[0].lines[0].count("m-2.5 0h5") == 2
+    assert layer_chart("en", {"score": {("-1", 0): None}}, "link", str) is None
 
 
 def test_a_bar_is_as_long_as_its_rate_and_its_whisker_as_wide_as_its_interval(tmp_path: Path) -> None:

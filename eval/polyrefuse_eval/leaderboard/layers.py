@@ -160,16 +160,17 @@ def _scores(
 def _path(points: Sequence[tuple[float, float | None]], y_of: Callable[[float], float]) -> str:
     """Return an SVG path through the points that have a value, broken where one has none.
 
-    A point alone becomes a short line, so that it is seen.
+    A point between two that have none becomes a short line, so that it is seen.
     """
+    known = [value is not None and _finite(value) for _, value in points]
     parts: list[str] = []
-    down = False
-    for x, value in points:
-        if value is None or not _finite(value):
-            down = False
+    for index, (x, value) in enumerate(points):
+        if value is None or not known[index]:
             continue
-        parts.append(f"{'L' if down else 'M'}{x:g} {y_of(value):g}" + ("" if down else "h.01"))
-        down = True
+        begins = index == 0 or not known[index - 1]
+        alone = begins and (index + 1 == len(points) or not known[index + 1])
+        at = f"{x:g} {y_of(value):g}"
+        parts.append(f"M{at}m-2.5 0h5" if alone else f"M{at}" if begins else f"L{at}")
     return "".join(parts)
 
 

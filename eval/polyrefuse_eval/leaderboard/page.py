@@ -21,6 +21,14 @@ from polyrefuse_eval.leaderboard.runs import Run
 from polyrefuse_eval.leaderboard.tables import ORGANISM, board_title
 
 FOLDER = "assets"
+WITHOUT = {
+    "bars": "It has no judged answers under ablation, so there are no bars to compare.",
+    "transfer": "It has no results of interventions, so there is no transfer table.",
+    "strengths": "It tried one strength of ablation, so there is no table by strength.",
+    "robustness": "It has no summary of this judge, so no robustness is given.",
+    "curves": "It holds no candidate scores, so there are no curves by layer.",
+}
+"""What a run says where it has nothing to draw."""
 
 
 def page(found: Leaderboard) -> str:
@@ -113,31 +121,25 @@ def _flat_item(value: Any) -> str:
 
 
 def _detail(entry: Entry) -> dict[str, Any]:
-    grids = [grid for grid in (transfer(entry, "ablation"), transfer(entry, "addition")) if grid]
+    """Return the charts of one line, and a sentence for each that its run has no numbers for."""
     by_strength = strengths(entry)
-    return {
-        "entry": entry,
+    shown: dict[str, Any] = {
         "bars": bar_chart.bars(entry),
-        "grids": grids + ([by_strength] if by_strength else []),
+        "transfer": [grid for name in ("ablation", "addition") if (grid := transfer(entry, name))],
+        "strengths": by_strength,
         "curves": layers.score_charts(entry.run),
         "agreement": record_table(entry.run.agreement, entry.run.file, "agreement"),
-        "signature": list(entry_signature(entry)),
-        "missing": list(_missing(entry, bool(grids), by_strength is not None)),
+        "robustness": entry.robustness,
     }
-
-
-def _missing(entry: Entry, transferred: bool, by_strength: bool) -> Iterator[str]:
-    """Yield a sentence for each chart that this run has no numbers for."""
-    if bar_chart.bars(entry) is None:
-        yield "It has no judged answers under ablation, so there are no bars to compare."
-    if not transferred:
-        yield "It has no results of interventions, so there is no transfer table."
-    if not by_strength:
-        yield "It tried one strength of ablation, so there is no table by strength."
-    if entry.robustness is None:
-        yield "It has no summary of this judge, so no robustness is given."
-    if not layers.score_charts(entry.run):
-        yield "It holds no candidate scores, so there are no curves by layer."
+    grids = shown["transfer"] + ([by_strength] if by_strength else [])
+    missing = [sentence for name, sentence in WITHOUT.items() if not shown[name]]
+    return {
+        **shown,
+        "entry": entry,
+        "grids": grids,
+        "missing": missing,
+        "signature": list(entry_signature(entry)),
+    }
 
 
 def _ids(found: Leaderboard) -> Iterator[tuple[str, str]]:
