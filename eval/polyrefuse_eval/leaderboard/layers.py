@@ -182,7 +182,7 @@ def scale(low: float, high: float) -> tuple[float, float, list[float]]:
     start, end = math.floor(low / step), math.ceil(high / step)
     if start == end:
         end += 1
-    return start * step, end * step, [round(number * step, 10) for number in range(start, end + 1)]
+    return start * step, end * step, [float(f"{number * step:.12g}") for number in range(start, end + 1)]
 
 
 def _finite(value: Any) -> bool:
