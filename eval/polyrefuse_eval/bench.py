@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -96,9 +96,9 @@ class Bench:
         for number, task in enumerate(tasks, 1):
             if set(task.keys) <= have:
                 continue
-            have |= self._from_cache(task, have)
+            left = self._without_known(task, have)
             told = f"{lang} {number}/{len(tasks)} {task.cell.condition.name}" if self.progress else None
-            for batch in answers(self.chat, task, have, told):
+            for batch in answers(self.chat, left, have, told):
                 self.folder.append(lang, batch)
                 have |= {completion.key for completion in batch}
         self._remember(lang, tasks)
@@ -110,18 +110,22 @@ class Bench:
             self._rows[key] = self.data.prompts(cell.lang, "test", cell.label)
         return tuple(self._rows[key][: cell.limit])
 
-    def _from_cache(self, task: CellTask, have: set[str]) -> set[str]:
-        """Take over the answers to `task` that another run has made already; return their keys."""
+    def _without_known(self, task: CellTask, have: set[str]) -> CellTask:
+        """Take over what other runs have answered of a baseline; return the task without those prompts."""
         if task.cell.condition != BASELINE_CONDITION:
-            return set()
+            return task
         known = self.cache.load(task.cell.lang)
         taken: list[Completion] = []
+        left: list[Row] = []
         for row in task.rows:
             answer = known.get(prompt_hash(row.text))
-            if answer is not None and task.key(row) not in have:
+            if answer is None:
+                left.append(row)
+            elif task.key(row) not in have:
                 taken.append(task.completion(row, answer.response, answer.n_tokens, answer.ended))
         self.folder.append(task.cell.lang, taken)
-        return {completion.key for completion in taken}
+        have |= {completion.key for completion in taken}
+        return replace(task, rows=tuple(left))
 
     def _remember(self, lang: str, tasks: Sequence[CellTask]) -> None:
         # Only when the language is complete: a run that goes on must find the cache as it left it.

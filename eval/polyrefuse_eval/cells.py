@@ -64,6 +64,8 @@ def answers(
     The batches, and with them the bytes, follow from the task alone.
     """
     rows = {task.key(row): row for row in task.rows}
+    if not set(rows) - set(done):
+        return
     requests = [Request(key, row.text, task.edits) for key, row in rows.items()]
     for made in generate(
         chat,

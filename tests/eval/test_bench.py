@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +15,61 @@ import pytest
 from tiny import chat_model
 
 import polyrefuse_eval.bench as bench_module
+import polyrefuse_eval.cells as cells_module
 from polyrefuse_data.errors import DatasetFolderError
-from polyrefuse_eval.bench import Bench, BenchSettings
+from polyrefuse_eval.bench import Bench
+from polyrefuse_eval.cells import CellTask, compute_cell
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.data import open_data
-from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.errors import DirectionError, RunFolderError
+from polyrefuse_eval.finder import DirectionFinder
+from polyrefuse_eval.judges.base import Advance, JudgeInput, Measures, Verdict
+from polyrefuse_eval.judges.native_judge import NativeJudge
+from polyrefuse_eval.locks import LOCK_FILE
 from polyrefuse_eval.report import markdown_table
-from polyrefuse_eval.results import RunFolder, read_jsonl
+from polyrefuse_eval.results import Result, RunFolder, read_jsonl
+from polyrefuse_eval.run_request import request_of
+from polyrefuse_eval.settings import BenchSettings
 
 SETTINGS = BenchSettings(
     langs=("en", "de"),
     max_new_tokens=6,
     filter_prompts=False,
     refusal_tokens="40,41",
-    batch_size=7,
+    strengths=(0.5,),
+    crossed=2,
+    batch_size=3,
 )
+
+
+class WordJudge:
+    """A judge that is a model, as far as the bench can see: it is loaded, and it wants the prompt."""
+
+    measures: Measures = "refusal"
+    languages = None
+    needs_prompt = True
+    chunk = 3
+
+    def __init__(self, name: str = "words-1") -> None:
+        self.name = name
+        self.loads = 0
+        self.open = False
+        self.seen: list[JudgeInput] = []
+
+    def load(self) -> None:
+        self.loads += 1
+        self.open = True
+
+    def close(self) -> None:
+        self.open = False
+
+    def judge(self, items: Sequence[JudgeInput], advance: Advance | None = None) -> list[Verdict]:
+        assert self.open
+        self.seen += items
+        return [
+            Verdict(None if len(item.response) % 5 == 0 else len(item.response) % 2 == 0, "length")
+            for item in items
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -39,135 +81,296 @@ def open_bench(chat: ChatModel, data: Path, out: Path, **changes: Any) -> Bench:
     return Bench.open(chat, open_data(data, ["en", "de"]), replace(SETTINGS, **changes), out)
 
 
+def run(chat: ChatModel, data: Path, out: Path, judges: Sequence[Any] = (), **changes: Any) -> list[Result]:
+    settings = replace(SETTINGS, **changes)
+    named = list(judges) or [NativeJudge()]
+    return bench_module.run(lambda: chat, open_data(data, ["en", "de"]), settings, named, out)
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != LOCK_FILE
     }
+
+
+def conditions(results: Sequence[Result], lang: str) -> set[tuple[str, str]]:
+    return {(result.label, result.condition) for result in results if result.lang == lang}
 
 
 def test_a_run_measures_every_language_and_condition(
     chat: ChatModel, data_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    results = open_bench(chat, data_folder, out).run()
-    assert {result.lang for result in results} == {"en", "de"}
-    conditions = {(result.label, result.condition) for result in results}
-    assert conditions == {
+    results = run(chat, data_folder, out)
+    expected = {
         ("harmful", "baseline"), ("harmless", "baseline"),
-        ("harmful", "ablation:en"), ("harmless", "addition:en"),
+        ("harmful", "ablation:en"), ("harmless", "ablation:en"), ("harmful", "ablation:en@0.5"),
+        ("harmful", "addition:en"), ("harmless", "addition:en"),
         ("harmful", "ablation:random"), ("harmless", "addition:random"),
         ("harmful", "ablation:shuffled"), ("harmless", "addition:shuffled"),
     }  # fmt: skip
-    assert all(result.n + result.n_unjudged == 5 for result in results)
-    assert RunFolder.existing(out).results() == results
-    completions = RunFolder(out).completions("de")
-    assert len(completions) == 40 == len({completion.key for completion in completions})
-    by_condition = {c.condition: c.response for c in completions if c.id == "harmful-test-0000"}
-    assert by_condition["baseline"] != by_condition["ablation:en"]
-    signature = RunFolder(out).signature
+    assert conditions(results, "en") == conditions(results, "de") == expected
+    crossed = [("harmless", "ablation:en"), ("harmful", "addition:en")]
+    for result in results:
+        full = 2 if (result.label, result.condition) in crossed else 5
+        assert result.n + result.n_unjudged == full
+    folder = RunFolder.existing(out)
+    assert folder.results() == results
+    completions = folder.completions("de")
+    assert len(completions) == 9 * 5 + 2 * 2 == len({completion.key for completion in completions})
+    said = {
+        name: tuple(one.response for one in completions if (one.label, one.condition) == ("harmful", name))
+        for name in ("baseline", "ablation:en", "ablation:en@0.5")
+    }
+    assert len(set(said.values())) == 3
+    signature = folder.signature
     assert signature["data"]["digest"] == "d" * 64
     assert signature["model"]["template_hash"] == chat.template.hash
+    assert signature["judges"] == [NativeJudge.name]
     assert "do not publish" in (out / "completions" / "NOTICE.txt").read_text()
+    assert "harmful, baseline" in markdown_table(results)
+    comparisons = folder.comparisons()
+    assert {(one.label, one.condition) for one in comparisons} == {
+        pair for pair in expected if pair[1] != "baseline"
+    }
+    assert all(one.p_holm is None or one.p is None or one.p <= one.p_holm for one in comparisons)
+    summary = folder.summary()
+    assert summary is not None
+    assert set(summary.judges[NativeJudge.name].languages) == {"en", "de"}
+
+
+def test_several_directions_make_a_transfer_matrix(
+    chat: ChatModel, data_folder: Path, tmp_path: Path
+) -> None:
+    results = run(chat, data_folder, tmp_path / "run", direction_langs=("en", "de"))
+    for lang, other in (("en", "de"), ("de", "en")):
+        found = conditions(results, lang)
+        for label in ("harmful", "harmless"):
+            for intervention in ("ablation", "addition"):
+                assert {(label, f"{intervention}:{source}") for source in ("en", "de")} <= found
+        assert ("harmful", f"ablation:{lang}@0.5") in found
+        assert ("harmful", f"ablation:{other}@0.5") not in found
     table = markdown_table(results)
-    assert "| en |" in table
-    assert "harmful, baseline" in table
+    assert "harmful prompts, ablation of the direction of (row) in (column)" in table
+    assert "harmful, ablation:own@0.5" in table
+
+
+def test_options_leave_cells_out(chat: ChatModel, data_folder: Path, tmp_path: Path) -> None:
+    results = run(chat, data_folder, tmp_path / "run", crossed=0, strengths=(), controls=False, n_test=3)
+    assert conditions(results, "de") == {
+        ("harmful", "baseline"), ("harmless", "baseline"),
+        ("harmful", "ablation:en"), ("harmless", "addition:en"),
+    }  # fmt: skip
+    assert {result.n + result.n_unjudged for result in results} == {3}
+
+
+def test_a_cell_is_a_task_that_can_be_sent_away(chat: ChatModel, data_folder: Path, tmp_path: Path) -> None:
+    bench = open_bench(chat, data_folder, tmp_path / "run")
+    directions = bench.finder.all_directions()
+    bench.answer_in("de", directions)
+    there = {completion.key: completion for completion in bench.folder.completions("de")}
+    for task in bench.tasks("de", directions):
+        sent: CellTask = pickle.loads(pickle.dumps(task))  # noqa: S301
+        made = compute_cell(chat, sent)
+        assert [completion.key for completion in made] != []
+        assert {completion.key: completion for completion in made} == {key: there[key] for key in task.keys}
+        assert compute_cell(chat, sent, set(task.keys)) == []
+
+
+def test_a_language_without_a_direction_is_left_out(
+    chat: ChatModel, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = DirectionFinder.extract
+
+    def failing(self: DirectionFinder, lang: str, **more: Any) -> Any:
+        if lang == "en":
+            raise DirectionError("too few prompts are left")
+        return honest(self, lang, **more)
+
+    monkeypatch.setattr(DirectionFinder, "extract", failing)
+    said: list[str] = []
+    bench = Bench.open(
+        chat,
+        open_data(data_folder),
+        replace(SETTINGS, direction_langs=("en", "de")),
+        tmp_path / "run",
+        say=said.append,
+    )
+    assert list(bench.finder.all_directions()) == ["de", "random", "shuffled"]
+    assert "no direction from 'en', which is left out: too few" in said[0]
+    with pytest.raises(DirectionError, match="too few"):
+        open_bench(chat, data_folder, tmp_path / "none").finder.all_directions()
 
 
 def test_a_second_run_does_nothing_and_other_settings_are_refused(
     chat: ChatModel, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    open_bench(chat, data_folder, out).run()
+    run(chat, data_folder, out)
     before = files(out)
 
     def never(*_arguments: object, **_keywords: object) -> Iterator[Any]:
         raise AssertionError("nothing is left to generate")
 
-    monkeypatch.setattr(bench_module, "generate", never)
-    open_bench(chat, data_folder, out, batch_size=3).run()
+    monkeypatch.setattr(cells_module, "generate", never)
+    run(chat, data_folder, out, batch_size=7)
     assert files(out) == before
     with pytest.raises(RunFolderError, match=r"settings\.max_new_tokens: 6 there, 7 here"):
-        open_bench(chat, data_folder, out, max_new_tokens=7)
+        run(chat, data_folder, out, max_new_tokens=7)
     with pytest.raises(RunFolderError, match=r"model\.n_layers"):
-        open_bench(chat_model(layers=4), data_folder, out)
+        run(chat_model(layers=4), data_folder, out)
     assert files(out) == before
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "mine.txt").write_text("keep")
-    with pytest.raises(RunFolderError, match="not empty"):
-        open_bench(chat, data_folder, other)
+
+
+def test_the_model_is_loaded_only_for_answers_and_a_judge_only_for_verdicts(
+    chat: ChatModel, data_folder: Path, tmp_path: Path
+) -> None:
+    data, out, judge = open_data(data_folder), tmp_path / "run", WordJudge()
+    request = request_of("tiny", {}, data, SETTINGS, [judge.name])
+    loads: list[int] = []
+
+    def load() -> ChatModel:
+        loads.append(1)
+        return chat
+
+    def go() -> list[Result]:
+        return bench_module.run(load, data, SETTINGS, [judge], out, request=request)
+
+    results = go()
+    assert (len(loads), judge.loads, judge.open) == (1, 1, False)
+    assert all(item.prompt for item in judge.seen)
+    assert go() == results
+    assert (len(loads), judge.loads) == (1, 1)
+    # Killed among the verdicts, it is the judge alone that is needed, for what it has not read.
+    before = files(out)
+    (out / "summary.json").unlink()
+    verdicts = RunFolder(out).verdicts_file(judge.name, "de")
+    verdicts.write_bytes(verdicts.read_bytes()[:-700])
+    judge.seen.clear()
+    assert go() == results
+    assert (len(loads), judge.loads) == (1, 2)
+    assert 0 < len(judge.seen) < 10
+    assert files(out) == before
+
+
+def test_every_judge_has_its_own_verdicts_and_results(
+    chat: ChatModel, data_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    results = run(chat, data_folder, out, [NativeJudge(), WordJudge()])
+    folder = RunFolder(out)
+    assert {result.judge for result in results} == {NativeJudge.name, "words-1"}
+    for judge in folder.signature["judges"]:
+        keys = [verdict.key for verdict in folder.verdicts(judge, "en")]
+        assert keys == [completion.key for completion in folder.completions("en")]
+    assert any(result.n_unjudged for result in results if result.judge == "words-1")
+    with pytest.raises(RunFolderError, match="judged by others"):
+        run(chat, data_folder, out)
 
 
 class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [0, 1, 3, 5, 8, 11])
-def test_a_killed_run_resumes_to_the_same_bytes(
-    after: int, chat: ChatModel, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def kill_and_resume(
+    seed: int, chat: ChatModel, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_writes: int
 ) -> None:
+    """Kill a run at a random write, tear that write at a random byte, and go on until it is done."""
+    draw = random.Random(seed)
+    out = tmp_path / f"killed-{seed}"
+    monkeypatch.setenv("POLYREFUSE_CACHE", str(tmp_path / f"cache-{seed}"))
+    at, count = draw.randrange(n_writes), 0
+    honest = {name: getattr(RunFolder, name) for name in ("append", "append_verdicts")}
+
+    def dying(name: str) -> Any:
+        def write(self: RunFolder, *arguments: Any) -> None:
+            nonlocal count
+            honest[name](self, *arguments)
+            count += 1
+            if count > at:
+                *place, records = arguments
+                file = getattr(self, "completions_file" if name == "append" else "verdicts_file")(*place)
+                written = file.read_bytes()
+                last = len("".join(written.decode().splitlines(keepends=True)[-len(records) :]).encode())
+                file.write_bytes(written[: len(written) - draw.randrange(last + 1)])
+                raise KilledError
+
+        return write
+
+    with monkeypatch.context() as patch:
+        for name in honest:
+            patch.setattr(RunFolder, name, dying(name))
+        with pytest.raises(KilledError):
+            run(chat, data, out, [NativeJudge(), WordJudge()])
+    assert not (out / "results.jsonl").exists()
+    run(chat, data, out, [NativeJudge(), WordJudge()])
+
+
+def whole_run(
+    chat: ChatModel, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, int]:
+    """Return an undisturbed run, and how often it wrote."""
     monkeypatch.setenv("POLYREFUSE_CACHE", str(tmp_path / "cache-whole"))
-    whole = tmp_path / "whole"
-    open_bench(chat, data_folder, whole).run()
-    monkeypatch.setenv("POLYREFUSE_CACHE", str(tmp_path / "cache-killed"))
-    killed = tmp_path / "killed"
-    append, count = RunFolder.append, 0
+    out, writes = tmp_path / "whole", 0
+    with monkeypatch.context() as patch:
+        for name in ("append", "append_verdicts"):
+            honest = getattr(RunFolder, name)
 
-    def dying(self: RunFolder, lang: str, completions: Any) -> None:
-        nonlocal count
-        append(self, lang, completions)
-        count += 1
-        if count > after:
-            file = self.completions_file(lang)
-            torn = file.read_bytes()
-            file.write_bytes(torn[: len(torn) - 11 * after - 1])
-            raise KilledError
+            def counting(self: RunFolder, *arguments: Any, honest: Any = honest) -> None:
+                nonlocal writes
+                writes += bool(arguments[-1])
+                honest(self, *arguments)
 
-    monkeypatch.setattr(RunFolder, "append", dying)
-    with pytest.raises(KilledError):
-        open_bench(chat, data_folder, killed).run()
-    assert files(killed) != files(whole)
-    monkeypatch.setattr(RunFolder, "append", append)
-    open_bench(chat, data_folder, killed).run()
-    assert files(killed) == files(whole)
+            patch.setattr(RunFolder, name, counting)
+        run(chat, data, out, [NativeJudge(), WordJudge()])
+    return out, writes
+
+
+@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 23), marks=pytest.mark.slow)])
+def test_a_killed_run_resumes_to_the_same_bytes(
+    seeds: range, chat: ChatModel, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, writes = whole_run(chat, data_folder, tmp_path, monkeypatch)
+    for seed in seeds:
+        kill_and_resume(seed, chat, data_folder, tmp_path, monkeypatch, writes)
+        assert files(tmp_path / f"killed-{seed}") == files(whole)
 
 
 def test_baselines_are_generated_once_for_a_model(
     chat: ChatModel, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    honest = bench_module.generate
+    honest = cells_module.generate
 
     def counting(chat: ChatModel, requests: Any, **more: Any) -> Any:
         seen.extend(request.key for request in requests)
         return honest(chat, requests, **more)
 
-    monkeypatch.setattr(bench_module, "generate", counting)
-    first = open_bench(chat, data_folder, tmp_path / "one").run()
+    monkeypatch.setattr(cells_module, "generate", counting)
+    first = run(chat, data_folder, tmp_path / "one")
     assert sum(key.endswith("/baseline") for key in seen) == 20
     seen.clear()
-    second = open_bench(chat, data_folder, tmp_path / "two", seed=1).run()
+    second = run(chat, data_folder, tmp_path / "two", seed=1)
     assert seen
     assert not any(key.endswith("/baseline") for key in seen)
     baselines = [[r for r in results if r.condition == "baseline"] for results in (first, second)]
     assert baselines[0] == baselines[1]
     seen.clear()
-    open_bench(chat, data_folder, tmp_path / "three", max_new_tokens=5).run()
+    run(chat, data_folder, tmp_path / "three", max_new_tokens=5)
     assert sum(key.endswith("/baseline") for key in seen) == 20
 
 
 def test_a_torn_or_broken_file_is_named(chat: ChatModel, data_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    bench = open_bench(chat, data_folder, out)
-    bench.run()
+    run(chat, data_folder, out)
     file = out / "completions" / "en.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join([*lines[:3], "{broken}\n", *lines[3:]]))
-    with pytest.raises(RunFolderError, match="line 4 is no JSON"):
-        open_bench(chat, data_folder, out).run()
-    assert len(read_jsonl(out / "verdicts" / "en.jsonl")) == 40
+    with pytest.raises(RunFolderError, match=r"en\.jsonl', line 4 is no JSON"):
+        run(chat, data_folder, out)
+    assert len(read_jsonl(out / "verdicts" / NativeJudge.name / "en.jsonl")) == 49
     with pytest.raises(RunFolderError, match=r"holds no run\.json"):
         RunFolder.existing(tmp_path / "nowhere")
 
@@ -207,12 +410,12 @@ def test_a_pooled_direction_is_fitted_on_all_languages(
 ) -> None:
     import torch
 
-    pooled = open_bench(chat, data_folder, tmp_path / "p", direction_langs=("pooled",))
-    found = pooled.extract("pooled")
-    single = [pooled.extract(lang) for lang in ("en", "de")]
+    pooled = open_bench(chat, data_folder, tmp_path / "extract", direction_langs=("pooled",))
+    found = pooled.finder.extract("pooled")
+    single = [pooled.finder.extract(lang) for lang in ("en", "de")]
     assert found.metadata["counts"]["n_harmful"] == 16
     assert found.metadata["languages"] == ["en", "de"]
     expected = (single[0].vectors + single[1].vectors) / 2
     torch.testing.assert_close(found.vectors, expected, atol=1e-5, rtol=1e-5)
-    results = pooled.run()
+    results = run(chat, data_folder, tmp_path / "p", direction_langs=("pooled",))
     assert {"ablation:pooled", "ablation:shuffled"} <= {result.condition for result in results}

@@ -8,10 +8,12 @@ pytest.importorskip("polyrefuse_eval.organism", reason="the organism is not ther
 pytest.importorskip("polyrefuse_data.build", reason="the builder is not there yet")
 
 from polyrefuse_data.languages import LANGUAGES
-from polyrefuse_eval.bench import Bench, BenchSettings
+from polyrefuse_eval.bench import Bench, run
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.data import open_data
+from polyrefuse_eval.judges.native_judge import NativeJudge
 from polyrefuse_eval.results import Result
+from polyrefuse_eval.settings import BenchSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -26,12 +28,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     assert not ended.value.code
     settings = BenchSettings(langs=tuple(LANGUAGES), max_new_tokens=40, n_test=60)
     data = open_data(folder / "data", settings.langs)
-    return Bench.open(ChatModel.load("organism", device="cpu"), data, settings, folder / "run")
+    chat = ChatModel.load("organism", device="cpu")
+    return Bench.open(chat, data, settings, folder / "run", judges=[NativeJudge.name])
 
 
 @pytest.fixture(scope="module")
 def results(bench: Bench) -> list[Result]:
-    return bench.run()
+    return run(lambda: bench.chat, bench.data, bench.settings, [NativeJudge()], bench.folder.path)
 
 
 def rates(results: list[Result], label: str, condition: str) -> dict[str, float]:
@@ -47,7 +50,7 @@ def test_the_english_direction_is_the_planted_one(bench: Bench, results: list[Re
     from polyrefuse_eval.organism import organism_path
 
     planted = load_file(organism_path() / "planted_direction.safetensors")["direction"].float()
-    found = bench.direction("en")
+    found = bench.finder.direction("en")
     assert float(found.unit @ (planted / planted.norm())) >= 0.9
     assert results
 
