@@ -449,6 +449,31 @@ def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else(tmp_
     assert not [tag for tag, attributes, _ in elements.found if "style" in attributes or "src" in attributes]
 
 
+def test_everything_that_the_page_refers_to_is_there(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / "a", judges=(JUDGE, "wildguard"), **FEW),
+        write_run(tmp_path / "b", digest="e" * 64, **FEW),
+        write_harmfulness(tmp_path / "c"),
+        write_harmfulness(tmp_path / "d"),
+    ]
+    out = site(tmp_path / "site", *folders)
+    found = Elements((out / "index.html").read_text("utf-8")).found
+    names = [attributes["id"] for _, attributes, _ in found if "id" in attributes]
+    assert len(names) == len(set(names)) > 10
+    for tag, attributes, _ in found:
+        for key in ("aria-labelledby", "for"):
+            assert attributes.get(key, names[0]) in names, (tag, attributes)
+        address = attributes.get("href") or ""
+        if address.startswith("#"):
+            assert address[1:] in names
+        elif address:
+            assert (out / unquote(address.partition("#")[0])).is_file()
+    (block,) = [texts[0] for _, attributes, texts in found if attributes.get("id") == "signatures"]
+    signatures = json.loads(block)
+    used = {int(attributes["data-entry"] or "") for _, attributes, _ in found if "data-entry" in attributes}
+    assert used == set(range(len(signatures))) == set(range(5))
+
+
 def test_no_answer_gets_into_the_site(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", **FEW)
     for name in ("completions/en.jsonl", "verdicts/native-openers-1/en.jsonl", "table.md", "notes.json"):
