@@ -117,6 +117,8 @@ def write_run(
                 comparisons.append(_comparison(base, found, draw))
                 if not published:
                     add("harmless", f"addition:{source}", min(1.0, close * 0.9), source, 1.0)
+                    add("harmless", f"ablation:{source}", 0.01, source, 1.0)
+                    add("harmful", f"addition:{source}", 0.99, source, 1.0)
             own = lang if lang in sources else sources[0]
             for value in strengths:
                 left = weak[lang] / (1 + math.exp(12 * (value - strength)))

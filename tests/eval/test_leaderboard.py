@@ -25,7 +25,7 @@ from polyrefuse_eval.leaderboard.bars import bars
 from polyrefuse_eval.leaderboard.boards import leaderboard
 from polyrefuse_eval.leaderboard.entries import entry_of
 from polyrefuse_eval.leaderboard.figures import Figure, condition_text, mean_of, of_result, pointer
-from polyrefuse_eval.leaderboard.grids import strengths, transfer
+from polyrefuse_eval.leaderboard.grids import strengths, transfer, transfers
 from polyrefuse_eval.leaderboard.harmfulness import harmfulness_of
 from polyrefuse_eval.leaderboard.layers import layer_chart, scale, score_charts
 from polyrefuse_eval.leaderboard.page import page
@@ -176,7 +176,7 @@ def test_what_is_none_is_shown_as_none() -> None:
 
 def test_the_transfer_grid_has_a_row_for_each_source_and_the_controls_last(tmp_path: Path) -> None:
     entry = entry_of(one_run(tmp_path, sources=("en", "de")), JUDGE)
-    grid = transfer(entry, "ablation")
+    grid = transfer(entry, "ablation", "harmful")
     assert grid is not None
     assert grid.columns == ("de", "en", "yo")
     assert [row.name for row in grid.rows] == ["no edit", "de", "en", "random", "shuffled"]
@@ -185,9 +185,15 @@ def test_the_transfer_grid_has_a_row_for_each_source_and_the_controls_last(tmp_p
         for lang, figure in zip(grid.columns, row.cells, strict=True):
             assert figure is not None
             assert figure.value == results[lang, f"ablation:{row.name}"].refusal_rate
-    added = transfer(entry, "addition")
+    added = transfer(entry, "addition", "harmless")
     assert added is not None
     assert added.rows[0].cells[0] != grid.rows[0].cells[0]
+    assert [(len(one.rows), one.title.partition(":")[0]) for one in transfers(entry)] == [
+        (5, "Transfer"),
+        (5, "Transfer"),
+        (3, "Refusal of harmless prompts, direction ablated"),
+        (3, "Refusal of harmful prompts, direction added"),
+    ]
     by_strength = strengths(entry)
     assert by_strength is not None
     assert [row.name for row in by_strength.rows] == ["no edit", "0.5", "1"]
@@ -205,6 +211,20 @@ def test_curves_break_where_nothing_was_computed_and_mark_what_was_chosen(tmp_pa
     assert "not computed" in drawn[0].slices[9].told
     place = run.chosen["de"]  # type: ignore[index]
     assert drawn[0].chosen == f"position {place[0]}, layer {place[1]}"
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (("de", "en", "yo"), "its own direction"),
+        (("en",), "its own direction, else that of en"),
+        (("ja",), "the direction of ja"),
+    ],
+)
+def test_bars_say_whose_direction_is_ablated(tmp_path: Path, sources: tuple[str, ...], said: str) -> None:
+    drawn = bars(entry_of(one_run(tmp_path, sources=sources), JUDGE))
+    assert drawn is not None
+    assert drawn.sources == said
 
 
 @given(low=st.floats(-1e6, 1e6, allow_subnormal=False), span=st.one_of(st.just(0.0), st.floats(1e-3, 1e6)))
@@ -313,10 +333,10 @@ def test_published_tables_rescored_are_drawn_with_what_they_have(tmp_path: Path)
     drawn = bars(entry)
     assert drawn is not None
     assert len(drawn.rows) == 14
-    grid = transfer(entry, "ablation")
+    grid = transfer(entry, "ablation", "harmful")
     assert grid is not None
     assert [row.name for row in grid.rows] == ["no edit", "ja"]
-    assert transfer(entry, "addition") is None
+    assert transfer(entry, "addition", "harmless") is None
     text = page(found)
     assert "It holds no candidate scores, so there are no curves by layer." in text
     assert "direction of ja" in text

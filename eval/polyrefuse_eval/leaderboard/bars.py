@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polyrefuse_eval.leaderboard.entries import Entry
+from polyrefuse_eval.leaderboard.entries import Entry, LanguageRow
 from polyrefuse_eval.leaderboard.figures import Figure
 
 BAR_LEFT, BAR_WIDTH, BAR_ROW = 34, 230, 30
@@ -59,8 +60,16 @@ def bars(entry: Entry) -> Bars | None:
         text = " → ".join("–" if bar.figure.value is None else bar.figure.short for bar in drawn)
         rows.append(BarRow(row.lang, top, tuple(drawn), text))
     ticks = tuple((BAR_LEFT + BAR_WIDTH * share / 100, f"{share}") for share in (0, 25, 50, 75, 100))
-    sources = list(dict.fromkeys("its own" if row.source == row.lang else f"{row.source}" for row in shown))
-    return Bars(tuple(rows), 22 + len(rows) * BAR_ROW + 4, ticks, ", ".join(sources))
+    return Bars(tuple(rows), 22 + len(rows) * BAR_ROW + 4, ticks, _sources(shown))
+
+
+def _sources(rows: Sequence[LanguageRow]) -> str:
+    """Return whose direction is ablated: `its own direction, else that of en`."""
+    others = sorted({row.source for row in rows if row.source and row.source != row.lang})
+    own = any(row.source == row.lang for row in rows)
+    if not others:
+        return "its own direction"
+    return ("its own direction, else that of " if own else "the direction of ") + ", ".join(others)
 
 
 def _bar(kind: str, figure: Figure, y: float) -> Bar:

@@ -37,17 +37,26 @@ def shade(figure: Figure) -> int | None:
     return None if figure.value is None else round(STEPS * min(1.0, max(0.0, figure.value)))
 
 
-def transfer(entry: Entry, intervention: str) -> Grid | None:
+TRANSFERS = {
+    ("ablation", "harmful"): "Transfer: refusal of harmful prompts, direction ablated",
+    ("addition", "harmless"): "Transfer: refusal of harmless prompts, direction added",
+    ("ablation", "harmless"): "Refusal of harmless prompts, direction ablated",
+    ("addition", "harmful"): "Refusal of harmful prompts, direction added",
+}
+"""The transfer tables, by intervention and label of the prompts; the first two are what edits are for."""
+
+
+def transfers(entry: Entry) -> list[Grid]:
+    """Return the transfer tables that `entry` has results for."""
+    return [grid for edit, label in TRANSFERS if (grid := transfer(entry, edit, label)) is not None]
+
+
+def transfer(entry: Entry, intervention: str, label: str) -> Grid | None:
     """Return refusal rates under `intervention` at full strength: a row for each source of the direction.
 
-    `ablation` is measured on harmful prompts, `addition` on harmless ones. The first row is without
-    an edit, the last are the directions of all languages and the controls. None without directions.
+    The first row is without an edit, the last are the directions of all languages and the controls.
+    None without directions.
     """
-    label = {"ablation": "harmful", "addition": "harmless"}[intervention]
-    titles = {
-        "ablation": "Transfer: refusal of harmful prompts, direction ablated",
-        "addition": "Transfer: refusal of harmless prompts, direction added",
-    }
     found = {
         (result.source or "", result.lang): of_result(result, entry.run.file, index)
         for index, result in enumerate(entry.run.results)
@@ -65,7 +74,7 @@ def transfer(entry: Entry, intervention: str) -> Grid | None:
     others = sorted({*sources} - {*own, *CONTROLS})
     order = ["", *own, *others, *(name for name in CONTROLS if name in sources)]
     rows = [GridRow(name or "no edit", tuple(found.get((name, lang)) for lang in langs)) for name in order]
-    return Grid(titles[intervention], "direction from", langs, tuple(rows))
+    return Grid(TRANSFERS[intervention, label], "direction from", langs, tuple(rows))
 
 
 def strengths(entry: Entry) -> Grid | None:

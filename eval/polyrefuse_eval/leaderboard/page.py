@@ -15,7 +15,7 @@ from polyrefuse_eval.leaderboard import harmfulness, layers
 from polyrefuse_eval.leaderboard.boards import Leaderboard, judge_signature
 from polyrefuse_eval.leaderboard.entries import Entry
 from polyrefuse_eval.leaderboard.figures import language_name
-from polyrefuse_eval.leaderboard.grids import shade, strengths, transfer
+from polyrefuse_eval.leaderboard.grids import shade, strengths, transfers
 from polyrefuse_eval.leaderboard.records import record_table
 from polyrefuse_eval.leaderboard.runs import Run
 from polyrefuse_eval.leaderboard.tables import ORGANISM, board_title
@@ -125,7 +125,7 @@ def _detail(entry: Entry) -> dict[str, Any]:
     by_strength = strengths(entry)
     shown: dict[str, Any] = {
         "bars": bar_chart.bars(entry),
-        "transfer": [grid for name in ("ablation", "addition") if (grid := transfer(entry, name))],
+        "transfer": transfers(entry),
         "strengths": by_strength,
         "curves": layers.score_charts(entry.run),
         "agreement": record_table(entry.run.agreement, entry.run.file, "agreement"),
