@@ -217,7 +217,8 @@ def test_curves_break_where_nothing_was_computed_and_mark_what_was_chosen(tmp_pa
     ("sources", "said"),
     [
         (("de", "en", "yo"), "its own direction"),
-        (("en",), "its own direction, else that of en"),
+        (("en",), "the direction of en"),
+        (("de", "en"), "its own direction, else that of de"),
         (("ja",), "the direction of ja"),
     ],
 )
@@ -590,6 +591,7 @@ def test_folders_that_are_no_runs_are_left_out_with_one_line_each(tmp_path: Path
         assert sum(words in line for line in lines) == 1, (words, lines)
     text = (tmp_path / "site/index.html").read_text("utf-8")
     assert "Left out" in text
+    assert "no folder of a run" not in text
     assert str(tmp_path) not in text
     assert [run.name for run in read_runs([good])[0]] == ["good"]
 

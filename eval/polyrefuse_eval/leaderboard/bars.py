@@ -65,11 +65,13 @@ def bars(entry: Entry) -> Bars | None:
 
 def _sources(rows: Sequence[LanguageRow]) -> str:
     """Return whose direction is ablated: `its own direction, else that of en`."""
+    sources = sorted({row.source for row in rows if row.source})
     others = sorted({row.source for row in rows if row.source and row.source != row.lang})
-    own = any(row.source == row.lang for row in rows)
     if not others:
         return "its own direction"
-    return ("its own direction, else that of " if own else "the direction of ") + ", ".join(others)
+    if len(sources) == 1:
+        return f"the direction of {sources[0]}"
+    return "its own direction, else that of " + ", ".join(others)
 
 
 def _bar(kind: str, figure: Figure, y: float) -> Bar:

@@ -59,7 +59,10 @@ class Leaderboard:
 
 
 def leaderboard(runs: Sequence[Run], left_out: Sequence[LeftOut] = ()) -> Leaderboard:
-    """Sort `runs` into boards: a board for each judge and each basis, the fullest board first."""
+    """Sort `runs` into boards: a board for each judge and each basis, the fullest board first.
+
+    Of what is left out, the page names folders; files that lie beside runs are none of its matter.
+    """
     templates = _template_variants(runs)
     formulas = [None if run.summary is None else run.summary.formula for run in runs]
     first_formula = next(filter(None, formulas), None)
@@ -86,7 +89,7 @@ def leaderboard(runs: Sequence[Run], left_out: Sequence[LeftOut] = ()) -> Leader
         )
         for basis, entries in ordered
     ]
-    return Leaderboard(tuple(boards), tuple(runs), tuple(left_out))
+    return Leaderboard(tuple(boards), tuple(runs), tuple(one for one in left_out if one.is_folder))
 
 
 def judge_signature(signature: Mapping[str, Any], judge: str) -> dict[str, Any]:

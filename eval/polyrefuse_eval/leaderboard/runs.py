@@ -92,6 +92,7 @@ class LeftOut:
 
     name: str
     reason: str
+    is_folder: bool = True
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
@@ -109,7 +110,7 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
         try:
             run = _read(path, name, _file_name(name, [run.file for run in runs]))
         except PolyRefuseError as error:
-            left_out.append(LeftOut(name, str(error).replace(str(path), name)))
+            left_out.append(LeftOut(name, str(error).replace(str(path), name), path.is_dir()))
             continue
         if name in by_name:
             raise RunFolderError(
