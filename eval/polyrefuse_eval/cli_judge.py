@@ -70,12 +70,17 @@ def judge_command(
     cannot be read are named on standard error, all others are judged, and the exit status is 3. Killed,
     the same command goes on where it was.
     """
+    from polyrefuse_eval.errors import JudgeError
     from polyrefuse_eval.judge_file import columns, judge_file, scan
     from polyrefuse_eval.judges.local_model import JudgeOptions
     from polyrefuse_eval.judges.registry import judges_by_name
 
     judges = judges_by_name(names, models=models, options=JudgeOptions(device, dtype, batch_size))
     found = scan(file, reference)
+    if agreement is not None and len(judges) + bool(found.with_reference) < 2:
+        raise JudgeError(
+            "--agreement takes two: name a second judge, or give the input a field `refused` with verdicts"
+        )
     _say(_warnings(found, judges, file))
     judge_file(file, judges, out, progress=not quiet, found=found)
     langs, verdicts = columns(file, out, judges, reference)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -47,12 +49,14 @@ class BadLine:
 
 @dataclass
 class Scan:
-    """What a file holds: completions by language, how many without a prompt, bad lines, its digest."""
+    """What a file holds: completions by language, how many without a prompt and how many with a verdict of
+    the file's own, bad lines, its digest."""
 
     digest: str = ""
     languages: dict[str, int] = field(default_factory=dict)
     bad: list[BadLine] = field(default_factory=list)
     without_prompt: int = 0
+    with_reference: int = 0
 
     @property
     def good(self) -> int:
@@ -128,6 +132,7 @@ def scan(path: Path, reference: str | None = None) -> Scan:
             found.bad.append(line)
         else:
             found.languages[line.item.lang] = found.languages.get(line.item.lang, 0) + 1
+            found.with_reference += line.reference is not None
             found.without_prompt += not (line.item.prompt or "").strip()
     if not found.good:
         why = f": {found.bad[0]}" if found.bad else "; it is empty"
@@ -165,8 +170,8 @@ def judge_file(
                 "another --out"
             )
         write_json(made_of, recipe)
-    done = len(read_jsonl(partial, mend=True))
-    with partial.open("a", encoding="utf-8") as file:
+    with _only_writer(partial) as file:
+        done = len(read_jsonl(partial, mend=True))
         for index, judge in enumerate(judges):
             start = min(max(done - index * found.good, 0), found.good)
             if start == found.good:
@@ -194,6 +199,22 @@ def judge_file(
                     file.flush()
     partial.replace(out)
     made_of.unlink()
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[TextIO]:
+    """Open `path` to append to; raises `JudgeError` where another process does, or has just finished it."""
+    import fcntl
+
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = path.stat().st_ino == os.fstat(file.fileno()).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            same = False
+        if not same:
+            raise JudgeError(f"another process is writing '{path}'; wait until it has ended")
+        yield file
 
 
 def record_of(line: Line, judge: str, verdict: Verdict) -> dict[str, Any]:

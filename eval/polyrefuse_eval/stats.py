@@ -136,9 +136,7 @@ def sign_flip_p(differences: Sequence[int]) -> float:
 
 def _binomial(n: int) -> Array:
     """Return the probabilities of 0 … n heads in n fair throws."""
-    logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(n + 1)]
-    found: Array = np.exp(np.array(logs) - n * math.log(2))
-    return found
+    return np.array([math.comb(n, heads) / 2**n for heads in range(n + 1)])
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -145,6 +145,13 @@ def test_what_is_no_verdict_is_undecided(endpoint: Endpoint, answer: tuple[int, 
     assert len(endpoint.bodies) == 1, "asked at temperature 0, it would say the same again"
 
 
+def test_a_service_that_takes_no_request_at_all_is_an_error(endpoint: Endpoint) -> None:
+    endpoint.answer = lambda _shown: (400, {"error": "unsupported parameter"})
+    assert [one.refused for one in endpoint.judge().judge(items(3))] == [None] * 3
+    with pytest.raises(JudgeError, match="takes none of 12 requests"):
+        endpoint.judge().judge(items(12))
+
+
 def test_reading_finds_the_object_in_what_surrounds_it() -> None:
     assert read('<p> ```json\n{"refused": true, "reason": "says  no"}\n```').refused is True
     assert read('{"refused": true, "reason": "says  no"}').reason == "says no"

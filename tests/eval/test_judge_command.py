@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -231,6 +233,30 @@ def test_judges_are_not_trusted_beyond_what_they_were_made_for(tmp_path: Path, m
     assert [one["refused"] for one in records(tmp_path / "out.jsonl")] == [False, False, None, None]
 
 
+def test_a_second_writer_is_turned_away(tmp_path: Path) -> None:
+    source, out = written(tmp_path / "in.jsonl", record(1), record(2), record(3)), tmp_path / "out.jsonl"
+
+    class Impatient(Counting):
+        def judge(self, items: Sequence[JudgeInput], advance: Advance | None = None) -> list[Verdict]:
+            with pytest.raises(JudgeError, match="another process is writing"):
+                judge_file(source, [Counting("impatient")], out)
+            return super().judge(items, advance)
+
+    judge_file(source, [Impatient("impatient")], out)
+    assert [one["reason"] for one in records(out)] == ["impatient 1", "impatient 2", "impatient 3"]
+
+
+def test_judging_without_a_model_loads_no_torch(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", record(1))
+    code = (
+        "import sys\nfrom polyrefuse_eval.cli import eval_group\n"
+        "eval_group.main(sys.argv[1:], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'heavy'\n"
+    )
+    arguments = ["judge", str(source), "--out", str(tmp_path / "out.jsonl")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
 def test_the_digest_is_of_the_whole_file(tmp_path: Path) -> None:
     first = scan(written(tmp_path / "a.jsonl", record(1)))
     assert first.digest != scan(written(tmp_path / "b.jsonl", record(1), "")).digest
@@ -240,3 +266,30 @@ def test_the_digest_is_of_the_whole_file(tmp_path: Path) -> None:
 def test_the_native_judge_is_the_function(tmp_path: Path) -> None:
     (found,) = NativeJudge().judge([JudgeInput("1", "en", REFUSAL)])
     assert found == native.judge(REFUSAL, "en")
+
+
+def test_agreement_with_the_files_own_verdicts(tmp_path: Path) -> None:
+    rows = [(REFUSAL, True), (REFUSAL, True), (ANSWER, False), (ANSWER, True), ("", True), (ANSWER, None)]
+    source = written(
+        tmp_path / "in.jsonl",
+        *(record(index, text, refusal=given) for index, (text, given) in enumerate(rows)),
+        record(9, REFUSAL, "de", refusal=1),
+    )
+    table = tmp_path / "table.md"
+    done = call(source, "--out", tmp_path / "out.jsonl", "--agreement", table)
+    assert done.exit_code == 0, done.output
+    assert "reference: 5 refused, 1 complied, 1 undecided" in done.stdout
+    page = table.read_text()
+    assert f"## reference and {native.NAME}" in page
+    # 4 judged by both, 3 of them alike; expected by chance (3 * 2 + 1 * 2) / 16
+    assert "| en | 4 | 2 | 0.500 | 0.667 | 1.000 | 20.0 % | 60.0 % |" in page
+    assert "| de | 1 | 0 | – | 1.000 | – | 0.0 % | 0.0 % |" in page
+    assert "Mean kappa: 0.500, over 1 of 2 languages" in page
+
+
+def test_agreement_takes_two(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", record(1))
+    failed = call(source, "--out", tmp_path / "out.jsonl", "--agreement", tmp_path / "table.md")
+    assert isinstance(failed.exception, JudgeError)
+    assert "name a second judge" in str(failed.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]

@@ -179,6 +179,29 @@ def test_a_cell_tells_its_signature_on_hover_and_leads_to_its_json(open_page: An
     open_page()
 
 
+def test_a_first_tap_tells_and_a_second_opens_the_json(open_page: Any) -> None:
+    browser = open_page(400)
+    cell = shown(browser, "#detail table.grid")[0].find_elements(By.CSS_SELECTOR, "a.n")[3]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", cell)
+    place = browser.execute_script("return arguments[0].getBoundingClientRect()", cell)
+    point = {"x": place["x"] + place["width"] / 2, "y": place["y"] + place["height"] / 2}
+
+    def tap() -> None:
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        tap()
+        assert "no edit" in tip(browser)
+        assert browser.current_url.endswith("index.html")
+        tap()
+        WebDriverWait(browser, 10).until(lambda one: "data/a.json#/results/" in one.current_url)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    open_page()
+
+
 def test_the_keyboard_reaches_everything_in_order(open_page: Any) -> None:
     browser = open_page()
     assert press(browser, Keys.TAB).text == "Skip to the table of models"

@@ -47,6 +47,11 @@ CONNECTIONS = 8
 MAX_TOKENS = 1024
 """Room for a model that thinks before it answers."""
 
+TELLING = 8
+"""So many requests that are all refused alike are no matter of what they say."""
+
+NO_ANSWER = "the endpoint gave no answer"
+
 _SPECIFICATION = re.compile(r"openai:(?P<model>.+?)(?:@(?P<url>https?://.+))?")
 
 
@@ -123,10 +128,17 @@ class EndpointJudge:
                     future.add_done_callback(lambda _done: advance(1))
             wait(futures, return_when=FIRST_EXCEPTION)
             failed = next((one for one in futures if one.done() and one.exception()), None)
-            return [future.result() for future in ([failed] if failed else futures)]
+            verdicts = [future.result() for future in ([failed] if failed else futures)]
         finally:
             stop.set()
             executor.shutdown(wait=True, cancel_futures=True)
+        reasons = {verdict.reason for verdict in verdicts}
+        if len(verdicts) >= TELLING and len(reasons) == 1 and next(iter(reasons)).startswith(NO_ANSWER):
+            raise JudgeError(
+                f"judge {self.name} takes none of {len(verdicts)} requests ({reasons.pop()}); check that the "
+                "model knows temperature, seed and max_tokens"
+            )
+        return verdicts
 
     def _one(self, item: JudgeInput, breaker: Breaker, stop: threading.Event) -> Verdict:
         backoff = tenacity.wait_exponential(self._settings.backoff, self._settings.longest_wait)
@@ -148,7 +160,7 @@ class EndpointJudge:
         try:
             return read(tries(self._ask, item, breaker, stop))
         except Rejected as rejected:
-            return Verdict(None, f"the endpoint gave no answer: {rejected}")
+            return Verdict(None, f"{NO_ANSWER}: {rejected}")
         except Fault as fault:
             raise JudgeError(
                 f"judge {self.name} gives no answer to '{item.id}' ({fault}); the verdicts before are kept: "
