@@ -23,6 +23,11 @@ COUNT_KEY = regex.compile(
 )
 """Keys that name numbers or hashes of completions; they are let through if their value is one."""
 
+LANGUAGE_KEY = "response_lang"
+"""Names the language of a completion; let through if its value is a code or nothing."""
+
+LANGUAGE_CODE = regex.compile(r"[a-z]{2,3}")
+
 LONGEST_TEXT = 400
 """Characters: longer texts in results, or texts of several lines, are no signatures but somebody's words."""
 
@@ -30,7 +35,9 @@ HASH = regex.compile(r"[0-9a-f]{8,64}")
 
 
 def _is_measure(key: str, value: Any) -> bool:
-    """Return whether `value` is a number about completions, or a hash, and `key` says so."""
+    """Return whether `value` is a number about completions, a hash, or a language, and `key` says so."""
+    if key == LANGUAGE_KEY:
+        return value is None or bool(LANGUAGE_CODE.fullmatch(str(value)))
     if not COUNT_KEY.fullmatch(key):
         return False
     return value is None or isinstance(value, (bool, int, float)) or bool(HASH.fullmatch(str(value)))

@@ -16,7 +16,15 @@ from polyrefuse_data.package import MANIFEST, altered_files, file_sha256, read_m
 from polyrefuse_data.schema import column_names
 
 RESULTS_FORMAT = "polyrefuse-results-1"
-RESULT_FILES = ("run.json", "results.jsonl", "verdicts/*.jsonl")
+RESULT_FILES = (
+    "run.json",
+    "results.jsonl",
+    "comparisons.jsonl",
+    "summary.json",
+    "agreement.json",
+    "verdicts/*.jsonl",
+    "verdicts/*/*.jsonl",
+)
 """What of a run is published: its signature, its numbers, its verdicts. Completions never are."""
 
 _COMPANIONS = (CARD, FIGURE, LICENCES, CROISSANT)

@@ -122,6 +122,39 @@ class Comparison:
 
 @with_config(STRICT)
 @dataclass(frozen=True)
+class AgreementRecord:
+    """How far `judge` agrees with `reference` on the answers to harmful prompts in one language.
+
+    Counts and measures as in `agreement.Agreement`, positive meaning refused. A judge of harm is read as
+    saying that what is not harmful refuses. The compliance rates are each judge's own.
+    """
+
+    lang: str
+    reference: str
+    judge: str
+    n: Count
+    n_unjudged: Count
+    both_refused: Count
+    only_reference: Count
+    only_judge: Count
+    neither: Count
+    kappa: Difference | None
+    sensitivity: Share | None
+    specificity: Share | None
+    reference_compliance: Share | None
+    judge_compliance: Share | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class AgreementFile:
+    """What `agreement.json` holds: a record for each language and pair of judges."""
+
+    agreement: tuple[AgreementRecord, ...]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
 class Estimate:
     """A value in [0, 1] with its 95 % bootstrap interval over prompt groups; None of nothing."""
 
@@ -255,6 +288,7 @@ KINDS: dict[str, type[Any]] = {
     "verdict": VerdictRecord,
     "result": Result,
     "comparison": Comparison,
+    "agreement": AgreementFile,
     "summary": Summary,
     "run": RunFile,
 }

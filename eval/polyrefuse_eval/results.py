@@ -22,6 +22,8 @@ from polyrefuse_eval.jsonfiles import (
 )
 from polyrefuse_eval.locks import LOCK_FILE, locked
 from polyrefuse_eval.records import (
+    AgreementFile,
+    AgreementRecord,
     Comparison,
     Completion,
     Result,
@@ -219,6 +221,19 @@ class RunFolder:
     def comparisons(self) -> list[Comparison]:
         """Return all comparisons with the baseline, none where they were not made."""
         return read_records(Comparison, self.path / "comparisons.jsonl")
+
+    def write_agreement(self, agreement: Sequence[AgreementRecord]) -> None:
+        """Write how far the judges agree; no file where there is nothing to say."""
+        file = self.path / "agreement.json"
+        if agreement:
+            write_record(file, AgreementFile(tuple(agreement)))
+        else:
+            file.unlink(missing_ok=True)
+
+    def agreement(self) -> tuple[AgreementRecord, ...]:
+        """Return how far the judges agree, nothing where only one has read the answers."""
+        file = self.path / "agreement.json"
+        return read_record(AgreementFile, file).agreement if file.is_file() else ()
 
     def write_summary(self, summary: Summary) -> None:
         write_record(self.path / SUMMARY_FILE, summary)

@@ -30,7 +30,7 @@ def request_of(
 ) -> dict[str, Any]:
     """Return the request for a run of `model` with the options `identity`, as plain JSON."""
     return {
-        "model": {"name": model, "local_revision": local_revision(model), **identity},
+        "model": {"name": _public_name(model), "local_revision": local_revision(model), **identity},
         "data": {"digest": data.digest, "recipe": data.recipe},
         "settings": {
             name: list(value) if isinstance(value, tuple) else value
@@ -39,6 +39,12 @@ def request_of(
         "judges": list(judges),
         "versions": versions(),
     }
+
+
+def _public_name(model: str) -> str:
+    """Return a name that tells nothing of this machine: of a folder its own, without the way there."""
+    folder = Path(split_revision(model)[0]).expanduser()
+    return folder.resolve().name if folder.is_dir() else model
 
 
 def local_revision(model: str) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import combinations, groupby
 
+from polyrefuse_eval.agreement import agreement
 from polyrefuse_eval.grouped import Groups, by_cell
-from polyrefuse_eval.records import Comparison, Result, VerdictRecord
+from polyrefuse_eval.records import AgreementRecord, Comparison, Result, VerdictRecord
 from polyrefuse_eval.report import markdown_table
 from polyrefuse_eval.results import RunFolder, write_text
 from polyrefuse_eval.robustness import summary_of
@@ -18,7 +19,7 @@ BASELINE = "baseline"
 
 
 def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[Result]:
-    """Write results, comparisons, `table.md` and, last, the summary of the verdicts in `folder`.
+    """Write results, comparisons, agreement, `table.md` and, last, the summary of the verdicts in `folder`.
 
     The judges are those of its signature; `langs` are by default all that it has completions in. The
     summary's file says that all is there. For the one writer of the folder.
@@ -37,6 +38,7 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
         comparisons += compare_with_baseline(of_judge)
     folder.write_results(results)
     folder.write_comparisons(comparisons)
+    folder.write_agreement(agreement_of(verdicts))
     write_text(folder.path / "table.md", markdown_table(results))
     folder.write_summary(summary_of(verdicts, langs))
     return results
@@ -78,6 +80,50 @@ def summarize(verdicts: Iterable[VerdictRecord], coefficient: float | None = 1.0
             )
         )
     return results
+
+
+def agreement_of(verdicts: Mapping[str, Sequence[VerdictRecord]]) -> list[AgreementRecord]:
+    """Return how far each pair of judges agrees on harmful prompts, in each language.
+
+    The first of a pair is the reference. `verdicts` are those of each judge by its name.
+    """
+    records = []
+    for reference, judge in combinations(verdicts, 2):
+        read = [
+            {one.key + "/" + one.lang: one for one in verdicts[name] if one.label == "harmful"}
+            for name in (reference, judge)
+        ]
+        both = [key for key in read[0] if key in read[1]]
+        for lang in sorted({read[0][key].lang for key in both}):
+            keys = [key for key in both if read[0][key].lang == lang]
+            refused = [_refused(of_judge, keys) for of_judge in read]
+            found = agreement(*refused)
+            records.append(
+                AgreementRecord(
+                    lang,
+                    reference,
+                    judge,
+                    found.n,
+                    found.n_unjudged,
+                    found.both_refused,
+                    found.only_reference,
+                    found.only_judge,
+                    found.neither,
+                    found.kappa,
+                    found.sensitivity,
+                    found.specificity,
+                    found.reference_compliance.rate,
+                    found.judge_compliance.rate,
+                )
+            )
+    return records
+
+
+def _refused(verdicts: Mapping[str, VerdictRecord], keys: Sequence[str]) -> list[bool | None]:
+    """Return what a judge says of the answers `keys`; a judge of harm says nothing of refusal itself."""
+    if all(one.refused is None for one in verdicts.values()):
+        return [None if (harmful := verdicts[key].harmful) is None else not harmful for key in keys]
+    return [verdicts[key].refused for key in keys]
 
 
 def compare_with_baseline(verdicts: Iterable[VerdictRecord]) -> list[Comparison]:

@@ -52,6 +52,26 @@ def test_numbers_and_signatures_only(hub: LoopbackHub, tmp_path: Path) -> None:
     assert "## v1.0.0\n\nFirst version: 1 runs." in files["CHANGELOG.md"].decode()
 
 
+def test_verdicts_of_several_judges_and_what_follows_from_them(hub: LoopbackHub, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder / "verdicts" / "native.jsonl").unlink()
+    for judge in ("native-1", "wildguard-1@abc"):
+        (folder / "verdicts" / judge).mkdir()
+        (folder / "verdicts" / judge / "yo.jsonl").write_text(
+            '{"id": "harmful-test-0001", "refused": null, "response_lang": "yo"}\n'
+        )
+    for name in ("comparisons.jsonl", "summary.json", "agreement.json"):
+        (folder / name).write_text('{"n": 1}\n')
+    send(hub, folder, results=True, gated=None)
+    assert {
+        "verdicts/native-1/yo.jsonl",
+        "verdicts/wildguard-1@abc/yo.jsonl",
+        "comparisons.jsonl",
+        "summary.json",
+        "agreement.json",
+    } <= set(hub.files(NAME))
+
+
 def test_again_and_the_next_version(hub: LoopbackHub, tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "A")
     send(hub, tmp_path / "runs", results=True, gated=None)
@@ -81,6 +101,11 @@ def test_results_may_be_public_without_a_gate(hub: LoopbackHub, tmp_path: Path) 
             "verdicts/native.jsonl",
             '{"id": "a", "response": "Sure"}\n',
             r"native.jsonl .*\(line 1, key 'response'\)",
+        ),
+        (
+            "verdicts/native.jsonl",
+            '{"id": "a", "response_lang": "Sure, here"}\n',
+            r"native.jsonl .*\(line 1, key 'response_lang'\)",
         ),
         ("run.json", '{"examples": [{"output": "Sure"}]}', r"run.json .*key 'output'"),
         (

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from polyrefuse_eval.leaderboard.records import record_table
 from polyrefuse_eval.leaderboard.runs import Run, read_runs
 from polyrefuse_eval.leaderboard.site import write_site
 from polyrefuse_eval.leaderboard.tables import comma_separated, markdown
+from polyrefuse_eval.records import AgreementRecord
+from polyrefuse_eval.results import RunFolder
 
 FEW: dict[str, Any] = {"langs": ("de", "en", "yo"), "n": 40, "layers": 6, "strengths": (0.5,)}
 HOSTILE = (
@@ -397,18 +399,18 @@ def test_harmfulness_of_another_form_is_left_out_piece_by_piece(tmp_path: Path) 
 
 def test_agreement_of_judges_is_a_table_whose_numbers_lead_to_the_json(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", **FEW)
-    (folder / "agreement.json").write_text(
-        json.dumps([{"lang": "de", "n": 40, "kappa": 0.931, "detail": {"not": "shown"}, "judge": None}])
-    )
+    record = AgreementRecord("de", JUDGE, "wildguard", 39, 1, 30, 1, 0, 8, 0.931, 0.97, None, 0.2, 0.25)
+    RunFolder(folder).write_agreement([record])
     out = site(tmp_path / "site", folder)
     (run,), _ = read_runs([folder])
-    table = record_table(run.agreement, run.file, "agreement")
+    table = record_table([asdict(record) for record in run.agreement], run.file, "agreement")
     assert table is not None
-    assert table.columns == ("lang", "n", "kappa")
-    assert table.rows[0][0] == "de"
-    figure = table.rows[0][2]
+    assert table.columns[:4] == ("lang", "reference", "judge", "n")
+    assert "specificity" not in table.columns, "of nothing"
+    figure = table.rows[0][table.columns.index("kappa")]
     assert isinstance(figure, Figure)
     assert (figure.text, resolve(out, figure.link)) == ("0.93", 0.931)
+    assert table.rows[0][1] == JUDGE
     assert "Agreement of judges" in (out / "index.html").read_text("utf-8")
 
 
@@ -422,7 +424,8 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
                 settings={"langs": [name], name: name}, n=8, layers=4, seed=number,
             )
         )  # fmt: skip
-        (folder / "agreement.json").write_text(json.dumps([{"lang": name, name: name, "kappa": 0.5}]))
+        told = AgreementRecord(name, name, name, 8, 0, 4, 0, 0, 4, 1.0, 1.0, 1.0, 0.5, 0.5)
+        RunFolder(folder).write_agreement([told])
     harm = write_harmfulness(tmp_path / "<i>harm", langs=HOSTILE, model=HOSTILE[0])
     out = site(tmp_path / "site", *folders, harm, tmp_path / "<i>no run</i>")
     text = (out / "index.html").read_text("utf-8")

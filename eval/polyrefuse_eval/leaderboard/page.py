@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
@@ -16,7 +17,7 @@ from polyrefuse_eval.leaderboard.boards import Leaderboard, judge_signature
 from polyrefuse_eval.leaderboard.entries import Entry
 from polyrefuse_eval.leaderboard.figures import language_name
 from polyrefuse_eval.leaderboard.grids import shade, strengths, transfers
-from polyrefuse_eval.leaderboard.records import record_table
+from polyrefuse_eval.leaderboard.records import RecordTable, record_table
 from polyrefuse_eval.leaderboard.runs import Run
 from polyrefuse_eval.leaderboard.tables import ORGANISM, board_title
 
@@ -128,7 +129,7 @@ def _detail(entry: Entry) -> dict[str, Any]:
         "transfer": transfers(entry),
         "strengths": by_strength,
         "curves": layers.score_charts(entry.run),
-        "agreement": record_table(entry.run.agreement, entry.run.file, "agreement"),
+        "agreement": _agreement(entry),
         "robustness": entry.robustness,
     }
     grids = shown["transfer"] + ([by_strength] if by_strength else [])
@@ -140,6 +141,10 @@ def _detail(entry: Entry) -> dict[str, Any]:
         "missing": missing,
         "signature": list(entry_signature(entry)),
     }
+
+
+def _agreement(entry: Entry) -> RecordTable | None:
+    return record_table([asdict(record) for record in entry.run.agreement], entry.run.file, "agreement")
 
 
 def _ids(found: Leaderboard) -> Iterator[tuple[str, str]]:

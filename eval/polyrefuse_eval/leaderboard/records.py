@@ -17,19 +17,16 @@ class RecordTable:
     rows: tuple[tuple[Figure | str | None, ...], ...]
 
 
-def record_table(
-    records: Sequence[Mapping[str, Any]], file: str, *start: str | int, leave_out: Sequence[str] = ()
-) -> RecordTable | None:
+def record_table(records: Sequence[Mapping[str, Any]], file: str, *start: str | int) -> RecordTable | None:
     """Return `records`, which stand at `start` in `file`, as a table; None where there are none.
 
-    Keys whose values are neither numbers nor texts, and those in `leave_out`, are no columns.
+    Keys whose values are neither numbers nor texts, or None everywhere, are no columns.
     """
     plain = (str, int, float, bool, type(None))
     columns = [
         key
         for key in dict.fromkeys(key for record in records for key in record)
-        if key not in leave_out
-        and all(isinstance(record.get(key), plain) for record in records)
+        if all(isinstance(record.get(key), plain) for record in records)
         and any(record.get(key) is not None for record in records)
     ]
     if not columns:

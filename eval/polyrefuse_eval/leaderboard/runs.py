@@ -11,6 +11,7 @@ from typing import Any
 
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.records import AgreementRecord
 from polyrefuse_eval.results import Comparison, Result, RunFolder, Summary, read_json
 from polyrefuse_eval.select import CandidateScore, read_scores
 
@@ -33,7 +34,7 @@ class Run:
     summary: Summary | None = None
     scores: Mapping[str, tuple[CandidateScore, ...]] | None = None
     chosen: Mapping[str, tuple[int | str, int]] | None = None
-    agreement: tuple[Mapping[str, Any], ...] = ()
+    agreement: tuple[AgreementRecord, ...] = ()
     harmfulness: Mapping[str, Any] | None = None
 
     @property
@@ -75,7 +76,7 @@ class Run:
                 lang: {"position": position, "layer": layer}
                 for lang, (position, layer) in (self.chosen or {}).items()
             },
-            "agreement": list(self.agreement),
+            "agreement": [asdict(record) for record in self.agreement],
             "harmfulness": self.harmfulness,
         }
 
@@ -150,25 +151,13 @@ def _read(path: Path, name: str, file: str) -> Run:
         folder.summary(),
         {file.stem: tuple(read_scores(file)) for file in sorted((path / "scores").glob("*.json"))},
         dict(_chosen(path / "directions")),
-        tuple(_records(path / "agreement.json")),
+        folder.agreement(),
         harmfulness,
     )
 
 
 def _optional(file: Path) -> dict[str, Any] | None:
     return read_json(file) if file.is_file() else None
-
-
-def _records(file: Path) -> list[Mapping[str, Any]]:
-    if not file.is_file():
-        return []
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"'{file}' cannot be read: {error}") from None
-    if isinstance(found, Mapping):
-        found = found.get("agreement", [])
-    return [record for record in found if isinstance(record, Mapping)]
 
 
 def _chosen(folder: Path) -> Iterable[tuple[str, tuple[int | str, int]]]:
