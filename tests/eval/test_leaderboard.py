@@ -520,6 +520,7 @@ def test_csv_has_a_row_for_each_language_and_no_formulas(tmp_path: Path) -> None
     assert row.baseline is not None
     assert float(rows[3]["baseline"]) == row.baseline.value
     assert int(rows[3]["n_baseline"]) == row.baseline.n
+    assert (rows[3]["data_digest"], rows[3]["template_hash"]) == ("d" * 64, "a" * 64)
 
 
 def test_markdown_has_a_table_for_the_models_and_each_language(tmp_path: Path) -> None:
@@ -532,6 +533,7 @@ def test_markdown_has_a_table_for_the_models_and_each_language(tmp_path: Path) -
     }
     assert all(len(found) <= 1 for found in widths.values())
     assert "test organism, no finding" in text
+    assert f"data digest {'d' * 64}, recipe paper" in text
     assert FORMULA.partition(",")[0] in text
 
 

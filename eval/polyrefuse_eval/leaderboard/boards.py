@@ -10,6 +10,7 @@ from typing import Any
 
 from polyrefuse_eval.leaderboard.entries import Entry, entry_of
 from polyrefuse_eval.leaderboard.runs import LeftOut, Run
+from polyrefuse_eval.leaderboard.signatures import judge_signature
 from polyrefuse_eval.results import differences
 
 PER_MODEL = frozenset({"refusal_tokens", "batch_size", "seed"})
@@ -92,26 +93,10 @@ def leaderboard(runs: Sequence[Run], left_out: Sequence[LeftOut] = ()) -> Leader
     return Leaderboard(tuple(boards), tuple(runs), tuple(one for one in left_out if one.is_folder))
 
 
-def judge_signature(signature: Mapping[str, Any], judge: str) -> dict[str, Any]:
-    """Return what the signature says of `judge`: its name, with revision and template where it has them."""
-    stated = signature.get("judges", signature.get("judge"))
-    if isinstance(stated, Mapping):
-        return {"name": judge, **_as_mapping(stated.get(judge))}
-    for one in stated if isinstance(stated, list) else []:
-        if isinstance(one, Mapping) and judge in (one.get("name"), one.get("judge")):
-            return {**one, "name": judge}
-    return {"name": judge}
-
-
-def _as_mapping(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return value
-    return {} if value is None else {"version": value}
-
-
 def _settings(signature: Mapping[str, Any]) -> dict[str, Any]:
-    settings = _as_mapping(signature.get("settings"))
-    return {name: value for name, value in settings.items() if name not in PER_MODEL}
+    settings = signature.get("settings")
+    known = settings if isinstance(settings, Mapping) else {}
+    return {name: value for name, value in known.items() if name not in PER_MODEL}
 
 
 def _template_variants(runs: Sequence[Run]) -> dict[str, str]:

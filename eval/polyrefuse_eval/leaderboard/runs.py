@@ -51,6 +51,11 @@ class Run:
         return str(self._of_model("template_hash") or "")
 
     @property
+    def data_digest(self) -> str:
+        data = self.signature.get("data")
+        return str(data.get("digest") or "") if isinstance(data, Mapping) else ""
+
+    @property
     def is_organism(self) -> bool:
         """Whether the model is a test organism, on which nothing measured is a finding."""
         return self.model == "organism" or self.model.startswith("organism-")

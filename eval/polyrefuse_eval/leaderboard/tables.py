@@ -11,9 +11,9 @@ from typing import Any
 from polyrefuse_eval.leaderboard.boards import Board, Leaderboard
 from polyrefuse_eval.leaderboard.entries import PARTS, Entry
 from polyrefuse_eval.leaderboard.figures import MISSING, Figure, language_name
+from polyrefuse_eval.leaderboard.signatures import ORGANISM, signature_lines
 
 FORMAT = "polyrefuse-leaderboard-1"
-ORGANISM = "test organism, no finding"
 FIGURES = ("robustness", "baseline", "ablated", "over_refusal")
 
 
@@ -82,7 +82,11 @@ def markdown(found: Leaderboard) -> str:
             )
     lines += ["Refusal rates with 95 % intervals; an interval of a mean is the mean of the intervals' ends."]
     lines += [markdown_text(formula) for formula in found.formulas]
-    lines += [f"Left out: {markdown_text(one.reason)}" for one in found.left_out]
+    lines += ["", "## Signatures", ""]
+    for run in found.runs:
+        told = "; ".join(f"{name} {text}" for name, text in signature_lines(run) if name != "run")
+        lines.append(f"- {markdown_text(run.name)}: {markdown_text(told)}")
+    lines += [f"- left out: {markdown_text(one.reason)}" for one in found.left_out]
     return "\n".join(lines) + "\n"
 
 
@@ -97,6 +101,7 @@ def comma_separated(found: Leaderboard) -> str:
     for name in (*FIGURES, "change"):
         header += [name, f"{name}_low", f"{name}_high"]
     header += ["n_baseline", "n_unjudged_baseline", "n_ablated", "n_unjudged_ablated", *PARTS]
+    header += ["data_digest", "template_hash"]
     writer.writerow(header)
     for number, board in enumerate(found.boards, 1):
         for entry in board.entries:
@@ -114,7 +119,7 @@ def markdown_text(text: str) -> str:
     """Return `text` on one line with everything escaped that Markdown or HTML would act on."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#|!~$])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]#|!~$])", r"\\\1", text)
 
 
 _RATES = {"baseline": "no edit", "ablated": "direction ablated", "over_refusal": "over-refusal"}
@@ -137,6 +142,7 @@ def _csv_rows(number: int, entry: Entry) -> Iterator[list[Any]]:
             line += ["", ""] if figure is None else [figure.n, figure.n_unjudged]
         parts = {} if row is None else row.parts
         line += [_csv(part.value) if (part := parts.get(name)) else "" for name in PARTS]
+        line += [_csv_text(run.data_digest), _csv_text(run.template_hash)]
         yield line
 
 
