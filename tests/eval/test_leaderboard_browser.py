@@ -241,6 +241,15 @@ def test_a_link_to_a_run_opens_it(open_page: Any) -> None:
     assert browser.find_element(By.ID, "choose-run").get_attribute("value") == "3"
 
 
+def test_a_broken_address_breaks_nothing(open_page: Any) -> None:
+    browser = open_page()
+    browser.execute_script("location.hash = '%E0%A4%A'")
+    browser.refresh()
+    table = shown(browser, "#models table")[0]
+    table.find_elements(By.CSS_SELECTOR, "thead button")[1].click()
+    assert column(table, 2) == sorted(column(table, 2))
+
+
 @pytest.mark.parametrize("width", [400, 1600])
 def test_nothing_is_wider_than_the_window_or_too_small_to_read(open_page: Any, width: int) -> None:
     browser = open_page(width)

@@ -145,7 +145,7 @@
 
   // A link to a run opens it.
   const follow = () => {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = document.getElementById(location.hash.slice(1));
     const select = document.getElementById("choose-run");
     if (!target || !select || target.dataset.member !== select.dataset.switch) return;
     select.value = target.dataset.option;
