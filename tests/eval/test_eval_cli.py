@@ -35,7 +35,20 @@ def error(*arguments: object) -> str:
     return message
 
 
-def test_the_steps_and_the_whole_way(model_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+def without_torch(*arguments: object) -> None:
+    """Run a command in a process of its own; fails where it loads torch or transformers."""
+    code = (
+        "import sys\nfrom polyrefuse_eval.cli import eval_group\n"
+        "eval_group.main(sys.argv[1:], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'heavy'\n"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_the_steps_and_the_whole_way(
+    model_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     common = ("--model", model_folder, "--data", data_folder, "-q")
     extracted = call("extract", *common, *TOKENS, "--langs", "en,de", "--out", tmp_path / "e")
     assert extracted.exit_code == 0, extracted.output
@@ -75,9 +88,19 @@ def test_the_steps_and_the_whole_way(model_folder: Path, data_folder: Path, tmp_
     assert "harmful, baseline" in (out / "table.md").read_text()
     written = (out / "table.md").read_text()
     assert written in whole.output
-    again = call(*run)
-    assert written in again.output
-    assert "direction en" not in again.output, "what is there is not made again"
+
+    def load(*_arguments: object, **_keywords: object) -> None:
+        raise AssertionError("the model is not needed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("polyrefuse_eval.chat.ChatModel.load", load)
+        again = call(*run)
+        assert again.output == written, "what is there is not made again"
+        told = error(*run, "--max-new-tokens", 5)
+        assert "settings.max_new_tokens: 4 there, 5 here" in told
+        assert "eval rescore" in error(*run, "--judges", "wildguard")
+    without_torch(*run)
+    assert str(model_folder.parent) not in (out / "run.json").read_text()
     plotted = call("plot", out)
     assert {Path(line).name for line in plotted.output.split()} == {
         "scores_en.png",
@@ -109,12 +132,7 @@ def test_help_and_rules_load_no_torch(command: list[str], tmp_path: Path) -> Non
     file = tmp_path / "scores.json"
     file.write_text('[{"position": -1, "layer": 2, "refusal_score": 0.5}]')
     command = [str(file) if part == "FILE" else part for part in command] or ["--help"]
-    code = (
-        "import sys\nfrom polyrefuse_eval.cli import eval_group\n"
-        "eval_group.main(sys.argv[1:], standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'heavy'\n"
-    )
-    subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True)
+    without_torch(*command)
 
 
 def test_every_command_has_help() -> None:
