@@ -228,15 +228,14 @@ def _write_scores(path: Path, sources: Sequence[str], layers: int, draw: random.
 def write_harmfulness(
     path: Path, *, langs: Sequence[str] = ("de", "en"), layers: int = 6, model: str = "example/model-a"
 ) -> Path:
-    """Write a folder of harmfulness measurements, which holds no refusal rates."""
+    """Write harmfulness measurements into `path`, which may be a run's folder or hold nothing else."""
     draw = random.Random(7)
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     signature = {
         "model": {"model": model, "revision": "f" * 16},
-        "data": {"digest": "d" * 64},
+        "data": {"digest": "c" * 64},
         "judge": JUDGE,
     }
-    write_record(path / "run.json", RunFile("polyrefuse-run-2", signature))
 
     def rate(hits: int) -> dict[str, Any]:
         return asdict(Rate(hits, 16, 0, hits / 16, *wilson(hits, 16)))
@@ -264,6 +263,7 @@ def write_harmfulness(
             "cosine": [None, *(draw.uniform(-0.2, 0.6) for _ in range(layers))],
             "scatter": scatter,
             "auroc": {"harmful by label": 0.987, "refuse by label": 0.5, "refuse by behaviour": None},
+            "scope": "prompt",
             "steering": [{**step, "refusal": rate(draw.randrange(17))} for step in steps],
             "inversion": {
                 "right": {"harmful": rate(15)},
@@ -272,6 +272,7 @@ def write_harmfulness(
         }
     record = {
         "format": "polyrefuse-harmfulness-1",
+        "signature": signature,
         "languages": languages,
         "lacking": {"yo": "3 refused harmful prompts in 'yo', and a centroid needs 4"},
     }

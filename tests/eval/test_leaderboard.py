@@ -383,9 +383,24 @@ def test_harmfulness_is_drawn_beside_refusal_rates_or_alone(tmp_path: Path) -> N
     assert english.chart.names[0] == "cosine"
     assert len(english.chart.names) == 5
     assert len(english.chart.slices) == 7, "hidden states of 6 layers and the output of the last"
-    both = leaderboard(*read_runs([folder, write_run(tmp_path / "run", **FEW)]))
-    assert len(both.boards) == 1
-    assert "Harmfulness and refusal apart" in page(both)
+    assert english.chart.panels[2].title == "refusal rate, prompt steered"
+
+
+def test_harmfulness_in_a_run_s_folder_keeps_its_own_signature(tmp_path: Path) -> None:
+    folder = write_harmfulness(write_run(tmp_path / "run", **FEW))
+    found = leaderboard(*read_runs([folder]))
+    assert len(found.boards) == 1
+    text = page(found)
+    assert "Harmfulness and refusal apart" in text
+    (block,) = [
+        texts[0] for _, attributes, texts in Elements(text).found if attributes.get("id") == "signatures"
+    ]
+    of_rates, of_harmfulness = json.loads(block)
+    assert (of_rates["data"], of_harmfulness["data"]) == (
+        f"digest {'d' * 64}, recipe paper",
+        f"digest {'c' * 64}",
+    )
+    assert "f" * 16 in of_harmfulness["model"]
 
 
 def test_harmfulness_of_another_form_is_left_out_piece_by_piece(tmp_path: Path) -> None:
@@ -395,6 +410,7 @@ def test_harmfulness_of_another_form_is_left_out_piece_by_piece(tmp_path: Path) 
     )
     (found,) = harmfulness_of(read_runs([folder])[0][0])
     assert (found.lang, found.counts, found.separation, found.scatter, found.chart) == ("de", *[None] * 4)
+    assert "unknown model" in page(leaderboard(*read_runs([folder])))
 
 
 def test_agreement_of_judges_is_a_table_whose_numbers_lead_to_the_json(tmp_path: Path) -> None:

@@ -142,7 +142,9 @@ def _chart(run: Run, lang: str, found: Mapping[str, Any]) -> LayerChart | None:
         "share of answers flipped, reply inversion": dict(
             _rates(_records(_mapping(found.get("inversion")).get("flips")), "flipped")
         ),
-        "refusal rate, instruction steered": dict(_rates(_records(found.get("steering")), "refusal")),
+        f"refusal rate, {found.get('scope', 'instruction')} steered": dict(
+            _rates(_records(found.get("steering")), "refusal")
+        ),
     }
 
     def told(layer: int) -> str:

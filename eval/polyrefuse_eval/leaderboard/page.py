@@ -46,7 +46,7 @@ def page(found: Leaderboard) -> str:
     environment.filters |= {"lang": language_name, "shade": shade}
     style, script = _text("style.css"), _text("page.js")
     numbers = {entry: index for index, entry in enumerate(_ids(found))}
-    measured = [run for run in found.runs if run.harmfulness]
+    measured = [run.of_harmfulness() for run in found.runs if run.harmfulness]
     return environment.get_template("index.html.j2").render(
         style=style,
         script=script,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ class Run:
     def is_organism(self) -> bool:
         """Whether the model is a test organism, on which nothing measured is a finding."""
         return self.model == "organism" or self.model.startswith("organism-")
+
+    def of_harmfulness(self) -> Run:
+        """Return this run with the signature of its harmfulness, which is measured by itself."""
+        return replace(self, signature=_signature(self.harmfulness or {}) or self.signature)
 
     @property
     def judges(self) -> list[str]:
@@ -141,11 +145,12 @@ def _file_name(name: str, taken: Iterable[str]) -> str:
 def _read(path: Path, name: str, file: str) -> Run:
     if not path.is_dir():
         raise RunFolderError(f"'{path}' is no folder of a run")
-    folder = RunFolder.existing(path)
     harmfulness = _optional(path / "harmfulness.json")
-    # A folder of `eval harmfulness` has no refusal rates, and is shown for what it has.
-    results = () if harmfulness and not (path / RESULTS_FILE).is_file() else tuple(folder.results())
-    if not results and not harmfulness:
+    if harmfulness and not (path / RESULTS_FILE).is_file():
+        return Run(name, file, _signature(harmfulness), (), harmfulness=harmfulness)
+    folder = RunFolder.existing(path)
+    results = tuple(folder.results())
+    if not results:
         raise RunFolderError(f"'{path}' has no results yet; run the same command again to go on")
     return Run(
         name,
@@ -159,6 +164,11 @@ def _read(path: Path, name: str, file: str) -> Run:
         folder.agreement(),
         harmfulness,
     )
+
+
+def _signature(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = record.get("signature")
+    return found if isinstance(found, Mapping) else {}
 
 
 def _optional(file: Path) -> dict[str, Any] | None:
