@@ -264,6 +264,11 @@ def write_harmfulness(
             "scatter": scatter,
             "auroc": {"harmful by label": 0.987, "refuse by label": 0.5, "refuse by behaviour": None},
             "scope": "prompt",
+            "categories": {
+                "layer": 3,
+                "names": ["fraud", "malware"],
+                "cosine": [[1.0, 0.7], [0.7, None]],
+            },
             "steering": [{**step, "refusal": rate(draw.randrange(17))} for step in steps],
             "inversion": {
                 "right": {"harmful": rate(15)},

@@ -384,6 +384,13 @@ def test_harmfulness_is_drawn_beside_refusal_rates_or_alone(tmp_path: Path) -> N
     assert len(english.chart.names) == 5
     assert len(english.chart.slices) == 7, "hidden states of 6 layers and the output of the last"
     assert english.chart.panels[2].title == "refusal rate, prompt steered"
+    assert [label for _, label in english.chart.panels[2].ticks] == ["0", "0.5", "1"]
+    assert english.categories is not None
+    assert english.categories.columns == ("category", "fraud", "malware")
+    between = english.categories.rows[1][1]
+    assert isinstance(between, Figure)
+    assert resolve(out, between.link) == between.value == 0.7
+    assert english.categories.rows[1][2] is None
 
 
 def test_harmfulness_in_a_run_s_folder_keeps_its_own_signature(tmp_path: Path) -> None:
@@ -410,6 +417,7 @@ def test_harmfulness_of_another_form_is_left_out_piece_by_piece(tmp_path: Path) 
     )
     (found,) = harmfulness_of(read_runs([folder])[0][0])
     assert (found.lang, found.counts, found.separation, found.scatter, found.chart) == ("de", *[None] * 4)
+    assert found.categories is None
     assert "unknown model" in page(leaderboard(*read_runs([folder])))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from leaderboard_runs import JUDGE, write_run
+from leaderboard_runs import JUDGE, write_harmfulness, write_run
 from test_leaderboard import HOSTILE, resolve, site
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (the test extra)")
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     return site(
         tmp_path_factory.mktemp("sites") / "site",
-        write_run(runs / "a", n=60, layers=12, seed=1, strength=0.8),
+        write_harmfulness(write_run(runs / "a", n=60, layers=12, seed=1, strength=0.8)),
         write_run(
             runs / "b", model="example/model-with-a-long-name-7b-instruct", n=60, layers=12, seed=2,
             strength=0.2, judges=(JUDGE, "wildguard"),
@@ -233,12 +233,22 @@ def test_the_keyboard_reaches_everything_in_order(open_page: Any) -> None:
 
 def test_a_link_to_a_run_opens_it(open_page: Any) -> None:
     browser = open_page()
-    assert [one.get_attribute("id") for one in shown(browser, "article")] == ["run-1"]
+    assert [one.get_attribute("id") for one in shown(browser, "#detail article")] == ["run-1"]
     browser.find_element(By.LINK_TEXT, "organism@0123456789ab").click()
     WebDriverWait(browser, 10).until(
-        lambda one: [article.get_attribute("id") for article in shown(one, "article")] == ["run-4"]
+        lambda one: [article.get_attribute("id") for article in shown(one, "#detail article")] == ["run-4"]
     )
     assert browser.find_element(By.ID, "choose-run").get_attribute("value") == "3"
+
+
+def test_harmfulness_has_a_language_of_its_own(open_page: Any) -> None:
+    browser = open_page()
+    Select(browser.find_element(By.ID, "choose-harmfulness-0")).select_by_value("en")
+    assert shown(browser, "#harmfulness h4")[0].text.startswith("English (en)")
+    number = shown(browser, "#harmfulness a.n")[0]
+    ActionChains(browser).move_to_element(number).perform()
+    assert "test prompts, English (en), harmful, refused" in tip(browser)
+    assert "c" * 16 + "…" in tip(browser)
 
 
 def test_a_broken_address_breaks_nothing(open_page: Any) -> None:

@@ -49,6 +49,7 @@ class HarmfulnessOfLanguage:
     separation: RecordTable | None
     scatter: Scatter | None
     chart: LayerChart | None
+    categories: RecordTable | None
 
 
 def harmfulness_of(run: Run) -> list[HarmfulnessOfLanguage]:
@@ -63,6 +64,7 @@ def harmfulness_of(run: Run) -> list[HarmfulnessOfLanguage]:
             _separation(run, lang, _mapping(found.get("auroc"))),
             _scatter(_records(found.get("scatter"))),
             _chart(run, lang, found),
+            _categories(run, lang, _mapping(found.get("categories"))),
         )
         for lang, found in languages.items()
         if isinstance(found, Mapping)
@@ -101,6 +103,26 @@ def _separation(run: Run, lang: str, found: Mapping[str, Any]) -> RecordTable | 
         score, _, by = name.partition(" by ")
         rows.append((f"Δ_{score}", by, Figure(value, about, link, kind="number")))
     return RecordTable(("score", "tells apart by", "AUROC"), tuple(rows))
+
+
+def _categories(run: Run, lang: str, found: Mapping[str, Any]) -> RecordTable | None:
+    """Return the cosines between the harmfulness directions of categories, at one layer."""
+    names, cosines = found.get("names"), found.get("cosine")
+    if not isinstance(names, list) or not isinstance(cosines, list) or len(names) < 2:
+        return None
+    rows = []
+    for index, (name, values) in enumerate(zip(names, cosines, strict=False)):
+        cells: list[Figure | str | None] = [str(name)]
+        for column, (other, value) in enumerate(
+            zip(names, values if isinstance(values, list) else [], strict=False)
+        ):
+            about = f"cosine of {name} and {other}, {language_name(lang)}, layer {found.get('layer')}"
+            start = ("harmfulness", "languages", lang, "categories", "cosine")
+            number = _number(value)
+            link = pointer(run.file, *start, index, column)
+            cells.append(None if number is None else Figure(number, about, link, kind="number"))
+        rows.append(tuple(cells))
+    return RecordTable(("category", *map(str, names)), tuple(rows))
 
 
 def _scatter(records: Sequence[Mapping[str, Any]]) -> Scatter | None:
@@ -157,7 +179,8 @@ def _chart(run: Run, lang: str, found: Mapping[str, Any]) -> LayerChart | None:
             ]
         return "\n".join(lines)
 
-    return layer_chart(lang, panels, pointer(run.file, "harmfulness", "languages", lang), told)
+    link = pointer(run.file, "harmfulness", "languages", lang)
+    return layer_chart(lang, panels, link, told, shares=list(panels)[1:])
 
 
 def _rates(records: Sequence[Mapping[str, Any]], name: str) -> Iterator[tuple[tuple[str, int], float | None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,10 +74,12 @@ def layer_chart(
     link: str,
     told: Callable[[int], str],
     chosen: tuple[str, int] | None = None,
+    shares: Collection[str] = (),
 ) -> LayerChart | None:
     """Return the chart of `panels`, title to values; None where no value is finite.
 
-    `told` says what hovering a layer tells; `chosen` is the line and layer to mark.
+    `told` says what hovering a layer tells; `chosen` is the line and layer to mark; panels named in
+    `shares` go from 0 to 1, others as far as their values.
     """
     shown = {title: values for title, values in panels.items() if any(map(_finite, values.values()))}
     places = [place for values in shown.values() for place in values]
@@ -92,7 +94,7 @@ def layer_chart(
         return round(LEFT + (layer - first) * step, 1)
 
     drawn = tuple(
-        _panel(title, values, names, layers, x_of, 22 + number * (HEIGHT + GAP), chosen)
+        _panel(title, values, names, layers, x_of, 22 + number * (HEIGHT + GAP), chosen, title in shares)
         for number, (title, values) in enumerate(shown.items())
     )
     every = math.ceil(len(layers) / 10)
@@ -118,9 +120,10 @@ def _panel(
     x_of: Callable[[int], float],
     top: float,
     chosen: tuple[str, int] | None,
+    is_share: bool,
 ) -> Panel:
     finite = [value for value in values.values() if value is not None and _finite(value)]
-    low, high, ticks = scale(min(finite), max(finite))
+    low, high, ticks = scale(0.0, 1.0) if is_share else scale(min(finite), max(finite))
 
     def y_of(value: float) -> float:
         return round(top + HEIGHT * (high - value) / (high - low), 1)
