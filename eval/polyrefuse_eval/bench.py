@@ -15,7 +15,7 @@ from typing import Any
 
 from polyrefuse_data.schema import Row
 from polyrefuse_eval.baselines import BaselineAnswer, BaselineCache, prompt_hash
-from polyrefuse_eval.cells import CellTask, answers, edits_of
+from polyrefuse_eval.cells import CellTask, compute_cell, edits_of
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.data import DataFolder
 from polyrefuse_eval.direction import Direction
@@ -98,7 +98,7 @@ class Bench:
                 continue
             left = self._without_known(task, have)
             told = f"{lang} {number}/{len(tasks)} {task.cell.condition.name}" if self.progress else None
-            for batch in answers(self.chat, left, have, told):
+            for batch in compute_cell(self.chat, left, have, told):
                 self.folder.append(lang, batch)
                 have |= {completion.key for completion in batch}
         self._remember(lang, tasks)

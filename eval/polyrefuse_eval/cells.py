@@ -1,12 +1,12 @@
 """One cell of the grid (model, direction, intervention, language) as a task that can be sent anywhere.
 
-A `CellTask` pickles, and holds all that `answers` needs besides the model: where it is computed is
+A `CellTask` pickles, and holds all that `compute_cell` needs besides the model: where it is computed is
 somebody else's affair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from polyrefuse_data.schema import Row
@@ -56,7 +56,7 @@ def edits_of(condition: Condition, directions: Mapping[str, Direction]) -> Edits
     return (Addition(direction.vector, direction.layer, strength),)
 
 
-def answers(
+def compute_cell(
     chat: ChatModel, task: CellTask, done: Collection[str] = (), progress: str | None = None
 ) -> Iterator[list[Completion]]:
     """Yield the completions of a cell batch by batch, without those whose keys are in `done`.
@@ -80,8 +80,3 @@ def answers(
             for answer in made
             if answer.key not in done
         ]
-
-
-def compute_cell(chat: ChatModel, task: CellTask, done: Collection[str] = ()) -> Sequence[Completion]:
-    """Return the completions of a cell, without those whose keys are in `done`."""
-    return [completion for batch in answers(chat, task, done) for completion in batch]

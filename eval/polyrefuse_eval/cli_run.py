@@ -20,7 +20,9 @@ RUN_OPTIONS = (
     click.option(
         "--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build."
     ),
-    click.option("--rule", default="robust", show_default=True, help="robust, arditi2024 or wang2025."),
+    click.option(
+        "--rule", default="robust", show_default=True, help="robust, mediating, arditi2024 or wang2025."
+    ),
     click.option(
         "--train", "n_train", default=128, show_default=True, help="Training prompts of each label."
     ),
@@ -135,6 +137,13 @@ def run_command(
     found = judges_by_name(
         judges, models=judge_models, options=JudgeOptions(options["device"], batch_size=judge_batch_size)
     )
+
+    for judge in found:
+        foreign = [
+            lang for lang in settings.langs if judge.languages is not None and lang not in judge.languages
+        ]
+        if foreign:
+            _say(f"{judge.name} was not made for {', '.join(foreign)}; read its verdicts there with care")
 
     from polyrefuse_eval.run_request import check_request, finished, request_of
 

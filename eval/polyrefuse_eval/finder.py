@@ -100,6 +100,11 @@ class DirectionFinder:
             f"direction {lang}: position {direction.position.label}, layer {direction.layer} of "
             f"{self.chat.n_layers} (rule {chosen.rule}, step '{chosen.step}')"
         )
+        if (chosen.score.refusal_score or 0.0) > 0:
+            self.say(
+                f"direction {lang} leaves the model refusing (refusal score {chosen.score.refusal_score:.1f} "
+                "under ablation): what it does says little; --rule mediating may find a better one"
+            )
         return direction
 
     def control(self, direction: Direction) -> Direction:

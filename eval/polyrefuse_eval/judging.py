@@ -33,7 +33,7 @@ def judge_completions(
             continue
         with opened(judge):
             for lang, completions in left.items():
-                texts = prompts(lang) if judge.needs_prompt else {}
+                texts = prompts(lang)
                 with tqdm(
                     total=len(completions),
                     desc=f"{judge.name} {lang}",

@@ -245,7 +245,7 @@ def _write_run(
             "digest": hashlib.sha256("\n".join(groups).encode("utf-8")).hexdigest(),
             "recipe": "published",
         },
-        "settings": {"langs": langs, "direction_langs": [source], "experiment": experiment},
+        "settings": {"direction_langs": [source], "experiment": experiment},
         "judges": stored,
         "versions": {"polyrefuse": __version__},
     }

@@ -60,12 +60,14 @@ def local_revision(model: str) -> str | None:
 
 
 def check_request(out: Path, request: Request) -> None:
-    """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings."""
+    """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings, or another
+    process is at work there."""
     if not (out / RUN_FILE).is_file():
         return
     folder = RunFolder(out)
     signature = folder.signature
-    folder.check({**signature, **{name: request[name] for name in EARLY}})
+    with folder.locked():
+        folder.check({**signature, **{name: request[name] for name in EARLY}})
 
 
 def answered(out: Path, request: Request | None) -> bool:

@@ -34,12 +34,13 @@ class CandidateScore:
 
 @dataclass(frozen=True)
 class Step:
-    """One filter: candidates below `LAYER_FRACTION` of the layers (or all), KL and steering limits."""
+    """One filter: candidates below `LAYER_FRACTION` of the layers (or all), and limits of the scores."""
 
     name: str
     max_kl: float | None = None
     min_steering: float | None = None
     prune_layers: bool = True
+    max_refusal: float | None = None
 
     def allows_layer(self, layer: int, n_layers: int) -> bool:
         return not self.prune_layers or layer < int(LAYER_FRACTION * n_layers)
@@ -56,6 +57,7 @@ class Step:
         """Return whether the candidate passes; one without a refusal score never does."""
         return (
             _finite(score.refusal_score)
+            and (self.max_refusal is None or score.refusal_score <= self.max_refusal)  # type: ignore[operator]
             and self.allows_layer(score.layer, n_layers)
             and self.allows_kl(score)
             and self.allows_steering(score)
@@ -75,13 +77,22 @@ RELAXATION = (
 """The order in which filters are relaxed: first the side effects, then the need to steer, then
 the layers. What a paper did comes before what none did."""
 
+MEDIATING = tuple(
+    Step(f"both ways, {limit}", max_kl=max_kl, min_steering=0.0, max_refusal=0.0)
+    for limit, max_kl in (("kl 0.1", 0.1), ("kl 0.2", 0.2), ("kl 0.5", 0.5), ("no kl limit", None))
+)
+"""A direction that mediates refusal works both ways: without it the model leans to answer harmful prompts,
+with it to refuse harmless ones (log-odds of 0). That is kept here, and side effects are given way to."""
+
 RULES: dict[str, tuple[Step, ...]] = {
     "robust": RELAXATION,
+    "mediating": (*MEDIATING, *RELAXATION),
     "arditi2024": RELAXATION,
     "wang2025": RELAXATION[2:],
 }
 """Each rule's first step is the published filter; the rest is where it falls back to, recorded.
-`robust` takes a fallback for an answer, `arditi2024` and `wang2025` say that it was none of theirs."""
+`robust` and `mediating` take a fallback for an answer, `arditi2024` and `wang2025` say that it was none
+of theirs."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from tiny import chat_model
 
 import polyrefuse_eval.bench as bench_module
 import polyrefuse_eval.cells as cells_module
+import polyrefuse_eval.finder as finder_module
 from polyrefuse_data.errors import DatasetFolderError
 from polyrefuse_eval.bench import Bench
 from polyrefuse_eval.cells import CellTask, compute_cell
@@ -31,7 +32,7 @@ from polyrefuse_eval.judges.native_judge import NativeJudge
 from polyrefuse_eval.locks import LOCK_FILE
 from polyrefuse_eval.report import markdown_table
 from polyrefuse_eval.results import Result, RunFolder, read_jsonl
-from polyrefuse_eval.run_request import request_of
+from polyrefuse_eval.run_request import check_request, request_of
 from polyrefuse_eval.settings import BenchSettings
 
 SETTINGS = BenchSettings(
@@ -176,10 +177,9 @@ def test_a_cell_is_a_task_that_can_be_sent_away(chat: ChatModel, data_folder: Pa
     there = {completion.key: completion for completion in bench.folder.completions("de")}
     for task in bench.tasks("de", directions):
         sent: CellTask = pickle.loads(pickle.dumps(task))  # noqa: S301
-        made = compute_cell(chat, sent)
-        assert [completion.key for completion in made] != []
+        made = [completion for batch in compute_cell(chat, sent) for completion in batch]
         assert {completion.key: completion for completion in made} == {key: there[key] for key in task.keys}
-        assert compute_cell(chat, sent, set(task.keys)) == []
+        assert list(compute_cell(chat, sent, set(task.keys))) == []
 
 
 def test_a_language_without_a_direction_is_left_out(
@@ -256,6 +256,21 @@ def test_the_model_is_loaded_only_for_answers_and_a_judge_only_for_verdicts(
     assert (len(loads), judge.loads) == (1, 2)
     assert 0 < len(judge.seen) < 10
     assert files(out) == before
+
+
+def test_a_second_run_at_the_same_time_is_turned_away(
+    chat: ChatModel, data_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    data = open_data(data_folder)
+    request = request_of("tiny", {}, data, SETTINGS, [NativeJudge.name])
+    folder = open_bench(chat, data_folder, out).folder
+    with folder.locked():
+        with pytest.raises(RunFolderError, match=r"process \d+ on .* is writing to"):
+            run(chat, data_folder, out)
+        with pytest.raises(RunFolderError, match="is writing to"):
+            check_request(out, request)
+    assert not (out / "completions").exists()
 
 
 def test_every_judge_has_its_own_verdicts_and_results(
@@ -461,3 +476,25 @@ def test_a_pooled_direction_is_fitted_on_all_languages(
     torch.testing.assert_close(found.vectors, expected, atol=1e-5, rtol=1e-5)
     results = run(chat, data_folder, tmp_path / "p", direction_langs=("pooled",))
     assert {"ablation:pooled", "ablation:shuffled"} <= {result.condition for result in results}
+
+
+@pytest.mark.parametrize(("sign", "told"), [(1.0, True), (-1.0, False)])
+def test_a_direction_that_leaves_the_model_refusing_is_told(
+    sign: float,
+    told: bool,
+    chat: ChatModel,
+    data_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = finder_module.choose_direction
+
+    def choose(*arguments: Any) -> Any:
+        direction, chosen = honest(*arguments)
+        return direction, replace(chosen, score=replace(chosen.score, refusal_score=2.5 * sign))
+
+    monkeypatch.setattr(finder_module, "choose_direction", choose)
+    said: list[str] = []
+    bench = Bench.open(chat, open_data(data_folder), SETTINGS, tmp_path / "run", say=said.append)
+    bench.finder.direction("en")
+    assert any("leaves the model refusing (refusal score 2.5" in line for line in said) == told

@@ -89,6 +89,19 @@ def test_each_step_of_relaxation_is_reached_and_recorded() -> None:
         assert chosen.passed == (*[0] * relaxed, 1)
 
 
+def test_a_mediating_direction_works_both_ways_whatever_its_side_effects() -> None:
+    idle = score(-1, 1, 4, steering=-5, kl=0.08)
+    works = score(-1, 2, -7, steering=5, kl=0.9)
+    assert select([idle, works], n_layers=10).score == idle
+    chosen = select([idle, works], "mediating", n_layers=10)
+    assert (chosen.score, chosen.step, chosen.relaxed) == (works, "both ways, no kl limit", 3)
+    gentle = score(-2, 2, -3, steering=1, kl=0.1)
+    assert select([idle, works, gentle], "mediating", n_layers=10).score == gentle
+    # Where nothing works both ways it falls back as the robust rule does, and says so.
+    fallback = select([idle], "mediating", n_layers=10)
+    assert (fallback.score, fallback.step) == (idle, "wang2025")
+
+
 def test_ties_go_to_less_kl_then_the_earlier_layer_then_the_later_position() -> None:
     tied = [score(-2, 3, 1), score(-1, 3, 1), score(-1, 4, 1), score(-3, 5, 1, kl=0.01)]
     assert select(tied, n_layers=20).score == tied[3]
