@@ -260,7 +260,7 @@ def test_a_broken_address_breaks_nothing(open_page: Any) -> None:
     assert column(table, 2) == sorted(column(table, 2))
 
 
-@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize("width", [400, 800, 1600])
 def test_nothing_is_wider_than_the_window_or_too_small_to_read(open_page: Any, width: int) -> None:
     browser = open_page(width)
     select = Select(browser.find_element(By.ID, "choose-run"))
