@@ -211,6 +211,7 @@ def _answer(
     )
     with bench.folder.locked():
         bench.folder.mend()
+        bench.folder.reopen()
         bench.answer()
     del bench
     _release_memory()

@@ -21,8 +21,9 @@ from polyrefuse_data.languages import LANGUAGES
 from polyrefuse_data.schema import group_id, row_id
 from polyrefuse_data.version import __version__
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.records import Completion, Result, VerdictRecord, write_records
+from polyrefuse_eval.records import Completion, Result, VerdictRecord
 from polyrefuse_eval.results import RunFolder, write_text
+from polyrefuse_eval.validation import write_records
 
 WILDGUARD = "published-wildguard"
 SUBSTRING = "published-substring"
@@ -249,7 +250,7 @@ def _write_run(
         "judges": stored,
         "versions": {"polyrefuse": __version__},
     }
-    folder = _open(path, signature)
+    folder = RunFolder.open(path, signature)
     with folder.locked():
         for lang in langs:
             of_lang = [pair for cell in cells if cell.lang == lang for pair in records[cell]]
@@ -258,13 +259,6 @@ def _write_run(
                 verdicts = [one for _, found in of_lang for one in found if one.judge == judge]
                 write_records(folder.verdicts_file(judge, lang), verdicts)
     return folder
-
-
-def _open(path: Path, signature: dict[str, object]) -> RunFolder:
-    """Open the run of these cells, whatever judges have read it since."""
-    if (path / "run.json").is_file():
-        return RunFolder.open(path, {**signature, "judges": RunFolder(path).signature["judges"]})
-    return RunFolder.open(path, signature)
 
 
 def _records(cell: PublishedCell, source: str) -> Iterator[tuple[Completion, list[VerdictRecord]]]:

@@ -1,21 +1,19 @@
-"""The records that a run writes, validated on the way in and out; their JSON Schemas are in `schemas/`."""
+"""The records that a run writes; their JSON Schemas are in `schemas/`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import Field, with_config
 
-from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.jsonfiles import json_line, numbered_lines, read_json, write_json, write_text
+from polyrefuse_eval.jsonfiles import write_json
 from polyrefuse_eval.stats import Rate
+from polyrefuse_eval.validation import STRICT, json_schema
 
-STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 SUMMARY_FORMAT = "polyrefuse-summary-1"
 
 Count = Annotated[int, Field(ge=0)]
@@ -294,25 +292,6 @@ KINDS: dict[str, type[Any]] = {
 }
 """Records by the name of their schema file."""
 
-Record = TypeVar("Record")
-
-
-_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
-
-
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
-
-
-def json_schema(kind: type[Any]) -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a record."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **_adapter(kind).json_schema(),
-    }
-
 
 def published_schema(name: str) -> dict[str, Any]:
     """Return the JSON Schema file of a record by its name in `KINDS`, as it is in the package."""
@@ -325,53 +304,3 @@ def write_schemas(folder: Path) -> None:
     """Write the schema files of all records to `folder`."""
     for name, kind in KINDS.items():
         write_json(folder / f"{name}.schema.json", json_schema(kind))
-
-
-def record_lines(records: Sequence[Any]) -> str:
-    """Return dataclass `records` as JSON Lines; raises `RunFolderError` for one that breaks its schema."""
-    lines = [json_line(asdict(record)) for record in records]
-    for record, line in zip(records, lines, strict=True):
-        _validated(type(record), line, "a record to be written")
-    return "".join(lines)
-
-
-def write_records(path: Path, records: Iterable[Any]) -> None:
-    """Write dataclass `records` as JSON Lines, valid and whole or not at all."""
-    write_text(path, record_lines(list(records)))
-
-
-def read_records(kind: type[Record], path: Path, *, torn_end: bool = False) -> list[Record]:
-    """Return the records of `path`, none where it is missing.
-
-    A line that is no such record raises `RunFolderError` with its number and what is wrong;
-    `torn_end` as in `jsonfiles.numbered_lines`.
-    """
-    return [
-        _validated(kind, line, f"'{path}', line {number}")
-        for number, line in numbered_lines(path, torn_end=torn_end)
-    ]
-
-
-def write_record(path: Path, record: Any) -> None:
-    """Write one dataclass `record` as a JSON file, valid and whole or not at all."""
-    value = asdict(record)
-    _validated(type(record), json.dumps(value, allow_nan=False), "a record to be written")
-    write_json(path, value)
-
-
-def read_record(kind: type[Record], path: Path) -> Record:
-    """Return the record in a JSON file; raises `RunFolderError` with what is wrong."""
-    return _validated(kind, json.dumps(read_json(path)), f"'{path}'")
-
-
-def _validated(kind: type[Record], text: str | bytes, where: str) -> Record:
-    try:
-        record: Record = _adapter(kind).validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "json_invalid":
-            raise RunFolderError(f"{where} is no JSON; remove the line to go on") from None
-        place = ".".join(str(part) for part in first["loc"])
-        told = f"{place}: {first['msg']}" if place else str(first["msg"])
-        raise RunFolderError(f"{where} is no {kind.__name__} record ({told})") from None
-    return record

@@ -30,12 +30,8 @@ from polyrefuse_eval.records import (
     RunFile,
     Summary,
     VerdictRecord,
-    read_record,
-    read_records,
-    record_lines,
-    write_record,
-    write_records,
 )
+from polyrefuse_eval.validation import read_record, read_records, record_lines, write_record, write_records
 
 __all__ = [
     "Comparison",
@@ -108,16 +104,21 @@ class RunFolder:
         return cls(path)
 
     def check(self, signature: Signature) -> None:
-        """Raise `RunFolderError`, saying what differs, unless this run has `signature`."""
-        differing = differences(self.signature, _plain(signature))
-        if [told.partition(":")[0] for told in differing] == ["judges"]:
-            raise RunFolderError(
-                f"'{self.path}' was judged by others ({differing[0]}); judge its answers again with: "
-                f"polyrefuse eval rescore {self.path} --judges NAMES"
-            )
+        """Raise `RunFolderError`, saying what differs, unless this run has `signature`.
+
+        Further judges may have read its answers.
+        """
+        there, here = self.signature, _plain(signature)
+        unread = [judge for judge in here.pop("judges", []) if judge not in there["judges"]]
+        differing = differences({key: value for key, value in there.items() if key != "judges"}, here)
         if differing:
             raise RunFolderError(
                 f"'{self.path}' was made with other settings ({'; '.join(differing)}); choose another --out"
+            )
+        if unread:
+            raise RunFolderError(
+                f"'{self.path}' was judged by others ({', '.join(there['judges']) or 'none'}); let "
+                f"{', '.join(unread)} read it with: polyrefuse eval rescore {self.path} --judges NAMES"
             )
 
     def _write_run(self, run: RunFile) -> None:
@@ -148,14 +149,18 @@ class RunFolder:
         return self._run().request
 
     def set_judges(self, judges: Sequence[str]) -> None:
-        """Note in the signature that other judges have read the completions."""
+        """Note in the signature who has read the completions."""
         run = self._run()
-        self._write_run(replace(run, signature={**run.signature, "judges": list(judges)}, request=None))
+        self._write_run(replace(run, signature={**run.signature, "judges": list(judges)}))
 
     @property
     def complete(self) -> bool:
         """Whether the run has gone the whole way: the summary is written last."""
         return (self.path / SUMMARY_FILE).is_file()
+
+    def reopen(self) -> None:
+        """Take back that the run has gone the whole way: answers are about to come."""
+        (self.path / SUMMARY_FILE).unlink(missing_ok=True)
 
     def languages(self) -> list[str]:
         """Return the languages that there are completions in."""

@@ -71,12 +71,22 @@ def check_request(out: Path, request: Request) -> None:
 
 
 def answered(out: Path, request: Request | None) -> bool:
-    """Return whether `out` is a run made for `request` whose answers are all there."""
+    """Return whether `out` is a run made for `request`, by whatever judges, whose answers are all there."""
     if request is None or not (out / ANSWERED_FILE).is_file() or not (out / RUN_FILE).is_file():
         return False
-    return RunFolder(out).request == dict(request)
+    folder = RunFolder(out)
+    there = folder.request
+    return (
+        there is not None
+        and _without_judges(there) == _without_judges(request)
+        and set(request["judges"]) <= set(folder.signature["judges"])
+    )
 
 
 def finished(out: Path, request: Request | None) -> bool:
     """Return whether `out` is a run made for `request` that has gone the whole way."""
     return answered(out, request) and RunFolder(out).complete
+
+
+def _without_judges(request: Request) -> dict[str, Any]:
+    return {key: value for key, value in request.items() if key != "judges"}

@@ -31,8 +31,9 @@ from polyrefuse_eval.judges.base import Advance, JudgeInput, Measures, Verdict
 from polyrefuse_eval.judges.native_judge import NativeJudge
 from polyrefuse_eval.locks import LOCK_FILE
 from polyrefuse_eval.report import markdown_table
+from polyrefuse_eval.rescore import rescore
 from polyrefuse_eval.results import Result, RunFolder, read_jsonl
-from polyrefuse_eval.run_request import check_request, request_of
+from polyrefuse_eval.run_request import answered, check_request, finished, request_of
 from polyrefuse_eval.settings import BenchSettings
 
 SETTINGS = BenchSettings(
@@ -214,9 +215,6 @@ def test_a_second_run_does_nothing_and_other_settings_are_refused(
     run(chat, data_folder, out)
     before = files(out)
 
-    def never(*_arguments: object, **_keywords: object) -> Iterator[Any]:
-        raise AssertionError("nothing is left to generate")
-
     monkeypatch.setattr(cells_module, "generate", never)
     run(chat, data_folder, out, batch_size=7)
     assert files(out) == before
@@ -273,6 +271,44 @@ def test_a_second_run_at_the_same_time_is_turned_away(
     assert not (out / "completions").exists()
 
 
+def test_a_run_that_was_rescored_halfway_goes_on(
+    chat: ChatModel, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, data, native, words = tmp_path / "run", open_data(data_folder), NativeJudge(), WordJudge()
+    request = request_of("tiny", {}, data, SETTINGS, [native.name])
+
+    def go() -> list[Result]:
+        return bench_module.run(lambda: chat, data, SETTINGS, [native], out, request=request)
+
+    honest = RunFolder.append_verdicts
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append_verdicts", never)
+        with pytest.raises(AssertionError):
+            go()
+    assert answered(out, request)
+    (out / "answered.json").unlink()
+    completions = RunFolder(out).completions_file("de")
+    lines = completions.read_text().splitlines(keepends=True)
+    completions.write_text("".join(lines[:30]))
+    rescore(out, [native, words], data=data)
+    assert not finished(out, request)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append_verdicts", never)
+        with pytest.raises(AssertionError):
+            go()
+    # All answers are there, and the tables are those of the time before: the run is not done.
+    assert not finished(out, request)
+    assert RunFolder.append_verdicts is honest
+    results = go()
+    assert finished(out, request)
+    assert len(RunFolder(out).verdicts(native.name, "de")) == len(lines)
+    assert {result.judge for result in results} == {native.name, "words-1"}
+
+
+def never(*_arguments: object, **_keywords: object) -> Iterator[Any]:
+    raise AssertionError("not to be called")
+
+
 def test_every_judge_has_its_own_verdicts_and_results(
     chat: ChatModel, data_folder: Path, tmp_path: Path
 ) -> None:
@@ -284,8 +320,10 @@ def test_every_judge_has_its_own_verdicts_and_results(
         keys = [verdict.key for verdict in folder.verdicts(judge, "en")]
         assert keys == [completion.key for completion in folder.completions("en")]
     assert any(result.n_unjudged for result in results if result.judge == "words-1")
-    with pytest.raises(RunFolderError, match="judged by others"):
-        run(chat, data_folder, out)
+    # What fewer judges would give is there already; a further one is not this command's affair.
+    assert run(chat, data_folder, out) == results
+    with pytest.raises(RunFolderError, match=r"judged by others .*let words-2 read it with"):
+        run(chat, data_folder, out, [NativeJudge(), WordJudge("words-2")])
 
 
 class KilledError(Exception):

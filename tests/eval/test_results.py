@@ -20,12 +20,10 @@ from polyrefuse_eval.records import (
     Completion,
     Result,
     VerdictRecord,
-    json_schema,
     published_schema,
-    read_records,
-    write_records,
 )
 from polyrefuse_eval.results import RunFolder, safe_name
+from polyrefuse_eval.validation import json_schema, read_records, write_records
 
 SIGNATURE = {"model": {"model": "m", "revision": "1"}, "judges": ["native-1"], "settings": {"seed": 0}}
 COMPLETION = Completion("a/baseline", "a", "g", "de", "harmful", "baseline", "Nein.", 2, True)
