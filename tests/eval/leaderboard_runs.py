@@ -26,10 +26,9 @@ from polyrefuse_eval.records import (
     Summary,
     Transfer,
     Worst,
-    write_record,
-    write_records,
 )
 from polyrefuse_eval.stats import Rate, wilson
+from polyrefuse_eval.validation import write_record, write_records
 
 JUDGE = "native-openers-1"
 FORMULA = (
