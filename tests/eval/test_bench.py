@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -269,6 +270,25 @@ def test_a_second_run_at_the_same_time_is_turned_away(
         with pytest.raises(RunFolderError, match="is writing to"):
             check_request(out, request)
     assert not (out / "completions").exists()
+
+
+def test_the_model_is_gone_before_a_judge_is_loaded(data_folder: Path, tmp_path: Path) -> None:
+    models: list[weakref.ref[Any]] = []
+
+    def load() -> ChatModel:
+        chat = chat_model()
+        models.append(weakref.ref(chat.model))
+        return chat
+
+    class Watching(WordJudge):
+        def load(self) -> None:
+            super().load()
+            alive.append(models[0]() is not None)
+
+    alive: list[bool] = []
+    settings = replace(SETTINGS, langs=("de",), direction_langs=("de",), controls=False)
+    bench_module.run(load, open_data(data_folder), settings, [Watching()], tmp_path / "run")
+    assert alive == [False]
 
 
 def test_a_run_that_was_rescored_halfway_goes_on(

@@ -37,7 +37,8 @@ VERDICT = VerdictRecord(
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_published_schemas_are_those_of_the_records(name: str) -> None:
-    assert published_schema(name) == json_schema(KINDS[name])
+    found = json_schema(KINDS[name])
+    assert published_schema(name) == found, "write them anew with polyrefuse_eval.records.write_schemas"
     assert published_schema(name)["additionalProperties"] is False
 
 
