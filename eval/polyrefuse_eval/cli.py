@@ -11,6 +11,7 @@ import click
 from polyrefuse_data.languages import parse_languages
 from polyrefuse_eval.cli_compare import compare_command
 from polyrefuse_eval.cli_judge import judge_command
+from polyrefuse_eval.cli_leaderboard import leaderboard_command
 from polyrefuse_eval.cli_options import MODEL_OPTIONS, file_path, folder_path
 from polyrefuse_eval.cli_options import load_chat as _chat
 from polyrefuse_eval.cli_options import need as _need
@@ -248,3 +249,4 @@ eval_group.add_command(run_command)
 eval_group.add_command(judge_command)
 eval_group.add_command(rescore_command)
 eval_group.add_command(compare_command)
+eval_group.add_command(leaderboard_command)

@@ -1,0 +1,154 @@
+"""One number of the leaderboard: its interval, its counts, what it is, and where its JSON stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote
+
+from polyrefuse_data.languages import LANGUAGES
+from polyrefuse_eval.results import Result
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with its 95 % interval; None where nothing was judged or measured.
+
+    `link` is the JSON file and in its fragment the JSON Pointer (RFC 6901) of the number.
+    `kind`: a `share` is shown in percent, a `number` with two decimals, a `count` whole.
+    """
+
+    value: float | None
+    about: str
+    link: str
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    n_unjudged: int | None = None
+    kind: Literal["share", "number", "count"] = "share"
+
+    @property
+    def text(self) -> str:
+        """The number as it is printed: `12.5 %`, `0.87`, or a dash for none."""
+        return self._shown(self.value)
+
+    @property
+    def short(self) -> str:
+        """The number for a cell of a heat map: whole percent."""
+        if self.value is None or self.kind != "share":
+            return self.text
+        return f"{100 * self.value:.0f}"
+
+    @property
+    def interval(self) -> str:
+        """`[9.1, 16.9]`, or nothing where there is no interval."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"[{self._bare(self.low)}, {self._bare(self.high)}]"
+
+    @property
+    def counts(self) -> str:
+        """`572 judged, 3 undecided`, or nothing where no answers are counted."""
+        if self.n is None:
+            return ""
+        return f"{self.n} judged, {self.n_unjudged or 0} undecided"
+
+    @property
+    def told(self) -> str:
+        """Everything about the number in lines, as the page shows it on hover and focus."""
+        value = self.text if self.value is not None else "not measured" if self.n is None else "not judged"
+        first = f"{value} {self.interval}".strip() + (" (95 % interval)" if self.interval else "")
+        return "\n".join(line for line in (first, self.about, self.counts) if line)
+
+    def json(self) -> dict[str, Any]:
+        """The number as `leaderboard.json` holds it."""
+        found: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}
+        return found if self.n is None else {**found, "n": self.n, "n_unjudged": self.n_unjudged}
+
+    def _bare(self, value: float) -> str:
+        if self.kind == "count":
+            return f"{value:,.0f}"
+        shown = f"{100 * value:.1f}" if self.kind == "share" else f"{value:.2f}"
+        return shown.replace("-", "\u2212") if shown.strip("-0.") else shown.lstrip("-")
+
+    def _shown(self, value: float | None) -> str:
+        if value is None:
+            return MISSING
+        return self._bare(value) + (" %" if self.kind == "share" else "")
+
+
+def pointer(file: str, *parts: str | int) -> str:
+    """Return the address of `parts` in the JSON `file`: a JSON Pointer as its fragment."""
+    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+    return f"{quote(file)}#" + quote("".join(f"/{part}" for part in escaped), safe="/~:@!$'()*+,;=")
+
+
+def language_name(code: str) -> str:
+    """Return `German (de)`, or the code alone where the language is not known."""
+    return f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code
+
+
+def condition_text(condition: str) -> str:
+    """Return a condition in words: `ablation:en@0.5` is `direction of en ablated, strength 0.5`."""
+    kind, _, rest = condition.partition(":")
+    source, _, strength = rest.partition("@")
+    edits = {"ablation": "ablated", "addition": "added"}
+    if condition == "baseline":
+        return "no edit"
+    if kind not in edits:
+        return condition
+    of = {
+        "pooled": "direction of all languages",
+        "random": "random direction",
+        "shuffled": "direction of shuffled labels",
+    }.get(source, f"direction of {source}")
+    return f"{of} {edits[kind]}" + (f", strength {strength}" if strength else "")
+
+
+def of_result(result: Result, file: str, index: int) -> Figure:
+    """Return the refusal rate of record `index` of a run's results."""
+    about = (
+        f"refusal rate, {language_name(result.lang)}, {result.label} prompts, "
+        f"{condition_text(result.condition)}; judge {result.judge}"
+    )
+    if result.n_incoherent:
+        about += f"; {result.n_incoherent} answers incoherent"
+    if result.harmful_rate is not None:
+        about += f"; {100 * result.harmful_rate:.1f} % of {result.n_harm_judged} harmful"
+    return Figure(
+        result.refusal_rate,
+        about,
+        pointer(file, "results", index, "refusal_rate"),
+        result.low,
+        result.high,
+        result.n,
+        result.n_unjudged,
+    )
+
+
+def mean_of(figures: Sequence[Figure], about: str, link: str) -> Figure | None:
+    """Return the mean of the rates that have a value, or None where none has.
+
+    Its interval is the mean of the interval ends. All languages answer the same prompt groups, so
+    their errors may go together; this is exact where they do and too wide where they do not.
+    """
+    values = [figure for figure in figures if figure.value is not None]
+    if not values:
+        return None
+
+    def mean(name: str) -> float | None:
+        parts = [getattr(figure, name) for figure in values]
+        return None if None in parts else sum(parts) / len(parts)
+
+    return Figure(
+        mean("value"),
+        f"{about}, mean of {len(values)} language{'' if len(values) == 1 else 's'}",
+        link,
+        mean("low"),
+        mean("high"),
+        sum(figure.n or 0 for figure in figures),
+        sum(figure.n_unjudged or 0 for figure in figures),
+    )

@@ -1,0 +1,199 @@
+"""What the leaderboard reads of run folders: numbers and signatures, never an answer or a verdict."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from polyrefuse_data.errors import PolyRefuseError
+from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.records import AgreementRecord
+from polyrefuse_eval.results import Comparison, Result, RunFolder, Summary, read_json
+from polyrefuse_eval.select import CandidateScore, read_scores
+
+RESULTS_FILE = "results.jsonl"
+DATA_FORMAT = "polyrefuse-run-data-1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its folder's name, the name of its JSON file in the site, and what was measured.
+
+    `chosen`: language to (position, layer) of the direction that was chosen there.
+    """
+
+    name: str
+    file: str
+    signature: Mapping[str, Any]
+    results: tuple[Result, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    summary: Summary | None = None
+    scores: Mapping[str, tuple[CandidateScore, ...]] | None = None
+    chosen: Mapping[str, tuple[int | str, int]] | None = None
+    agreement: tuple[AgreementRecord, ...] = ()
+    harmfulness: Mapping[str, Any] | None = None
+
+    @property
+    def model(self) -> str:
+        """The model's name without its revision."""
+        return str(self._of_model("model", "name") or "unknown model")
+
+    @property
+    def revision(self) -> str:
+        return str(self._of_model("revision") or "")
+
+    @property
+    def template_hash(self) -> str:
+        return str(self._of_model("template_hash") or "")
+
+    @property
+    def data_digest(self) -> str:
+        data = self.signature.get("data")
+        return str(data.get("digest") or "") if isinstance(data, Mapping) else ""
+
+    @property
+    def is_organism(self) -> bool:
+        """Whether the model is a test organism, on which nothing measured is a finding."""
+        return self.model == "organism" or self.model.startswith("organism-")
+
+    def of_harmfulness(self) -> Run:
+        """Return this run with the signature of its harmfulness, which is measured by itself."""
+        return replace(self, signature=_signature(self.harmfulness or {}) or self.signature)
+
+    @property
+    def judges(self) -> list[str]:
+        """The judges that results are there of, in their order."""
+        return list(dict.fromkeys(result.judge for result in self.results))
+
+    def json(self) -> dict[str, Any]:
+        """Everything that the page shows of this run, as it lies beside the page."""
+        return {
+            "format": DATA_FORMAT,
+            "run": self.name,
+            "signature": self.signature,
+            "results": [asdict(result) for result in self.results],
+            "comparisons": [asdict(comparison) for comparison in self.comparisons],
+            "summary": None if self.summary is None else asdict(self.summary),
+            "scores": {
+                lang: [asdict(score) for score in scores] for lang, scores in (self.scores or {}).items()
+            },
+            "chosen": {
+                lang: {"position": position, "layer": layer}
+                for lang, (position, layer) in (self.chosen or {}).items()
+            },
+            "agreement": [asdict(record) for record in self.agreement],
+            "harmfulness": self.harmfulness,
+        }
+
+    def _of_model(self, *names: str) -> Any:
+        model = self.signature.get("model")
+        if not isinstance(model, Mapping):
+            return model if "model" in names else None
+        return next((model[name] for name in names if model.get(name)), None)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A folder that is not on the leaderboard, and why; only its name, no path of this machine."""
+
+    name: str
+    reason: str
+    is_folder: bool = True
+
+
+def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
+    """Return the runs in `paths`, and what is left out: folders that are no run or have no results.
+
+    Raises `RunFolderError` where two of them have the same name, or where none is a run.
+    """
+    folders = {path.resolve(): path for path in paths}
+    by_name: dict[str, Path] = {}
+    runs: list[Run] = []
+    left_out: list[LeftOut] = []
+    for resolved, path in folders.items():
+        # A name that is no valid text in the file system could not be written to the page.
+        name = resolved.name.encode("utf-8", "replace").decode("utf-8") or "run"
+        try:
+            run = _read(path, name, _file_name(name, [run.file for run in runs]))
+        except PolyRefuseError as error:
+            left_out.append(LeftOut(name, str(error).replace(str(path), name), path.is_dir()))
+            continue
+        if name in by_name:
+            raise RunFolderError(
+                f"two runs are named '{name}': '{by_name[name]}' and '{path}'; rename one of the folders"
+            )
+        by_name[name] = path
+        runs.append(run)
+    if not runs:
+        reasons = "; ".join(one.reason for one in left_out[:3]) + ("; …" if len(left_out) > 3 else "")
+        raise RunFolderError(f"no run with results among {len(left_out)} given: {reasons}")
+    return runs, left_out
+
+
+def _file_name(name: str, taken: Iterable[str]) -> str:
+    """Return a name for a run's JSON file that is safe in every file system and address."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "run"
+    used = {file.casefold() for file in taken}
+    candidates = (f"data/{stem}{'' if number == 1 else f'-{number}'}.json" for number in range(1, 10**6))
+    return next(file for file in candidates if file.casefold() not in used)
+
+
+def _read(path: Path, name: str, file: str) -> Run:
+    if not path.is_dir():
+        raise RunFolderError(f"'{path}' is no folder of a run")
+    harmfulness = _optional(path / "harmfulness.json")
+    if harmfulness and not (path / RESULTS_FILE).is_file():
+        return Run(name, file, _signature(harmfulness), (), harmfulness=harmfulness)
+    folder = RunFolder.existing(path)
+    results = tuple(folder.results())
+    if not results:
+        raise RunFolderError(f"'{path}' has no results yet; run the same command again to go on")
+    return Run(
+        name,
+        file,
+        folder.signature,
+        results,
+        tuple(folder.comparisons()),
+        folder.summary(),
+        {file.stem: tuple(read_scores(file)) for file in sorted((path / "scores").glob("*.json"))},
+        dict(_chosen(path / "directions")),
+        folder.agreement(),
+        harmfulness,
+    )
+
+
+def _signature(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = record.get("signature")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _optional(file: Path) -> dict[str, Any] | None:
+    return read_json(file) if file.is_file() else None
+
+
+def _chosen(folder: Path) -> Iterable[tuple[str, tuple[int | str, int]]]:
+    """Yield language and place of each chosen direction, from the files' headers alone."""
+    for file in sorted(folder.glob("*.safetensors")):
+        if "." in file.stem:
+            continue
+        header = _safetensors_header(file)
+        if "layer" in header and "position" in header:
+            position = header["position"]
+            place: int | str = int(position) if re.fullmatch(r"-?\d+", str(position)) else str(position)
+            yield file.stem, (place, int(header["layer"]))
+
+
+def _safetensors_header(file: Path) -> dict[str, Any]:
+    """Return our entry in a safetensors file's metadata: 8 bytes of length, then a JSON header."""
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(length, 10**8)))
+        found = json.loads(header["__metadata__"]["polyrefuse"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunFolderError(f"'{file}' is no direction that can be read") from None
+    return found if isinstance(found, dict) else {}
