@@ -22,7 +22,9 @@ from polyrefuse_data.cli import cli
 ROOT = Path(__file__).parents[1]
 COMMANDS = ROOT / "docs" / "commands.md"
 PACKAGES = [
-    folder for folder in (ROOT / "polyrefuse_data", ROOT / "eval" / "polyrefuse_eval") if folder.is_dir()
+    folder
+    for folder in (ROOT / "polyrefuse_data", ROOT / "eval" / "polyrefuse_eval", ROOT / "eval" / "polyrefuse")
+    if folder.is_dir()
 ]
 WIDTH = 100
 

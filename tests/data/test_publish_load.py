@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hub_server import READ_TOKEN, STRANGER_TOKEN, LoopbackHub
+import pytest
+from hub_server import READ_TOKEN, STRANGER_TOKEN, TOKENS, LoopbackHub
 from publishing import NAME, environment, retranslated, send, tokens_in
 
 from polyrefuse_data.package import read_rows
@@ -99,3 +100,35 @@ def test_the_gate_holds(hub: LoopbackHub, small_build: Path, tmp_path: Path) -> 
     assert granted.returncode == 0, granted.stderr
     assert json.loads(granted.stdout)["rows"] == local_rows(small_build, "yo", "test")
     assert tokens_in(granted.stdout, granted.stderr) == []
+
+
+def test_other_tools_ask_the_prompts_of_the_gated_data_set(
+    hub: LoopbackHub, small_build: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("polyrefuse_eval.harness_data")
+    send(hub, small_build)
+    code = (
+        "import json, sys\nfrom polyrefuse_eval.harness_data import harness_prompts\n"
+        "print(json.dumps([prompt.text for prompt in harness_prompts('ja', 'harmful', 'test')]))"
+    )
+
+    def asked(token: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env={**environment(hub, tmp_path / TOKENS[token]["name"], token), "POLYREFUSE_DATA": NAME},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    done = asked(READ_TOKEN)
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in read_rows(small_build, "ja", "test") if row.label == "harmful"]
+    assert rows
+    assert json.loads(done.stdout) == [row.text for row in rows]
+    failed = asked(STRANGER_TOKEN)
+    assert failed.returncode != 0
+    assert "accept its terms on its page" in failed.stderr
+    assert STRANGER_TOKEN not in failed.stderr
