@@ -69,11 +69,21 @@ def language_of(response: str, lang: str) -> str | None:
     if letters < SHORT:
         return None
     words = _WORD.findall(text.lower())
-    best = max(_latin(), key=lambda code: (sum(word in load_phrases(code).words for word in words), code == lang))
-    hits = sum(word in load_phrases(best).words for word in words)
+    counts = dict.fromkeys(_latin(), 0)
+    for word in words:
+        for code in _languages_with().get(word, ()):
+            counts[code] += 1
+    hits, _, best = max((count, code == lang, code) for code, count in counts.items())
     return best if hits >= max(1, len(words) // 12) else None
 
 
 @functools.cache
 def _latin() -> tuple[str, ...]:
     return tuple(code for code, row in LANGUAGES.items() if row.scripts == ("Latin",) and len(code) == 2)
+
+
+@functools.cache
+def _languages_with() -> dict[str, tuple[str, ...]]:
+    """Return each common word with the languages that it is common in."""
+    words = set().union(*(load_phrases(code).words for code in _latin()))
+    return {word: tuple(code for code in _latin() if word in load_phrases(code).words) for word in words}

@@ -29,7 +29,7 @@ STRUCTURE = {"bias": -1.5, "heading": -1.0, "items": -0.3}
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "ʼ": "'"})
 _SPACED = re.compile(r"[^\w']+")
 _UNSPACED = re.compile(r"[^\w]+")
-_ARABIC = str.maketrans({"أ": "ا", "إ": "ا", "آ": "ا", "ى": "ي", "ـ": None})
+_ARABIC = str.maketrans({"أ": "ا", "إ": "ا", "آ": "ا", "ى": "ي", "ة": "ه", "ـ": None})
 _KEY = 3
 """So many first characters find a phrase; shorter phrases are found by their first two."""
 
@@ -138,6 +138,9 @@ def load_phrases(lang: str) -> Phrases:
         entries,
         frozenset(folded(word, lang).strip() for word in str(raw.get("stopwords", "")).split()),
         *(float(raw.get(name, usual)) for name, usual in STRUCTURE.items()),
-        {key: tuple(sorted(set(found), key=lambda one: (-len(one[0]), one[2]))) for key, found in index.items()},
+        {
+            key: tuple(sorted(set(ones), key=lambda one: (-len(one[0]), one[2])))
+            for key, ones in index.items()
+        },
         spaced,
     )
