@@ -93,7 +93,7 @@ class Phrases:
     bias: float
     heading: float
     items: float
-    index: dict[str, tuple[tuple[str, str, int], ...]]
+    index: dict[str, tuple[tuple[int, ...], dict[str, tuple[str, str, int]]]]
     spaced: bool
 
     def find(self, text: str) -> Iterator[Found]:
@@ -102,9 +102,10 @@ class Phrases:
         starts = _word_starts(text) if self.spaced else range(len(text))
         for start in starts:
             key = text[start : start + _KEY]
-            for phrase, kind, number in (*get(key, ()), *get(key[:2], ())):
-                if text.startswith(phrase, start):
-                    yield Found(start, kind, number, phrase)
+            for lengths, ones in filter(None, (get(key), get(key[:2]))):
+                hit = next((one for size in lengths if (one := ones.get(text[start : start + size]))), None)
+                if hit is not None:
+                    yield Found(start, hit[1], hit[2], hit[0])
                     break
 
 
@@ -126,21 +127,19 @@ def load_phrases(lang: str) -> Phrases:
         for entry in raw.get(kind, ())
     )
     spaced = LANGUAGES[lang].spaced
-    index: dict[str, list[tuple[str, str, int]]] = {}
+    index: dict[str, dict[str, tuple[str, str, int]]] = {}
     for number, entry in enumerate(entries):
         for phrase in expanded(entry.written):
             text = folded(phrase, lang).lstrip(" ")
             if not phrase.endswith(" "):
                 text = text.rstrip(" ")
-            index.setdefault(text[: _KEY if len(text) >= _KEY else 2], []).append((text, entry.kind, number))
+            key = text[: _KEY if len(text) >= _KEY else 2]
+            index.setdefault(key, {}).setdefault(text, (text, entry.kind, number))
     return Phrases(
         lang,
         entries,
         frozenset(folded(word, lang).strip() for word in str(raw.get("stopwords", "")).split()),
         *(float(raw.get(name, usual)) for name, usual in STRUCTURE.items()),
-        {
-            key: tuple(sorted(set(ones), key=lambda one: (-len(one[0]), one[2])))
-            for key, ones in index.items()
-        },
+        {key: (tuple(sorted({len(one) for one in ones}, reverse=True)), ones) for key, ones in index.items()},
         spaced,
     )
