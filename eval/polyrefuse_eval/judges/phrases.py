@@ -139,7 +139,9 @@ def load_phrases(lang: str) -> Phrases:
         lang,
         entries,
         frozenset(folded(word, lang).strip() for word in str(raw.get("stopwords", "")).split()),
-        *(float(raw.get(name, usual)) for name, usual in STRUCTURE.items()),
+        float(raw.get("bias", STRUCTURE["bias"])),
+        float(raw.get("heading", STRUCTURE["heading"])),
+        float(raw.get("items", STRUCTURE["items"])),
         {key: (tuple(sorted({len(one) for one in ones}, reverse=True)), ones) for key, ones in index.items()},
         spaced,
     )
