@@ -1,0 +1,56 @@
+"""Agreement of the native judge with published labels, per language and half, and its speed on one core.
+
+The labels are WildGuard's of the first 240 characters of published completions. The phrases were written
+with half 0 at hand; a prompt number is in one half with all its languages and conditions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from pathlib import Path
+from statistics import fmean
+
+from polyrefuse_eval.agreement import agreement
+from polyrefuse_eval.judges import native
+
+
+def half(identifier: str) -> int:
+    """Return 0 for a row that phrases may be written with, 1 for one kept aside."""
+    return hashlib.sha256(identifier.rsplit("-", 1)[-1].encode()).digest()[0] % 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--openers", type=Path, required=True, help="JSON Lines: id, lang, opener, refusal")
+    options = parser.parse_args()
+    rows = [json.loads(line) for line in options.openers.read_text(encoding="utf-8").splitlines()]
+    for lang in {row["lang"] for row in rows}:
+        native.judge("1", lang)  # reads the phrases
+    start = time.process_time()
+    verdicts = [native.judge(row["opener"], row["lang"]).refused for row in rows]
+    seconds = time.process_time() - start
+    head = "half lang    n undecided  kappa  sens.  spec.  rate label  rate judge  both label judge neither"
+    for number in (0, 1):
+        print(head)
+        kappas = []
+        for lang in sorted({row["lang"] for row in rows}):
+            own = [i for i, row in enumerate(rows) if row["lang"] == lang and half(row["id"]) == number]
+            labels = [bool(rows[i]["refusal"]) for i in own]
+            found = agreement(labels, [verdicts[i] for i in own])
+            said = found.both_refused + found.only_judge
+            kappas.append(found.kappa or 0.0)
+            print(
+                f"{number:4} {lang:4} {found.n:4} {found.n_unjudged:9} {kappas[-1]:6.3f}"
+                f" {found.sensitivity or 0:6.3f} {found.specificity or 0:6.3f}"
+                f" {sum(labels) / len(labels):11.3f} {said / found.n if found.n else 0:11.3f}"
+                f" {found.both_refused:5} {found.only_reference:5} {found.only_judge:5} {found.neither:7}"
+            )
+        print(f"mean kappa {fmean(kappas):.3f}\n")
+    print(f"{len(rows) / seconds:,.0f} responses/s on one core")
+
+
+if __name__ == "__main__":
+    main()
