@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from polyrefuse_eval.batches import Batch, forward, forward_without_head, plan_batches
-from polyrefuse_eval.bypass import bypassed
+from polyrefuse_eval.bypass import bypassed, mlp_only_at
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.positions import T_INST, Position
 from polyrefuse_eval.structure import first_tensor, layer_input
@@ -84,6 +84,10 @@ def _capture_batch(
             stack.callback(_watch(chat, index, keep).remove)
         if not logits:
             stack.enter_context(bypassed(chat, range(max(layers), chat.n_layers)))
+            if chat.ends_only and max(layers) > 0:
+                read = (batch.ends.unsqueeze(1) + offsets).flatten()
+                rows = batch.rows.repeat_interleave(len(positions))
+                stack.enter_context(mlp_only_at(chat, max(layers) - 1, rows, read))
         if logits:
             last = forward(chat, batch, ends_only=None if max(layers) < chat.n_layers else False)
         else:

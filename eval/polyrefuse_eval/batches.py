@@ -1,30 +1,34 @@
 """Prompts into forward passes without waste: several prompts share one row, apart by their mask.
 
-Where a model allows it (tried once, see `can_pack`), the prompts of a batch stand one after
-another in a single row: the prefix that all share once, then each prompt's own tokens, which see
-the prefix and themselves. Nothing is padded and nothing is computed twice. Other models get
-left-padded batches of prompts of similar length.
+Where a model allows it (tried once, see `can_pack`), prompts stand one after another in a row: the
+prefix that all share once, then each prompt's own tokens, which see the prefix and themselves. A
+batch has a few such rows of nearly the same length: many tokens for its matrices, short rows for
+its attention. Next to nothing is padded or computed twice. Other models get left-padded batches of
+prompts of similar length.
 """
 
 from __future__ import annotations
 
+import heapq
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from polyrefuse_eval.bypass import replace_forward
+from polyrefuse_eval.bypass import head_only_at, mlp_only_at
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import OutOfMemoryError
-from polyrefuse_eval.structure import MLP_NAMES, first_tensor, with_first_tensor
 from polyrefuse_eval.template import EncodedPrompt
 
-TOKENS_PER_BATCH = {"cpu": 320, "cuda": 2048}
-"""Where a pass is compute-bound already and the square of the attention mask is still small."""
+TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 4096}
+"""Where a pass is compute-bound already; on a CPU measured with benchmarks/directions.py, 2 cores."""
+
+TOKENS_PER_ROW = {"cpu": 192, "cuda": 512}
+"""Where a row's attention, which masks out what is not the prompt's own, is still small beside its MLPs."""
 
 PACKABLE_ATTENTION = ("sdpa", "eager")
 """Attention implementations that take a mask of our own."""
@@ -52,6 +56,12 @@ class Batch:
         device = hidden.device
         columns = (self.ends.unsqueeze(1) + offsets).to(device)
         return hidden[self.rows.to(device).unsqueeze(1), columns]
+
+    def repeated(self, times: int) -> tuple[Tensor, Tensor]:
+        """Return row and column of every prompt's last token when the batch stands `times` over."""
+        n_rows = self.arguments["input_ids"].shape[0]
+        offsets = torch.arange(times).unsqueeze(1) * n_rows
+        return (self.rows + offsets).flatten(), self.ends.repeat(times)
 
 
 def plan_batches(
@@ -109,34 +119,66 @@ def shared_prefix(prompts: Sequence[EncodedPrompt], most: int | None = None) -> 
     return length
 
 
-def _packed(chat: ChatModel, prompts: Sequence[EncodedPrompt], part: list[int], prefix: int) -> Batch:
-    ids = list(prompts[part[0]].ids[:prefix])
-    positions = list(range(prefix))
-    owners = [-1] * prefix
-    ends = []
-    for slot, index in enumerate(part):
-        own = prompts[index].ids[prefix:]
-        ids += own
-        positions += range(prefix, prefix + len(own))
-        owners += [slot] * len(own)
-        ends.append(len(ids) - 1)
-    owner = torch.tensor(owners)
-    column = torch.arange(len(ids))
-    visible = (owner.unsqueeze(1) == owner) | (owner == -1)
-    visible &= column.unsqueeze(1) >= column
+def _packed(
+    chat: ChatModel,
+    prompts: Sequence[EncodedPrompt],
+    part: list[int],
+    prefix: int,
+    tokens_per_row: int | None = None,
+) -> Batch:
+    budget = tokens_per_row or TOKENS_PER_ROW.get(chat.device.type, 256)
+    rows = _even_rows(part, [len(prompt) - prefix for prompt in prompts], budget - prefix)
+    width = prefix + max(sum(len(prompts[index]) - prefix for index in row) for row in rows)
+    ids = torch.full((len(rows), width), chat.pad_id)
+    positions = torch.zeros(len(rows), width, dtype=torch.long)
+    owner = torch.full((len(rows), width), _NOBODY)
+    ids[:, :prefix] = torch.tensor(prompts[part[0]].ids[:prefix])
+    positions[:, :prefix] = torch.arange(prefix)
+    owner[:, :prefix] = _EVERYBODY
+    row_of, end_of = {}, {}
+    for row, indices in enumerate(rows):
+        start = prefix
+        for index in indices:
+            own = prompts[index].ids[prefix:]
+            end = start + len(own)
+            ids[row, start:end] = torch.tensor(own)
+            positions[row, start:end] = torch.arange(prefix, prefix + len(own))
+            owner[row, start:end] = index
+            row_of[index], end_of[index] = row, end - 1
+            start = end
+    # Padding sees itself and the prefix: a token that sees nothing would be no number.
+    visible = (owner.unsqueeze(2) == owner.unsqueeze(1)) | (owner == _EVERYBODY).unsqueeze(1)
+    visible &= torch.ones(width, width, dtype=torch.bool).tril()
     mask = torch.zeros(visible.shape, dtype=chat.dtype).masked_fill_(~visible, torch.finfo(chat.dtype).min)
     device = chat.device
     return Batch(
         {
-            "input_ids": torch.tensor([ids], device=device),
-            "position_ids": torch.tensor([positions], device=device),
-            "attention_mask": mask[None, None].to(device),
+            "input_ids": ids.to(device),
+            "position_ids": positions.to(device),
+            "attention_mask": mask[:, None].to(device),
         },
         tuple(part),
-        torch.zeros(len(part), dtype=torch.long),
-        torch.tensor(ends),
+        torch.tensor([row_of[index] for index in part]),
+        torch.tensor([end_of[index] for index in part]),
         True,
     )
+
+
+_EVERYBODY, _NOBODY = -1, -2
+"""Owners of the tokens that are no prompt's own: the shared prefix, and padding."""
+
+
+def _even_rows(part: list[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Deal the prompts of `part` to rows of about `budget` tokens, the longest first to the shortest row."""
+    total = sum(lengths[index] for index in part)
+    count = max(1, min(len(part), round(total / max(budget, 1))))
+    rows: list[list[int]] = [[] for _ in range(count)]
+    used = [(0, row) for row in range(count)]
+    for index in sorted(part, key=lambda index: (-lengths[index], index)):
+        tokens, row = heapq.heappop(used)
+        rows[row].append(index)
+        heapq.heappush(used, (tokens + lengths[index], row))
+    return rows
 
 
 def _padded(chat: ChatModel, prompts: Sequence[EncodedPrompt], part: list[int]) -> Batch:
@@ -183,24 +225,28 @@ def kept_logits(chat: ChatModel, keep: int | Tensor) -> dict[str, int | Tensor]:
 def forward(chat: ChatModel, batch: Batch, *, times: int = 1, ends_only: bool | None = None) -> Tensor:
     """Run `batch`; return the logits after each prompt's last token [prompts, vocabulary].
 
-    `times` above 1 runs a packed batch in so many rows, for as many edits, and returns
-    [times, prompts, vocabulary]. With `ends_only` (the default where the model allows it) the last
-    layer's MLP runs for those last tokens alone, since nothing reads it elsewhere.
+    `times` above 1 runs a packed batch so many times over in one pass, for as many edits (all rows
+    under the first edit, then all under the second), and returns [times, prompts, vocabulary]. With
+    `ends_only` (the default where the model allows it) the last layer's MLP runs for those last
+    tokens alone, since nothing reads it elsewhere.
     """
     arguments = accepted_arguments(chat, dict(batch.arguments))
     ends_only = bool(chat.ends_only) if ends_only is None else ends_only
-    with memory_told(chat), last_mlp_at_ends(chat, batch) if ends_only else nullcontext():
+    rows, ends = batch.repeated(times)
+    with ExitStack() as stack:
+        stack.enter_context(memory_told(chat))
+        if ends_only:
+            stack.enter_context(mlp_only_at(chat, -1, rows, ends))
         if not batch.packed:
             result: Tensor = chat.model(**arguments, use_cache=False, **kept_logits(chat, 1)).logits[:, -1]
             return result
-        for name in ("input_ids", "position_ids"):
-            if times > 1 and name in arguments:
-                arguments[name] = arguments[name].expand(times, -1)
-        keep = batch.ends.to(batch.arguments["input_ids"].device)
-        logits: Tensor = chat.model(**arguments, use_cache=False, **kept_logits(chat, keep)).logits
-        if logits.shape[1] != len(keep):
-            logits = logits[:, keep]
-        return logits if times > 1 else logits[0]
+        if times > 1:
+            arguments = {
+                name: value.repeat(times, *[1] * (value.dim() - 1)) for name, value in arguments.items()
+            }
+        stack.enter_context(head_only_at(chat, rows, ends))
+        logits: Tensor = chat.model(**arguments, use_cache=False).logits[0]
+        return logits.view(times, len(batch.prompts), -1) if times > 1 else logits
 
 
 @torch.inference_mode()
@@ -220,29 +266,6 @@ def memory_told(chat: ChatModel) -> Iterator[None]:
             f"{chat.device} has no room for a pass of {chat.name}; try --dtype bfloat16, "
             "--quantization 8bit, --device-map auto or --device cpu"
         ) from None
-
-
-@contextmanager
-def last_mlp_at_ends(chat: ChatModel, batch: Batch) -> Iterator[None]:
-    """Let the last layer's MLP see only each prompt's last token; elsewhere it gives zeros."""
-    children = dict(chat.layers[-1].named_children())
-    module = next((children[name] for name in MLP_NAMES if name in children), None)
-    if module is None:
-        yield
-        return
-    original = module.forward
-    device = batch.arguments["input_ids"].device
-    columns = batch.ends.to(device) if batch.packed else batch.ends[:1].to(device)
-
-    def at_ends(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        output = original(hidden[:, columns.to(hidden.device)], *args, **kwargs)
-        full = torch.zeros_like(hidden)
-        full[:, columns.to(hidden.device)] = first_tensor(output)
-        return with_first_tensor(output, full)
-
-    with ExitStack() as stack:
-        replace_forward(stack, module, at_ends)
-        yield
 
 
 @torch.inference_mode()
@@ -268,22 +291,28 @@ def _probe(chat: ChatModel, packed: bool, *, ends_only: bool = True) -> bool:
     """Return whether batches of this kind give the logits of prompts alone, without a leak."""
     if packed and not _takes_masks(chat):
         return False
+    if packed and chat.model.get_output_embeddings() is None:
+        return False
     texts = ["Name a colour.", "How far is the nearest of the big stars?", "Sing about rain, now and then."]
     first, second, other = chat.encode(texts)
     prefix = shared_prefix([first, second, other])
 
-    def run(*prompts: EncodedPrompt) -> Tensor:
+    def run(*prompts: EncodedPrompt, tokens_per_row: int = 1000) -> Tensor:
         part = list(range(len(prompts)))
-        batch = _packed(chat, prompts, part, prefix) if packed else _padded(chat, prompts, part)
+        batch = (
+            _packed(chat, prompts, part, prefix, tokens_per_row) if packed else _padded(chat, prompts, part)
+        )
         return forward(chat, batch, ends_only=ends_only).float()
 
     try:
         together, disturbed = run(first, second), run(other, second)
+        in_two_rows = run(first, second, tokens_per_row=1)
         alone = [forward(chat, _padded(chat, [prompt], [0]), ends_only=False) for prompt in (first, second)]
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
     exact = chat.dtype in (torch.float32, torch.float64)
     spread = float(together.std()) + 1e-6
     leak = float((together[1] - disturbed[1]).abs().max())
-    error = float((together - torch.cat(alone).float()).abs().max())
+    expected = torch.cat(alone).float()
+    error = max(float((found - expected).abs().max()) for found in (together, in_two_rows))
     return leak <= (1e-4 if exact else 0.1) * spread and error <= (1e-3 if exact else 0.3) * spread

@@ -195,14 +195,15 @@ class CandidateScorer:
         keys = list(edits)
         for first in range(0, len(keys), together):
             part = keys[first : first + together]
-            rows = [edits[key] for key in part]
+            n_rows = batch.arguments["input_ids"].shape[0] if len(part) > 1 else 1
+            rows = [edits[key] for key in part for _ in range(n_rows)]
             with ExitStack() as stack:
                 if start is not None:
                     layer, hidden = start
-                    together_hidden = hidden.expand(len(rows), -1, -1) if len(rows) > 1 else hidden
+                    together_hidden = hidden.repeat(len(part), 1, 1) if len(part) > 1 else hidden
                     stack.enter_context(starting_at(self.chat, layer, together_hidden))
                 stack.enter_context(applied(self.chat, rows[0] if len(rows) == 1 else rows))
-                for key, logits in zip(part, self._logits(batch, len(rows)), strict=True):
+                for key, logits in zip(part, self._logits(batch, len(part)), strict=True):
                     totals[key] += float(measure(logits).sum())
 
 

@@ -19,9 +19,11 @@ from tiny import (
     tokenizer,
 )
 
+from polyrefuse_eval.activations import all_positions, capture, offset_from_end
 from polyrefuse_eval.batches import can_pack, forward, plan_batches
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import ChatModelError
+from polyrefuse_eval.intervene import Ablation, Addition, applied
 from polyrefuse_eval.structure import find_structure
 from polyrefuse_eval.template import Template
 
@@ -151,6 +153,63 @@ def test_a_model_that_leaks_between_packed_prompts_is_found_out(monkeypatch: pyt
 
     monkeypatch.setattr(batches, "_packed", without_mask)
     assert not batches.can_pack(chat)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tokens_per_row", [1, 60, 100])
+def test_packed_batches_of_several_rows_give_the_same_logits_and_activations(
+    family: str, tokens_per_row: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import polyrefuse_eval.batches as batches
+
+    chat = chat_model(family)
+    prompts = chat.encode(PROMPTS)
+    assert can_pack(chat)
+    monkeypatch.setitem(batches.TOKENS_PER_ROW, "cpu", tokens_per_row)
+    (batch,) = plan_batches(chat, prompts, 10_000)
+    n_rows = batch.arguments["input_ids"].shape[0]
+    assert n_rows > 1
+    lengths = (batch.arguments["position_ids"] > 0).sum(1)
+    assert int(lengths.max() - lengths.min()) <= max(map(len, prompts))
+    monkeypatch.setattr(chat, "packs", False)
+    expected = torch.cat(
+        [forward(chat, *plan_batches(chat, [prompt]), ends_only=False) for prompt in prompts]
+    )
+    got = forward(chat, batch)[torch.tensor(batch.prompts).argsort()]
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+    vectors = torch.randn(2, chat.width, generator=torch.Generator().manual_seed(1))
+    edits = [(Ablation(vectors[0]),), (Addition(vectors[1], 1),)]
+    with applied(chat, [edit for edit in edits for _ in range(n_rows)]):
+        both = forward(chat, batch, times=2)
+    for edit, logits in zip(edits, both, strict=True):
+        with applied(chat, edit):
+            torch.testing.assert_close(logits, forward(chat, batch), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_activations_are_those_of_single_prompts_though_the_last_mlp_sees_few_tokens(family: str) -> None:
+    chat = chat_model(family)
+    prompts = chat.encode(PROMPTS)
+    assert can_pack(chat)
+    positions = all_positions(chat)
+    for layers in ([0], [1, 2], list(range(chat.n_layers + 1))):
+        for captured in capture(chat, prompts, layers, positions):
+            for slot, index in enumerate(captured.prompts):
+                ids = torch.tensor([prompts[index].ids])
+                with torch.inference_mode():
+                    hidden = chat.model(input_ids=ids, output_hidden_states=True).hidden_states
+                for place, position in enumerate(positions):
+                    column = len(prompts[index]) - 1 + offset_from_end(prompts[index], position)
+                    for layer_slot, layer in enumerate(layers):
+                        # What transformers calls the last hidden state is normalised already.
+                        if layer < chat.n_layers:
+                            torch.testing.assert_close(
+                                captured.hidden[slot, place, layer_slot],
+                                hidden[layer][0, column],
+                                atol=1e-4,
+                                rtol=1e-4,
+                            )
 
 
 def test_an_unknown_structure_names_the_override() -> None:
