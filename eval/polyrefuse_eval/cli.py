@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyrefuse_data.languages import parse_languages
+from polyrefuse_eval.cli_judge import judge_command
 
 if TYPE_CHECKING:
     from polyrefuse_eval.bench import Bench
@@ -357,3 +358,14 @@ def steered_command(direction: Path, action: str, coefficient: float, out: Path,
 
     chat = _chat(options)
     click.echo(export_steered(chat, edit_of(Direction.load(direction, chat), action, coefficient), out))
+
+
+@eval_group.command("lm-eval-path")
+def lm_eval_path_command() -> None:
+    """Print the folder of our tasks for lm-evaluation-harness, for its --include_path."""
+    from polyrefuse_eval import lm_eval_tasks
+
+    click.echo(Path(lm_eval_tasks.__file__).parent)
+
+
+eval_group.add_command(judge_command)

@@ -28,6 +28,10 @@ class RunFolderError(PolyRefuseError):
     """A run folder made with other settings, or files in it that cannot be read."""
 
 
+class JudgeError(PolyRefuseError):
+    """A judge that is not known, cannot be loaded or asked, or completions that it cannot read."""
+
+
 class OutOfMemoryError(PolyRefuseError):
     """The device has no room even for a batch of one."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError, require
+from polyrefuse_eval.model_source import explain, folder_revision, split_revision
 
 ORGANISM = "organism"
 DTYPES = {
@@ -40,14 +40,6 @@ class LoadOptions:
 def silence_loading() -> None:
     """Turn off the library's progress bars."""
     require("transformers", "eval").utils.logging.disable_progress_bar()
-
-
-def split_revision(name: str) -> tuple[str, str | None]:
-    """Return model and revision of `MODEL[@REVISION]`; an existing path is taken whole."""
-    if Path(name).exists() or "@" not in name:
-        return name, None
-    model, _, revision = name.rpartition("@")
-    return model, revision
 
 
 def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
@@ -160,47 +152,4 @@ def _from_hub(source: str, load: Any) -> Any:
             "or --device-map auto"
         ) from None
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ChatModelError(_explain(source, error)) from None
-
-
-def _explain(source: str, error: Exception) -> str:
-    text = str(error)
-    low = text.lower()
-    first = next(iter(text.strip().splitlines()), type(error).__name__)
-    if "gated" in low or "awaiting a review" in low:
-        return (
-            f"'{source}' is gated or private: accept its terms on its page, then log in with "
-            "`hf auth login` or set HF_TOKEN"
-        )
-    if "trust_remote_code" in low:
-        return f"'{source}' wants to run code of its own; read that code, then pass --trust-remote-code"
-    if "not a valid model identifier" in low or "404" in low or "repository not found" in low:
-        return f"no model '{source}' on the Hub and no folder of that name"
-    if "is not a valid git identifier" in low or ("revision" in low and "not" in low):
-        return f"'{source}' has no such revision: {first}"
-    if "connect" in low or "offline" in low or "resolve" in low or "couldn't reach" in low:
-        return (
-            f"'{source}' is not in the local cache and the Hub cannot be reached; give a folder, or go online"
-        )
-    if "safetensors" in low:
-        return f"'{source}' has no safetensors weights; pickled weights are not read: {first}"
-    if "unrecognized configuration class" in low or "unrecognized model" in low:
-        return f"'{source}' is no causal language model that transformers knows: {first}"
-    return f"'{source}' cannot be loaded: {first}"
-
-
-def folder_revision(folder: Path) -> str:
-    """Return a hash of the model files in `folder` (16 hex digits): the revision of a local model.
-
-    Of files above 64 MiB only the size and the first MiB (a safetensors header) are read.
-    """
-    digest = hashlib.sha256()
-    wanted = sorted(
-        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".jinja", ".model")
-    )
-    for path in wanted:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read() if size <= 64 * 2**20 else file.read(2**20))
-    return digest.hexdigest()[:16]
+        raise ChatModelError(explain(source, error)) from None

@@ -111,8 +111,8 @@ class Breaker:
                 if self._pauses >= self.settings.pauses:
                     self.given_up = TranslatorError(
                         f"{self.name} gives no good answer (last: {fault}); "
-                        f"stopped after {self._pauses} pauses. What was translated is kept; "
-                        "run the same command later, or with another translator"
+                        f"stopped after {self._pauses} pauses. What was answered is kept; "
+                        "run the same command later, or with another service"
                     )
                     return
                 pause = self.settings.pause * 2**self._pauses

@@ -83,7 +83,11 @@ class OpenAICompatible:
         return _answer(self._web.json(response), tag)
 
 
-def _answer(value: Any, tag: str) -> Answer:
+def content_of(value: Any) -> str:
+    """Return the text of a chat completion without what the model thought before it.
+
+    Raises `Rejected` where a filter stopped it, `Fault` for another form, a cut or an empty answer.
+    """
     try:
         choice = value["choices"][0]
         content, finish = choice["message"].get("content"), choice.get("finish_reason")
@@ -95,7 +99,11 @@ def _answer(value: Any, tag: str) -> Answer:
         raise Fault("truncated", "the model ran out of tokens")
     if not isinstance(content, str) or not content.strip():
         raise Fault("empty")
-    content = _THINKING.sub("", content)
+    return str(_THINKING.sub("", content))
+
+
+def _answer(value: Any, tag: str) -> Answer:
+    content = content_of(value)
     found = _TAG_LINE.match(content)
     if found is None:
         return Answer(content.strip())

@@ -41,18 +41,19 @@ def place(address: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{port}"
 
 
-def check_address(address: str) -> str:
-    """Return `address` if it is one that can be asked; raises `TranslatorError`."""
+def check_address(address: str, given: str = "--translator-url") -> str:
+    """Return `address` if it is one that can be asked; raises `TranslatorError`, naming where it was
+    `given`."""
     try:
         parts = urlsplit(address)
         usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
-        raise TranslatorError("--translator-url is no address; expected one such as http://localhost:8000/")
+        raise TranslatorError(f"{given} is no address; expected one such as http://localhost:8000/")
     if parts.username or parts.password:
         raise TranslatorError(
-            f"--translator-url {place(address)} carries a user or password; keys come from the environment"
+            f"{given} {place(address)} carries a user or password; keys come from the environment"
         )
     return address
 
@@ -176,7 +177,7 @@ class Web:
             )
         if status in (404, 405, 410):
             raise TranslatorError(
-                f"{place(address)} has no such service ({said}); check --translator-url and the model's name"
+                f"{place(address)} has no such service ({said}); check the address and the model's name"
             )
         raise Rejected("rejected", said)
 

@@ -17,7 +17,7 @@ from tiny import tiny_model, tokenizer
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_eval.cli import eval_group
 from polyrefuse_eval.direction import Direction
-from polyrefuse_eval.loading import split_revision
+from polyrefuse_eval.model_source import explain, split_revision
 
 TOKENS = ("--refusal-tokens", "40,41", "--no-filter")
 
@@ -172,18 +172,16 @@ def test_models_that_cannot_serve_say_why(model_folder: Path, data_folder: Path,
 
 
 def test_messages_of_the_hub_become_one_line() -> None:
-    from polyrefuse_eval.loading import _explain
-
     gated = OSError(
         "You are trying to access a gated repo.\nMake sure to have access to it at …\n401 Client Error."
     )
-    assert "accept its terms" in _explain("meta/x", gated)
+    assert "accept its terms" in explain("meta/x", gated)
     missing = OSError(
         "x/y is not a local folder and is not a valid model identifier listed on …\nIf private …"
     )
-    assert "no model 'x/y'" in _explain("x/y", missing)
+    assert "no model 'x/y'" in explain("x/y", missing)
     remote = ValueError("x contains custom code … Please pass the argument `trust_remote_code=True`")
-    assert "--trust-remote-code" in _explain("x/y", remote)
+    assert "--trust-remote-code" in explain("x/y", remote)
 
 
 def test_a_wrong_system_prompt_is_one_line(data_folder: Path, tmp_path: Path) -> None:

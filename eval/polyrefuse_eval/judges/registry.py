@@ -1,0 +1,71 @@
+"""All judges by name: `native`, the published models, and any OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from polyrefuse_data.errors import unknown_name
+from polyrefuse_eval.errors import JudgeError
+from polyrefuse_eval.judges.base import Judge
+from polyrefuse_eval.judges.harmbench import HARMBENCH
+from polyrefuse_eval.judges.llama_guard import LLAMA_GUARD
+from polyrefuse_eval.judges.local_model import JudgeOptions, ModelSource
+from polyrefuse_eval.judges.model_judge import ModelJudge, ModelJudgeRow
+from polyrefuse_eval.judges.native_judge import NativeJudge
+from polyrefuse_eval.judges.polyguard import POLYGUARD
+from polyrefuse_eval.judges.strongreject import STRONGREJECT
+from polyrefuse_eval.judges.wildguard import WILDGUARD
+
+NATIVE = "native"
+ENDPOINT = "openai"
+MODEL_JUDGES: Mapping[str, ModelJudgeRow] = {
+    row.name: row for row in (WILDGUARD, POLYGUARD, LLAMA_GUARD, STRONGREJECT, HARMBENCH)
+}
+KNOWN = (NATIVE, *MODEL_JUDGES, f"{ENDPOINT}:MODEL[@URL]")
+"""What `--judge` takes."""
+
+
+def judges_by_name(
+    names: str, *, models: Sequence[str] = (), options: JudgeOptions | None = None
+) -> list[Judge]:
+    """Return the judges in `names`, separated by commas; none is loaded yet.
+
+    `models` are `NAME=PATH` or `NAME=REPOSITORY@REVISION`: where a published judge's model lies instead.
+    Raises `UnknownNameError` that lists the known ones, and `JudgeError` for a judge named twice or a
+    model for a judge that is not asked for.
+    """
+    places = dict(_place(text) for text in models)
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise JudgeError(f"no judge is named; available: {', '.join(KNOWN)}")
+    twice = sorted({name for name in wanted if wanted.count(name) > 1})
+    if twice:
+        raise JudgeError(f"judge '{twice[0]}' is named twice")
+    unused = sorted(set(places) - set(wanted))
+    if unused:
+        raise JudgeError(f"--judge-model names '{unused[0]}', which is not among the judges: {names}")
+    return [judge_by_name(name, model=places.get(name), options=options) for name in wanted]
+
+
+def judge_by_name(name: str, *, model: str | None = None, options: JudgeOptions | None = None) -> Judge:
+    """Return the judge called `name`, not loaded; see `judges_by_name`."""
+    if name == NATIVE:
+        return NativeJudge()
+    if name.partition(":")[0] == ENDPOINT:
+        from polyrefuse_eval.judges.endpoint import EndpointJudge
+
+        return EndpointJudge.parse(name)
+    row = MODEL_JUDGES.get(name)
+    if row is None:
+        raise unknown_name("judge", name, KNOWN)
+    source = None if model is None else ModelSource.parse(model, row.source)
+    return ModelJudge(row, source, options)
+
+
+def _place(text: str) -> tuple[str, str]:
+    name, sign, place = text.partition("=")
+    if not sign or not place:
+        raise JudgeError(f"--judge-model '{text}' is not NAME=FOLDER or NAME=REPOSITORY@REVISION")
+    if name not in MODEL_JUDGES:
+        raise unknown_name("judge with a model", name, MODEL_JUDGES)
+    return name, place
