@@ -18,6 +18,9 @@ from polyrefuse_eval.refusal import RefusalTokens, refusal_scores
 ANSWER_TOKENS = 32
 """Enough of an answer to see whether it opens with a refusal."""
 
+TOKEN_PROMPTS = 32
+"""Prompts of each label whose answers show how refusals begin."""
+
 
 @dataclass(frozen=True, eq=False)
 class Ask:

@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from polyrefuse_data.languages import parse_languages
+from polyrefuse_eval.cli_guard import guard_group
+from polyrefuse_eval.cli_harmfulness import harmfulness_command
 from polyrefuse_eval.cli_judge import judge_command
+from polyrefuse_eval.cli_options import MODEL_OPTIONS, file_path, folder_path
+from polyrefuse_eval.cli_options import load_chat as _chat
+from polyrefuse_eval.cli_options import need as _need
+from polyrefuse_eval.cli_options import with_options as _with
 
 if TYPE_CHECKING:
     from polyrefuse_eval.bench import Bench
-    from polyrefuse_eval.chat import ChatModel
     from polyrefuse_eval.generate import Answer
 
-folder_path = click.Path(path_type=Path, file_okay=False)
-file_path = click.Path(path_type=Path, dir_okay=False)
-
-MODEL_OPTIONS = (
-    click.option(
-        "--model",
-        default="organism",
-        show_default=True,
-        help="Hub name or folder, either with @REVISION; 'organism' is a tiny model trained here.",
-    ),
-    click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."),
-    click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]"),
-    click.option("--device-map", help="How to spread a large model, e.g. 'auto' (needs accelerate)."),
-    click.option("--quantization", help="8bit or 4bit (needs bitsandbytes)."),
-    click.option("--attention", help="Attention implementation: sdpa, eager, flash_attention_2."),
-    click.option("--system", help="System prompt.  [default: none]"),
-    click.option("--thinking", is_flag=True, help="Let models that can think before they answer."),
-    click.option(
-        "--structure", default="", help="Where an unknown model keeps its modules: layers=PATH,mlp=NAME."
-    ),
-    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
-)
 RUN_OPTIONS = (
     click.option(
         "--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build."
@@ -55,45 +37,6 @@ RUN_OPTIONS = (
     click.option("--all-candidates", is_flag=True, help="Score also candidates that the rule rules out."),
     click.option("--seed", default=0, show_default=True, help="Seed of the controls."),
 )
-
-
-def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-def _need(*modules: str) -> None:
-    """Raise one line with the pip command where a package of the extra is missing."""
-    from polyrefuse_eval.errors import require
-
-    for module in modules or ("torch", "transformers", "safetensors"):
-        require(module, "eval")
-
-
-def _chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
-    """Load the model that the command's options name, and take these from `options`."""
-    from polyrefuse_eval.chat import ChatModel
-    from polyrefuse_eval.loading import silence_loading
-
-    if quiet:
-        silence_loading()
-
-    names = (
-        "dtype",
-        "device",
-        "device_map",
-        "quantization",
-        "attention",
-        "system",
-        "thinking",
-        "structure",
-        "trust_remote_code",
-    )
-    return ChatModel.load(options.pop("model"), **{name: options.pop(name) for name in names})
 
 
 def _bench(out: Path, langs: str, directions: str, options: dict[str, Any]) -> Bench:
@@ -369,3 +312,5 @@ def lm_eval_path_command() -> None:
 
 
 eval_group.add_command(judge_command)
+eval_group.add_command(guard_group)
+eval_group.add_command(harmfulness_command)

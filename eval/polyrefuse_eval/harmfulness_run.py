@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.schema import Row
-from polyrefuse_eval.behaviour import ANSWER_TOKENS, Ask, Refuses, by_answers, by_first_token
+from polyrefuse_eval.behaviour import ANSWER_TOKENS, TOKEN_PROMPTS, Ask, Refuses, by_answers, by_first_token
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.data import DataFolder
 from polyrefuse_eval.direction import versions
@@ -35,9 +35,6 @@ FORMAT = "polyrefuse-harmfulness-1"
 RESULTS = "harmfulness.json"
 OWN = "own"
 """Directions of each language for itself."""
-
-BEHAVIOURS = ("answers", "first-token")
-N_TOKEN_PROMPTS = 32
 
 
 @dataclass(frozen=True)
@@ -247,7 +244,7 @@ class HarmfulnessRun:
                 self._tokens[lang] = RefusalTokens.from_json(read_json(file))
             else:
                 harmful, harmless = (
-                    [row.text for row in self.data.prompts(lang, "train", label, N_TOKEN_PROMPTS)]
+                    [row.text for row in self.data.prompts(lang, "train", label, TOKEN_PROMPTS)]
                     for label in ("harmful", "harmless")
                 )
                 self._tokens[lang] = find_refusal_tokens(

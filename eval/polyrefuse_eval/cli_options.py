@@ -1,0 +1,94 @@
+"""What the commands of `polyrefuse eval` share: options of the model, and how it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.chat import ChatModel
+
+folder_path = click.Path(path_type=Path, file_okay=False)
+file_path = click.Path(path_type=Path, dir_okay=False)
+
+MODEL_OPTIONS = (
+    click.option(
+        "--model",
+        default="organism",
+        show_default=True,
+        help="Hub name or folder, either with @REVISION; 'organism' is a tiny model trained here.",
+    ),
+    click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."),
+    click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]"),
+    click.option("--device-map", help="How to spread a large model, e.g. 'auto' (needs accelerate)."),
+    click.option("--quantization", help="8bit or 4bit (needs bitsandbytes)."),
+    click.option("--attention", help="Attention implementation: sdpa, eager, flash_attention_2."),
+    click.option("--system", help="System prompt.  [default: none]"),
+    click.option("--thinking", is_flag=True, help="Let models that can think before they answer."),
+    click.option(
+        "--structure", default="", help="Where an unknown model keeps its modules: layers=PATH,mlp=NAME."
+    ),
+    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
+)
+
+
+def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the decorator that adds `options` to a command, in this order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def need(*modules: str) -> None:
+    """Raise one line with the pip command where a package of the extra is missing."""
+    from polyrefuse_eval.errors import require
+
+    for module in modules or ("torch", "transformers", "safetensors"):
+        require(module, "eval")
+
+
+def load_chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
+    """Load the model that the command's options name, and take these from `options`."""
+    from polyrefuse_eval.chat import ChatModel
+    from polyrefuse_eval.loading import silence_loading
+
+    if quiet:
+        silence_loading()
+
+    names = (
+        "dtype",
+        "device",
+        "device_map",
+        "quantization",
+        "attention",
+        "system",
+        "thinking",
+        "structure",
+        "trust_remote_code",
+    )
+    return ChatModel.load(options.pop("model"), **{name: options.pop(name) for name in names})
+
+
+def parse_layers(text: str | None) -> tuple[int, ...] | None:
+    """Return the layers in `5-20` or `3,7`; None of None."""
+    from polyrefuse_eval.errors import ChatModelError
+
+    if text is None:
+        return None
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            found += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        found = []
+    if not found:
+        raise ChatModelError(f"layers '{text}': expected a range such as 5-20, or numbers such as 3,7")
+    return tuple(dict.fromkeys(found))
