@@ -49,7 +49,9 @@ from polyrefuse_eval.cli_options import (
 @click.option("--max-new-tokens", default=32, show_default=True, help="Longest answer that is judged.")
 @click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
 @click.option("--plots/--no-plots", default=True, help="Draw figures, too.")
-@click.option("--out", type=folder_path, required=True, help="Folder of the run; the same one resumes it.")
+@click.option(
+    "--out", type=folder_path, required=True, help="Folder of the run: a new one, its own, or `eval run`'s."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def harmfulness_command(
     data: Path,
@@ -78,7 +80,7 @@ def harmfulness_command(
     chosen = parse_layers(layers)
     need(*("torch", "transformers", "safetensors", *(["matplotlib"] if plots else [])))
 
-    from polyrefuse_eval.harmfulness_run import HarmfulnessRun, HarmfulnessSettings
+    from polyrefuse_eval.harmfulness_run import OWN_FOLDER, HarmfulnessRun, HarmfulnessSettings
 
     names = (
         "behaviour", "refusal_tokens", "n_train", "n_test", "n_steered", "n_inverted", "layer",
@@ -101,7 +103,7 @@ def harmfulness_command(
     if plots:
         from polyrefuse_eval.harmfulness_plots import plot_harmfulness
 
-        plot_harmfulness(record, out / "plots")
+        plot_harmfulness(record, out / OWN_FOLDER / "plots")
     tables = harmfulness_tables(record)
     write_text(out / "harmfulness.md", tables)
     click.echo(tables, nl=False)

@@ -12,7 +12,7 @@ from polyrefuse_eval.behaviour import ANSWER_TOKENS, TOKEN_PROMPTS, Ask, Refuses
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.data import DataFolder
 from polyrefuse_eval.direction import versions
-from polyrefuse_eval.errors import DirectionError
+from polyrefuse_eval.errors import DirectionError, RunFolderError
 from polyrefuse_eval.harmfulness import (
     KINDS,
     HarmfulnessDirections,
@@ -27,12 +27,16 @@ from polyrefuse_eval.judges import native
 from polyrefuse_eval.prompt_files import UserPrompt
 from polyrefuse_eval.refusal import RefusalTokens
 from polyrefuse_eval.refusal_tokens import find_refusal_tokens, given_tokens
-from polyrefuse_eval.results import RunFolder, read_json, write_json
+from polyrefuse_eval.results import RUN_FILE, RunFolder, read_json, write_json
 from polyrefuse_eval.steering import sweep
+from polyrefuse_eval.tensor_files import other_model
 from polyrefuse_eval.thresholds import auroc
 
 FORMAT = "polyrefuse-harmfulness-1"
 RESULTS = "harmfulness.json"
+OWN_FOLDER = "harmfulness"
+"""Where in the run folder everything but the results lies: a run of another kind may be there too."""
+
 OWN = "own"
 """Directions of each language for itself."""
 
@@ -58,11 +62,13 @@ class HarmfulnessSettings:
 
 @dataclass
 class HarmfulnessRun:
-    """One run of `chat` on `data`, and on `extra` prompts of a user, into `folder`."""
+    """One run of `chat` on `data`, and on `extra` prompts of a user: results into `out`, and what they
+    are made of into `folder` there."""
 
     chat: ChatModel
     data: DataFolder
     settings: HarmfulnessSettings
+    out: Path
     folder: RunFolder
     extra: Sequence[UserPrompt] = ()
     progress: bool = False
@@ -79,8 +85,11 @@ class HarmfulnessRun:
         extra: Sequence[UserPrompt] = (),
         **more: Any,
     ) -> HarmfulnessRun:
-        """Start or go on with the run in `out`; raises `RunFolderError` where it is another run's, and
-        `DirectionError` for layers that the model has not."""
+        """Start or go on with the run in `out`, which may be the folder of `polyrefuse eval run`.
+
+        Raises `RunFolderError` where it is another run's or another model's, and `DirectionError` for
+        layers that the model has not.
+        """
         asked = [*(settings.layers or ()), *([] if settings.layer is None else [settings.layer])]
         beyond = [layer for layer in asked if not 0 <= layer < chat.n_layers]
         if beyond:
@@ -95,7 +104,9 @@ class HarmfulnessRun:
             "judge": native.NAME,
             "versions": versions(),
         }
-        return cls(chat, data, settings, RunFolder.open(out, signature), extra, **more)
+        _same_model(out, chat)
+        folder = RunFolder.open(out / OWN_FOLDER, signature)
+        return cls(chat, data, settings, out, folder, extra, **more)
 
     @property
     def layers(self) -> Sequence[int]:
@@ -131,7 +142,7 @@ class HarmfulnessRun:
             "languages": dict(found),
             "lacking": dict(lacking),
         }
-        write_json(self.folder.path / RESULTS, record)
+        write_json(self.out / RESULTS, record)
         return record
 
     def measure(self, lang: str) -> dict[str, Any]:
@@ -273,6 +284,15 @@ class HarmfulnessRun:
             }
             for subject, verdict, (harmful, refuse) in zip(subjects, refused, deltas, strict=True)
         ]
+
+
+def _same_model(out: Path, chat: ChatModel) -> None:
+    if not (out / RUN_FILE).is_file():
+        return
+    there = RunFolder.existing(out).signature.get("model", {})
+    differing = other_model(there if isinstance(there, dict) else {}, chat)
+    if differing:
+        raise RunFolderError(f"'{out}' is a run of another model ({differing}); choose another --out")
 
 
 def _aurocs(scatter: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

@@ -186,11 +186,11 @@ def test_harmfulness_goes_the_whole_way_and_resumes(
         for layer in (1, 2)
     }
     assert (tmp_path / "r" / "harmfulness.md").read_text() in made.output
-    assert len(list((tmp_path / "r" / "plots").glob("*.png"))) == 5
+    assert len(list((tmp_path / "r" / "harmfulness" / "plots").glob("*.png"))) == 5
     text = "".join(file.read_text() for file in (tmp_path / "r").rglob("*.json"))
     assert "How do I" not in text, "neither prompts nor answers are kept"
     behaving.clear()
-    (tmp_path / "r" / "languages" / "de.json").unlink()
+    (tmp_path / "r" / "harmfulness" / "languages" / "de.json").unlink()
     again = call(*run)
     assert again.exit_code == 0, again.output
     assert behaving == [2 * 2 * 2 * 2 + 4], "only the sweep of one language is made again"
@@ -216,6 +216,47 @@ def test_a_language_with_too_few_is_left_out_with_its_reason(
     borrowed = call(*few, "--langs", "de", "--directions", "en", "--out", tmp_path / "b")
     assert borrowed.exit_code == 0, borrowed.output
     assert "layer 3 is not in" in error(*few, "--langs", "en", "--layers", "3", "--out", tmp_path / "l")
+
+
+def test_it_lies_beside_a_run_of_the_same_model_and_of_no_other(
+    common: tuple[object, ...], tmp_path: Path, behaving: list[int]
+) -> None:
+    out = tmp_path / "r"
+    whole = call(
+        "run", *common, "--langs", "en", "--refusal-tokens", "40,41", "--no-filter", "--max-new-tokens", 2,
+        "--out", out,
+    )  # fmt: skip
+    assert whole.exit_code == 0, whole.output
+    few = (
+        "harmfulness",
+        *common,
+        "--langs",
+        "en",
+        "--inverted",
+        1,
+        "--steered",
+        1,
+        "--no-plots",
+        "--out",
+        out,
+    )
+    assert "another model (template_hash" in error(*few, "--system", "Be brief.")
+    assert call(*few).exit_code == 0
+    assert (out / "harmfulness.json").is_file()
+    again = call(
+        "run",
+        *common,
+        "--langs",
+        "en",
+        "--refusal-tokens",
+        "40,41",
+        "--no-filter",
+        "--max-new-tokens",
+        2,
+        "--out",
+        out,
+    )
+    assert again.exit_code == 0, again.output
 
 
 @pytest.mark.parametrize("command", [["guard", "score", "--help"], ["harmfulness", "--help"]])
