@@ -15,14 +15,17 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Scored:
-    """One scored prompt: `label` is harmful or harmless, `kind` where it comes from."""
+    """One prompt that a detector has read: `label` is harmful or harmless, `kind` where it comes from.
+
+    `score` is None for a detector that only decides, `unsafe` None where it could not.
+    """
 
     id: str
     lang: str
     label: str
     kind: str
-    score: float
-    unsafe: bool
+    score: float | None
+    unsafe: bool | None
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,16 @@ def _detection(lang: str, kind: str, scored: Sequence[Scored], others: Sequence[
     labels = {one.label for one in scored}
     ranked = [*scored, *(one for one in others if one.label not in labels)]
     harmful, harmless = (
-        [one.score for one in ranked if one.label == label] for label in ("harmful", "harmless")
+        [one.score for one in ranked if one.label == label and one.score is not None]
+        for label in ("harmful", "harmless")
     )
     return Detection(
         lang,
         kind,
         auroc(harmful, harmless),
-        next((one.kind for one in ranked[len(scored) :]), None),
-        rate([one.unsafe == (one.label == "harmful") for one in scored]),
-        rate([not one.unsafe for one in scored if one.label == "harmful"]),
+        next((one.kind for one in ranked[len(scored) :] if one.score is not None), None),
+        rate([None if one.unsafe is None else one.unsafe == (one.label == "harmful") for one in scored]),
+        rate([None if one.unsafe is None else not one.unsafe for one in scored if one.label == "harmful"]),
         rate([one.unsafe for one in scored if one.label == "harmless"]),
     )
 
@@ -82,7 +86,8 @@ def detection_table(found: Sequence[Detection]) -> str:
         area = (
             "" if one.auroc is None else f"{one.auroc:.3f}" + (f" (vs {one.against})" if one.against else "")
         )
-        cells = [one.lang, one.kind, str(one.accuracy.n), area]
+        undecided = f" (+{one.accuracy.n_unjudged} undecided)" if one.accuracy.n_unjudged else ""
+        cells = [one.lang, one.kind, f"{one.accuracy.n}{undecided}", area]
         cells += [rate_cell(value) for value in (one.accuracy, one.miss, one.false_alarm)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n95 % Wilson intervals.\n"

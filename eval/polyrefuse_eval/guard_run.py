@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from polyrefuse_eval.behaviour import TOKEN_PROMPTS, Ask, Refuses, by_answers, by_first_token
 from polyrefuse_eval.chat import ChatModel
@@ -179,16 +178,15 @@ def score_prompts(
 def compare(
     names: Sequence[str], prompts: Sequence[UserPrompt], options: JudgeOptions
 ) -> Mapping[str, list[Scored]]:
-    """Return the verdicts of published guards on the same `prompts`; where one is undecided, the prompt
-    is left out, so its rates are of the rest. Each is loaded and unloaded in turn."""
+    """Return the verdicts of published guards on the same `prompts`, None where one is undecided. Each
+    is loaded and unloaded in turn, in bfloat16 unless `options` say otherwise."""
     options = replace(options, dtype="bfloat16") if options.dtype == "auto" else options
     found: dict[str, list[Scored]] = {}
     for name in names:
         with opened(prompt_judge(name, options)) as judge:
-            verdicts: list[Any] = judge_prompts(judge, [(one.prompt, one.lang or "") for one in prompts])
+            verdicts = judge_prompts(judge, [(one.prompt, one.lang or "") for one in prompts])
             found[judge.name] = [
-                Scored(f"{one.kind}-{index:05d}", one.lang or "", one.label or "", one.kind, float(v), v)
-                for index, (one, v) in enumerate(zip(prompts, verdicts, strict=True))
-                if v is not None
+                Scored(f"{one.kind}-{index:05d}", one.lang or "", one.label or "", one.kind, None, verdict)
+                for index, (one, verdict) in enumerate(zip(prompts, verdicts, strict=True))
             ]
     return found

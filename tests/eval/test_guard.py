@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,13 @@ def test_detections_count_what_they_say() -> None:
     assert suffix.false_alarm.rate is None
     assert [one.auroc for one in yoruba] == [None, None]
     assert "| en | suffix | 2 | 0.500 (vs data) |" in detection_table([whole, data, suffix])
+    silent = [
+        replace(one, score=None, unsafe=None if one.id == "data0" else one.unsafe) for one in scored[:5]
+    ]
+    _, undecided = detections(silent, "data")
+    assert undecided.auroc is None
+    assert (undecided.miss.hits, undecided.miss.n, undecided.miss.n_unjudged) == (1, 2, 1)
+    assert "| en | data | 3 (+2 undecided) |  |" in detection_table([undecided])
 
 
 def test_behaviour_by_answers_and_by_first_token_obeys_edits() -> None:
