@@ -46,6 +46,13 @@ from polyrefuse_eval.cli_options import (
 @click.option("--layers", help="Layers to steer, one at a time: 5-20, or 3,7.  [default: all]")
 @click.option("--layer", type=int, help="Layer of the cosines between categories.  [default: the middle]")
 @click.option("--coefficient", default=1.0, show_default=True, help="Strength of steering.")
+@click.option(
+    "--scope",
+    type=click.Choice(["instruction", "prompt", "all"]),
+    default="instruction",
+    show_default=True,
+    help="Tokens that steering touches; `all` is with those of the answer.",
+)
 @click.option("--max-new-tokens", default=32, show_default=True, help="Longest answer that is judged.")
 @click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
 @click.option("--plots/--no-plots", default=True, help="Draw figures, too.")
@@ -84,7 +91,7 @@ def harmfulness_command(
 
     names = (
         "behaviour", "refusal_tokens", "n_train", "n_test", "n_steered", "n_inverted", "layer",
-        "coefficient", "max_new_tokens",
+        "coefficient", "scope", "max_new_tokens",
     )  # fmt: skip
     settings = HarmfulnessSettings(
         tuple(wanted), source, layers=chosen, **{name: options.pop(name) for name in names}

@@ -56,6 +56,7 @@ class HarmfulnessSettings:
     layers: tuple[int, ...] | None = None
     layer: int | None = None
     coefficient: float = 1.0
+    scope: str = "instruction"
     refusal_tokens: str | None = None
     max_new_tokens: int = ANSWER_TOKENS
 
@@ -166,6 +167,7 @@ class HarmfulnessRun:
             vectors,
             {label: found[: self.settings.n_steered] for label, found in texts.items()},
             self.layers,
+            scope=self.settings.scope,
             **common,
         )
         inversion = invert(
@@ -189,6 +191,7 @@ class HarmfulnessRun:
                 "names": list(directions.categories),
                 "cosine": directions.category_cosines(layer),
             },
+            "scope": self.settings.scope,
             "steering": [asdict(one) for one in steered],
             "inversion": {
                 "right": {label: asdict(one) for label, one in inversion.right.items()},

@@ -1,4 +1,4 @@
-"""Steer the instruction's tokens along a direction, one layer at a time: what does it do to refusal?"""
+"""Steer prompts along a direction, one layer at a time: what does it do to refusal?"""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from polyrefuse_eval.spans import instruction_span, positions_of
 from polyrefuse_eval.stats import Rate, rate
 
 FORWARD, REVERSED = 1, -1
+
+SCOPES = ("instruction", "prompt", "all")
+"""Which tokens are steered: those of the instruction, of the whole prompt, or also of the answer."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ class Steered:
     refusal: Rate
 
 
-def instruction_additions(
-    chat: ChatModel, prompts: Sequence[str], vector: Tensor, layer: int, coefficient: float
+def additions(
+    chat: ChatModel, prompts: Sequence[str], vector: Tensor, layer: int, coefficient: float, scope: str
 ) -> list[Addition]:
     """Return for each prompt the addition of `coefficient · vector` [d] at the input of `layer`, for
-    the tokens of the instruction, and in the prompt only."""
+    the tokens of `scope`, one of `SCOPES`."""
+    if scope != "instruction":
+        return [Addition(vector, layer, coefficient, scope)] * len(prompts)
     return [
         Addition(vector, layer, coefficient, positions_of(prompt, instruction_span(prompt)))
         for prompt in chat.encode(prompts)
@@ -51,6 +56,7 @@ def sweep(
     *,
     lang: str,
     coefficient: float = 1.0,
+    scope: str = "instruction",
 ) -> list[Steered]:
     """Return refusal rates by direction, label and layer: harmless prompts are steered forward along
     v (towards harmful, towards refusal), harmful ones in reverse; and those of the unedited model.
@@ -65,7 +71,7 @@ def sweep(
         keys += [(None, label, sign, None)] * len(texts)
         for name, vector in vectors.items():
             for layer in layers:
-                edits = instruction_additions(chat, texts, vector[layer], layer, sign * coefficient)
+                edits = additions(chat, texts, vector[layer], layer, sign * coefficient, scope)
                 asks += [Ask(text, lang, (edit,)) for text, edit in zip(texts, edits, strict=True)]
                 keys += [(name, label, sign, layer)] * len(texts)
     verdicts = refuses(asks)

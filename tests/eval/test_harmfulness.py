@@ -184,6 +184,9 @@ def test_a_sweep_steers_each_label_its_way_at_the_instruction_of_each_prompt(cha
     assert len(steered) == 8
     assert {one.refusal.rate for one in steered} == {1.0}
     assert {(one.label, one.sign) for one in steered} == {("harmful", -1), ("harmless", 1)}
+    seen.clear()
+    sweep(chat, refuses, vectors, prompts, [1], lang="de", scope="prompt")  # type: ignore[arg-type]
+    assert {edit.tokens for one in seen for edit in one.edits} == {"prompt"}
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
