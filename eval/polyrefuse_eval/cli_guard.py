@@ -147,14 +147,14 @@ def test_command(
     need()
 
     from polyrefuse_eval.guard import LatentGuard
-    from polyrefuse_eval.guard_run import DATA, calibrate, compare, score_prompts, test_prompts
+    from polyrefuse_eval.guard_run import DATA, calibrate, compare, prompts_to_test, score_prompts
     from polyrefuse_eval.judges.local_model import JudgeOptions
     from polyrefuse_eval.judges.prompt_judges import prompt_judge
 
     judge_options = JudgeOptions(options["device"])
     for name in against:
         prompt_judge(name, judge_options)
-    prompts = test_prompts(held, wanted, n_test, brought)
+    prompts = prompts_to_test(held, wanted, n_test, brought)
     chat = load_chat(options, quiet=quiet)
     loaded = LatentGuard.load(guard, chat)
     if rule is not None:

@@ -135,7 +135,7 @@ def _reading(chat: ChatModel, prompts: LabelledPrompts, lang: str, behaviour: st
     return by_first_token(chat, {lang: tokens}, progress=bar)
 
 
-def test_prompts(
+def prompts_to_test(
     data: DataFolder, langs: Sequence[str], n_test: int | None, extra: Sequence[UserPrompt]
 ) -> list[UserPrompt]:
     """Return the test prompts of `langs`, the build's first, and those of `extra` in these languages.

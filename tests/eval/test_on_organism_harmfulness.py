@@ -18,7 +18,7 @@ from polyrefuse_eval.chat import ChatModel  # noqa: E402
 from polyrefuse_eval.data import DataFolder, open_data  # noqa: E402
 from polyrefuse_eval.detection import detections  # noqa: E402
 from polyrefuse_eval.guard import LatentGuard  # noqa: E402
-from polyrefuse_eval.guard_run import DATA, FitSettings, fit, score_prompts, test_prompts  # noqa: E402
+from polyrefuse_eval.guard_run import DATA, FitSettings, fit, prompts_to_test, score_prompts  # noqa: E402
 from polyrefuse_eval.harmfulness import cosine  # noqa: E402
 from polyrefuse_eval.harmfulness_run import HarmfulnessRun, HarmfulnessSettings  # noqa: E402
 from polyrefuse_eval.prompt_files import UserPrompt  # noqa: E402
@@ -46,9 +46,8 @@ def chat(organism: Path) -> ChatModel:
 @pytest.fixture(scope="module")
 def planted(organism: Path) -> dict[str, tuple[Any, int]]:
     """Direction and layer of each plant."""
-    from safetensors import safe_open
-
     from polyrefuse_eval.organism_harmfulness import DIRECTIONS_FILE
+    from safetensors import safe_open
 
     with safe_open(organism / DIRECTIONS_FILE, "pt") as file:
         return {kind: (file.get_tensor(kind), int(file.metadata()[f"{kind}.layer"])) for kind in KINDS}
@@ -154,7 +153,7 @@ def guard(chat: ChatModel, data: DataFolder) -> LatentGuard:
 def test_the_guard_judges_exceptions_rightly_where_refusal_alone_fails(
     guard: LatentGuard, data: DataFolder, exceptions: list[UserPrompt], found: dict[str, Any]
 ) -> None:
-    scored = score_prompts(guard, test_prompts(data, LANGS, 40, exceptions))
+    scored = score_prompts(guard, prompts_to_test(data, LANGS, 40, exceptions))
     seen = set()
     for one in detections(scored, DATA):
         if one.kind not in ("all", DATA):
