@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata, resources
@@ -85,8 +85,20 @@ def organism_path(
     """
     prompts = _sample() if prompts is None else prompts
     settings = settings or Settings()
+    name = f"organism-{cache_key(seed, prompts, settings)[:16]}"
+    return kept_folder(
+        cache_dir, name, lambda workplace: _make(workplace, prompts, seed, settings, progress)
+    )
+
+
+def kept_folder(cache_dir: Path | None, name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder `name` in `cache_dir` (the user's cache by default); `make` it if it is not there.
+
+    `make` fills an empty folder that gets its name when it is finished. Raises `PolyRefuseError` if the
+    folder cannot be written.
+    """
     root = _default_cache() if cache_dir is None else Path(cache_dir)
-    folder = root / f"organism-{cache_key(seed, prompts, settings)[:16]}"
+    folder = root / name
     if folder.is_dir():
         return folder
     try:
@@ -98,7 +110,7 @@ def organism_path(
             "expected a folder that can be written"
         ) from None
     try:
-        _make(workplace, prompts, seed, settings, progress)
+        make(workplace)
         workplace.chmod(0o755)
         _publish(workplace, folder)
     finally:
@@ -111,12 +123,17 @@ def refusal_openers() -> dict[str, str]:
     return dict(REFUSALS)
 
 
-def cache_key(seed: int, prompts: Sequence[Prompt], settings: Settings) -> str:
-    """Return a hash (64 hex digits) of everything that changes the trained weights."""
+def cache_key(
+    seed: int, prompts: Sequence[Prompt], settings: Settings, more_sources: Sequence[str] = ()
+) -> str:
+    """Return a hash (64 hex digits) of everything that changes the trained weights.
+
+    more_sources: files beside those of this organism that decide another one's.
+    """
     from polyrefuse_eval.organism_data import sample_digest
 
     parts = {
-        "code": {name: hashlib.sha256((_CODE / name).read_bytes()).hexdigest() for name in _SOURCES},
+        "code": {name: hashlib.sha256((_CODE / name).read_bytes()).hexdigest() for name in (*_SOURCES, *more_sources)},
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
         "sample": sample_digest(prompts),
         "held_out": sorted(held_out_topics(prompts)),
@@ -166,12 +183,12 @@ def _threads() -> int:
 
 
 @contextmanager
-def _own_torch(threads: int) -> Iterator[None]:
-    """Train with so many threads, whatever mode the caller is in, and leave its random state alone."""
+def training_mode() -> Iterator[None]:
+    """Train with the threads that the cache key names, whatever mode the caller is in, and leave its random state alone."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(_threads())
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
             yield
@@ -198,7 +215,7 @@ def _make(folder: Path, prompts: Sequence[Prompt], seed: int, settings: Settings
     pairs = make_pairs(prompts, topics)
     tokenizer = train_tokenizer(pairs)
     shape = Shape(tokenizer.get_vocab_size(), settings.width, heads=settings.heads, hidden=settings.hidden)
-    with _own_torch(_threads()):
+    with training_mode():
         network, plant = train(
             encode_pairs(tokenizer, pairs), shape, _recipe(settings), seed, progress=progress
         )
@@ -206,15 +223,10 @@ def _make(folder: Path, prompts: Sequence[Prompt], seed: int, settings: Settings
 
 
 def _write(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork, plant: Plant, seed: int) -> None:
-    """Write a Hugging Face model folder that transformers 4 and 5 both load."""
+    """Write a Hugging Face model folder and the planted direction."""
     from safetensors.torch import save_file
 
-    from polyrefuse_eval.organism_data import BEGIN, CHAT_TEMPLATE, END, PAD, UNKNOWN
-
-    special = {"bos_token": BEGIN, "eos_token": END, "pad_token": PAD, "unk_token": UNKNOWN}
-    named = ("bos_token", "eos_token", "pad_token")
-    ids = {f"{name}_id": tokenizer.token_to_id(special[name]) for name in named}
-    save_file(network.llama_weights(), folder / "model.safetensors", metadata={"format": "pt"})
+    write_model(folder, tokenizer, network)
     save_file(
         {"direction": plant.direction.clone()},
         folder / DIRECTION_FILE,
@@ -226,6 +238,19 @@ def _write(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork, plant: 
             "seed": str(seed),
         },
     )
+    (folder / "README.md").write_text(_README.format(direction=DIRECTION_FILE), encoding="utf-8")
+
+
+def write_model(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork) -> None:
+    """Write the model files of a Hugging Face folder that transformers 4 and 5 both load."""
+    from safetensors.torch import save_file
+
+    from polyrefuse_eval.organism_data import BEGIN, CHAT_TEMPLATE, END, PAD, UNKNOWN
+
+    special = {"bos_token": BEGIN, "eos_token": END, "pad_token": PAD, "unk_token": UNKNOWN}
+    named = ("bos_token", "eos_token", "pad_token")
+    ids = {f"{name}_id": tokenizer.token_to_id(special[name]) for name in named}
+    save_file(network.llama_weights(), folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(folder / "config.json", network.llama_config(ids))
     _write_json(folder / "generation_config.json", {**ids, "do_sample": False, "max_new_tokens": 32})
@@ -240,7 +265,6 @@ def _write(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork, plant: 
             "tokenizer_class": "PreTrainedTokenizerFast",
         },
     )
-    (folder / "README.md").write_text(_README.format(direction=DIRECTION_FILE), encoding="utf-8")
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -7,7 +7,7 @@ is out, no more than there are connections, and nothing else.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -16,17 +16,9 @@ from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.asking import Asker, RunSettings
 from polyrefuse_data.translate.backend import Backend
 from polyrefuse_data.translate.chunks import Piece, cut, join
+from polyrefuse_data.translate.deciding import MOST_ASKS, Answers
 from polyrefuse_data.translate.faults import Fault, Rejected, TranslatorError
 from polyrefuse_data.translate.memory import BACK, Entry, Question, Reply, TranslationMemory
-
-UNPROVEN_TIMES = 2
-"""An answer that carries no proof of which text it belongs to counts when it came so often."""
-
-DOUBTED_TIMES = 3
-"""A doubted answer counts when it came so often, and oftener than any other."""
-
-MOST_ASKS = 9
-"""After so many answers without an agreement a question is closed."""
 
 GOES = 2
 """A question whose tries all failed is asked again after all others, so often in all."""
@@ -60,44 +52,13 @@ class Watcher(Protocol):
     def end(self, problem: str | None) -> None: ...
 
 
-def agreed(replies: Sequence[Reply]) -> Reply | None:
-    """Return the reply that counts, None where it takes more answers to tell.
-
-    A proven answer without doubt counts at once; others when they came often enough.
-    """
-    ranked = sorted(replies, key=lambda reply: (-reply.times, reply.text))
-    for reply in ranked:
-        if reply.proven and not reply.doubts:
-            return reply
-    if not ranked:
-        return None
-    first = ranked[0]
-    wanted = DOUBTED_TIMES if first.doubts else UNPROVEN_TIMES
-    alone = len(ranked) == 1 or ranked[1].times < first.times
-    if first.times >= wanted and alone:
-        return first
-    if sum(reply.times for reply in ranked) >= MOST_ASKS:
-        proven = [reply for reply in ranked if reply.proven]
-        if proven:  # it belongs to the text; which of its wordings is kept must not depend on the order
-            return min(proven, key=lambda reply: (reply.doubts.count(",") + 1, -reply.times, reply.text))
-    return None
-
-
 @dataclass
 class _Open:
-    """A question that is not settled."""
+    """A question that is not settled, and the works that wait for it."""
 
-    replies: dict[str, Reply] = field(default_factory=dict)
+    answers: Answers = field(default_factory=Answers)
     works: list[Work] = field(default_factory=list)
     goes: int = 0
-
-    def add(self, reply: Reply) -> Reply:
-        known = self.replies.get(reply.text)
-        if known is not None:
-            proven = known.proven or reply.proven
-            reply = replace(known, times=known.times + reply.times, proven=proven)
-        self.replies[reply.text] = reply
-        return reply
 
 
 @dataclass
@@ -137,6 +98,8 @@ class Runner:
         self._alone = False
         self._wave: list[list[Question]] = []
         self._width = self._out = 0
+        self._out_batches: dict[int, list[Question]] = {}
+        self._company: dict[int, set[Question]] = {}
         self._finished = False
         self._crash: Exception | None = None
         self._turn = threading.Condition()
@@ -170,7 +133,7 @@ class Runner:
                 entry = self._open.setdefault(question, _Open())
                 entry.works.append(work)
                 for reply in known.get(question, ()):
-                    entry.replies.setdefault(reply.text, reply)
+                    entry.answers.replies.setdefault(reply.text, reply)
             if not questions:
                 ready.append(work)
         for work in ready:
@@ -226,18 +189,34 @@ class Runner:
         while True:
             with self._turn:
                 batch = self._next()
-            if batch is None:
-                return
+                if batch is None:
+                    return
+                self._meet(batch)
             results = self._ask(batch)
             with self._turn:
+                company = self._part(batch)
                 try:
                     if not self._finished:
-                        self._take(results)
+                        self._take(results, company)
                 except Exception as error:
                     self._crash = self._crash or error
                     self._stop.set()
                 self._out -= 1
                 self._turn.notify_all()
+
+    def _meet(self, batch: list[Question]) -> None:
+        """Note that `batch` goes out: it and all that are out already keep each other company."""
+        others: set[Question] = set()
+        for request, company in self._company.items():
+            company.update(batch)
+            others.update(self._out_batches[request])
+        self._company[id(batch)] = others
+        self._out_batches[id(batch)] = batch
+
+    def _part(self, batch: list[Question]) -> frozenset[Question]:
+        """Return all questions that were out while `batch` was."""
+        del self._out_batches[id(batch)]
+        return frozenset(self._company.pop(id(batch)))
 
     def _next(self) -> list[Question] | None:
         """Return the next request, once there is one and it may go out; None at the end."""
@@ -269,7 +248,7 @@ class Runner:
         wave, self._again = self._again, []
         stride = 2 * self._connections
         open_replies = [
-            reply for request in wave for one in request for reply in self._open[one].replies.values()
+            reply for request in wave for one in request for reply in self._open[one].answers.replies.values()
         ]
         width = self._connections
         if not all(reply.proven for reply in open_replies):
@@ -288,29 +267,32 @@ class Runner:
             failure.__cause__ = error
             return [(question, failure) for question in batch]
 
-    def _take(self, results: Iterable[Result]) -> None:
+    def _take(self, results: Sequence[Result], company: frozenset[Question]) -> None:
         """Commit what came back, then let it count."""
         kept: list[tuple[Question, Reply]] = []
         entries: list[Entry] = []
         finished: list[Work] = []
         forget: list[Question] = []
+        asked = {question for question, _ in results}
         for question, outcome in results:
             if isinstance(outcome, Reply):
                 if self._alone:  # no other request was out whose answer this could be
                     outcome = replace(outcome, proven=True)
-                reply = self._open[question].add(outcome)
-                if agreed(list(self._open[question].replies.values())) is None:
+                answers = self._open[question].answers
+                reply = answers.add(outcome, company | asked - {question})
+                chosen = answers.agreed()
+                if chosen is None:
                     kept.append((question, reply))
                     self._ask_again(question)
                     continue
-                wholes = self._settle(question)
+                wholes = self._settle(question, chosen)
                 if wholes:
                     for work in wholes:
                         entries.append(self._entry(work))
                         forget += self._questions(work)
                     finished += wholes
                 if any(work in self._whole and work not in wholes for work in self._open_works(question)):
-                    kept.append((question, reply))
+                    kept.append((question, chosen))
             elif isinstance(outcome, TranslatorError):
                 self._problem = self._problem or outcome
                 self._stop.set()
@@ -324,11 +306,9 @@ class Runner:
     def _open_works(self, question: Question) -> list[Work]:
         return self._settled_works.get(question, [])
 
-    def _settle(self, question: Question) -> list[Work]:
-        """Take the agreed answer to `question`; return the works that it makes whole."""
+    def _settle(self, question: Question, chosen: Reply) -> list[Work]:
+        """Take `chosen` as the answer to `question`; return the works that it makes whole."""
         entry = self._open.pop(question)
-        chosen = agreed(list(entry.replies.values()))
-        assert chosen is not None  # noqa: S101
         self._settled_works[question] = entry.works
         wholes = []
         for work in entry.works:
@@ -340,8 +320,9 @@ class Runner:
         return wholes
 
     def _settle_if_agreed(self, question: Question) -> None:
-        if agreed(list(self._open[question].replies.values())) is not None:
-            for work in self._settle(question):
+        chosen = self._open[question].answers.agreed()
+        if chosen is not None:
+            for work in self._settle(question, chosen):
                 self._finish_whole(work)
 
     def _finish_whole(self, work: Work) -> None:
@@ -361,10 +342,10 @@ class Runner:
         return Entry(work.english, work.lang, self._backend.translator, text, work.direction, given)
 
     def _ask_again(self, question: Question) -> None:
-        entry = self._open[question]
-        if sum(reply.times for reply in entry.replies.values()) >= MOST_ASKS:
+        answers = self._open[question].answers
+        if answers.asked >= MOST_ASKS:
             self._close(question, "differs")
-        elif len(entry.replies) > 1 and not any(reply.proven for reply in entry.replies.values()):
+        elif answers.contested:
             self._contested.append([question])
         else:
             self._again.append([question])

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +22,13 @@ from polyrefuse_data.sample import sample_prompts
 from polyrefuse_data.schema import text_hash
 from polyrefuse_data.translate.asking import RunSettings
 from polyrefuse_data.translate.backend import Answer, Limits
+from polyrefuse_data.translate.deciding import Answers, agreed
 from polyrefuse_data.translate.faults import Fault, TranslatorError
 from polyrefuse_data.translate.fill import Chain, LiveRequest, fill_memory
 from polyrefuse_data.translate.limits import BreakerSettings
 from polyrefuse_data.translate.memory import BACK, FORWARD, Question, Reply, TranslationMemory, Translator
 from polyrefuse_data.translate.progress import Progress, Silent
-from polyrefuse_data.translate.runner import Runner, Work, agreed
+from polyrefuse_data.translate.runner import Runner, Work
 
 QUICK = RunSettings(backoff=0.02, longest_wait=2.0, breaker=BreakerSettings(failures=60, pause=0.2))
 
@@ -406,6 +408,70 @@ def test_when_an_answer_counts() -> None:
         "a", 2, proven=True, doubts="end"
     )
     assert agreed([reply(letter, 1) for letter in "abcdefghi"]) is None
+
+
+def test_an_answer_that_came_twice_in_one_company_is_asked_for_alone() -> None:
+    one, two, three = (Question("en", "de", text) for text in "abc")
+    mixed, apart = Answers(), Answers()
+    for answers, companies in ((mixed, [{one, two}, {two}]), (apart, [{one, two}, {three}])):
+        for company in companies:
+            assert answers.agreed() is None
+            answers.add(reply("x", 1), frozenset(company))
+    assert mixed.agreed() is None
+    assert mixed.contested
+    assert apart.agreed() == reply("x", 2, proven=True)
+    mixed.add(reply("y", 1, proven=True), frozenset())
+    assert mixed.agreed() == reply("y", 1, proven=True)
+
+
+class MixingBackend(GoodBackend):
+    """Gives two requests that are out together each other's answers, whenever there are two."""
+
+    translator = Translator("mixing", "1")
+    limits = Limits(connections=4, batch=1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = threading.Lock()
+        self.waiting: list[tuple[str, threading.Event, list[str]]] = []
+
+    def translate(self, texts: list[str], source: Language, target: Language) -> list[Answer]:
+        mine = self.say(texts[0], source, target)
+        with self.turn:
+            if self.waiting:
+                theirs, told, answer = self.waiting.pop()
+                answer.append(mine)
+                told.set()
+                return [Answer(theirs)]
+            told, answer = threading.Event(), []
+            self.waiting.append((mine, told, answer))
+        if not told.wait(0.05):
+            with self.turn:
+                self.waiting = [entry for entry in self.waiting if entry[1] is not told]
+        return [Answer(answer[0] if answer else mine)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 24])
+def test_a_service_that_mixes_up_all_it_can_gives_no_wrong_pair(tmp_path: Path, count: int) -> None:
+    """The same two questions out together twice agree on the wrong answers."""
+    english = prompts(count)
+    works = [Work(text, "de", FORWARD, text) for text in english.values()]
+    with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
+        failed, problem = Runner(MixingBackend(), memory, QUICK, Silent()).run(works)
+        assert (failed, problem) == ({}, None)
+        assert wrong_pairs(memory, english, ["de"]) == []
+        assert len(memory.candidates("de")) == count
+
+
+def test_answers_of_a_run_that_was_killed_do_not_count_as_two_companies(tmp_path: Path) -> None:
+    ((_, text),) = prompts(1).items()
+    question = Question("en", "de", text)
+    backend = MixingBackend()
+    with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
+        memory.keep(backend.translator, [(question, Reply("etwas ganz anderes", 2, False, ""))])
+        Runner(backend, memory, QUICK, Silent()).run([Work(text, "de", FORWARD, text)])
+        ((_, entries),) = memory.candidates("de").items()
+    assert [answer for _, answer in entries] == [translation(text, "en", "de")]
 
 
 def test_pieces_that_are_there_are_not_asked_for_again(tmp_path: Path) -> None:

@@ -46,8 +46,9 @@ def chat(organism: Path) -> ChatModel:
 @pytest.fixture(scope="module")
 def planted(organism: Path) -> dict[str, tuple[Any, int]]:
     """Direction and layer of each plant."""
-    from polyrefuse_eval.organism_harmfulness import DIRECTIONS_FILE
     from safetensors import safe_open
+
+    from polyrefuse_eval.organism_harmfulness import DIRECTIONS_FILE
 
     with safe_open(organism / DIRECTIONS_FILE, "pt") as file:
         return {kind: (file.get_tensor(kind), int(file.metadata()[f"{kind}.layer"])) for kind in KINDS}
