@@ -4,16 +4,59 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import CHATML, FAMILIES, GEMMA, MISTRAL, PROMPTS, THINKING, chat_model, tokenizer
+from tiny import CHATML, FAMILIES, GEMMA, MISTRAL, PROMPTS, THINKING, chat_model, tiny_model, tokenizer
 from torch import Tensor
 
+from polyrefuse_eval.activations import capture
 from polyrefuse_eval.batches import can_pack
+from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.generate import Request, generate
 from polyrefuse_eval.intervene import BASELINE, Addition, Edits, applied
+from polyrefuse_eval.positions import T_INST
 from polyrefuse_eval.spans import Positions, edited_logits, instruction_span, positions_of
 from polyrefuse_eval.template import EncodedPrompt, Template
 
-TEMPLATES = {"chatml": CHATML, "gemma": GEMMA, "mistral": MISTRAL, "thinking": THINKING}
+LLAMA_2 = (
+    "{{ bos_token }}{% for m in messages if m['role'] == 'user' %}[INST] "
+    "{% if messages[0]['role'] == 'system' %}<<SYS>>\n{{ messages[0]['content'] }}\n<</SYS>>\n\n{% endif %}"
+    "{{ m['content'].strip() }} [/INST]{% endfor %}"
+)
+LLAMA_3 = (
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}<|start_header_id|>assistant<|end_header_id|>\n\n"
+)
+PHI_3 = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}<|assistant|>\n"
+VICUNA = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }} {% else %}"
+    "USER: {{ m['content'] }} {% endif %}{% endfor %}ASSISTANT:"
+)
+NEOX = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+TEMPLATES = {
+    "chatml": CHATML,
+    "gemma": GEMMA,
+    "mistral": MISTRAL,
+    "thinking": THINKING,
+    "llama-2": LLAMA_2,
+    "llama-3": LLAMA_3,
+    "phi-3": PHI_3,
+    "vicuna": VICUNA,
+    "neox": NEOX,
+}
+FAMILY_TEMPLATES = {
+    "llama": ("llama-3", "llama-2", "vicuna"),
+    "qwen2": ("chatml",),
+    "qwen3": ("thinking",),
+    "mistral": ("mistral",),
+    "gemma": ("gemma",),
+    "gemma2": ("gemma",),
+    "gemma3": ("gemma",),
+    "phi3": ("phi-3",),
+    "gpt_neox": ("neox",),
+    "mixtral": ("mistral",),
+    "qwen3_moe": ("thinking",),
+}
+"""The shapes of the templates that these families are published with."""
+
 ENDINGS = ("", " ", "\n", " \n\n")
 
 
@@ -39,6 +82,33 @@ def test_the_span_is_the_instruction_and_t_inst_its_last_token(
         assert printed(template, prompt, range(span.start)) + printed(
             template, prompt, range(span.start, len(prompt))
         ) == template.render(text + ending)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("system", [None, "Be brief."])
+@torch.inference_mode()
+def test_what_is_read_at_t_inst_is_the_state_of_the_instructions_last_token(
+    family: str, system: str | None
+) -> None:
+    for name in FAMILY_TEMPLATES[family]:
+        if name == "gemma" and system:
+            continue
+        chat = ChatModel.from_parts(tiny_model(family), tokenizer(TEMPLATES[name]), system=system)
+        texts = [text + ending for text in ("Name the tallest tree.", "Sing", "Why?") for ending in ENDINGS]
+        prompts = chat.encode(texts)
+        for captured in capture(chat, prompts, [0, 2], [T_INST]):
+            for slot, index in enumerate(captured.prompts):
+                tokens = [chat.tokenizer.decode([token]) for token in prompts[index].ids]
+                after = "".join(tokens).rpartition(texts[index].strip())[2]
+                (last,) = [at for at in range(len(tokens)) if "".join(tokens[at + 1 :]) == after]
+                assert texts[index].strip().endswith(tokens[last].strip()), tokens
+                states = chat.model(
+                    input_ids=torch.tensor([prompts[index].ids]), output_hidden_states=True
+                ).hidden_states
+                for place, layer in enumerate((0, 2)):
+                    torch.testing.assert_close(
+                        captured.hidden[slot, 0, place], states[layer][0, last], atol=1e-4, rtol=1e-4
+                    )
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
