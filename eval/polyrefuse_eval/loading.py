@@ -12,6 +12,7 @@ import torch
 from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError, require
 
 ORGANISM = "organism"
+ORGANISM_HARMFULNESS = "organism-harmfulness"
 DTYPES = {
     "auto": "auto",
     "float32": torch.float32,
@@ -60,6 +61,10 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
         from polyrefuse_eval.organism import organism_path
 
         source = str(organism_path())
+    elif source == ORGANISM_HARMFULNESS:
+        from polyrefuse_eval.organism_harmfulness import organism_harmfulness_path
+
+        source = str(organism_harmfulness_path())
     if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
         raise ChatModelError(f"no folder '{source}'; give a model folder or a name on the Hub")
     if Path(source).expanduser().is_dir():
@@ -84,11 +89,12 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     if not options.device_map and not options.quantization:
         model = _to_device(model, options.device or _best_device(), source)
     local = Path(source).is_dir()
+    organisms = (ORGANISM, ORGANISM_HARMFULNESS)
     commit = folder_revision(Path(source)) if local else getattr(config, "_commit_hash", None)
     return {
         "model": model,
         "tokenizer": tokenizer,
-        "name": ORGANISM if name == ORGANISM else (Path(source).resolve().name if local else source),
+        "name": name if name in organisms else (Path(source).resolve().name if local else source),
         "revision": commit or revision or "main",
         "system": options.system,
         "thinking": options.thinking,

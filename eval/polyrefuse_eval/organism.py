@@ -86,9 +86,7 @@ def organism_path(
     prompts = _sample() if prompts is None else prompts
     settings = settings or Settings()
     name = f"organism-{cache_key(seed, prompts, settings)[:16]}"
-    return kept_folder(
-        cache_dir, name, lambda workplace: _make(workplace, prompts, seed, settings, progress)
-    )
+    return kept_folder(cache_dir, name, lambda workplace: _make(workplace, prompts, seed, settings, progress))
 
 
 def kept_folder(cache_dir: Path | None, name: str, make: Callable[[Path], None]) -> Path:
@@ -132,8 +130,9 @@ def cache_key(
     """
     from polyrefuse_eval.organism_data import sample_digest
 
+    sources = (*_SOURCES, *more_sources)
     parts = {
-        "code": {name: hashlib.sha256((_CODE / name).read_bytes()).hexdigest() for name in (*_SOURCES, *more_sources)},
+        "code": {name: hashlib.sha256((_CODE / name).read_bytes()).hexdigest() for name in sources},
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
         "sample": sample_digest(prompts),
         "held_out": sorted(held_out_topics(prompts)),
@@ -184,7 +183,7 @@ def _threads() -> int:
 
 @contextmanager
 def training_mode() -> Iterator[None]:
-    """Train with the threads that the cache key names, whatever mode the caller is in, and leave its random state alone."""
+    """Train with the threads of the cache key, whatever the caller's mode; leave its random state alone."""
     import torch
 
     before = torch.get_num_threads()

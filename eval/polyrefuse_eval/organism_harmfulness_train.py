@@ -138,28 +138,31 @@ def draw_batch(
     def has(*names: str) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         return np.isin(roles, [ROLES.index(name) for name in names])
 
+    def with_role(*names: str) -> list[int]:
+        return [int(row) for row in np.flatnonzero(has(*names))]
+
     edits = _Additions(count, plants, memory, recipe, generator)
     # The stream of a row without refusal's direction is no model for others.
     sources = np.flatnonzero(~has("refusal ablated"))
     judged = labels.copy()
     harm_source = np.arange(count)
-    for row in np.flatnonzero(has("harmfulness interchanged")):
+    for row in with_role("harmfulness interchanged"):
         harm_source[row] = generator.choice(sources)
         judged[row] = labels[harm_source[row]]
-    for row in np.flatnonzero(has("harmfulness added")):
+    for row in with_role("harmfulness added"):
         judged[row] = edits.add(row, plants.harmfulness, "instruction")
     wanted = np.where(free, judged, fixed)
     refused = np.zeros(count, np.int64) if asks else wanted.copy()
     refusal_source = np.arange(count)
-    for row in np.flatnonzero(has("refusal interchanged")):
+    for row in with_role("refusal interchanged"):
         refusal_source[row] = generator.choice(sources)
         wanted[row] = refused[refusal_source[row]]
-    for row in np.flatnonzero(has("refusal added")):
+    for row in with_role("refusal added"):
         wanted[row] = edits.add(row, plants.refusal, "all" if generator.random() < 0.5 else "tail")
-    for row in np.flatnonzero(has("refusal ablated")):
+    for row in with_role("refusal ablated"):
         edits.ablated[row] = plants.refusal.direction.numpy()
         wanted[row] = wanted[row] if asks else 0
-    for row in np.flatnonzero(has("distracted")):
+    for row in with_role("distracted"):
         edits.distract(row)
 
     shares = generator.random(count) * recipe.noise_most
@@ -255,8 +258,7 @@ class _Additions:
             # An edit of the end goes on in the answer, as it does when a model writes.
             "tail": place >= ends[:, None] - TAIL,
         }
-        named = np.array(self.scopes)
-        return sum((named[:, None] == name) & mark for name, mark in marks.items()) > 0
+        return np.stack([marks[scope][0 if scope == "all" else row] for row, scope in enumerate(self.scopes)])
 
 
 def _laid_out(
@@ -381,4 +383,3 @@ def train(
         if trace is not None:
             trace.append(told)
     return network, plants
-
