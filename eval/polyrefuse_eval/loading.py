@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError, require
+from polyrefuse_eval.organism import ORGANISMS, organism_path
 
-ORGANISM = "organism"
 DTYPES = {
     "auto": "auto",
     "float32": torch.float32,
@@ -56,10 +56,8 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     revision = options.revision or revision
     if options.dtype not in DTYPES:
         raise ChatModelError(f"unknown dtype '{options.dtype}'; available: {', '.join(DTYPES)}")
-    if source == ORGANISM:
-        from polyrefuse_eval.organism import organism_path
-
-        source = str(organism_path())
+    if source in ORGANISMS:
+        source = str(organism_path(settings=ORGANISMS[source]))
     if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
         raise ChatModelError(f"no folder '{source}'; give a model folder or a name on the Hub")
     if Path(source).expanduser().is_dir():
@@ -88,7 +86,7 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     return {
         "model": model,
         "tokenizer": tokenizer,
-        "name": ORGANISM if name == ORGANISM else (Path(source).resolve().name if local else source),
+        "name": name if name in ORGANISMS else (Path(source).resolve().name if local else source),
         "revision": commit or revision or "main",
         "system": options.system,
         "thinking": options.thinking,
