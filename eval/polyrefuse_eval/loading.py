@@ -1,4 +1,4 @@
-"""Get a chat model from the Hub, a folder or the embedded organism, or say in one line why not."""
+"""Get a chat model from the Hub, a folder or the embedded organisms, or say in one line why not."""
 
 from __future__ import annotations
 
