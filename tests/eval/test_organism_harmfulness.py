@@ -49,8 +49,11 @@ WIDTH = 16
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files of an organism that has hardly been trained."""
-    return make(tmp_path_factory.mktemp("cache"))
+    """A folder with the files of an organism that has hardly been trained, on a few topics."""
+    every = organism_data.make_pairs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(organism_data, "make_pairs", lambda prompts, topics: every(prompts, sorted(topics)[:6]))
+        return make(tmp_path_factory.mktemp("cache"))
 
 
 def make(root: Path, **changes: Any) -> Path:
