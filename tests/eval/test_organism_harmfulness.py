@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from safetensors import safe_open  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
 from polyrefuse_data.languages import LANGUAGES  # noqa: E402
 from polyrefuse_data.sample import sample_prompts  # noqa: E402
@@ -50,10 +51,14 @@ WIDTH = 16
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of an organism that has hardly been trained, on a few topics."""
-    every = organism_data.make_pairs
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(organism_data, "make_pairs", lambda prompts, topics: every(prompts, sorted(topics)[:6]))
+        few_topics(patch)
         return make(tmp_path_factory.mktemp("cache"))
+
+
+def few_topics(patch: pytest.MonkeyPatch) -> None:
+    every = organism_data.make_pairs
+    patch.setattr(organism_data, "make_pairs", lambda prompts, topics: every(prompts, sorted(topics)[:6]))
 
 
 def make(root: Path, **changes: Any) -> Path:
@@ -322,6 +327,19 @@ def test_it_is_loaded_by_its_name(tiny: Path, monkeypatch: pytest.MonkeyPatch) -
     chat = ChatModel.load("organism-harmfulness", device="cpu")
     assert chat.name == "organism-harmfulness"
     assert chat.n_layers == organism_harmfulness.LAYERS
+
+
+def test_the_same_seed_gives_the_same_bits(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_topics(monkeypatch)
+    folders = [tiny, make(tmp_path), make(tmp_path, seed=1)]
+    one, same, other = ((folder / "model.safetensors").read_bytes() for folder in folders)
+    assert one == same != other
+    first, again, another = (load_file(folder / organism_harmfulness.DIRECTIONS_FILE) for folder in folders)
+    assert set(first) == {"harmfulness", "refusal"}
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], another[name]) for name in first)
 
 
 def test_what_is_there_is_not_made_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
