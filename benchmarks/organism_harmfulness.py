@@ -1,7 +1,8 @@
 """Check the organism with two planted directions against what it was made for; prints one table.
 
 Plain hooks and plain differences in means only, on the embedded sample. Directions and centroids come from
-prompts whose topics were trained on, all that follows is measured on held-out topics. Per language:
+prompts whose topics were trained on, all that follows is measured on held-out topics: edits on `--limit`
+prompts a label, the rest on all. Per language:
 cosines of the found with the planted directions; refusals as it is, under harmfulness (harmless forward,
 harmful reversed) at the instruction's tokens, and under refusal at the post-instruction tokens and at the
 instruction's; right and flipped answers in reply inversion; and how many exceptions (refused harmless,
@@ -39,6 +40,7 @@ from polyrefuse_eval.organism_harmfulness_data import FIRST, wordings
 
 BATCH = 128
 FITTED = 100
+ALL = 10**6
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,8 @@ def sample(lang: str, held_out: bool, limit: int) -> dict[str, list[str]]:
     for prompt in prompts:
         if (prompt.topic in hidden) == held_out:
             texts[prompt.label].append(text_in(prompt, lang))
-    return {label: spread(found, limit) for label, found in texts.items()}
-
-
-def spread(found: Sequence[Any], limit: int) -> list[Any]:
-    step = max(1, len(found) // limit) | 1  # odd, so that all framings come
-    return list(found[::step])
+    # An odd step, so that all framings come.
+    return {label: found[:: max(1, len(found) // limit) | 1] for label, found in texts.items()}
 
 
 def share(marks: Tensor) -> float:
@@ -177,26 +175,27 @@ def contrast(states: Tensor, one: Tensor, other: Tensor) -> Tensor:
 def measure_language(organism: Organism, lang: str, limit: int) -> dict[str, float]:
     """Return all numbers of one row of the table, rates in percent."""
     fitted = {label: [plain(text) for text in texts] for label, texts in sample(lang, False, FITTED).items()}
+    every = {label: [plain(text) for text in texts] for label, texts in sample(lang, True, ALL).items()}
     held_out = sample(lang, True, limit)
     texts = {label: [plain(text) for text in found] for label, found in held_out.items()}
     states = {label: organism.forward(asked)[1] for label, asked in fitted.items()}
     refused = {label: organism.refused(lang, asked) for label, asked in fitted.items()}
     centroids = {label: states[label][refused[label] == (label == "harmful")].mean(dim=0) for label in LABELS}
-    every = torch.cat([states[label][:, 1] for label in LABELS])
+    at_end = torch.cat([states[label][:, 1] for label in LABELS])
     is_refused = torch.cat([refused[label] for label in LABELS])
     found = {
         "harmfulness": states["harmful"][:, 0].mean(dim=0) - states["harmless"][:, 0].mean(dim=0),
-        "refusal": every[is_refused].mean(dim=0) - every[~is_refused].mean(dim=0),
+        "refusal": at_end[is_refused].mean(dim=0) - at_end[~is_refused].mean(dim=0),
     }
     at = {name: vectors[organism.layers[name]] for name, vectors in found.items()}
     row = {f"cosine {name}": cosine(at[name], organism.planted[name]) for name in at}
-    row |= {f"{label} refused": share(organism.refused(lang, texts[label])) for label in LABELS}
+    row |= {f"{label} refused": share(organism.refused(lang, every[label])) for label in LABELS}
     for name, scope in (("harmfulness", "instruction"), ("refusal", "end"), ("refusal", "instruction")):
         for label, sign in (("harmless", 1), ("harmful", -1)):
             edit = Edit(sign * at[name], organism.layers[name], scope)
             row[f"{label} {sign:+d} {name}, {scope}"] = share(organism.refused(lang, texts[label], edit))
     row |= inversion(organism, lang, held_out, at)
-    row |= exceptions(organism, lang, centroids, limit)
+    row |= exceptions(organism, lang, centroids)
     return row
 
 
@@ -226,12 +225,11 @@ def inversion(
     }
 
 
-def exceptions(organism: Organism, lang: str, centroids: dict[str, Tensor], limit: int) -> dict[str, float]:
+def exceptions(organism: Organism, lang: str, centroids: dict[str, Tensor]) -> dict[str, float]:
     """Return how many exceptions are treated as such, and told by harmfulness and by refusal."""
     row = {}
     for kind in ("refused_harmless", "accepted_harmful"):
-        mine = spread([one for one in exception_prompts(lang) if one[2] == kind], limit)
-        asked = [plain(text) for text, _, _ in mine]
+        asked = [plain(text) for text, _, one in exception_prompts(lang) if one == kind]
         refused, (_, states) = organism.refused(lang, asked), organism.forward(asked)
         harmful = kind == "accepted_harmful"
         row[kind] = share(refused != harmful)
@@ -264,7 +262,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="where organisms are kept; the user's cache by default")
     parser.add_argument("--folder", type=Path, help="an organism made before, instead of a seed")
     parser.add_argument("--langs", default="all", help="languages, with commas between")
-    parser.add_argument("--limit", type=int, default=48, help="about so many held-out prompts a label")
+    parser.add_argument(
+        "--limit", type=int, default=48, help="about so many held-out prompts a label are edited"
+    )
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     arguments = parser.parse_args()
     start = time.perf_counter()
