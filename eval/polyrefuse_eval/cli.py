@@ -24,8 +24,8 @@ MODEL_OPTIONS = (
         "--model",
         default="organism",
         show_default=True,
-        help="Hub name or folder, either with @REVISION; 'organism' and 'organism-per-language' are "
-        "tiny models trained here.",
+        help="Hub name or folder, either with @REVISION; 'organism', 'organism-per-language' and "
+        "'organism-harmfulness' are tiny models trained here.",
     ),
     click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."),
     click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]"),
