@@ -41,7 +41,10 @@ Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """All constants of the training; they are part of the cache key."""
+    """All constants of the training; they are part of the cache key.
+
+    Chosen with seed 0. With 900 steps and noise (at least 0.3) in every row, harmfulness was not learnt.
+    """
 
     steps: int = 1100
     requests_per_batch: int = 24
