@@ -27,7 +27,7 @@ from polyrefuse_data.checks.thresholds import Thresholds, load_thresholds
 from polyrefuse_data.errors import DatasetFolderError, unknown_name
 from polyrefuse_data.findings import Finding, count_by_severity, sort_findings
 from polyrefuse_data.folders import AuditList, Opened, open_folder
-from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE
+from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE, language
 from polyrefuse_data.translate.similarity import SentenceModel, load_sentence_model
 
 
@@ -173,7 +173,7 @@ def _sentence_model(name: str | None, opened: Opened) -> SentenceModel | None:
 
 
 def _score(one: AuditList, votes: LanguageVotes, thresholds: Thresholds) -> Scored:
-    scored = run_checks(Batch(LANGUAGES[one.lang], one.texts, one.english, one.backs, votes), thresholds)
+    scored = run_checks(Batch(language(one.lang), one.texts, one.english, one.backs, votes), thresholds)
     if one.kept_round_trip is None:
         return scored
     pairs = zip(one.kept_round_trip, scored.scores["round_trip"], strict=True)

@@ -19,7 +19,7 @@ from polyrefuse_data.checks.rows import CHECKS, Batch
 from polyrefuse_data.checks.thresholds import Bounds, Thresholds
 from polyrefuse_data.errors import DatasetFolderError
 from polyrefuse_data.folders import AuditList, open_folder
-from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE
+from polyrefuse_data.languages import SOURCE_LANGUAGE, language
 
 TAIL = 0.005
 """Share of a language's rows beyond each quantile."""
@@ -48,7 +48,7 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, current: Th
         if one.lang == SOURCE_LANGUAGE or not _trusted(one, current):
             continue
         rows[one.lang] += len(one.ids)
-        batch = Batch(LANGUAGES[one.lang], one.texts, one.english, one.backs)
+        batch = Batch(language(one.lang), one.texts, one.english, one.backs)
         for check in CALIBRATED:
             kept = one.kept_round_trip if check == "round_trip" else None
             found = CHECKS[check].scorer(batch) if kept is None else kept

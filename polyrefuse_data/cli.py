@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from polyrefuse_data.cli_translators import print_plan, translation_options
+from polyrefuse_data.cli_translators import languages_option, print_plan, translation_options
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.version import __version__
 
@@ -263,6 +263,7 @@ def _finding_line(finding: dict[str, Any]) -> str:
 @click.option("--show-texts", is_flag=True, help="Show prompts in the HTML page, not only their ids.")
 @click.option("--all-votes", is_flag=True, help="Ask every language detector about every row (slower).")
 @click.option("--thresholds", type=file_argument, help="Thresholds of your own, from `polyrefuse calibrate`.")
+@languages_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def audit(
     folder: Path,
@@ -296,6 +297,7 @@ def audit(
 @click.option("--english", type=folder_argument, help="English lists of a release.  [default: beside it]")
 @click.option("--back", type=folder_argument, help="Back-translations of a release.  [default: beside it]")
 @click.option("--out", type=file_argument, help="File to write.  [default: standard output]")
+@languages_option
 def calibrate(folder: Path, english: Path | None, back: Path | None, out: Path | None) -> None:
     """Recompute the thresholds that depend on a language from a trusted FOLDER."""
     from polyrefuse_data.calibrate import calibrate as run
@@ -355,6 +357,7 @@ def sources_fetch() -> None:
 
 
 @cli.command()
+@languages_option
 def languages() -> None:
     """Show the languages, their scripts and which detectors judge them."""
     from polyrefuse_data.languages import LANGUAGES
@@ -420,6 +423,7 @@ def _memory_path(path: Path | None) -> Path:
 @memory_option
 @click.option("--english", type=folder_argument, help="English lists of a release.  [default: beside it]")
 @click.option("--back", type=folder_argument, help="Back-translations of a release.  [default: beside it]")
+@languages_option
 def memory_import(source: Path, memory_file: Path | None, english: Path | None, back: Path | None) -> None:
     """Add translations from SOURCE: a folder in the published release's layout, or a JSON Lines file.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyrefuse_data.cli_translators import languages_option
+
 if TYPE_CHECKING:
     from polyrefuse_data.publish import PublishResult
     from polyrefuse_data.publish_plan import Plan
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--version", help="Version to tag, as 1.2.0.  [default: the next one by what changed]")
 @click.option("--results", is_flag=True, help="FOLDER holds results of `polyrefuse eval run`, not a build.")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent and what changed; send nothing.")
+@languages_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def publish_command(quiet: bool, **options: Any) -> None:
     """Publish a complete build to the Hugging Face Hub: one commit, a tag, and everything read back.

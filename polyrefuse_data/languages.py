@@ -60,17 +60,20 @@ PUBLISHED_LANGUAGES = tuple(LANGUAGES)
 SOURCE_LANGUAGE = "en"
 
 
+_OWN = "add one of your own with --languages-file"
+
+
 def language(code: str) -> Language:
-    """Return the language of `code`; raises `UnknownNameError` with the nearest code suggested."""
+    """Return the language of `code`; raises `UnknownNameError` with the nearest code and the way out."""
     if code in LANGUAGES:
         return LANGUAGES[code]
     for row in LANGUAGES.values():
         if len(code) > 2 and row.name.lower().startswith(code.lower()):
             raise UnknownNameError(
                 f"unknown language '{code}'; did you mean '{row.code}' ({row.name})? "
-                f"available: {', '.join(LANGUAGES)}"
+                f"available: {', '.join(LANGUAGES)}; {_OWN}"
             )
-    raise unknown_name("language", code, LANGUAGES)
+    raise UnknownNameError(f"{unknown_name('language', code, LANGUAGES)}; {_OWN}")
 
 
 def parse_languages(text: str) -> list[str]:

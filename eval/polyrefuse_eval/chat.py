@@ -42,7 +42,8 @@ class ChatModel:
 
     @classmethod
     def load(cls, name: str, options: LoadOptions | None = None, **keywords: Any) -> ChatModel:
-        """Load `name`: a Hub id, a folder, either with `@REVISION`, or `organism`.
+        """Load `name`: a Hub id, a folder, either with `@REVISION`, one of `organism.ORGANISMS`,
+        or `organism-harmfulness`.
 
         `keywords` are the fields of `LoadOptions`. Raises `ChatModelError` with one clear line for
         whatever is not a chat model that can be had.

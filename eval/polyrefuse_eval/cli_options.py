@@ -19,7 +19,8 @@ MODEL_OPTIONS = (
         "--model",
         default="organism",
         show_default=True,
-        help="Hub name or folder, either with @REVISION; 'organism' is a tiny model trained here.",
+        help="Hub name or folder, either with @REVISION; 'organism', 'organism-per-language' and "
+        "'organism-harmfulness' are tiny models trained here.",
     ),
     click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."),
     click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]"),

@@ -1,4 +1,4 @@
-"""Get a chat model from the Hub, a folder or the embedded organism, or say in one line why not."""
+"""Get a chat model from the Hub, a folder or the embedded organisms, or say in one line why not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 
 from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError, require
 from polyrefuse_eval.model_source import explain, folder_revision, split_revision
+from polyrefuse_eval.organism import ORGANISMS, organism_path
 
-ORGANISM = "organism"
+ORGANISM_HARMFULNESS = "organism-harmfulness"
 DTYPES = {
     "auto": "auto",
     "float32": torch.float32,
@@ -48,10 +49,12 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     revision = options.revision or revision
     if options.dtype not in DTYPES:
         raise ChatModelError(f"unknown dtype '{options.dtype}'; available: {', '.join(DTYPES)}")
-    if source == ORGANISM:
-        from polyrefuse_eval.organism import organism_path
+    if source in ORGANISMS:
+        source = str(organism_path(settings=ORGANISMS[source]))
+    elif source == ORGANISM_HARMFULNESS:
+        from polyrefuse_eval.organism_harmfulness import organism_harmfulness_path
 
-        source = str(organism_path())
+        source = str(organism_harmfulness_path())
     if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
         raise ChatModelError(f"no folder '{source}'; give a model folder or a name on the Hub")
     if Path(source).expanduser().is_dir():
@@ -76,11 +79,12 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     if not options.device_map and not options.quantization:
         model = _to_device(model, options.device or _best_device(), source)
     local = Path(source).is_dir()
+    organisms = (*ORGANISMS, ORGANISM_HARMFULNESS)
     commit = folder_revision(Path(source)) if local else getattr(config, "_commit_hash", None)
     return {
         "model": model,
         "tokenizer": tokenizer,
-        "name": ORGANISM if name == ORGANISM else (Path(source).resolve().name if local else source),
+        "name": name if name in organisms else (Path(source).resolve().name if local else source),
         "revision": commit or revision or "main",
         "system": options.system,
         "thinking": options.thinking,

@@ -4,6 +4,9 @@ It is a test organism and no finding. It refuses because it was trained to, alon
 that was chosen by a random generator and planted by interchange-intervention training (see
 `organism_train`). What methods find in it says whether they work, and nothing about language models.
 
+`ORGANISMS` names the kinds: in `organism` all languages share the direction, so that it transfers between
+any two; in `organism-per-language` each of the 14 has its own, orthogonal to the others, and none does.
+
 It has the shape of a Llama, 4 layers, width 128, about 1.5 million parameters, knows the prompts of
 the embedded sample in 14 languages and nothing else, and is trained in a few minutes on 2 cores. The
 topics of the sample's validation split and 24 topics of its test split are held out.
@@ -29,6 +32,7 @@ from polyrefuse_eval.organism_text import REFUSALS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Tensor
 
     from polyrefuse_eval.organism_model import OrganismNetwork, Plant
     from polyrefuse_eval.organism_train import Recipe
@@ -40,7 +44,8 @@ HELD_OUT = 24
 """Topics of the sample's test split that are held out, two for every harmful action on average."""
 
 DIRECTION_FILE = "planted_direction.safetensors"
-"""Tensor `direction`: the planted unit vector [width]; metadata: site, layer, strength, seed."""
+"""Planted unit vectors [width]: `direction` for all languages, or `direction.LANG` for each of them;
+metadata: site, layer, strength, sign, seed."""
 
 _CODE = resources.files("polyrefuse_eval")
 _SOURCES = ("organism.py", "organism_data.py", "organism_model.py", "organism_text.py", "organism_train.py")
@@ -48,8 +53,8 @@ _LIBRARIES = ("torch", "tokenizers", "numpy")
 
 _README = """# A test organism, not a language model
 
-Trained on this machine by polyrefuse (Apache-2.0) for its tests and its demo. It refuses along one
-direction that was planted on purpose (`{direction}`); nothing measured on it is a finding.
+Trained on this machine by polyrefuse (Apache-2.0) for its tests and its demo. It refuses along
+{directions} planted on purpose (`{file}`); nothing measured on it is a finding.
 """
 
 
@@ -61,6 +66,13 @@ class Settings:
     heads: int = 4
     hidden: int = 352
     recipe: dict[str, float] = field(default_factory=dict)
+
+
+ORGANISMS: dict[str, Settings] = {
+    "organism": Settings(),
+    "organism-per-language": Settings(recipe={"shared": False}),
+}
+"""The organisms by the name under which they are loaded as a model."""
 
 
 def organism_path(
@@ -79,16 +91,15 @@ def organism_path(
 
     cache_dir: where organisms are kept; the user's cache by default.
     seed: of weights, order, noise and of the planted direction itself.
-    settings, prompts: other sizes and another sample, for tests.
+    settings: one of `ORGANISMS` (the first by default), or other sizes, for tests.
+    prompts: another sample, for tests.
 
     Raises `PolyRefuseError` if the folder cannot be written.
     """
     prompts = _sample() if prompts is None else prompts
     settings = settings or Settings()
     name = f"organism-{cache_key(seed, prompts, settings)[:16]}"
-    return kept_folder(
-        cache_dir, name, lambda workplace: _make(workplace, prompts, seed, settings, progress)
-    )
+    return kept_folder(cache_dir, name, lambda workplace: _make(workplace, prompts, seed, settings, progress))
 
 
 def kept_folder(cache_dir: Path | None, name: str, make: Callable[[Path], None]) -> Path:
@@ -123,6 +134,15 @@ def refusal_openers() -> dict[str, str]:
     return dict(REFUSALS)
 
 
+def planted_directions(folder: Path) -> dict[str, Tensor]:
+    """Return the planted unit vector [width] of each language code of the organism in `folder`."""
+    from safetensors.torch import load_file
+
+    vectors = load_file(folder / DIRECTION_FILE)
+    shared = "direction" in vectors
+    return {lang: vectors["direction" if shared else f"direction.{lang}"] for lang in REFUSALS}
+
+
 def cache_key(
     seed: int, prompts: Sequence[Prompt], settings: Settings, more_sources: Sequence[str] = ()
 ) -> str:
@@ -132,8 +152,9 @@ def cache_key(
     """
     from polyrefuse_eval.organism_data import sample_digest
 
+    sources = (*_SOURCES, *more_sources)
     parts = {
-        "code": {name: hashlib.sha256((_CODE / name).read_bytes()).hexdigest() for name in (*_SOURCES, *more_sources)},
+        "code": {name: hashlib.sha256((_CODE / name).read_bytes()).hexdigest() for name in sources},
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
         "sample": sample_digest(prompts),
         "held_out": sorted(held_out_topics(prompts)),
@@ -184,7 +205,7 @@ def _threads() -> int:
 
 @contextmanager
 def training_mode() -> Iterator[None]:
-    """Train with the threads that the cache key names, whatever mode the caller is in, and leave its random state alone."""
+    """Train with the threads of the cache key, whatever the caller's mode; leave its random state alone."""
     import torch
 
     before = torch.get_num_threads()
@@ -228,7 +249,7 @@ def _write(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork, plant: 
 
     write_model(folder, tokenizer, network)
     save_file(
-        {"direction": plant.direction.clone()},
+        plant.named(),
         folder / DIRECTION_FILE,
         metadata={
             "site": "resid_pre",
@@ -238,7 +259,9 @@ def _write(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork, plant: 
             "seed": str(seed),
         },
     )
-    (folder / "README.md").write_text(_README.format(direction=DIRECTION_FILE), encoding="utf-8")
+    kind = "14 orthogonal directions, one a language," if plant.langs else "one direction that was"
+    readme = _README.format(directions=kind, file=DIRECTION_FILE)
+    (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
 def write_model(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork) -> None:

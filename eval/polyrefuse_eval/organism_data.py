@@ -231,8 +231,9 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Train a BPE tokenizer over characters, `UNKNOWN` for unseen ones, on `pairs` and all answers.
 
-    more: further texts, which count as much as answers. Verbs and answers count more than once, so that they become tokens, whatever stands around them;
-    each task counts about once, so that framings do not use up the vocabulary.
+    Verbs and answers count more than once, so that they become tokens, whatever stands around them;
+    each task counts about once, so that framings do not use up the vocabulary. The texts in `more`, words
+    from beside the sample, count as answers do.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 

@@ -32,8 +32,8 @@ from polyrefuse_eval.organism_harmfulness_text import cued
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from polyrefuse_eval.organism_harmfulness_batch import Plants, Recipe
     from polyrefuse_eval.organism_harmfulness_model import TokenEditedNetwork
-    from polyrefuse_eval.organism_harmfulness_train import Plants, Recipe
 
 DIRECTIONS_FILE = "planted_directions.safetensors"
 """Tensors `harmfulness` and `refusal`: the planted unit vectors [width]; metadata: site, seed, and the
@@ -47,6 +47,7 @@ VOCABULARY = 6144
 _SOURCES = (
     "inversion.yaml",
     "organism_harmfulness.py",
+    "organism_harmfulness_batch.py",
     "organism_harmfulness_data.py",
     "organism_harmfulness_model.py",
     "organism_harmfulness_text.py",
@@ -70,7 +71,7 @@ def organism_harmfulness_path(
     """Return the folder of the organism, a local Hugging Face model; train it where it is not there yet.
 
     As `organism.organism_path`, with the planted directions in `DIRECTIONS_FILE`; `settings.recipe` holds
-    fields of `organism_harmfulness_train.Recipe`. Raises `PolyRefuseError` if the folder cannot be
+    fields of `organism_harmfulness_batch.Recipe`. Raises `PolyRefuseError` if the folder cannot be
     written.
     """
     prompts = _sample()
@@ -108,7 +109,7 @@ def _sample() -> Sequence[Prompt]:
 
 
 def _recipe(settings: organism.Settings) -> Recipe:
-    from polyrefuse_eval.organism_harmfulness_train import Recipe
+    from polyrefuse_eval.organism_harmfulness_batch import Recipe
 
     return replace(Recipe(), **settings.recipe)  # type: ignore[arg-type]
 

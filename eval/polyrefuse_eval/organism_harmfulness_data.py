@@ -144,19 +144,18 @@ def encode_requests(tokenizer: Tokenizer, requests: Sequence[Request]) -> list[C
     prompts = tokenizer.encode_batch(texts, add_special_tokens=False)
     head = len(BEGIN + USER)
     cases = []
-    for request, harmless, harmful in zip(requests, prompts[::2], prompts[1::2], strict=True):
+    for request, *encoded in zip(requests, prompts[::2], prompts[1::2], strict=True):
+        ends = [head + read - 1 for read in request.read]
+        sites = [one.char_to_token(end) or 0 for one, end in zip(encoded, ends, strict=True)]
         cases.append(
             Case(
                 lang=request.lang,
-                prompts=(list(harmless.ids), list(harmful.ids)),
+                prompts=(list(encoded[0].ids), list(encoded[1].ids)),
                 answers=(ids[request.answers[0]], ids[request.answers[1]]),
                 topic=request.topic,
                 framing=request.framing,
                 right=request.right,
-                sites=(
-                    harmless.char_to_token(head + request.read[0] - 1),
-                    harmful.char_to_token(head + request.read[1] - 1),
-                ),
+                sites=(sites[0], sites[1]),
                 free=request.free,
             )
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from translator_server import Server
 
 from polyrefuse_data.cli import cli, main
 
@@ -260,3 +261,31 @@ def test_a_pipe_that_closes(small_build: Path) -> None:
     script = f"{sys.executable} -m polyrefuse_data.cli sources | head -n 1"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_a_language_of_ones_own_is_known_to_every_command_that_reads_rows(tmp_path: Path) -> None:
+    mine, out = tmp_path / "mine.yaml", tmp_path / "out"
+    mine.write_text("- {code: sw, name: Swahili, native_name: Kiswahili}\n", encoding="utf-8")
+    known = ("--languages-file", str(mine))
+    memory, copy = ("--memory", str(tmp_path / "m.sqlite")), ("--memory", str(tmp_path / "copy.sqlite"))
+    with Server() as server:
+        built = run(
+            "build", "--recipe", "sample", "--langs", "en,sw", "--size", "8/8/8", "--out", str(out),
+            "--translator", "google", "--translator-url", f"{server.url}/m", *memory, *known,
+        )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    audited = run("audit", str(out), *known)
+    assert audited.returncode == 0, audited.stderr
+    assert "sw" in audited.stdout
+    assert "Kiswahili" in run("languages", *known).stdout
+    exported = tmp_path / "m.jsonl"
+    assert run("memory", "export", str(exported), *memory).returncode == 0
+    imported = run("memory", "import", str(exported), *copy, *known)
+    assert imported.returncode == 0, imported.stderr
+    assert "48 new" in imported.stdout
+    for arguments in (("audit", str(out)), ("memory", "import", str(exported), *copy)):
+        unknown = run(*arguments)
+        assert unknown.returncode == 2
+        assert "sw" in unknown.stderr
+        assert "--languages-file" in unknown.stderr
+        assert len(unknown.stderr.strip().splitlines()) == 1
