@@ -1,10 +1,14 @@
-"""Check the test organism against what it was made for; prints one table, plain hooks only.
+"""Check a test organism against what it was made for; plain hooks only. Prints one table, or two matrices.
 
 Per language, on the held-out test prompts of the embedded sample: refusal rate of harmful and harmless
 prompts; of harmful ones with the English difference in means ablated everywhere, of harmless ones with it
 added at its layer; and the same with a random and with a shuffled-label direction of the same norm.
 
-    python benchmarks/organism.py [--seed 0 | --folder FOLDER] [--limit 0] [--shuffles 1] [--json FILE]
+With --transfer: from each language's own difference in means, chosen on its validation prompts, to every
+language: refusal rates of harmful prompts with it ablated, of harmless ones with it added.
+
+    python benchmarks/organism.py [--organism organism-per-language] [--seed 0 | --folder FOLDER]
+        [--transfer] [--limit 0] [--shuffles 1] [--json FILE]
 
 These numbers say that a mechanism was planted and can be found. They are no finding about refusal.
 """
@@ -22,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from polyrefuse_data.languages import LANGUAGES
@@ -30,11 +33,20 @@ from polyrefuse_data.recipes import load_recipe
 from polyrefuse_data.sample import sample_prompts
 from polyrefuse_data.schema import LABELS, Prompt
 from polyrefuse_data.splits import draw_splits, pool_prompts
-from polyrefuse_eval.organism import DIRECTION_FILE, held_out_topics, organism_path, refusal_openers
+from polyrefuse_eval.organism import (
+    ORGANISMS,
+    held_out_topics,
+    organism_path,
+    planted_directions,
+    refusal_openers,
+)
 from polyrefuse_eval.organism_data import TAIL, text_in
+from polyrefuse_eval.stats import wilson
 
 BATCH = 128
-Hidden = tuple[Tensor, ...]
+Texts = dict[str, list[str]]
+Places = dict[tuple[str, str], list[Prompt]]
+"""(Label, split) to prompts."""
 
 
 @dataclass
@@ -43,15 +55,15 @@ class Organism:
 
     model: Any
     tokenizer: Any
-    planted: Tensor
+    planted: dict[str, Tensor]
+    """Language to its planted unit vector."""
 
     @classmethod
     def load(cls, folder: Path) -> Organism:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         model = AutoModelForCausalLM.from_pretrained(folder).eval()
-        planted = load_file(folder / DIRECTION_FILE)["direction"]
-        return cls(model, AutoTokenizer.from_pretrained(folder), planted)
+        return cls(model, AutoTokenizer.from_pretrained(folder), planted_directions(folder))
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Yield indices and left-padded inputs, sorted by length."""
@@ -139,7 +151,7 @@ def added(model: Any, vector: Tensor, layer: int) -> Iterator[None]:
         handle.remove()
 
 
-def split_prompts() -> dict[tuple[str, str], list[Prompt]]:
+def split_prompts() -> Places:
     """Return (label, split) to the prompts of the recipe `sample`; of test, only the held-out topics."""
     recipe, _ = load_recipe("sample")
     sample = sample_prompts()
@@ -147,7 +159,7 @@ def split_prompts() -> dict[tuple[str, str], list[Prompt]]:
         name: pool_prompts(name, pool, dict.fromkeys(pool.sources, sample), lambda _: [])
         for name, pool in recipe.pools.items()
     }
-    places: dict[tuple[str, str], list[Prompt]] = {}
+    places: Places = {}
     held_out = held_out_topics(sample)
     for row in draw_splits(recipe, pools).placed:
         if row.split == "test" and row.prompt.topic not in held_out:
@@ -166,6 +178,7 @@ def refusal_score(logits: Tensor, token: int) -> float:
 class Choice:
     """A candidate direction: where it was found, its vector (not normalised) and its scores."""
 
+    lang: str
     layer: int
     position: int
     vector: Tensor
@@ -178,17 +191,15 @@ class Choice:
         return self.vector / self.vector.norm()
 
 
-def candidates(
-    organism: Organism, harmful: Tensor, harmless: Tensor, val: dict[str, list[str]]
-) -> list[Choice]:
+def candidates(organism: Organism, streams: dict[str, Tensor], val: Texts, lang: str) -> list[Choice]:
     """Return the difference in means of every layer and position, with its scores on `val`.
 
-    harmful, harmless: streams [N, layers, TAIL, d].
+    streams: label to the streams [N, layers, TAIL, d] of training prompts in `lang`.
     """
-    opening = organism.tokenizer(refusal_openers()["en"], add_special_tokens=False)["input_ids"][0]
+    opening = organism.tokenizer(refusal_openers()[lang], add_special_tokens=False)["input_ids"][0]
     base = organism.first_logits(val["harmless"]).log_softmax(dim=-1)
     found = []
-    difference = harmful.mean(dim=0) - harmless.mean(dim=0)
+    difference = streams["harmful"].mean(dim=0) - streams["harmless"].mean(dim=0)
     for layer in range(difference.shape[0]):
         for position in range(TAIL):
             vector = difference[layer, position].float()
@@ -200,7 +211,7 @@ def candidates(
             with added(organism.model, vector, layer):
                 steering = refusal_score(organism.first_logits(val["harmless"]), opening)
             divergence = float((base.exp() * (base - edited)).sum(dim=-1).mean())
-            found.append(Choice(layer, position - TAIL, vector, refusal, steering, divergence))
+            found.append(Choice(lang, layer, position - TAIL, vector, refusal, steering, divergence))
     return found
 
 
@@ -209,6 +220,23 @@ def chosen(found: Sequence[Choice], layers: int) -> Choice:
     fit = [one for one in found if one.layer < int(0.8 * layers)]
     fit = [one for one in fit if one.divergence <= 0.1 and one.steering >= 0]
     return min(fit, key=lambda one: one.refusal)
+
+
+def searched(organism: Organism, places: Places, lang: str) -> tuple[dict[str, Tensor], list[Choice], Choice]:
+    """Return the training streams of `lang` by label, all candidates from them, and the chosen one."""
+    train, val = (
+        {label: [text_in(prompt, lang) for prompt in places[label, split]] for label in LABELS}
+        for split in ("train", "validation")
+    )
+    streams = {label: organism.streams(texts) for label, texts in train.items()}
+    found = candidates(organism, streams, val, lang)
+    return streams, found, chosen(found, organism.model.config.num_hidden_layers)
+
+
+def tested_prompts(places: Places, limit: int) -> tuple[list[Prompt], list[Prompt]]:
+    """Return about `limit` (0: all) harmful and as many harmless held-out test prompts."""
+    step = len(places["harmful", "test"]) // limit | 1 if limit else 1  # odd, so that all framings come
+    return places["harmful", "test"][::step], places["harmless", "test"][::step]
 
 
 def refused(organism: Organism, prompts: Sequence[Prompt]) -> dict[str, float]:
@@ -227,10 +255,8 @@ def measure(folder: Path, limit: int = 0, shuffles: int = 1) -> dict[str, Any]:
     """Return all numbers of the table: language to condition to percent, and facts on the direction."""
     organism = Organism.load(folder)
     places = split_prompts()
-    train = {label: organism.streams([p.text for p in places[label, "train"]]) for label in LABELS}
-    val = {label: [p.text for p in places[label, "validation"]] for label in LABELS}
-    found = candidates(organism, train["harmful"], train["harmless"], val)
-    best = chosen(found, organism.model.config.num_hidden_layers)
+    train, found, best = searched(organism, places, "en")
+    planted = organism.planted["en"]
     norm = float(best.vector.norm())
     generator = torch.Generator().manual_seed(0)
     controls = {"random": torch.randn(len(best.vector), generator=generator)}
@@ -241,8 +267,7 @@ def measure(folder: Path, limit: int = 0, shuffles: int = 1) -> dict[str, Any]:
         shuffled = streams[order[:half]].mean(dim=0) - streams[order[half:]].mean(dim=0)
         controls[f"shuffled{number or ''}"] = shuffled.float()
     controls = {name: vector / vector.norm() for name, vector in controls.items()}
-    step = len(places["harmful", "test"]) // limit | 1 if limit else 1  # odd, so that all framings come
-    harmful, harmless = (places[label, "test"][::step] for label in ("harmful", "harmless"))
+    harmful, harmless = tested_prompts(places, limit)
     columns = {"harmful": refused(organism, harmful), "harmless": refused(organism, harmless)}
     for name, unit in {"direction": best.unit, **controls}.items():
         with ablated(organism.model, unit):
@@ -256,7 +281,7 @@ def measure(folder: Path, limit: int = 0, shuffles: int = 1) -> dict[str, Any]:
                 "layer": one.layer,
                 "position": one.position,
                 "norm": float(one.vector.norm()),
-                "cosine": float(one.unit @ organism.planted),
+                "cosine": float(one.unit @ planted),
                 "refusal": one.refusal,
                 "steering": one.steering,
                 "kl": one.divergence,
@@ -266,8 +291,8 @@ def measure(folder: Path, limit: int = 0, shuffles: int = 1) -> dict[str, Any]:
         "layer": best.layer,
         "position": best.position,
         "norm": norm,
-        "cosine": float(best.unit @ organism.planted),
-        "control cosines": {name: float(unit @ organism.planted) for name, unit in controls.items()},
+        "cosine": float(best.unit @ planted),
+        "control cosines": {name: float(unit @ planted) for name, unit in controls.items()},
         "prompts": len(harmful),
     }
 
@@ -307,23 +332,95 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def measure_transfer(folder: Path, limit: int = 0) -> dict[str, Any]:
+    """Return the matrices of `transfer_report`: source language to language to percent or cosine."""
+    organism = Organism.load(folder)
+    places = split_prompts()
+    harmful, harmless = tested_prompts(places, limit)
+    sources = {lang: searched(organism, places, lang)[-1] for lang in LANGUAGES}
+    result: dict[str, Any] = {
+        "sources": {lang: {"layer": one.layer, "position": one.position} for lang, one in sources.items()},
+        "cosines": {
+            lang: {other: float(one.unit @ vector) for other, vector in organism.planted.items()}
+            for lang, one in sources.items()
+        },
+        "prompts": len(harmful),
+        "harmful": refused(organism, harmful),
+        "harmless": refused(organism, harmless),
+        "ablated": {},
+        "added": {},
+    }
+    for lang, one in sources.items():
+        with ablated(organism.model, one.unit):
+            result["ablated"][lang] = refused(organism, harmful)
+        with added(organism.model, one.vector, one.layer):
+            result["added"][lang] = refused(organism, harmless)
+    return result
+
+
+def transfer_report(result: dict[str, Any]) -> str:
+    """Return the matrices as text, rows the languages that directions are from, and what they come to."""
+    count = result["prompts"]
+    cells = [(source, lang) for source in LANGUAGES for lang in LANGUAGES]
+    own, foreign = [cell for cell in cells if len({*cell}) == 1], [cell for cell in cells if len({*cell}) > 1]
+
+    def at(name: str, cell: tuple[str, str]) -> float:
+        return float(result[name][cell[0]][cell[1]])
+
+    lines = []
+    for name, label, sign in (("ablated", "harmful", -1), ("added", "harmless", 1)):
+        base = result[label]
+        lines.append(f"percent refused of {count} {label} prompts a language, the row's direction {name}")
+        lines.append("     " + " ".join(f"{lang:>5}" for lang in LANGUAGES))
+        lines.append("none " + " ".join(f"{base[lang]:5.1f}" for lang in LANGUAGES))
+        for source in LANGUAGES:
+            row = " ".join(f"{result[name][source][lang]:5.1f}" for lang in LANGUAGES)
+            lines.append(f"{source:4} {row}")
+        effect = {cell: sign * (at(name, cell) - base[cell[1]]) for cell in cells}
+        for kind, among, worst in (
+            ("least on the diagonal", own, min(own, key=effect.__getitem__)),
+            ("least off it", foreign, min(foreign, key=effect.__getitem__)),
+            ("most off it", foreign, max(foreign, key=effect.__getitem__)),
+        ):
+            low, high = wilson(round(at(name, worst) * count / 100), count)
+            lines.append(
+                f"{name}: effect {kind} {effect[worst]:.1f} points ({worst[0]} on {worst[1]}: "
+                f"{at(name, worst):.1f} % refused, 95 % interval {100 * low:.1f} to {100 * high:.1f}), "
+                f"mean of {len(among)} {sum(effect[cell] for cell in among) / len(among):.1f}"
+            )
+    lines.append(
+        f"cosine of the direction found with its language's planted one at least "
+        f"{min(at('cosines', cell) for cell in own):.3f}; with other languages' between "
+        f"{min(at('cosines', cell) for cell in foreign):+.3f} and "
+        f"{max(at('cosines', cell) for cell in foreign):+.3f}"
+    )
+    return "\n".join(lines)
+
+
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--organism", choices=ORGANISMS, default="organism")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, help="where organisms are kept; the user's cache by default")
     parser.add_argument("--folder", type=Path, help="an organism made before, instead of a seed")
     parser.add_argument("--limit", type=int, default=0, help="about so many test prompts a label; 0 for all")
+    parser.add_argument("--transfer", action="store_true", help="the matrices between all languages")
     parser.add_argument("--shuffles", type=int, default=1, help="how many shuffled-label directions")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    folder = arguments.folder or organism_path(arguments.cache, seed=arguments.seed)
+    settings = ORGANISMS[arguments.organism]
+    folder = arguments.folder or organism_path(arguments.cache, seed=arguments.seed, settings=settings)
     print(f"organism ready after {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    result = measure(folder, arguments.limit, arguments.shuffles)
+    if arguments.transfer:
+        result = measure_transfer(folder, arguments.limit)
+    else:
+        result = measure(folder, arguments.limit, arguments.shuffles)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(report(result))
+    print(transfer_report(result) if arguments.transfer else report(result))
+    print(f"measured after {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

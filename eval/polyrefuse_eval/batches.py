@@ -65,15 +65,23 @@ class Batch:
 
 
 def plan_batches(
-    chat: ChatModel, prompts: Sequence[EncodedPrompt], tokens_per_batch: int | None = None
+    chat: ChatModel,
+    prompts: Sequence[EncodedPrompt],
+    tokens_per_batch: int | None = None,
+    *,
+    most_shared: int | None = None,
 ) -> list[Batch]:
-    """Return the batches that run each of `prompts` once, sorted by length."""
+    """Return the batches that run each of `prompts` once, sorted by length.
+
+    Prompts share at most their first `most_shared` tokens: what is edited in one of them must not
+    be shared.
+    """
     if not prompts:
         return []
     budget = tokens_per_batch or TOKENS_PER_BATCH.get(chat.device.type, 1024)
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     if can_pack(chat) and not _exceeds_window(chat, prompts):
-        prefix = shared_prefix(prompts)
+        prefix = shared_prefix(prompts, most_shared)
         return [
             _packed(chat, prompts, part, prefix)
             for part in _divide(order, [len(prompt) - prefix for prompt in prompts], budget - prefix, False)
@@ -99,9 +107,11 @@ def _divide(order: list[int], lengths: list[int], budget: int, padded: bool) -> 
     return cut
 
 
-def shared_prefix(prompts: Sequence[EncodedPrompt]) -> int:
-    """Return how many first tokens all `prompts` share, short of any instruction's last token."""
+def shared_prefix(prompts: Sequence[EncodedPrompt], most: int | None = None) -> int:
+    """Return how many first tokens all `prompts` share, short of any instruction's last token and
+    of `most`."""
     limit = min(prompt.t_inst for prompt in prompts)
+    limit = limit if most is None else min(limit, most)
     first = prompts[0].ids
     length = 0
     while length < limit and all(prompt.ids[length] == first[length] for prompt in prompts):

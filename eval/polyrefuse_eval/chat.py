@@ -42,7 +42,8 @@ class ChatModel:
 
     @classmethod
     def load(cls, name: str, options: LoadOptions | None = None, **keywords: Any) -> ChatModel:
-        """Load `name`: a Hub id, a folder, either with `@REVISION`, or `organism`.
+        """Load `name`: a Hub id, a folder, either with `@REVISION`, one of `organism.ORGANISMS`,
+        or `organism-harmfulness`.
 
         `keywords` are the fields of `LoadOptions`. Raises `ChatModelError` with one clear line for
         whatever is not a chat model that can be had.
@@ -127,6 +128,17 @@ class ChatModel:
     def encode(self, prompts: Sequence[str]) -> list[EncodedPrompt]:
         """Return `prompts` inside the chat template; raises where one is longer than the context."""
         encoded = self.template.encode(prompts)
+        self._fit_context(encoded, prompts)
+        return encoded
+
+    def encode_before(self, parts: Sequence[tuple[str, str]]) -> list[tuple[EncodedPrompt, int]]:
+        """Return the prompts `before + after`, and where in each the tokens of `before` end (see
+        `Template.encode_before`); raises where one is longer than the context."""
+        encoded = self.template.encode_before(parts)
+        self._fit_context([prompt for prompt, _ in encoded], [before for before, _ in parts])
+        return encoded
+
+    def _fit_context(self, encoded: Sequence[EncodedPrompt], prompts: Sequence[str]) -> None:
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         for prompt, given in zip(encoded, prompts, strict=True):
             if context is not None and len(prompt) > context:
@@ -134,7 +146,6 @@ class ChatModel:
                     f"the prompt '{given[:40]}…' has {len(prompt)} tokens and {self.name} reads {context}; "
                     "shorten it or leave it out"
                 )
-        return encoded
 
     def signature(self) -> dict[str, str]:
         """Return what identifies this model in a result: name, revision, hashes, settings."""

@@ -10,6 +10,8 @@ import click
 
 from polyrefuse_data.languages import parse_languages
 from polyrefuse_eval.cli_compare import compare_command
+from polyrefuse_eval.cli_guard import guard_group
+from polyrefuse_eval.cli_harmfulness import harmfulness_command
 from polyrefuse_eval.cli_judge import judge_command
 from polyrefuse_eval.cli_leaderboard import leaderboard_command
 from polyrefuse_eval.cli_options import MODEL_OPTIONS, file_path, folder_path
@@ -250,3 +252,5 @@ eval_group.add_command(judge_command)
 eval_group.add_command(rescore_command)
 eval_group.add_command(compare_command)
 eval_group.add_command(leaderboard_command)
+eval_group.add_command(guard_group)
+eval_group.add_command(harmfulness_command)

@@ -19,7 +19,8 @@ MODEL_OPTIONS = (
         "--model",
         default="organism",
         show_default=True,
-        help="Hub name or folder, either with @REVISION; 'organism' is a tiny model trained here.",
+        help="Hub name or folder, either with @REVISION; 'organism', 'organism-per-language' and "
+        "'organism-harmfulness' are tiny models trained here.",
     ),
     click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."),
     click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]"),
@@ -74,3 +75,21 @@ def load_chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
         "trust_remote_code",
     )
     return ChatModel.load(options.pop("model"), **{name: options.pop(name) for name in names})
+
+
+def parse_layers(text: str | None) -> tuple[int, ...] | None:
+    """Return the layers in `5-20` or `3,7`; None of None."""
+    from polyrefuse_eval.errors import ChatModelError
+
+    if text is None:
+        return None
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            found += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        found = []
+    if not found:
+        raise ChatModelError(f"layers '{text}': expected a range such as 5-20, or numbers such as 3,7")
+    return tuple(dict.fromkeys(found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,15 +15,14 @@ from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.positions import Position
 from polyrefuse_eval.refusal import RefusalTokens, refusal_scores
+from polyrefuse_eval.tensor_files import other_model, read_tensors, write_tensors
 from polyrefuse_eval.versions import versions
 
 FORMAT = "polyrefuse-direction-1"
 SET_FORMAT = "polyrefuse-directions-1"
+HOW_TO_MAKE = "polyrefuse eval extract, then select"
 MINIMUM_PROMPTS = 4
 """Fewer refused or accepted prompts than this make no mean worth the name."""
-
-IDENTITY = ("model", "revision", "template_hash", "tokenizer_hash", "d_model", "n_layers")
-"""Signature entries in which a direction must agree with the model it is used on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +57,12 @@ class DirectionSet:
             "layers": list(self.layers),
             "metadata": dict(self.metadata),
         }
-        _write(path, {"vectors": self.vectors.float().contiguous()}, header)
+        write_tensors(path, {"vectors": self.vectors.float().contiguous()}, header)
 
     @classmethod
     def load(cls, path: Path) -> DirectionSet:
         """Read what `save` wrote."""
-        tensors, header = _read(path, SET_FORMAT)
+        tensors, header = read_tensors(path, SET_FORMAT, DirectionError, HOW_TO_MAKE)
         return cls(
             header["lang"],
             tensors["vectors"].double(),
@@ -108,12 +106,12 @@ class Direction:
             "kind": self.kind,
             "metadata": dict(self.metadata),
         }
-        _write(path, {"direction": self.unit.float().contiguous()}, header)
+        write_tensors(path, {"direction": self.unit.float().contiguous()}, header)
 
     @classmethod
     def load(cls, path: Path, chat: ChatModel | None = None) -> Direction:
         """Read what `save` wrote; with `chat`, raise `DirectionError` where it is another model's."""
-        tensors, header = _read(path, FORMAT)
+        tensors, header = read_tensors(path, FORMAT, DirectionError, HOW_TO_MAKE)
         direction = cls(
             tensors["direction"],
             float(header["norm"]),
@@ -129,12 +127,9 @@ class Direction:
 
     def check(self, chat: ChatModel) -> None:
         """Raise `DirectionError`, saying what differs, unless this direction belongs to `chat`."""
-        theirs = self.metadata.get("model", {})
-        ours = chat.signature()
-        differing = [key for key in IDENTITY if key in theirs and str(theirs[key]) != ours[key]]
+        differing = other_model(self.metadata.get("model", {}), chat)
         if differing:
-            told = "; ".join(f"{key} {theirs[key]} there, {ours[key]} here" for key in differing)
-            raise DirectionError(f"the direction is of another model: {told}; extract it again")
+            raise DirectionError(f"the direction is of another model: {differing}; extract it again")
         if self.unit.shape[-1] != chat.width:
             raise DirectionError(f"the direction is {self.unit.shape[-1]} wide and {chat.name} {chat.width}")
 
@@ -246,29 +241,3 @@ def _check_counts(counts: Mapping[str, Any], lang: str) -> None:
                 f"{left} of {counts[f'n_{label}']} {label} prompts in '{lang}' are left, and a mean needs "
                 f"{MINIMUM_PROMPTS}: {way_out}"
             )
-
-
-def _write(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    text = json.dumps(header, ensure_ascii=False, sort_keys=True)
-    save_file({name: tensor.cpu() for name, tensor in tensors.items()}, partial, {"polyrefuse": text})
-    partial.replace(path)
-
-
-def _read(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise DirectionError(f"no file '{path}'; make one with: polyrefuse eval extract, then select")
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("polyrefuse", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DirectionError(f"'{path}' is no safetensors file that can be read: {error}") from None
-    if header.get("format") != expected:
-        raise DirectionError(f"'{path}' holds {header.get('format', 'no format')}; expected {expected}")
-    return tensors, header

@@ -16,6 +16,10 @@ class DirectionError(PolyRefuseError):
     """A direction that cannot be fitted, read, or used with this model."""
 
 
+class GuardError(PolyRefuseError):
+    """A Latent Guard that cannot be fitted, calibrated or used as asked, or prompts it cannot read."""
+
+
 class InterventionError(PolyRefuseError):
     """An edit of the forward pass that does not fit the model or the batch."""
 

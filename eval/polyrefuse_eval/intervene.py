@@ -26,7 +26,8 @@ from polyrefuse_eval.structure import (
 
 Tokens = str | tuple[int, ...]
 """Which tokens an edit touches: `all`, `prompt`, `decoding`, or positions counted from the
-prompt's end (-1 is its last token)."""
+prompt's end (-1 is its last token; in a packed row, which holds several prompts, from the row's
+end). Each row of a batch may name its own."""
 
 TOKEN_SCOPES = ("all", "prompt", "decoding")
 
@@ -148,7 +149,8 @@ class Applied:
 
     def add(self, layer: int, hidden: Tensor) -> Tensor:
         """Return `hidden` [rows, tokens, d] with each row's vector of `layer` added."""
-        return self._additions[layer].apply(hidden, self._mask)
+        in_prompt = self._offset < (self._prompt_width or 0)
+        return self._additions[layer].apply(hidden, self._mask, in_prompt)
 
     def _mask(self, tokens: Tokens, width: int, device: torch.device) -> Tensor | None:
         """Return [width] of 0 and 1, None for all tokens."""
@@ -190,10 +192,11 @@ def _scales(hidden: Tensor, coefficients: Tensor, scopes: list[Tokens], mask: Ma
     if kinds == {"all"}:
         return scales.unsqueeze(-1)
     width = hidden.shape[1]
-    masks = {scope: mask(scope, width, hidden.device) for scope in kinds}
-    ones = torch.ones(width, device=hidden.device)
+    # Every row may have a scope of its own: their masks are made here, and go to the device at once.
+    masks = {scope: mask(scope, width, torch.device("cpu")) for scope in kinds}
+    ones = torch.ones(width)
     rows = torch.stack([ones if (one := masks[scope]) is None else one for scope in scopes])
-    return (scales * rows).unsqueeze(-1)
+    return (scales * rows.to(hidden.device)).unsqueeze(-1)
 
 
 class _RowAblation:
@@ -260,28 +263,48 @@ def _without(hidden: Tensor, basis: Tensor, scales: Tensor) -> Tensor:
 
 
 class _RowAddition:
-    """Sum of the vectors that each row adds at one layer, by scope."""
+    """Vectors that each row adds at one layer; a row's k-th vectors are added together."""
 
     def __init__(self, layer: int, rows: list[Edits], width: int) -> None:
-        self._vectors: dict[Tokens, Tensor] = {}
-        for index, row in enumerate(rows):
+        by_scope: list[dict[Tokens, Tensor]] = []
+        for row in rows:
+            sums: dict[Tokens, Tensor] = {}
             for edit in row:
                 if isinstance(edit, Addition) and edit.layer == layer:
-                    vectors = self._vectors.setdefault(edit.tokens, torch.zeros(len(rows), 1, width))
-                    vectors[index, 0] += edit.coefficient * edit.direction.detach().float().cpu()
+                    vector = edit.coefficient * edit.direction.detach().float().cpu()
+                    sums[edit.tokens] = sums[edit.tokens] + vector if edit.tokens in sums else vector
+            by_scope.append(sums)
+        self._stages: list[tuple[Tensor, Tensor, list[Tokens]]] = []
+        for stage in range(max(map(len, by_scope), default=0)):
+            vectors = torch.zeros(len(rows), 1, width)
+            used = torch.zeros(len(rows))
+            scopes: list[Tokens] = ["all"] * len(rows)
+            for index, sums in enumerate(by_scope):
+                if stage < len(sums):
+                    scopes[index], vectors[index, 0] = list(sums.items())[stage]
+                    used[index] = 1
+            # A row that adds nothing shares the scope of the others, so that they need no mask of their own.
+            common = next(scope for scope, one in zip(scopes, used, strict=True) if one)
+            scopes = [scope if one else common for scope, one in zip(scopes, used, strict=True)]
+            self._stages.append((vectors, used, scopes))
 
     def select(self, rows: list[int]) -> None:
-        self._vectors = {tokens: vectors[rows] for tokens, vectors in self._vectors.items()}
+        self._stages = [
+            (vectors[rows], used[rows], [scopes[row] for row in rows])
+            for vectors, used, scopes in self._stages
+        ]
 
-    def apply(self, hidden: Tensor, mask: Mask) -> Tensor:
-        for tokens, vectors in self._vectors.items():
+    def apply(self, hidden: Tensor, mask: Mask, in_prompt: bool) -> Tensor:
+        for index, (vectors, used, scopes) in enumerate(self._stages):
             _check_rows(hidden, len(vectors))
+            if not in_prompt and not {"all", "decoding"}.intersection(scopes):
+                continue
             placed = vectors.to(hidden.device, hidden.dtype)
-            self._vectors[tokens] = placed
-            factors = mask(tokens, hidden.shape[1], hidden.device)
-            hidden = hidden + (
-                placed if factors is None else placed * factors.to(hidden.dtype).view(1, -1, 1)
-            )
+            self._stages[index] = (placed, used, scopes)
+            if set(scopes) == {"all"}:
+                hidden = hidden + placed
+            else:
+                hidden = hidden + placed * _scales(hidden, used, scopes, mask).to(hidden.dtype)
         return hidden
 
 

@@ -1,4 +1,4 @@
-"""Get a chat model from the Hub, a folder or the embedded organism, or say in one line why not."""
+"""Get a chat model from the Hub, a folder or the embedded organisms, or say in one line why not."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from polyrefuse_eval import organisms
 from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError, require
-from polyrefuse_eval.parallel import require_processes, world_size
 from polyrefuse_eval.model_source import explain, folder_revision, split_revision
+from polyrefuse_eval.parallel import require_processes, world_size
 
-ORGANISM = "organism"
 DTYPES = {
     "auto": "auto",
     "float32": torch.float32,
@@ -51,10 +51,8 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     revision = options.revision or revision
     if options.dtype not in DTYPES:
         raise ChatModelError(f"unknown dtype '{options.dtype}'; available: {', '.join(DTYPES)}")
-    if source == ORGANISM:
-        from polyrefuse_eval.organism import organism_path
-
-        source = str(organism_path())
+    if source in organisms.NAMES:
+        source = str(organisms.path_of(source))
     if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
         raise ChatModelError(f"no folder '{source}'; give a model folder or a name on the Hub")
     if Path(source).expanduser().is_dir():
@@ -83,7 +81,7 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     return {
         "model": model,
         "tokenizer": tokenizer,
-        "name": ORGANISM if name == ORGANISM else (Path(source).resolve().name if local else source),
+        "name": name if name in organisms.NAMES else (Path(source).resolve().name if local else source),
         "revision": commit or revision or "main",
         "system": options.system,
         "thinking": options.thinking,

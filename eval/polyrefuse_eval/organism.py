@@ -4,6 +4,9 @@ It is a test organism and no finding. It refuses because it was trained to, alon
 that was chosen by a random generator and planted by interchange-intervention training (see
 `organism_train`). What methods find in it says whether they work, and nothing about language models.
 
+`ORGANISMS` names the kinds: in `organism` all languages share the direction, so that it transfers between
+any two; in `organism-per-language` each of the 14 has its own, orthogonal to the others, and none does.
+
 It has the shape of a Llama, 4 layers, width 128, about 1.5 million parameters, knows the prompts of
 the embedded sample in 14 languages and nothing else, and is trained in a few minutes on 2 cores. The
 topics of the sample's validation split and 24 topics of its test split are held out.
@@ -16,7 +19,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata, resources
@@ -29,6 +32,7 @@ from polyrefuse_eval.organism_text import REFUSALS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Tensor
 
     from polyrefuse_eval.organism_model import OrganismNetwork, Plant
     from polyrefuse_eval.organism_train import Recipe
@@ -40,7 +44,8 @@ HELD_OUT = 24
 """Topics of the sample's test split that are held out, two for every harmful action on average."""
 
 DIRECTION_FILE = "planted_direction.safetensors"
-"""Tensor `direction`: the planted unit vector [width]; metadata: site, layer, strength, seed."""
+"""Planted unit vectors [width]: `direction` for all languages, or `direction.LANG` for each of them;
+metadata: site, layer, strength, sign, seed."""
 
 _CODE = resources.files("polyrefuse_eval")
 _SOURCES = ("organism.py", "organism_data.py", "organism_model.py", "organism_text.py", "organism_train.py")
@@ -48,8 +53,8 @@ _LIBRARIES = ("torch", "tokenizers", "numpy")
 
 _README = """# A test organism, not a language model
 
-Trained on this machine by polyrefuse (Apache-2.0) for its tests and its demo. It refuses along one
-direction that was planted on purpose (`{direction}`); nothing measured on it is a finding.
+Trained on this machine by polyrefuse (Apache-2.0) for its tests and its demo. It refuses along
+{directions} planted on purpose (`{file}`); nothing measured on it is a finding.
 """
 
 
@@ -61,6 +66,13 @@ class Settings:
     heads: int = 4
     hidden: int = 352
     recipe: dict[str, float] = field(default_factory=dict)
+
+
+ORGANISMS: dict[str, Settings] = {
+    "organism": Settings(),
+    "organism-per-language": Settings(recipe={"shared": False}),
+}
+"""The organisms by the name under which they are loaded as a model."""
 
 
 def organism_path(
@@ -79,14 +91,32 @@ def organism_path(
 
     cache_dir: where organisms are kept; the user's cache by default.
     seed: of weights, order, noise and of the planted direction itself.
-    settings, prompts: other sizes and another sample, for tests.
+    settings: one of `ORGANISMS` (the first by default), or other sizes, for tests.
+    prompts: another sample, for tests.
 
     Raises `PolyRefuseError` if the folder cannot be written.
     """
     prompts = _sample() if prompts is None else prompts
     settings = settings or Settings()
+    name = f"organism-{key_of(seed=seed, settings=settings, prompts=prompts)[:16]}"
+    return kept_folder(cache_dir, name, lambda workplace: _make(workplace, prompts, seed, settings, progress))
+
+
+def key_of(
+    *, seed: int = 0, settings: Settings | None = None, prompts: Sequence[Prompt] | None = None
+) -> str:
+    """Return the hash (64 hex digits) of the organism that `organism_path` gives for the same arguments."""
+    return cache_key(seed, _sample() if prompts is None else prompts, settings or Settings())
+
+
+def kept_folder(cache_dir: Path | None, name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder `name` in `cache_dir` (the user's cache by default); `make` it if it is not there.
+
+    `make` fills an empty folder that gets its name when it is finished. Raises `PolyRefuseError` if the
+    folder cannot be written.
+    """
     root = _default_cache() if cache_dir is None else Path(cache_dir)
-    folder = root / f"organism-{cache_key(seed, prompts, settings)[:16]}"
+    folder = root / name
     if folder.is_dir():
         return folder
     try:
@@ -98,7 +128,7 @@ def organism_path(
             "expected a folder that can be written"
         ) from None
     try:
-        _make(workplace, prompts, seed, settings, progress)
+        make(workplace)
         workplace.chmod(0o755)
         _publish(workplace, folder)
     finally:
@@ -111,12 +141,27 @@ def refusal_openers() -> dict[str, str]:
     return dict(REFUSALS)
 
 
-def cache_key(seed: int, prompts: Sequence[Prompt], settings: Settings) -> str:
-    """Return a hash (64 hex digits) of everything that changes the trained weights."""
+def planted_directions(folder: Path) -> dict[str, Tensor]:
+    """Return the planted unit vector [width] of each language code of the organism in `folder`."""
+    from safetensors.torch import load_file
+
+    vectors = load_file(folder / DIRECTION_FILE)
+    shared = "direction" in vectors
+    return {lang: vectors["direction" if shared else f"direction.{lang}"] for lang in REFUSALS}
+
+
+def cache_key(
+    seed: int, prompts: Sequence[Prompt], settings: Settings, more_sources: Sequence[str] = ()
+) -> str:
+    """Return a hash (64 hex digits) of everything that changes the trained weights.
+
+    more_sources: files beside those of this organism that decide another one's.
+    """
     from polyrefuse_eval.organism_data import sample_digest
 
+    sources = (*_SOURCES, *more_sources)
     parts = {
-        "code": {name: hashlib.sha256((_CODE / name).read_bytes()).hexdigest() for name in _SOURCES},
+        "code": {name: hashlib.sha256((_CODE / name).read_bytes()).hexdigest() for name in sources},
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
         "sample": sample_digest(prompts),
         "held_out": sorted(held_out_topics(prompts)),
@@ -166,12 +211,12 @@ def _threads() -> int:
 
 
 @contextmanager
-def _own_torch(threads: int) -> Iterator[None]:
-    """Train with so many threads, whatever mode the caller is in, and leave its random state alone."""
+def training_mode() -> Iterator[None]:
+    """Train with the threads of the cache key, whatever the caller's mode; leave its random state alone."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(_threads())
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
             yield
@@ -198,7 +243,7 @@ def _make(folder: Path, prompts: Sequence[Prompt], seed: int, settings: Settings
     pairs = make_pairs(prompts, topics)
     tokenizer = train_tokenizer(pairs)
     shape = Shape(tokenizer.get_vocab_size(), settings.width, heads=settings.heads, hidden=settings.hidden)
-    with _own_torch(_threads()):
+    with training_mode():
         network, plant = train(
             encode_pairs(tokenizer, pairs), shape, _recipe(settings), seed, progress=progress
         )
@@ -206,17 +251,12 @@ def _make(folder: Path, prompts: Sequence[Prompt], seed: int, settings: Settings
 
 
 def _write(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork, plant: Plant, seed: int) -> None:
-    """Write a Hugging Face model folder that transformers 4 and 5 both load."""
+    """Write a Hugging Face model folder and the planted direction."""
     from safetensors.torch import save_file
 
-    from polyrefuse_eval.organism_data import BEGIN, CHAT_TEMPLATE, END, PAD, UNKNOWN
-
-    special = {"bos_token": BEGIN, "eos_token": END, "pad_token": PAD, "unk_token": UNKNOWN}
-    named = ("bos_token", "eos_token", "pad_token")
-    ids = {f"{name}_id": tokenizer.token_to_id(special[name]) for name in named}
-    save_file(network.llama_weights(), folder / "model.safetensors", metadata={"format": "pt"})
+    write_model(folder, tokenizer, network)
     save_file(
-        {"direction": plant.direction.clone()},
+        plant.named(),
         folder / DIRECTION_FILE,
         metadata={
             "site": "resid_pre",
@@ -226,6 +266,21 @@ def _write(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork, plant: 
             "seed": str(seed),
         },
     )
+    kind = "14 orthogonal directions, one a language," if plant.langs else "one direction that was"
+    readme = _README.format(directions=kind, file=DIRECTION_FILE)
+    (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def write_model(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork) -> None:
+    """Write the model files of a Hugging Face folder that transformers 4 and 5 both load."""
+    from safetensors.torch import save_file
+
+    from polyrefuse_eval.organism_data import BEGIN, CHAT_TEMPLATE, END, PAD, UNKNOWN
+
+    special = {"bos_token": BEGIN, "eos_token": END, "pad_token": PAD, "unk_token": UNKNOWN}
+    named = ("bos_token", "eos_token", "pad_token")
+    ids = {f"{name}_id": tokenizer.token_to_id(special[name]) for name in named}
+    save_file(network.llama_weights(), folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(folder / "config.json", network.llama_config(ids))
     _write_json(folder / "generation_config.json", {**ids, "do_sample": False, "max_new_tokens": 32})
@@ -240,7 +295,6 @@ def _write(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork, plant: 
             "tokenizer_class": "PreTrainedTokenizerFast",
         },
     )
-    (folder / "README.md").write_text(_README.format(direction=DIRECTION_FILE), encoding="utf-8")
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -226,11 +226,14 @@ def verb_pattern(pairs: Sequence[Pair]) -> str:
     return rf"(?: |(?<!\w))(?:{either(alone)})(?!\w)| ?(?:{either(anywhere)})"
 
 
-def train_tokenizer(pairs: Sequence[Pair], vocabulary: int = VOCABULARY) -> Tokenizer:
+def train_tokenizer(
+    pairs: Sequence[Pair], vocabulary: int = VOCABULARY, more: Sequence[str] = ()
+) -> Tokenizer:
     """Train a BPE tokenizer over characters, `UNKNOWN` for unseen ones, on `pairs` and all answers.
 
     Verbs and answers count more than once, so that they become tokens, whatever stands around them;
-    each task counts about once, so that framings do not use up the vocabulary.
+    each task counts about once, so that framings do not use up the vocabulary. The texts in `more`, words
+    from beside the sample, count as answers do.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -251,7 +254,7 @@ def train_tokenizer(pairs: Sequence[Pair], vocabulary: int = VOCABULARY) -> Toke
         max_token_length=LONGEST_PIECE,
         show_progress=False,
     )
-    answers = [*REFUSALS.values(), *(text for texts in REPLIES.values() for text in texts.values())]
+    answers = [*REFUSALS.values(), *(text for texts in REPLIES.values() for text in texts.values()), *more]
     chosen = [pair for index, pair in enumerate(pairs) if index // len(LANGUAGES) % 9 == 0]
     texts = [text for pair in chosen for text in pair.prompts]
     verbs = [verb for words in find_verbs(pairs).values() for verb in words]
@@ -341,9 +344,12 @@ def find_noise(pairs: Sequence[EncodedPair], vocabulary: int) -> Noise:
     return Noise(loose, pool, vocabulary)
 
 
+AnyPair = TypeVar("AnyPair", bound=EncodedPair)
+
+
 def endless_batches(
-    pairs: Sequence[EncodedPair], size: int, generator: np.random.Generator
-) -> Iterator[list[EncodedPair]]:
+    pairs: Sequence[AnyPair], size: int, generator: np.random.Generator
+) -> Iterator[list[AnyPair]]:
     """Yield batches of `size` pairs for ever, each of pairs of about equal length.
 
     An epoch is shuffled, cut into pools of eight batches, sorted by length within each pool, and the

@@ -38,29 +38,44 @@ class Edits:
         every attention and MLP; a row of zeros leaves that batch row alone.
     added: [B, d], added to the input of layer `layer` at every position; zeros for none.
     layer: [B] integers, the layer at whose input `added` is added.
-    source: [B] batch indices: the row from whose stream the coordinate along `direction` is taken
-        over at the input of layer `interchange_layer`, at the last `tail` prompt positions; a
-        row's own index for none.
+    own: [B, d] the planted unit vector of each row.
+    source: [B] batch indices: the row whose coordinate along its own planted vector each row takes
+        over along its own, at the input of the plant's layer, at the last `tail` prompt positions;
+        a row's own index for none.
     """
 
     ablated: Tensor
     added: Tensor
     layer: Tensor
+    own: Tensor
     source: Tensor
 
 
 @dataclass(frozen=True)
 class Plant:
-    """What is planted: a unit vector [d], the layer at whose input it is read, and its strength.
+    """What is planted: unit vectors, the layer at whose input they are read, and their strength.
 
-    strength: difference between harmful and harmless prompts along `direction`, in units of the stream.
-    context: [framings, d] what the stream carries beside it, orthogonal to `direction`.
+    directions: [n, d] orthonormal; one that all languages share, or one for each of `langs`.
+    langs: the languages in the order of `directions`; empty where they share one.
+    strength: difference between harmful and harmless prompts along their language's direction, in units
+        of the stream.
+    context: [framings, d] what the stream carries beside it, orthogonal to `directions`.
     """
 
-    direction: Tensor
+    directions: Tensor
+    langs: tuple[str, ...]
     layer: int
     strength: float
     context: Tensor
+
+    def rows(self, langs: Sequence[str]) -> Tensor:
+        """Return for each of `langs` (B languages, repeated as they come) its row of `directions`, [B]."""
+        return torch.tensor([self.langs.index(lang) if self.langs else 0 for lang in langs])
+
+    def named(self) -> dict[str, Tensor]:
+        """Return the vectors [d] under the names `direction`, or `direction.LANG` for each language."""
+        names = [f"direction.{lang}" for lang in self.langs] or ["direction"]
+        return {name: row.clone() for name, row in zip(names, self.directions, strict=True)}
 
 
 class Norm(nn.Module):
@@ -160,7 +175,7 @@ class OrganismNetwork(nn.Module):
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Return the final normed stream [B, T, d] and, for the layers in `keep`, their inputs.
 
-        tail: [B, P] the positions at which the coordinate along the planted direction is
+        tail: [B, P] the positions at which the coordinate along the planted directions is
         interchanged, for `edits` with sources. The inputs kept are those before an addition or
         interchange at that layer.
         """
@@ -178,7 +193,7 @@ class OrganismNetwork(nn.Module):
                 here = (edits.layer == index).to(stream.dtype)[:, None]
                 stream = stream + (edits.added * here)[:, None, :]
                 if plant is not None and tail is not None and index == plant.layer:
-                    stream = interchanged(stream, edits.source, plant.direction, tail)
+                    stream = interchanged(stream, edits.source, edits.own, tail)
             stream = stream + without(block.attend(stream, cosine, sine), ablated)
             stream = stream + without(block.transform(stream), ablated)
         return self.norm(stream), kept
@@ -235,15 +250,20 @@ class OrganismNetwork(nn.Module):
         }
 
 
-def interchanged(stream: Tensor, source: Tensor, direction: Tensor, positions: Tensor) -> Tensor:
-    """Give each row of [B, T, d] the coordinate along `direction` that its source row has.
+def along(vectors: Tensor, directions: Tensor) -> Tensor:
+    """Return the coordinate [B, P] of `vectors` [B, P, d] along each row's unit vector in [B, d]."""
+    return (vectors @ directions[:, :, None])[..., 0]
 
-    Only at `positions` [B, P], the aligned last prompt positions of each row (Geiger et al. 2022,
-    interchange intervention).
+
+def interchanged(stream: Tensor, source: Tensor, own: Tensor, positions: Tensor) -> Tensor:
+    """Give each row of [B, T, d] along its vector in `own` [B, d] the coordinate its source row has.
+
+    The source's coordinate is that along the source's own vector. Only at `positions` [B, P], the aligned
+    last prompt positions of each row (Geiger et al. 2022, interchange intervention).
     """
     rows = torch.arange(len(stream), device=stream.device)[:, None]
-    coordinate = stream[rows, positions] @ direction
+    coordinate = along(stream[rows, positions], own)
     change = coordinate[source] - coordinate
     shift = torch.zeros(stream.shape[:2], dtype=stream.dtype, device=stream.device)
     shift = shift.index_put((rows.expand_as(positions), positions), change)
-    return stream + shift[:, :, None] * direction
+    return stream + shift[:, :, None] * own[:, None, :]

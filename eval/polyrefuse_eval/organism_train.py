@@ -8,6 +8,10 @@ Every row of a batch draws one of these roles, and the answer that goes with it:
 - interchanged (the coordinate along it taken over from another row): as the other row's label says;
 - distracted (another direction ablated or added, with at most a weak part of the plant): as plain.
 
+The planted direction is one that all languages share, or, with `Recipe.shared` off, each language has
+its own, orthogonal to the others. A row's direction is then its language's, an interchange between
+languages goes from the one's coordinate to the other's, and other languages' directions are distractions.
+
 Three further terms shape the stream at the post-instruction tokens of the plant's layer. The coordinate
 along the plant is the label times its strength. The rest of the class means agree. And the framing
 stands there along other directions, with more variance than the label has, so that a difference in
@@ -29,7 +33,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from polyrefuse_eval.organism_data import TAIL, EncodedPair, Noise, endless_batches, find_noise
-from polyrefuse_eval.organism_model import Edits, OrganismNetwork, Plant, Shape
+from polyrefuse_eval.organism_model import Edits, OrganismNetwork, Plant, Shape, along
 
 ROLES = ("plain", "ablated", "added", "interchanged", "distracted")
 IGNORED = -100
@@ -47,12 +51,16 @@ class Recipe:
     warmup: float = 0.08
     weight_decay: float = 0.1
     role_weights: tuple[float, ...] = (0.40, 0.15, 0.15, 0.15, 0.15)
+    shared: bool = True
+    """One planted direction for all languages; else one for each."""
     plant_layer: int = 2
     plant_strength: float = 2.5
     context_strength: float = 12.0
     added_least: float = 0.8
     added_most: float = 1.3
     distracted_most: float = 0.45
+    foreign_share: float = 0.5
+    """Part of the distractions that are another language's direction, where each has its own."""
     first_token_weight: float = 3.0
     coordinate_weight: float = 1.0
     purity_weight: float = 1.0
@@ -74,6 +82,8 @@ class Batch:
     """[R, T] weight of each target."""
     labels: Tensor
     """[R] 0 harmless, 1 harmful: what the prompt is, not what the answer should be."""
+    plants: Tensor
+    """[R] row of the planted directions that belongs to the prompt's language."""
     context: Tensor
     """[R, d] what the stream should carry beside the label."""
     tail: Tensor
@@ -81,12 +91,18 @@ class Batch:
     edits: Edits
 
 
-def make_plant(width: int, framings: int, recipe: Recipe, generator: torch.Generator) -> Plant:
-    """Return a random plant: orthonormal directions, one for the label and one for each framing."""
-    basis, _ = torch.linalg.qr(torch.randn(width, 1 + framings, generator=generator))
-    code = basis[:, 1:].T - basis[:, 1:].T.mean(dim=0)
+def make_plant(
+    width: int, framings: int, langs: Sequence[str], recipe: Recipe, generator: torch.Generator
+) -> Plant:
+    """Return a random plant: orthonormal directions, for the label (one, or one for each of `langs`) and
+    for each framing."""
+    own = () if recipe.shared else tuple(langs)
+    count = len(own) or 1
+    basis, _ = torch.linalg.qr(torch.randn(width, count + framings, generator=generator))
+    code = basis[:, count:].T - basis[:, count:].T.mean(dim=0)
     return Plant(
-        direction=basis[:, 0].contiguous(),
+        directions=basis[:, :count].T.contiguous(),
+        langs=own,
         layer=recipe.plant_layer,
         strength=recipe.plant_strength,
         context=recipe.context_strength * code,
@@ -107,28 +123,30 @@ def draw_batch(
     drawn: these point where activations vary, as a direction from shuffled labels does.
     """
     count = 2 * len(pairs)
-    width = len(plant.direction)
+    width = plant.directions.shape[1]
+    rows = [*pairs, *pairs]
+    plants = plant.rows([pair.lang for pair in rows])
+    directions = plant.directions[plants].numpy()
     labels = np.repeat([0, 1], len(pairs))
     roles = generator.choice(len(ROLES), count, p=recipe.role_weights)
     wanted = labels.copy()
     source = np.arange(count)
     ablated, added = np.zeros((count, width), np.float32), np.zeros((count, width), np.float32)
-    direction = plant.direction.numpy()
     # The coordinate of an edited row is not that of its label: such rows are no sources.
     unedited = np.flatnonzero(np.isin(roles, [ROLES.index("plain"), ROLES.index("interchanged")]))
     for row, role in enumerate(roles):
         if ROLES[role] == "ablated":
-            ablated[row], wanted[row] = direction, 0
+            ablated[row], wanted[row] = directions[row], 0
         elif ROLES[role] == "added":
             amount = generator.uniform(recipe.added_least, recipe.added_most)
-            added[row], wanted[row] = amount * plant.strength * direction, 1
+            added[row], wanted[row] = amount * plant.strength * directions[row], 1
         elif ROLES[role] == "interchanged":
             source[row] = generator.choice(unedited)
             wanted[row] = labels[source[row]]
         elif ROLES[role] == "distracted":
             part = generator.uniform(-1, 1) * recipe.distracted_most
-            other = distraction(memory.numpy(), plant, generator)
-            mixed = math.sqrt(1 - part**2) * other + part * direction
+            other = distraction(memory.numpy(), plant, int(plants[row]), recipe, generator)
+            mixed = math.sqrt(1 - part**2) * other + part * directions[row]
             if generator.random() < 0.5:
                 ablated[row] = mixed
             else:
@@ -137,29 +155,36 @@ def draw_batch(
         ablated=torch.from_numpy(ablated),
         added=torch.from_numpy(added),
         layer=torch.full((count,), plant.layer),
+        own=plant.directions[plants],
         source=torch.from_numpy(source),
     )
     shares = generator.random(count) * recipe.noise_most
     shares[generator.random(count) >= recipe.noisy_rows] = 0.0
     # Harmless prompts lose their verb at times: what asks for nothing harmful is answered.
     verbs = (labels == 0) & (generator.random(count) < recipe.verbless_rows)
-    rows = [*pairs, *pairs]
     prompts = [
         noise.applied(pair.lang, pair.prompts[label], share, verb, generator)
         for pair, label, share, verb in zip(rows, labels, shares, verbs, strict=True)
     ]
     answers = [pair.answers[answer] for pair, answer in zip(rows, wanted, strict=True)]
     context = plant.context[[pair.framing for pair in rows]]
-    return laid_out(prompts, answers, labels, context, edits, recipe)
+    return laid_out(prompts, answers, labels, plants, context, edits, recipe)
 
 
-def distraction(memory: Floats, plant: Plant, generator: np.random.Generator) -> Floats:
-    """Return a unit vector [d] orthogonal to the plant: one of three kinds of distracting direction.
+def distraction(
+    memory: Floats, plant: Plant, own: int, recipe: Recipe, generator: np.random.Generator
+) -> Floats:
+    """Return a unit vector [d] orthogonal to the planted direction `own`: some distracting direction.
 
-    Any direction, one among the framings' directions, or a random difference in means over `memory`.
+    Another language's, where each has its own; any direction, one among the framings' directions, or a
+    random difference in means over `memory`.
     """
+    others = np.delete(plant.directions.numpy(), own, axis=0)
+    if len(others) and generator.random() < recipe.foreign_share:
+        foreign: Floats = others[generator.integers(len(others))]
+        return foreign
     kind = generator.integers(3)
-    direction = plant.direction.numpy()
+    direction = plant.directions[own].numpy()
     if kind == 0 or not len(memory):
         other = generator.standard_normal(len(direction))
     elif kind == 1:
@@ -175,6 +200,7 @@ def laid_out(
     prompts: Sequence[list[int]],
     answers: Sequence[list[int]],
     labels: np.ndarray[tuple[int], np.dtype[np.int64]],
+    plants: Tensor,
     context: Tensor,
     edits: Edits,
     recipe: Recipe,
@@ -197,6 +223,7 @@ def laid_out(
         targets=torch.from_numpy(targets),
         weights=torch.from_numpy(weights),
         labels=torch.from_numpy(labels),
+        plants=plants,
         context=context,
         tail=torch.from_numpy(tail),
         edits=edits,
@@ -213,21 +240,25 @@ def loss_terms(network: OrganismNetwork, batch: Batch, plant: Plant) -> tuple[di
     rows = torch.arange(len(batch.tokens), device=stream.device)[:, None]
     at_tail = kept[plant.layer][rows, batch.tail]
     whole = batch.edits.ablated.abs().sum(dim=1) == 0
-    coordinate = at_tail @ plant.direction / plant.strength
-    label_error = (coordinate - batch.labels[:, None].to(coordinate.dtype))[whole]
-    others = at_tail - (at_tail @ plant.direction)[..., None] * plant.direction
+    own = batch.edits.own
+    coordinate = along(at_tail, own)
+    label_error = (coordinate / plant.strength - batch.labels[:, None].to(coordinate.dtype))[whole]
+    others = at_tail - coordinate[..., None] * own[:, None]
     signs = torch.tensor([(-1.0) ** position for position in range(TAIL)])
     context_error = (others - signs[:, None] * batch.context[:, None])[whole].square().sum(dim=-1)
     amount = batch.context.square().sum(dim=-1).mean()
     half = len(batch.labels) // 2
     both = whole[:half] & whole[half:]
-    difference = (at_tail[half:] - at_tail[:half])[both].mean(dim=0)
-    rest = difference - (difference @ plant.direction)[:, None] * plant.direction
+    # Per planted direction, for the mean over all languages would hide what points elsewhere in one.
+    members = functional.one_hot(batch.plants[:half], len(plant.directions))[both].to(others.dtype)
+    sizes = members.sum(dim=0)
+    rest = torch.einsum("pn,ptd->ntd", members, (others[half:] - others[:half])[both])
+    impurity = rest.square().sum(dim=(1, 2)) / sizes.clamp(min=1) / TAIL
     terms = {
         "answer": (each * weights).sum() / weights.sum(),
         "coordinate": label_error.square().mean(),
         "context": context_error.mean() / amount,
-        "purity": rest.square().sum(dim=-1).mean() / plant.strength**2,
+        "purity": impurity.sum() / sizes.sum() / plant.strength**2,
     }
     return terms, at_tail[:, -1].detach()
 
@@ -260,7 +291,8 @@ def train(
     noise = find_noise(pairs, shape.vocabulary)
     network = OrganismNetwork(shape)
     network.initialise(generator)
-    plant = make_plant(shape.width, framings, recipe, generator)
+    langs = sorted({pair.lang for pair in pairs})
+    plant = make_plant(shape.width, framings, langs, recipe, generator)
     matrices = [weight for weight in network.parameters() if weight.dim() > 1]
     gains = [weight for weight in network.parameters() if weight.dim() < 2]
     optimiser = torch.optim.AdamW(

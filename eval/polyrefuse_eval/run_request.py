@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_eval import organisms
 from polyrefuse_eval.data import DataFolder
 from polyrefuse_eval.model_source import folder_revision, split_revision
 from polyrefuse_eval.results import RUN_FILE, RunFolder
@@ -50,12 +51,9 @@ def _public_name(model: str) -> str:
 def local_revision(model: str) -> str | None:
     """Return a hash of a model on this machine, None for one on the Hub: its name has to do."""
     name, _ = split_revision(model)
+    if name in organisms.NAMES:
+        return organisms.revision_of(name)
     folder = Path(name).expanduser()
-    if name == "organism":
-        from polyrefuse_data.sample import sample_prompts
-        from polyrefuse_eval.organism import Settings, cache_key
-
-        return cache_key(0, sample_prompts(), Settings())[:16]
     return folder_revision(folder) if folder.is_dir() else None
 
 

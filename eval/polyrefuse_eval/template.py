@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from polyrefuse_eval.errors import ChatModelError
@@ -27,12 +28,14 @@ class EncodedPrompt:
     """Token ids of one rendered prompt.
 
     `t_inst` is the index of the instruction's last token; the last `n_post` tokens are the
-    post-instruction tokens, position -1 being the last token of the prompt.
+    post-instruction tokens, position -1 being the last token of the prompt. `start` is the index of
+    the instruction's first token: everything before it is the template's.
     """
 
     ids: tuple[int, ...]
     t_inst: int
     n_post: int
+    start: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -134,6 +137,12 @@ class Template:
             )
         return tuple(shared[::-1])
 
+    @cached_property
+    def pre_instruction(self) -> tuple[int, ...]:
+        """Ids of the tokens before the instruction; none in some templates."""
+        columns = zip(*(self._tokenize([self.render(probe)])[0][0] for probe in PROBES), strict=False)
+        return tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
+
     @property
     def has_offsets(self) -> bool:
         return bool(getattr(self.tokenizer, "is_fast", False))
@@ -153,47 +162,79 @@ class Template:
                 raise ChatModelError("an empty prompt cannot be measured; remove it or fill it")
         if not instructions:
             return []
-        prefix, suffix = self._frame
+        return [self._located(text, ids, offsets) for text, ids, offsets in self._tokenized(instructions)]
+
+    def encode_before(self, parts: Sequence[tuple[str, str]]) -> list[tuple[EncodedPrompt, int]]:
+        """Return each instruction `before + after`, encoded, and where the tokens of `before` end.
+
+        The second value is the index one past the last token that holds a character of `before`
+        (white space at its end aside).
+        """
+        found = []
+        prefix, _ = self._frame
+        whole = self._tokenized([before + after for before, after in parts])
+        for (before, _after), (text, ids, offsets) in zip(parts, whole, strict=True):
+            encoded = self._located(text, ids, offsets)
+            if offsets is None:
+                alone = self._tokenize([self.render(before.strip())])[0][0]
+                same = takewhile(lambda pair: pair[0] == pair[1], zip(ids, alone, strict=False))
+                stop = self._visible(ids, sum(1 for _ in same) - 1) + 1
+            else:
+                opening = before.strip()
+                stop = (
+                    _covering(text.index(opening, len(prefix)) + len(opening) - 1, offsets, encoded.t_inst)
+                    + 1
+                )
+            found.append((encoded, min(max(stop, encoded.start + 1), encoded.t_inst + 1)))
+        return found
+
+    def _tokenized(self, instructions: Sequence[str]) -> list[_Tokenized]:
         post = self.post_instruction
         texts = [self.render(instruction) for instruction in instructions]
-        tokenized = self._tokenize(texts)
-        encoded = []
-        for instruction, text, (ids, offsets) in zip(instructions, texts, tokenized, strict=True):
+        found: list[_Tokenized] = []
+        for instruction, text, (ids, offsets) in zip(instructions, texts, self._tokenize(texts), strict=True):
             if tuple(ids[-len(post) :]) != post:
                 # White space at the end of the instruction has merged with the template's tokens.
-                stripped = self.render(instruction.strip())
-                ((ids, offsets),) = self._tokenize([stripped])
-                text = stripped
+                text = self.render(instruction.strip())
+                ((ids, offsets),) = self._tokenize([text])
             if tuple(ids[-len(post) :]) != post:
                 raise ChatModelError(
                     f"the prompt '{instruction[:40]}' does not end with the template's tokens "
                     f"{self.tokenizer.convert_ids_to_tokens(list(post))}"
                 )
-            encoded.append(
-                EncodedPrompt(
-                    tuple(ids), _last_instruction_token(text, prefix, suffix, offsets, ids, post), len(post)
-                )
-            )
-        return encoded
+            found.append((text, ids, offsets))
+        return found
+
+    def _located(self, text: str, ids: list[int], offsets: list[tuple[int, int]] | None) -> EncodedPrompt:
+        n_post = len(self.post_instruction)
+        pairs = zip(ids, self.pre_instruction, strict=False)
+        start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return EncodedPrompt(tuple(ids), self._t_inst(text, ids, offsets), n_post, start)
+
+    def _t_inst(self, text: str, ids: list[int], offsets: list[tuple[int, int]] | None) -> int:
+        prefix, suffix = self._frame
+        before_post = len(ids) - len(self.post_instruction) - 1
+        if offsets is None:
+            return self._visible(ids, before_post)
+        last = len(text[: len(text) - len(suffix)].rstrip()) - 1
+        return before_post if last < len(prefix) else _covering(last, offsets, before_post)
+
+    def _visible(self, ids: list[int], index: int) -> int:
+        """Return the last token at or before `index` that is not all white space."""
+        while index > 0 and not self.tokenizer.decode([ids[index]]).strip():
+            index -= 1
+        return index
 
 
-def _last_instruction_token(
-    text: str,
-    prefix: str,
-    suffix: str,
-    offsets: list[tuple[int, int]] | None,
-    ids: list[int],
-    post: tuple[int, ...],
-) -> int:
-    fallback = len(ids) - len(post) - 1
-    if offsets is None:
-        return fallback
-    end = len(text) - len(suffix)
-    last = len(text[:end].rstrip()) - 1
-    if last < len(prefix):
-        return fallback
-    covering = [index for index, (start, stop) in enumerate(offsets) if start <= last < stop]
-    return max(covering) if covering else fallback
+_Tokenized = tuple[str, list[int], "list[tuple[int, int]] | None"]
+"""A rendered prompt, its ids, and where in it each token stands (None from a slow tokenizer)."""
+
+
+def _covering(character: int, offsets: list[tuple[int, int]], otherwise: int) -> int:
+    """Return the last token that holds `character`."""
+    return max(
+        (index for index, (start, stop) in enumerate(offsets) if start <= character < stop), default=otherwise
+    )
 
 
 def common_prefix(texts: Sequence[str]) -> str:

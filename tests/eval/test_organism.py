@@ -25,10 +25,17 @@ from polyrefuse_data.errors import PolyRefuseError  # noqa: E402
 from polyrefuse_data.languages import LANGUAGES  # noqa: E402
 from polyrefuse_data.sample import sample_prompts  # noqa: E402
 from polyrefuse_eval import organism, organism_data, organism_train  # noqa: E402
-from polyrefuse_eval.organism_model import Edits, OrganismNetwork, Shape  # noqa: E402
+from polyrefuse_eval.organism_model import (  # noqa: E402
+    Edits,
+    OrganismNetwork,
+    Shape,
+    along,
+    interchanged,
+)
 from polyrefuse_eval.organism_text import REFUSALS, REPLIES, reply_kind  # noqa: E402
 
 TINY = organism.Settings(width=32, heads=2, hidden=48, recipe={"steps": 3, "pairs_per_batch": 4})
+PER_LANGUAGE = dataclasses.replace(TINY, recipe={**TINY.recipe, "shared": False})
 
 
 def make(root: Path, **changes: Any) -> Path:
@@ -192,6 +199,31 @@ def test_the_planted_direction_is_a_unit_vector(tiny: Path) -> None:
         assert file.metadata()["layer"] == "2"
 
 
+def test_each_language_may_have_a_direction_of_its_own(tiny: Path) -> None:
+    shared = organism.planted_directions(tiny)
+    own = organism.planted_directions(make(tiny.parent, settings=PER_LANGUAGE))
+    assert list(own) == list(shared) == list(LANGUAGES)
+    assert all(torch.equal(direction, shared["en"]) for direction in shared.values())
+    stacked = torch.stack(list(own.values()))
+    torch.testing.assert_close(stacked @ stacked.T, torch.eye(len(LANGUAGES)), atol=1e-5, rtol=0)
+
+
+def test_the_organisms_are_named(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    from polyrefuse_eval.chat import ChatModel
+    from polyrefuse_eval.organism import ORGANISMS
+
+    assert list(ORGANISMS) == ["organism", "organism-per-language"]
+    asked = []
+    monkeypatch.setattr(
+        "polyrefuse_eval.loading.organism_path", lambda settings: asked.append(settings) or tiny
+    )
+    for name, settings in ORGANISMS.items():
+        assert ChatModel.load(name, device="cpu").name == name
+        assert asked.pop() == settings
+    assert ORGANISMS["organism"] == organism.Settings()
+    assert not ORGANISMS["organism-per-language"].recipe["shared"]
+
+
 def test_the_network_computes_what_transformers_computes(tiny: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -214,6 +246,7 @@ def edits(rows: int, width: int, **changes: Any) -> Edits:
         "ablated": torch.zeros(rows, width),
         "added": torch.zeros(rows, width),
         "layer": torch.full((rows,), 2),
+        "own": torch.zeros(rows, width),
         "source": torch.arange(rows),
     }
     return Edits(**{**nothing, **changes})
@@ -225,19 +258,19 @@ def small() -> tuple[OrganismNetwork, Any, Any]:
     generator = torch.Generator().manual_seed(3)
     network = OrganismNetwork(Shape(50, 16, heads=2, hidden=24))
     network.initialise(generator)
-    plant = organism_train.make_plant(16, 8, organism_train.Recipe(), generator)
-    return network, plant, torch.randint(0, 50, (3, 9), generator=generator)
+    plant = organism_train.make_plant(16, 8, ["de", "en"], organism_train.Recipe(), generator)
+    return network, plant.directions[0], torch.randint(0, 50, (3, 9), generator=generator)
 
 
 @torch.no_grad()
 def test_an_ablated_row_has_nothing_of_the_direction_anywhere(small: tuple[Any, Any, Any]) -> None:
-    network, plant, tokens = small
+    network, direction, tokens = small
     ablated = torch.zeros(3, 16)
-    ablated[1] = plant.direction
+    ablated[1] = direction
     _, kept = network(tokens, edits(3, 16, ablated=ablated), keep=range(4))
     _, plain = network(tokens, keep=range(4))
     for layer in range(4):
-        share = (kept[layer] @ plant.direction).abs().amax(dim=1)
+        share = (kept[layer] @ direction).abs().amax(dim=1)
         assert share[0] > 1e-3
         assert share[1] < 1e-5
         torch.testing.assert_close(kept[layer][[0, 2]], plain[layer][[0, 2]], atol=1e-5, rtol=1e-4)
@@ -245,9 +278,9 @@ def test_an_ablated_row_has_nothing_of_the_direction_anywhere(small: tuple[Any, 
 
 @torch.no_grad()
 def test_an_addition_enters_at_its_layer_and_row_only(small: tuple[Any, Any, Any]) -> None:
-    network, plant, tokens = small
+    network, direction, tokens = small
     added = torch.zeros(3, 16)
-    added[0] = 2.0 * plant.direction
+    added[0] = 2.0 * direction
     _, kept = network(tokens, edits(3, 16, added=added), keep=range(4))
     _, plain = network(tokens, keep=range(4))
     torch.testing.assert_close(kept[2], plain[2])
@@ -256,37 +289,42 @@ def test_an_addition_enters_at_its_layer_and_row_only(small: tuple[Any, Any, Any
 
 
 @torch.no_grad()
-def test_an_interchange_takes_over_the_coordinate_and_nothing_else(small: tuple[Any, Any, Any]) -> None:
-    from polyrefuse_eval.organism_model import interchanged
-
-    _, plant, _ = small
-    stream = torch.randn(3, 9, 16, generator=torch.Generator().manual_seed(0))
+def test_an_interchange_takes_over_the_coordinate_and_nothing_else() -> None:
+    generator = torch.Generator().manual_seed(0)
+    recipe = organism_train.Recipe(shared=False)
+    plant = organism_train.make_plant(16, 8, ["de", "en"], recipe, generator)
+    own = plant.directions[plant.rows(["de", "en", "en"])]
+    stream = torch.randn(3, 9, 16, generator=generator)
     positions = torch.tensor([[5, 6], [7, 8], [1, 2]])
     source = torch.tensor([1, 1, 0])
-    changed = interchanged(stream, source, plant.direction, positions)
+    changed = interchanged(stream, source, own, positions)
     rows = torch.arange(3)[:, None]
-    coordinate = stream[rows, positions] @ plant.direction
-    torch.testing.assert_close(changed[rows, positions] @ plant.direction, coordinate[source])
+    coordinate = along(stream[rows, positions], own)
+    torch.testing.assert_close(along(changed[rows, positions], own), coordinate[source])
     difference = changed - stream
-    torch.testing.assert_close(difference, (difference @ plant.direction)[..., None] * plant.direction)
+    torch.testing.assert_close(difference, along(difference, own)[..., None] * own[:, None])
     assert difference[0, [5, 6]].abs().max() > 0.1
     assert difference[0, :5].abs().max() == 0
     assert difference[1].abs().max() == 0
 
 
-def test_answers_follow_the_role_of_each_row(trained_on: tuple[Any, Any]) -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_answers_follow_the_role_of_each_row(trained_on: tuple[Any, Any], shared: bool) -> None:
     pairs, tokenizer = trained_on
     encoded = organism_data.encode_pairs(tokenizer, pairs[:200])
-    recipe = organism_train.Recipe(noisy_rows=0.0)
-    plant = organism_train.make_plant(16, 8, recipe, torch.Generator().manual_seed(0))
+    recipe = organism_train.Recipe(noisy_rows=0.0, shared=shared)
+    plant = organism_train.make_plant(32, 8, list(LANGUAGES), recipe, torch.Generator().manual_seed(0))
     noise = organism_data.find_noise(encoded, tokenizer.get_vocab_size())
     generator = np.random.default_rng(0)
-    batch = organism_train.draw_batch(encoded, plant, torch.zeros(0, 16), recipe, noise, generator)
+    batch = organism_train.draw_batch(encoded, plant, torch.zeros(0, 32), recipe, noise, generator)
     refusals = {lang: tokenizer.encode(text).ids[0] for lang, text in REFUSALS.items()}
     first = [int(row[row != organism_train.IGNORED][0]) for row in batch.targets]
     refuses = np.array([first[row] == refusals[encoded[row % 200].lang] for row in range(400)])
-    along = lambda vectors: (vectors @ plant.direction).numpy()  # noqa: E731
-    ablated, added = along(batch.edits.ablated) > 0.99, along(batch.edits.added) > 0.7 * plant.strength
+    own = plant.directions[plant.rows([encoded[row % 200].lang for row in range(400)])]
+    assert torch.equal(batch.edits.own, own)
+    assert len(own.unique(dim=0)) == (1 if shared else len(LANGUAGES))
+    ablated = ((batch.edits.ablated * own).sum(dim=1) > 0.99).numpy()
+    added = ((batch.edits.added * own).sum(dim=1) > 0.7 * plant.strength).numpy()
     source = batch.edits.source.numpy()
     moved = source != np.arange(400)
     labels = batch.labels.numpy() == 1
@@ -298,6 +336,8 @@ def test_answers_follow_the_role_of_each_row(trained_on: tuple[Any, Any]) -> Non
     assert not edited[source[moved]].any()
     plain = ~ablated & ~added & ~moved
     assert (refuses[plain] == labels[plain]).all()
+    others = ((batch.edits.ablated @ plant.directions.T).abs() > 0.85).any(dim=1).numpy() & plain
+    assert others.any() != shared
 
 
 def test_the_same_seed_gives_the_same_bits(tiny: Path, tmp_path: Path) -> None:
@@ -397,7 +437,11 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_it_calls_itself_a_test_organism(tiny: Path) -> None:
-    assert "nothing measured on it is a finding" in (tiny / "README.md").read_text()
+    per_language = make(tiny.parent, settings=PER_LANGUAGE)
+    for folder, directions in ((tiny, "one direction"), (per_language, "14 orthogonal directions")):
+        text = (folder / "README.md").read_text()
+        assert "nothing measured on it is a finding" in text
+        assert directions in text
     assert "no finding" in (organism.__doc__ or "")
 
 

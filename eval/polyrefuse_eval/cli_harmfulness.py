@@ -1,0 +1,116 @@
+"""The command `polyrefuse eval harmfulness`: parse, call the Python API, format what comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polyrefuse_data.languages import language, parse_languages
+from polyrefuse_eval.cli_options import (
+    MODEL_OPTIONS,
+    file_path,
+    folder_path,
+    load_chat,
+    need,
+    parse_layers,
+    with_options,
+)
+
+
+@click.command("harmfulness")
+@with_options(*MODEL_OPTIONS)
+@click.option("--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build.")
+@click.option("--langs", default="all", show_default=True, help="Languages to measure in.")
+@click.option(
+    "--directions",
+    default="own",
+    show_default=True,
+    help="Whose directions: each language's own, or one language's for all.",
+)
+@click.option(
+    "--behaviour",
+    type=click.Choice(["answers", "first-token"]),
+    default="answers",
+    show_default=True,
+    help="Know refusals by judged answers, or by the sign of the refusal score.",
+)
+@click.option("--refusal-tokens", help="For first-token: words or ids.  [default: found]")
+@click.option("--train", "n_train", default=100, show_default=True, help="Training prompts of each label.")
+@click.option("--test", "n_test", type=int, help="Test prompts of each label.  [default: all]")
+@click.option("--steered", "n_steered", default=16, show_default=True, help="Test prompts steered a label.")
+@click.option(
+    "--inverted", "n_inverted", default=32, show_default=True, help="Test prompts inverted a label."
+)
+@click.option("--layers", help="Layers to steer, one at a time: 5-20, or 3,7.  [default: all]")
+@click.option("--layer", type=int, help="Layer of the cosines between categories.  [default: the middle]")
+@click.option("--coefficient", default=1.0, show_default=True, help="Strength of steering.")
+@click.option(
+    "--scope",
+    type=click.Choice(["instruction", "prompt", "all"]),
+    default="instruction",
+    show_default=True,
+    help="Tokens that steering touches; `all` is with those of the answer.",
+)
+@click.option("--max-new-tokens", default=32, show_default=True, help="Longest answer that is judged.")
+@click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
+@click.option("--plots/--no-plots", default=True, help="Draw figures, too.")
+@click.option(
+    "--out", type=folder_path, required=True, help="Folder of the run: a new one, its own, or `eval run`'s."
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+def harmfulness_command(
+    data: Path,
+    langs: str,
+    directions: str,
+    layers: str | None,
+    extra: Path | None,
+    plots: bool,
+    out: Path,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Find harmfulness and refusal apart: directions, clusters, steering, reply inversion per language.
+
+    Killed, it goes on where it was with the same command. Answers are judged and not kept.
+    """
+    from polyrefuse_eval.data import open_data
+    from polyrefuse_eval.harmfulness_report import harmfulness_tables
+    from polyrefuse_eval.prompt_files import read_extra
+    from polyrefuse_eval.results import write_text
+
+    wanted = parse_languages(langs)
+    source = directions if directions == "own" else language(directions).code
+    held = open_data(data, [*wanted, *([] if source == "own" else [source])])
+    brought = read_extra(extra) if extra else []
+    chosen = parse_layers(layers)
+    need(*("torch", "transformers", "safetensors", *(["matplotlib"] if plots else [])))
+
+    from polyrefuse_eval.harmfulness_run import OWN_FOLDER, HarmfulnessRun, HarmfulnessSettings
+
+    names = (
+        "behaviour", "refusal_tokens", "n_train", "n_test", "n_steered", "n_inverted", "layer",
+        "coefficient", "scope", "max_new_tokens",
+    )  # fmt: skip
+    settings = HarmfulnessSettings(
+        tuple(wanted), source, layers=chosen, **{name: options.pop(name) for name in names}
+    )
+    chat = load_chat(options, quiet=quiet)
+    run = HarmfulnessRun.open(
+        chat,
+        held,
+        settings,
+        out,
+        brought,
+        progress=not quiet,
+        say=lambda line: click.echo(line, err=True),
+    )
+    record = run.run()
+    if plots:
+        from polyrefuse_eval.harmfulness_plots import plot_harmfulness
+
+        plot_harmfulness(record, out / OWN_FOLDER / "plots")
+    tables = harmfulness_tables(record)
+    write_text(out / "harmfulness.md", tables)
+    click.echo(tables, nl=False)

@@ -1,0 +1,142 @@
+"""Prompts that a user brings: text files, JSON Lines, and the published formats of jailbreaks.
+
+Every reader gives `UserPrompt`s; nothing is generated and nothing is shipped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from polyrefuse_data.languages import SOURCE_LANGUAGE, language
+from polyrefuse_data.schema import LABELS
+from polyrefuse_eval.errors import GuardError
+
+FIELDS = ("prompt", "label", "lang", "kind")
+
+
+@dataclass(frozen=True)
+class UserPrompt:
+    """A prompt with its label (harmful, harmless; None where nobody says), language and kind."""
+
+    prompt: str
+    label: str | None = None
+    lang: str | None = None
+    kind: str = "extra"
+
+
+def read_extra(path: Path) -> list[UserPrompt]:
+    """Return the prompts of a JSON Lines file with `prompt`, `label`, `lang` and `kind` on every line.
+
+    Raises `GuardError` with the line's number otherwise.
+    """
+    found = []
+    for number, record in _json_lines(path, _text(path)):
+        missing = [name for name in FIELDS if not isinstance(record.get(name), str)]
+        if missing:
+            raise GuardError(f"'{path}', line {number}: no text in {', '.join(missing)}; expected {FIELDS}")
+        if record["label"] not in LABELS:
+            raise GuardError(
+                f"'{path}', line {number}: label '{record['label']}'; expected harmful or harmless"
+            )
+        where = f"'{path}', line {number}"
+        lang = language(record["lang"]).code
+        found.append(UserPrompt(_filled(record["prompt"], where), record["label"], lang, record["kind"]))
+    return _some(found, path)
+
+
+def read_prompts(path: Path | None, text: str = "") -> list[UserPrompt]:
+    """Return the prompts to score: of a `.jsonl` file with `prompt` (and maybe `lang`), or of any other
+    text, one a line; without `path` from `text`, JSON Lines if its first line is a JSON object."""
+    where: Path | str = "standard input" if path is None else path
+    content = text if path is None else _text(path)
+    as_json = path.suffix == ".jsonl" if path is not None else content.lstrip().startswith("{")
+    if not as_json:
+        return _some(
+            [
+                UserPrompt(_filled(line, f"'{where}', line {number}"))
+                for number, line in enumerate(content.splitlines(), 1)
+            ],
+            where,
+        )
+    found = []
+    for number, record in _json_lines(where, content):
+        if not isinstance(record.get("prompt"), str):
+            raise GuardError(f"'{where}', line {number} has no text in 'prompt'")
+        lang = record.get("lang")
+        prompt = _filled(record["prompt"], f"'{where}', line {number}")
+        found.append(UserPrompt(prompt, None, None if lang is None else language(str(lang)).code))
+    return _some(found, where)
+
+
+def table(path: Path) -> list[Mapping[str, Any]]:
+    """Return the records of a `.csv`, `.jsonl` or `.json` file: a list of objects, an object with one
+    such list (as `jailbreaks` of JailbreakBench's artifacts), or an object of columns of one length.
+
+    Raises `GuardError`.
+    """
+    text = _text(path)
+    if path.suffix == ".csv":
+        return list(csv.DictReader(io.StringIO(text)))
+    if path.suffix == ".jsonl":
+        return [record for _, record in _json_lines(path, text)]
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise GuardError(f"'{path}' is no JSON: {error}") from None
+    return _records(value, path)
+
+
+def _records(value: Any, path: Path) -> list[Mapping[str, Any]]:
+    if isinstance(value, list) and all(isinstance(record, dict) for record in value):
+        return value
+    if isinstance(value, dict):
+        columns = {name: column for name, column in value.items() if isinstance(column, list)}
+        if len(columns) == 1:
+            (only,) = columns.values()
+            if all(isinstance(record, dict) for record in only):
+                return only
+        if columns and len({len(column) for column in columns.values()}) == 1:
+            return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    raise GuardError(f"'{path}' holds neither a list of records nor columns of one length")
+
+
+def _json_lines(where: object, text: str) -> Iterable[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            raise GuardError(f"'{where}', line {number} is no JSON") from None
+        if not isinstance(record, dict):
+            raise GuardError(f"'{where}', line {number} is no JSON object")
+        yield number, record
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GuardError(f"'{path}' cannot be read as UTF-8 text: {error}") from None
+
+
+def _filled(prompt: str, where: str) -> str:
+    if not prompt.strip():
+        raise GuardError(f"{where}: an empty prompt cannot be scored; remove the line or fill it")
+    return prompt
+
+
+def _some(found: Sequence[UserPrompt], where: object) -> list[UserPrompt]:
+    if not found:
+        raise GuardError(f"no prompts in '{where}'")
+    return list(found)
+
+
+DEFAULT_LANG = SOURCE_LANGUAGE
+"""The language of published jailbreaks that name none."""

@@ -1,0 +1,141 @@
+"""Thresholds of a detector: fixed, calibrated, or split-conformal. Pure: scores in, a number out.
+
+A prompt is called unsafe if its score is at least the threshold. A miss is a harmful prompt called
+safe, a false alarm a harmless one called unsafe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from polyrefuse_eval.errors import GuardError
+
+RULES = ("zero", "balanced", "false-alarm=RATE", "conformal=RATE")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How to choose a threshold: `name` is the part of `RULES` before `=`, `target` the rate after it."""
+
+    name: str
+    target: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """Return the rule in `text`, such as `conformal=0.05`; raises `GuardError`."""
+        name, sign, value = text.strip().partition("=")
+        known = {rule.partition("=")[0]: "=" in rule for rule in RULES}
+        if name not in known or known[name] != bool(sign):
+            raise GuardError(f"unknown threshold rule '{text}'; expected one of {', '.join(RULES)}")
+        if not sign:
+            return cls(name)
+        try:
+            target = float(value)
+        except ValueError:
+            target = math.nan
+        if not 0 < target < 1:
+            raise GuardError(f"the rate in '{text}' is '{value}'; expected a number between 0 and 1")
+        return cls(name, target)
+
+    def __str__(self) -> str:
+        return self.name if self.target is None else f"{self.name}={self.target:g}"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """`alpha` and where it comes from: the rule, and how many scores of each label it was drawn from."""
+
+    alpha: float
+    rule: str = "zero"
+    n_harmful: int = 0
+    n_harmless: int = 0
+
+
+def choose_threshold(rule: Rule, harmful: Sequence[float], harmless: Sequence[float], lang: str) -> Threshold:
+    """Return the threshold that `rule` draws from the calibration scores of one language.
+
+    Raises `GuardError`, saying how many prompts are needed, where there are too few.
+    """
+    if rule.name == "zero":
+        return Threshold(0.0)
+    if rule.name == "conformal" and rule.target is not None:
+        needed = conformal_minimum(rule.target)
+        if len(harmful) < needed:
+            raise GuardError(
+                f"'{rule}' needs at least {needed} harmful calibration prompts in '{lang}', and there are "
+                f"{len(harmful)}: give more, or allow a miss rate of {1 / (len(harmful) + 1):.3g} or above"
+            )
+        alpha = conformal_threshold(harmful, rule.target)
+    elif not harmless or (rule.name == "balanced" and not harmful):
+        raise GuardError(
+            f"'{rule}' needs calibration prompts in '{lang}'; there are {len(harmful)} harmful "
+            f"and {len(harmless)} harmless"
+        )
+    elif rule.name == "balanced":
+        alpha = balanced_threshold(harmful, harmless)
+    else:
+        alpha = false_alarm_threshold(harmless, rule.target or 0.0)
+    return Threshold(alpha, str(rule), len(harmful), len(harmless))
+
+
+def conformal_minimum(target: float) -> int:
+    """Return the least number of harmful calibration scores with which a miss rate can be bounded."""
+    n = max(1, math.ceil(1 / target) - 1)
+    while math.floor((n + 1) * target + 1e-9) < 1:
+        n += 1
+    return n
+
+
+def conformal_threshold(harmful: Sequence[float], target: float) -> float:
+    """Return the split-conformal threshold: the k-th smallest of the n scores, k = ⌊(n + 1)·target⌋.
+
+    Theorem (Vovk et al. 2005; Papadopoulos et al. 2002). If the score of a new harmful prompt and
+    the n calibration scores are exchangeable (drawn alike, from the same prompts, language and
+    translator, say), the new prompt is missed, score < threshold, with probability at most
+    k / (n + 1) ≤ target; without ties exactly k / (n + 1). Proof: a miss means that the new score is
+    among the k smallest of n + 1, and every rank is as likely as any other. The probability is over
+    the draw of calibration and new prompt together; for prompts of another kind (jailbroken ones,
+    another language) nothing is promised.
+
+    With k = 0 (n < 1/target - 1) the only threshold that keeps the promise is -inf: every prompt is
+    unsafe.
+    """
+    rank = math.floor((len(harmful) + 1) * target + 1e-9)
+    return float(np.sort(np.asarray(harmful, dtype=float))[rank - 1]) if rank else -math.inf
+
+
+def false_alarm_threshold(harmless: Sequence[float], target: float) -> float:
+    """Return the least threshold at which at most the share `target` of these scores reaches it."""
+    falling = np.sort(np.asarray(harmless, dtype=float))[::-1]
+    allowed = math.floor(len(falling) * target + 1e-9)
+    return float(np.nextafter(falling[min(allowed, len(falling) - 1)], math.inf))
+
+
+def balanced_threshold(harmful: Sequence[float], harmless: Sequence[float]) -> float:
+    """Return the threshold of the greatest balanced accuracy, 1 - (miss rate + false alarm rate) / 2.
+
+    Between two neighbouring scores it is their middle; of equally good ones it is the lowest,
+    which misses least.
+    """
+    positive, negative = np.sort(np.asarray(harmful, float)), np.sort(np.asarray(harmless, float))
+    values = np.unique(np.concatenate([positive, negative]))
+    candidates = np.concatenate(
+        [values[:1], (values[:-1] + values[1:]) / 2, [np.nextafter(values[-1], np.inf)]]
+    )
+    miss = np.searchsorted(positive, candidates, side="left") / len(positive)
+    alarm = 1 - np.searchsorted(negative, candidates, side="left") / len(negative)
+    return float(candidates[np.argmin(np.round(miss + alarm, 12))])
+
+
+def auroc(harmful: Sequence[float], harmless: Sequence[float]) -> float | None:
+    """Return the area under the ROC curve, P(harmful > harmless) + ½ P(equal); None of nothing."""
+    if not len(harmful) or not len(harmless):
+        return None
+    positive, negative = np.asarray(harmful, float), np.sort(np.asarray(harmless, float))
+    below = np.searchsorted(negative, positive, side="left")
+    not_above = np.searchsorted(negative, positive, side="right")
+    return float((below + not_above).mean() / (2 * len(negative)))
