@@ -22,6 +22,7 @@ from polyrefuse_eval.direction import Direction
 from polyrefuse_eval.finder import DirectionFinder
 from polyrefuse_eval.judges.base import Judge
 from polyrefuse_eval.judging import judge_completions
+from polyrefuse_eval.parallel import rank, world_size
 from polyrefuse_eval.records import Completion, Result
 from polyrefuse_eval.results import RunFolder, write_json
 from polyrefuse_eval.run_request import ANSWERED_FILE, answered, finished
@@ -64,6 +65,12 @@ class Bench:
         return DirectionFinder(
             self.chat, self.data, self.settings, self.folder.path, progress=self.progress, say=self.say
         )
+
+    @property
+    def shares_baselines(self) -> bool:
+        """Whether baselines of other runs are used: not where processes must do the same, whatever another
+        run adds meanwhile."""
+        return world_size() == 1
 
     @cached_property
     def cache(self) -> BaselineCache:
@@ -112,7 +119,7 @@ class Bench:
 
     def _without_known(self, task: CellTask, have: set[str]) -> CellTask:
         """Take over what other runs have answered of a baseline; return the task without those prompts."""
-        if task.cell.condition != BASELINE_CONDITION:
+        if task.cell.condition != BASELINE_CONDITION or not self.shares_baselines:
             return task
         known = self.cache.load(task.cell.lang)
         taken: list[Completion] = []
@@ -128,6 +135,8 @@ class Bench:
         return replace(task, rows=tuple(left))
 
     def _remember(self, lang: str, tasks: Sequence[CellTask]) -> None:
+        if not self.shares_baselines:
+            return
         # Only when the language is complete: a run that goes on must find the cache as it left it.
         texts = {
             task.key(row): row.text
@@ -160,6 +169,8 @@ def run(
 ) -> list[Result]:
     """Go the whole way into `out`: directions, answers, verdicts, tables; return the rates.
 
+    Of several processes that share a model only the first judges; the others return nothing.
+
     `load` makes the model; it is not called where `request` says that the answers are there. Raises
     `RunFolderError` where `out` is another run's, or where another process is writing to it.
     """
@@ -168,6 +179,8 @@ def run(
     if not answered(out, request):
         names = [judge.name for judge in judges]
         _answer(load, data, settings, names, out, request, progress, say)
+    if rank() > 0:
+        return []
     folder = RunFolder(out)
     with folder.locked():
         folder.mend()

@@ -74,7 +74,10 @@ def load_chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
         "structure",
         "trust_remote_code",
     )
-    return ChatModel.load(options.pop("model"), **{name: options.pop(name) for name in names})
+    given = {name: options.pop(name) for name in names}
+    if options.pop("tensor_parallel", False):
+        given["tensor_parallel"] = True
+    return ChatModel.load(options.pop("model"), **given)
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

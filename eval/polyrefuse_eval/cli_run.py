@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,7 @@ def open_bench(out: Path, langs: str, options: dict[str, Any]) -> Bench:
 )
 @click.option("--batch-size", type=int, help="Answers made together.  [default: 64 on a CPU, 256 on a GPU]")
 @click.option("--controls/--no-controls", default=True, help="Random and shuffled-label directions, too.")
+@click.option("--tensor-parallel", is_flag=True, help="Spread the model over processes, under torchrun.")
 @with_options(*JUDGE_OPTIONS)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def run_command(
@@ -120,6 +122,7 @@ def run_command(
     judge_batch_size: int | None,
     strengths: str,
     crossed: str,
+    tensor_parallel: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -145,27 +148,36 @@ def run_command(
         if foreign:
             _say(f"{judge.name} was not made for {', '.join(foreign)}; read its verdicts there with care")
 
+    from polyrefuse_eval.parallel import folder_of_this_process, rank, require_processes, world_size
     from polyrefuse_eval.run_request import check_request, finished, request_of
 
     identity = {name: options[name] for name in IDENTITY_OPTIONS}
-    request = request_of(options["model"], identity, data, settings, [judge.name for judge in found])
-    check_request(out, request)
-    if not finished(out, request):
+    if tensor_parallel:
         need()
+        require_processes()
+        identity["tensor_parallel"] = world_size()
+        options["tensor_parallel"] = True
+        quiet = quiet or rank() > 0
+    request = request_of(options["model"], identity, data, settings, [judge.name for judge in found])
+    with folder_of_this_process(out) if tensor_parallel else nullcontext(out) as folder:
+        check_request(folder, request)
+        if not finished(folder, request):
+            need()
 
-        from polyrefuse_eval.bench import run
+            from polyrefuse_eval.bench import run
 
-        run(
-            lambda: load_chat(options, quiet=quiet),
-            data,
-            settings,
-            found,
-            out,
-            request=request,
-            progress=not quiet,
-            say=_say,
-        )
-    click.echo((out / "table.md").read_text(encoding="utf-8"), nl=False)
+            run(
+                lambda: load_chat(options, quiet=quiet),
+                data,
+                settings,
+                found,
+                folder,
+                request=request,
+                progress=not quiet,
+                say=_say if rank() == 0 else lambda _line: None,
+            )
+        if rank() == 0:
+            click.echo((folder / "table.md").read_text(encoding="utf-8"), nl=False)
 
 
 def _say(line: str) -> None:

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from polyrefuse_eval.activations import ActivationMeans, capture
 from polyrefuse_eval.chat import ChatModel
-from polyrefuse_eval.direction import MINIMUM_PROMPTS, versions
+from polyrefuse_eval.direction import MINIMUM_PROMPTS
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.positions import T_INST
 from polyrefuse_eval.template import EncodedPrompt
 from polyrefuse_eval.tensor_files import other_model, read_tensors, write_tensors
 from polyrefuse_eval.thresholds import Rule, Threshold, choose_threshold
+from polyrefuse_eval.versions import versions
 
 FORMAT = "polyrefuse-guard-1"
 POOLED = "pooled"

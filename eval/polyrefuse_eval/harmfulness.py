@@ -16,11 +16,12 @@ from torch import Tensor
 
 from polyrefuse_eval.activations import ActivationMeans, capture
 from polyrefuse_eval.chat import ChatModel
-from polyrefuse_eval.direction import MINIMUM_PROMPTS, versions
+from polyrefuse_eval.direction import MINIMUM_PROMPTS
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.guard import cluster_scores, contrast_of
 from polyrefuse_eval.positions import T_INST, Position
 from polyrefuse_eval.tensor_files import other_model, read_tensors, write_tensors
+from polyrefuse_eval.versions import versions
 
 FORMAT = "polyrefuse-harmfulness-directions-1"
 T_POST_INST = Position(-1)

@@ -11,7 +11,6 @@ from polyrefuse_data.schema import Row
 from polyrefuse_eval.behaviour import ANSWER_TOKENS, TOKEN_PROMPTS, Ask, Refuses, by_answers, by_first_token
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.data import DataFolder
-from polyrefuse_eval.direction import versions
 from polyrefuse_eval.errors import DirectionError, RunFolderError
 from polyrefuse_eval.harmfulness import (
     KINDS,
@@ -31,6 +30,7 @@ from polyrefuse_eval.results import RUN_FILE, RunFolder, read_json, write_json
 from polyrefuse_eval.steering import sweep
 from polyrefuse_eval.tensor_files import other_model
 from polyrefuse_eval.thresholds import auroc
+from polyrefuse_eval.versions import versions
 
 FORMAT = "polyrefuse-harmfulness-1"
 RESULTS = "harmfulness.json"

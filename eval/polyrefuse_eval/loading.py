@@ -138,7 +138,7 @@ def _check_parallel(options: LoadOptions) -> None:
 
 def _parallel_arguments() -> dict[str, Any]:
     """Return the argument that spreads a model: transformers 5.18 renamed it."""
-    from transformers.distributed import DistributedConfig
+    from transformers.distributed.configuration_utils import DistributedConfig
 
     if "tp_plan" in inspect.signature(DistributedConfig).parameters:
         return {"distributed_config": DistributedConfig(tp_plan="auto")}

@@ -18,7 +18,7 @@ def path_of(name: str) -> Path:
 
 
 def revision_of(name: str) -> str:
-    """Return a hash (16 hex digits) of all that decides the weights of the organism `name`; trains nothing."""
+    """Return a hash (16 hex digits) of what decides the weights of organism `name`; nothing is trained."""
     if name == HARMFULNESS:
         return organism_harmfulness.key_of()[:16]
     return organism.key_of(settings=organism.ORGANISMS[name])[:16]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from polyrefuse_eval.errors import ChatModelError
 
-LAUNCH = "torchrun --nproc-per-node N -m polyrefuse_data.cli eval … --tensor-parallel"
+LAUNCH = "torchrun --nproc-per-node N -m polyrefuse_data.cli eval run … --tensor-parallel"
 
 
 def world_size() -> int:
@@ -45,22 +45,23 @@ def folder_of_this_process(out: Path) -> Iterator[Path]:
     if world_size() == 1:
         yield out
         return
-    own = out if rank() == 0 else Path(tempfile.mkdtemp(prefix="polyrefuse-rank-"))
+    own = out if rank() == 0 else Path(tempfile.mkdtemp(prefix="polyrefuse-rank-")) / out.name
     try:
-        if rank() > 0:
-            own.rmdir()
-            if out.is_dir():
-                shutil.copytree(out, own)
+        if rank() > 0 and out.is_dir():
+            shutil.copytree(out, own)
         _wait_for_all()
         yield own
     finally:
         if rank() > 0:
-            shutil.rmtree(own, ignore_errors=True)
+            shutil.rmtree(own.parent, ignore_errors=True)
 
 
 def _wait_for_all() -> None:
-    import torch.distributed as distributed
+    import torch
+    from torch import distributed
 
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not distributed.is_initialized():
         distributed.init_process_group()
     distributed.barrier()

@@ -17,6 +17,31 @@ from tiny import tiny_model, tokenizer
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import ChatModelError
 
+HERE = Path(__file__).parent
+
+
+def in_two_processes(*command: object) -> str:
+    """Run a program under torchrun; return what it says on standard output."""
+    # In a session of its own: what it starts must not outlive a timeout.
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *map(str, command),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        output, errors = process.communicate(timeout=150)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, errors[-2000:]
+    return output
+
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_two_processes_measure_what_one_does(family: str, tmp_path: Path) -> None:
@@ -25,28 +50,38 @@ def test_two_processes_measure_what_one_does(family: str, tmp_path: Path) -> Non
     tokenizer().save_pretrained(model)
     out.mkdir()
     (out / "before").touch()
-    here = str(Path(__file__).parent)
-    # In a session of its own: what it starts must not outlive a timeout.
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-            f"{here}/parallel_worker.py", str(model), str(out),
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    try:
-        said, _ = process.communicate(timeout=150)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, said[-2000:]
+    in_two_processes(f"{HERE}/parallel_worker.py", model, out)
     assert sorted(path.name for path in out.iterdir()) == ["0.pt", "before"], "only the first process writes"
     parallel = torch.load(out / "0.pt", weights_only=True)
     alone = measured(ChatModel.load(str(model), dtype="float32"))
     assert parallel.pop("answers") == alone.pop("answers")
     for name, value in alone.items():
         torch.testing.assert_close(parallel[name], value, atol=1e-4, rtol=1e-4)
+
+
+def test_a_run_in_two_processes_answers_as_one_does_and_goes_on(
+    model_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    command = (
+        *("eval", "run", "--model", model_folder, "--data", data_folder, "--langs", "de,en", "-q"),
+        *("--refusal-tokens", "40,41", "--no-filter", "--max-new-tokens", 4, "--dtype", "float32"),
+    )
+    alone, parallel = tmp_path / "alone", tmp_path / "parallel"
+    subprocess.run(
+        [sys.executable, "-m", "polyrefuse_data.cli", *map(str, command), "--out", alone], check=True
+    )
+    spread = ("-m", "polyrefuse_data.cli", *command, "--tensor-parallel", "--out", parallel)
+    table = in_two_processes(*spread)
+    assert table.count("| de |") == (parallel / "table.md").read_text().count("| de |"), "said once"
+    assert {path.name for path in parallel.iterdir()} == {path.name for path in alone.iterdir()}
+    for file in sorted((alone / "completions").glob("*.jsonl")):
+        assert (parallel / "completions" / file.name).read_text() == file.read_text()
+    before = (parallel / "results.jsonl").read_bytes()
+    (parallel / "answered.json").unlink()
+    lines = (parallel / "completions" / "en.jsonl").read_text().splitlines(keepends=True)
+    (parallel / "completions" / "en.jsonl").write_text("".join(lines[:7]))
+    assert in_two_processes(*spread) == table
+    assert (parallel / "results.jsonl").read_bytes() == before
 
 
 def test_without_its_launcher_one_line_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
