@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from polyrefuse_data.errors import PolyRefuseError
-from polyrefuse_data.languages import language
+from polyrefuse_data.errors import unknown_name
+from polyrefuse_data.languages import PUBLISHED_LANGUAGES
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judges.base import Judge, JudgeInput, Measures, Verdict, opened
 from polyrefuse_eval.results import json_line, read_json, read_jsonl, write_json
@@ -103,10 +103,9 @@ def _line(number: int, raw: bytes, reference: str | None) -> Line | BadLine:
     prompt = record.get("prompt")
     if prompt is not None and not isinstance(prompt, str):
         return BadLine(number, f"'prompt' is {_said(prompt)}, expected text")
-    try:
-        lang = language(record["lang"]).code
-    except PolyRefuseError as error:
-        return BadLine(number, str(error))
+    lang = record["lang"]
+    if lang not in PUBLISHED_LANGUAGES:
+        return BadLine(number, str(unknown_name("language", lang, PUBLISHED_LANGUAGES)))
     names = (reference,) if reference else REFERENCE_FIELDS
     known = next((record[name] for name in names if name in record), None)
     if known not in (None, True, False):

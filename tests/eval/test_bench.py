@@ -443,14 +443,17 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(
     whole = tmp_path / "whole"
     took, ended = run_and_kill(chat, data_folder, whole, tmp_path / "cache", None, monkeypatch)
     assert ended
-    killed = 0
-    for number in range(times):
-        out, cache = tmp_path / f"killed-{number}", tmp_path / f"cache-{number}"
+    killed, tried = 0, 0
+    while killed < times:
+        out, cache = tmp_path / f"killed-{tried}", tmp_path / f"cache-{tried}"
         _, ended = run_and_kill(chat, data_folder, out, cache, draw.uniform(0, 0.9 * took), monkeypatch)
-        killed += not ended
+        tried += 1
+        if ended:  # The machine has become faster since the whole run.
+            took *= 0.7
+            continue
+        killed += 1
         run_and_kill(chat, data_folder, out, cache, None, monkeypatch)
         assert files(out) == files(whole)
-    assert killed, "no run was killed before its end"
 
 
 def test_baselines_are_generated_once_for_a_model(

@@ -209,19 +209,27 @@ def test_each_language_may_have_a_direction_of_its_own(tiny: Path) -> None:
 
 
 def test_the_organisms_are_named(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    from polyrefuse_eval import organism_harmfulness, organisms
     from polyrefuse_eval.chat import ChatModel
-    from polyrefuse_eval.organism import ORGANISMS
+    from polyrefuse_eval.run_request import local_revision
 
-    assert list(ORGANISMS) == ["organism", "organism-per-language"]
-    asked = []
-    monkeypatch.setattr(
-        "polyrefuse_eval.loading.organism_path", lambda settings: asked.append(settings) or tiny
-    )
-    for name, settings in ORGANISMS.items():
+    assert organisms.NAMES == ("organism", "organism-per-language", "organism-harmfulness")
+    asked: list[organism.Settings | None] = []
+
+    def path(settings: organism.Settings | None = None) -> Path:
+        asked.append(settings)
+        return tiny
+
+    monkeypatch.setattr(organism, "organism_path", path)
+    monkeypatch.setattr(organism_harmfulness, "organism_harmfulness_path", path)
+    for name in organisms.NAMES:
         assert ChatModel.load(name, device="cpu").name == name
-        assert asked.pop() == settings
-    assert ORGANISMS["organism"] == organism.Settings()
-    assert not ORGANISMS["organism-per-language"].recipe["shared"]
+    assert asked == [*organism.ORGANISMS.values(), None]
+    assert organism.ORGANISMS["organism"] == organism.Settings()
+    assert not organism.ORGANISMS["organism-per-language"].recipe["shared"]
+    revisions = {name: organisms.revision_of(name) for name in organisms.NAMES}
+    assert len(set(revisions.values())) == 3
+    assert local_revision("organism-harmfulness") == revisions["organism-harmfulness"]
 
 
 def test_the_network_computes_what_transformers_computes(tiny: Path) -> None:
