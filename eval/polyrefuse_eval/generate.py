@@ -17,6 +17,7 @@ from polyrefuse_eval.batches import accepted_arguments, kept_logits, left_padded
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import OutOfMemoryError
 from polyrefuse_eval.intervene import BASELINE, Applied, Edits, applied
+from polyrefuse_eval.kv_cache import cache_argument, cache_of
 from polyrefuse_eval.template import EncodedPrompt
 
 BATCH_SIZE = {"cpu": 64, "cuda": 256}
@@ -135,11 +136,11 @@ def _generate_batch(
         for _step in range(max_new_tokens):
             output = chat.model(
                 **accepted_arguments(chat, dict(arguments)),
-                past_key_values=cache,
+                **cache_argument(chat.model, cache),
                 use_cache=True,
                 **kept_logits(chat, 1),
             )
-            cache = output.past_key_values
+            cache = cache_of(output)
             chosen = _choose(output.logits[:, -1], sampling, [generators[row] for row in alive])
             for row, token in zip(alive, chosen.tolist(), strict=True):
                 if ended[row]:

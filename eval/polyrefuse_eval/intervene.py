@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import InterventionError
+from polyrefuse_eval.kv_cache import cached_tokens
 from polyrefuse_eval.structure import (
     first_tensor,
     layer_input,
@@ -335,11 +336,10 @@ def applied(
 
 def _install(chat: ChatModel, state: Applied, stack: ExitStack) -> None:
     def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        cache = kwargs.get("past_key_values")
         tokens = args[0] if args else kwargs.get("input_ids")
         if tokens is None:
             tokens = kwargs["inputs_embeds"]
-        state.begin(0 if cache is None else int(cache.get_seq_length()), tokens.shape[1])
+        state.begin(cached_tokens(kwargs), tokens.shape[1])
 
     def ablate_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return with_layer_input(args, kwargs, state.ablate(layer_input(args, kwargs)))

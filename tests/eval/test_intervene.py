@@ -15,6 +15,7 @@ from torch import Tensor
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import InterventionError
 from polyrefuse_eval.intervene import Ablation, Addition, applied, orthonormal
+from polyrefuse_eval.kv_cache import cache_argument, cache_of
 from polyrefuse_eval.structure import first_tensor, layer_input
 
 
@@ -137,8 +138,8 @@ def greedy(chat: ChatModel, ids: Tensor, edits: Any, *, cache: bool, steps: int 
     with applied(chat, edits, prompt_width=ids.shape[1]):
         for _ in range(steps):
             if cache:
-                output = chat.model(input_ids=current, past_key_values=past, use_cache=True)
-                past = output.past_key_values
+                output = chat.model(input_ids=current, **cache_argument(chat.model, past), use_cache=True)
+                past = cache_of(output)
             else:
                 output = chat.model(input_ids=ids, use_cache=False)
             found.append(output.logits[0, -1])

@@ -12,6 +12,7 @@ from polyrefuse_eval.batches import can_pack
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.generate import Request, generate
 from polyrefuse_eval.intervene import BASELINE, Addition, Edits, applied
+from polyrefuse_eval.kv_cache import cache_argument, cache_of
 from polyrefuse_eval.positions import T_INST
 from polyrefuse_eval.spans import Positions, edited_logits, instruction_span, positions_of
 from polyrefuse_eval.template import EncodedPrompt, Template
@@ -219,12 +220,12 @@ def test_a_span_holds_behind_a_cached_prefix_and_not_in_decoding() -> None:
     edit = Addition(added, 1, tokens=positions_of(prompt, span))
     with applied(chat, edit):
         whole = chat.model(input_ids=ids, use_cache=True)
-        after = chat.model(input_ids=ids[:, :1], past_key_values=whole.past_key_values).logits[0, -1]
+        after = chat.model(input_ids=ids[:, :1], **cache_argument(chat.model, cache_of(whole))).logits[0, -1]
     middle = span.start + len(span) // 2
     with applied(chat, edit, prompt_width=len(prompt)):
-        cache = chat.model(input_ids=ids[:, :middle], use_cache=True).past_key_values
-        rest = chat.model(input_ids=ids[:, middle:], past_key_values=cache, use_cache=True)
-        also = chat.model(input_ids=ids[:, :1], past_key_values=rest.past_key_values).logits[0, -1]
+        cache = cache_of(chat.model(input_ids=ids[:, :middle], use_cache=True))
+        rest = chat.model(input_ids=ids[:, middle:], **cache_argument(chat.model, cache), use_cache=True)
+        also = chat.model(input_ids=ids[:, :1], **cache_argument(chat.model, cache_of(rest))).logits[0, -1]
     torch.testing.assert_close(rest.logits[0, -1], whole.logits[0, -1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(also, after, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(whole.logits[0, -1], alone(chat, prompt, span, 1, added), atol=1e-4, rtol=1e-4)

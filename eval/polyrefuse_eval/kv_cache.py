@@ -1,0 +1,32 @@
+"""The cache of keys and values between decoding steps, under either name that transformers gives it.
+
+It was `past_key_values` up to transformers 5.23; since 5.24 it is `cache`, and the old name, where it is
+still taken, is passed on under the new one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+NAMES = ("cache", "past_key_values")
+
+
+def cache_argument(model: nn.Module, cache: Any) -> dict[str, Any]:
+    """Return `cache` as the argument that the forward of `model` takes."""
+    known = inspect.signature(type(model).forward).parameters
+    return {NAMES[0] if NAMES[0] in known else NAMES[1]: cache}
+
+
+def cache_of(output: Any) -> Any:
+    """Return the cache that a forward pass has filled."""
+    return output[NAMES[0] if NAMES[0] in output else NAMES[1]]
+
+
+def cached_tokens(arguments: Mapping[str, Any]) -> int:
+    """Return how many tokens are behind the pass that a decoder is called for with `arguments`."""
+    cache = next((found for name in NAMES if (found := arguments.get(name)) is not None), None)
+    return 0 if cache is None else int(cache.get_seq_length())
