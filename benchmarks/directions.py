@@ -4,10 +4,11 @@
 
 Both sides run on the same random model and prompts in this one run, each stage in a process of its
 own, so that its peak memory is its own (resident set on a CPU, allocated bytes on a GPU). The
-plain side is `plain_directions.py`. Prompt lengths follow those of the papers' validation prompts
-(log-normal); the template has 3 tokens before the instruction and 5 after it, as Qwen's in
-Arditi et al. Random weights give most candidates a small KL, so its filter helps little here; how
-many candidates we scored in full is in the output.
+plain side is `plain_directions.py`. `extract` keeps the training prompts whose refusal score has the
+sign of their label, as both papers do; `unfiltered` takes all. Prompt lengths follow those of the
+papers' validation prompts (log-normal); the template has 3 tokens before the instruction and 5 after
+it, as Qwen's in Arditi et al. Random weights give most candidates a small KL, so its filter helps
+little here; how many candidates we scored in full is in the output.
 
 `--plain-candidates N` lets the plain side score N candidates only and multiplies its time: said in
 the output. It is the default for `7b`.
@@ -55,7 +56,8 @@ SHAPES: dict[str, dict[str, int]] = {
         "num_key_value_heads": 4,
     },
 }
-STAGES = ("extract", "select", "generate")
+STAGES = ("extract", "unfiltered", "select", "generate")
+"""`extract` takes the prompts that the model refuses or accepts, as is usual; `unfiltered` takes all."""
 LENGTHS = {"harmful": (2.85, 0.34), "harmless": (2.47, 0.36)}
 """Mean and deviation of the logarithm of a prompt's tokens (1.25 a word) in the published lists."""
 
@@ -160,13 +162,14 @@ def run_stage(
     chat = make_chat(shape, device)
     harmful, harmless = (prompts(label, N_VALIDATION, 1) for label in ("harmful", "harmless"))
     vectors_file = state / "vectors.safetensors"
-    if stage == "extract":
+    if stage in ("extract", "unfiltered"):
         train = [prompts(label, N_TRAIN, 0) for label in ("harmful", "harmless")]
         _warm_up(chat)
-        found = measure(device, lambda: _extract(side, chat, *train))
+        ids = filter_ids(chat, train) if stage == "extract" else ()
+        found = measure(device, lambda: _extract(side, chat, *train, ids))
         vectors = found.pop("result")
         save_file({"vectors": vectors.cpu().contiguous()}, state / f"{side}.safetensors")
-        if side == "plain":
+        if side == "plain" and stage == "extract":
             save_file({"vectors": vectors.cpu().contiguous()}, vectors_file)
         return found
     vectors = load_file(vectors_file)["vectors"].to(device)
@@ -186,14 +189,35 @@ def _warm_up(chat: Any) -> None:
         forward(chat, batch)
 
 
-def _extract(side: str, chat: Any, harmful: list[str], harmless: list[str]) -> Any:
+def filter_ids(chat: Any, train: list[list[str]]) -> tuple[int, ...]:
+    """Return the refusal tokens of `extract`: likelier after harmful prompts, and half of what is likely,
+    so that the signs of the scores keep most prompts of a random model. Not measured."""
+    import torch
+
+    from polyrefuse_eval.batches import forward, plan_batches
+
+    means = []
+    for texts in train:
+        batches = plan_batches(chat, chat.encode(texts))
+        means.append(torch.cat([forward(chat, batch).float().softmax(-1) for batch in batches]).mean(0))
+    order = (means[0] - means[1]).argsort(descending=True)
+    total = (means[0] + means[1])[order].cumsum(0) / 2
+    return tuple(order[: int((total < 0.5).sum())].tolist())
+
+
+def _extract(
+    side: str, chat: Any, harmful: list[str], harmless: list[str], refusal_ids: tuple[int, ...]
+) -> Any:
     if side == "plain":
         import plain_directions as plain
 
-        return plain.difference_in_means(chat, harmful, harmless)
+        return plain.difference_in_means(chat, harmful, harmless, refusal_ids)
     from polyrefuse_eval.direction import fit_directions
+    from polyrefuse_eval.refusal import RefusalTokens
 
-    return fit_directions(chat, harmful, harmless).vectors[: len(chat.post_instruction)]
+    tokens = RefusalTokens("en", refusal_ids) if refusal_ids else None
+    found = fit_directions(chat, harmful, harmless, refusal_tokens=tokens)
+    return found.vectors[: len(chat.post_instruction)]
 
 
 def _select(side: str, chat: Any, vectors: Any, harmful: list[str], harmless: list[str], limit: int) -> Any:
@@ -284,7 +308,7 @@ def in_process(
 
 
 def compare(stage: str, plain: dict[str, Any], ours: dict[str, Any], state: Path) -> str:
-    if stage == "extract":
+    if stage in ("extract", "unfiltered"):
         from safetensors.torch import load_file
 
         a, b = (load_file(state / f"{side}.safetensors")["vectors"].float() for side in ("plain", "ours"))

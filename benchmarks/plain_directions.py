@@ -1,8 +1,9 @@
 """The published loops, written plainly from the papers' description: the baseline of the benchmark.
 
-Padded batches of 32, logits at all positions cast to float64, six sweeps over every candidate (each
-of ablation and addition: refusal on harmful, refusal on harmless, KL on harmless prompts), one
-intervention after another. Arditi et al. 2024, section 2.3 and appendix C; Wang et al. 2025.
+Padded batches of 32, scores from logits at all positions cast to float64, a sweep over the training
+prompts that scores them and another that reads the whole residual stream in float64, six sweeps over
+every candidate (each of ablation and addition: refusal on harmful, refusal on harmless, KL on harmless
+prompts), one intervention after another. Arditi et al. 2024, section 2.3 and appendix C; Wang et al. 2025.
 """
 
 from __future__ import annotations
@@ -70,17 +71,19 @@ def _padded(chat: Any, prompts: Sequence[str]) -> Any:
 @torch.no_grad()
 def last_logits(chat: Any, prompts: Sequence[str]) -> Tensor:
     """Logits after the last token, by way of those at all positions in float64."""
-    found = []
+    return torch.cat([logits.to(torch.float64)[:, -1, :].clone() for logits in _sweep(chat, prompts)])
+
+
+def _sweep(chat: Any, prompts: Sequence[str]) -> Iterator[Tensor]:
+    """Logits at all positions, batch by batch."""
     for start in range(0, len(prompts), BATCH_SIZE):
         inputs = _padded(chat, prompts[start : start + BATCH_SIZE])
-        logits = chat.model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask).logits
-        found.append(logits.to(torch.float64)[:, -1, :].clone())
-    return torch.cat(found)
+        yield chat.model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask).logits
 
 
-def refusal_score(logits: Tensor, ids: Sequence[int]) -> float:
+def refusal_scores(logits: Tensor, ids: Sequence[int]) -> Tensor:
     p = torch.softmax(logits, -1)[:, list(ids)].sum(-1)
-    return float(((p + 1e-8).log() - (1 - p + 1e-8).log()).mean())
+    return (p + 1e-8).log() - (1 - p + 1e-8).log()
 
 
 def kl(logits: Tensor, base: Tensor) -> float:
@@ -88,13 +91,15 @@ def kl(logits: Tensor, base: Tensor) -> float:
     return float((p * ((p + 1e-6).log() - (q + 1e-6).log())).sum(-1).mean())
 
 
+@torch.no_grad()
 def mean_activations(chat: Any, prompts: Sequence[str], n_post: int) -> Tensor:
     """Mean inputs of all layers at the post-instruction tokens [positions, layers, d] in float64."""
     total = torch.zeros(n_post, chat.n_layers, chat.width, dtype=torch.float64, device=chat.device)
 
     def reader(layer: int) -> Callable[..., None]:
         def read(_module: Any, args: Any, kwargs: Any) -> None:
-            total[:, layer] += _hidden(args, kwargs)[:, -n_post:].to(torch.float64).sum(0) / len(prompts)
+            stream = _hidden(args, kwargs).to(torch.float64)
+            total[:, layer] += stream[:, -n_post:].sum(0) / len(prompts)
 
         return read
 
@@ -103,14 +108,22 @@ def mean_activations(chat: Any, prompts: Sequence[str], n_post: int) -> Tensor:
         for index, layer in enumerate(chat.layers)
     ]
     try:
-        last_logits(chat, prompts)
+        for _logits in _sweep(chat, prompts):
+            pass
     finally:
         for handle in handles:
             handle.remove()
     return total
 
 
-def difference_in_means(chat: Any, harmful: Sequence[str], harmless: Sequence[str]) -> Tensor:
+def difference_in_means(
+    chat: Any, harmful: Sequence[str], harmless: Sequence[str], refusal_ids: Sequence[int] = ()
+) -> Tensor:
+    """Difference of the means; with `refusal_ids` of the prompts whose score has the label's sign."""
+    if refusal_ids:
+        scores = [refusal_scores(last_logits(chat, prompts), refusal_ids) for prompts in (harmful, harmless)]
+        harmful = [prompt for prompt, score in zip(harmful, scores[0], strict=True) if score > 0]
+        harmless = [prompt for prompt, score in zip(harmless, scores[1], strict=True) if score < 0]
     n_post = len(chat.post_instruction)
     return mean_activations(chat, harmful, n_post) - mean_activations(chat, harmless, n_post)
 
@@ -134,7 +147,7 @@ def candidate_scores(
                 vector = vectors[position, layer]
                 with hooked(chat, ablate=vector) if edit == "ablation" else hooked(chat, add=(layer, vector)):
                     logits = last_logits(chat, prompts)
-                value = kl(logits, base) if name == "kl" else refusal_score(logits, ids)
+                value = kl(logits, base) if name == "kl" else float(refusal_scores(logits, ids).mean())
                 scores[position, layer][f"{edit}_{name}"] = value
     return scores
 

@@ -200,12 +200,7 @@ def fit_directions(
         indices = torch.tensor(captured.prompts)
         kept = torch.ones(len(indices), dtype=torch.bool)
         if refusal_tokens is not None and captured.logits is not None:
-            scores = torch.cat(
-                [
-                    refusal_scores(captured.logits[slot : slot + 1], refusal_tokens[index].ids)
-                    for slot, index in enumerate(captured.prompts)
-                ]
-            ).cpu()
+            scores = _scores(captured.logits, [refusal_tokens[index].ids for index in captured.prompts])
             kept = (scores > 0) == is_harmful[indices]
         for label in (0, 1):
             chosen = kept & (group[indices] == bool(label))
@@ -226,6 +221,17 @@ def fit_directions(
     if shuffle_labels is not None:
         story["shuffled_labels_seed"] = shuffle_labels
     return DirectionSet(lang, harmful_mean.mean - harmless_mean.mean, where, layers, story)
+
+
+def _scores(logits: Tensor, refusal_ids: Sequence[tuple[int, ...]]) -> Tensor:
+    """Return the refusal score of each prompt [prompts] by tokens of its own: once for each list of them."""
+    scores = torch.zeros(len(refusal_ids), dtype=torch.float64)
+    slots: dict[tuple[int, ...], list[int]] = {}
+    for slot, ids in enumerate(refusal_ids):
+        slots.setdefault(ids, []).append(slot)
+    for ids, own in slots.items():
+        scores[own] = refusal_scores(logits[own], ids).cpu()
+    return scores
 
 
 def _check_counts(counts: Mapping[str, Any], lang: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import plain_directions as plain
 import pytest
 import torch
+from directions import filter_ids
 from tiny import CHATML, FAMILIES, MISTRAL, PROMPTS, chat_model
 
 from polyrefuse_eval.activations import all_positions, capture
@@ -47,6 +48,40 @@ def test_extraction_and_scores_equal_the_plain_loops(family: str, packs: bool) -
         assert score.steering_score == pytest.approx(theirs["addition_harmless"], abs=1e-4, rel=1e-4)
     spread = {round(score.refusal_score or 0, 2) for score in scores}
     assert len(spread) > 2, "candidates must differ for this to say anything"
+
+
+MORE = [
+    [f"{prompt} {word}" for prompt in some for word in ["no", "yes", "now", "then", "ever"]]
+    for some in (HARMFUL, HARMLESS)
+]
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_filtered_extraction_equals_the_plain_loops(packs: bool) -> None:
+    chat = chat_model(layers=4)
+    chat.packs = packs
+    ids = filter_ids(chat, MORE)
+    found = fit_directions(chat, *MORE, refusal_tokens=RefusalTokens("en", ids), tokens_per_batch=60)
+    counts = found.metadata["counts"]
+    assert counts["n_harmful_kept"] + counts["n_harmless_kept"] < sum(map(len, MORE))
+    expected = plain.difference_in_means(chat, *MORE, ids)
+    n_post = len(chat.post_instruction)
+    torch.testing.assert_close(found.vectors[:n_post], expected, atol=1e-4, rtol=1e-4)
+    assert (plain.difference_in_means(chat, *MORE) - expected).abs().max() > 1e-2
+
+
+def test_each_prompt_is_scored_by_its_own_refusal_tokens() -> None:
+    chat = chat_model(layers=4)
+    ids = filter_ids(chat, MORE)
+    harmful, harmless = MORE
+    never = RefusalTokens("de", (0,))
+    always = RefusalTokens("yo", tuple(range(1, chat.model.config.vocab_size)))
+    tokens = [always if index % 2 else never for index in range(len(harmful))]
+    tokens += [RefusalTokens("en", ids)] * len(harmless)
+    mixed = fit_directions(chat, harmful, harmless, refusal_tokens=tokens).metadata["counts"]
+    alone = fit_directions(chat, *MORE, refusal_tokens=RefusalTokens("en", ids)).metadata["counts"]
+    assert mixed["n_harmful_kept"] == len(harmful) // 2
+    assert mixed["n_harmless_kept"] == alone["n_harmless_kept"]
 
 
 def test_several_candidates_in_one_pass_score_as_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
