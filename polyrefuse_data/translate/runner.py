@@ -43,10 +43,11 @@ class Work:
 
 
 class Watcher(Protocol):
-    """Is told what happens; all calls but `retry` come one at a time."""
+    """Is told what happens; all calls but `retry` and `pause` come one at a time."""
 
     def begin(self, backend: str, works: Sequence[Work]) -> None: ...
     def retry(self, question: Question, fault: Fault) -> None: ...
+    def pause(self, fault: Fault, seconds: float) -> None: ...
     def done(self, work: Work) -> None: ...
     def failed(self, work: Work, reason: str) -> None: ...
     def end(self, problem: str | None) -> None: ...
@@ -87,7 +88,7 @@ class Runner:
         self._memory = memory
         self._watcher = watcher
         self._stop = threading.Event()
-        self._asker = Asker(backend, settings, judge or Judge(), self._stop, watcher.retry)
+        self._asker = Asker(backend, settings, judge or Judge(), self._stop, watcher.retry, watcher.pause)
         self._connections = settings.connections or backend.limits.connections
         self._open: dict[Question, _Open] = {}
         self._whole: dict[Work, _Whole] = {}
