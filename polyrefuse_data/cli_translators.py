@@ -28,9 +28,17 @@ languages_option = click.option(
 )
 """Adds a user's languages to those that are known."""
 
+
+def _joined(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> str | None:
+    return " ".join(value) if value else None
+
+
 _OPTIONS = (
     languages_option,
-    click.option("--translator-url", metavar="URL", help="Another address for the HTTP backend."),
+    click.option(
+        "--translator-url", metavar="[NAME=]URL", multiple=True, callback=_joined,
+        help="Another address for an HTTP backend; with several in the chain, NAME=URL for each.",
+    ),
     click.option(
         "--candidates", type=click.IntRange(1), default=1, show_default=True,
         help="Ask so many translators of the chain and keep the best round trip.",

@@ -83,7 +83,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user can say about every backend."""
+    """What a user can say about every backend. `url` is one address, or `NAME=URL` for several backends."""
 
     url: str | None = None
     timeout: float = 30.0

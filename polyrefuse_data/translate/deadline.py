@@ -85,7 +85,7 @@ def limited(seconds: float) -> Iterator[Limit]:
 
 
 def _start_watch() -> None:
-    global _watch  # noqa: PLW0603 (one thread for the process; a forked one starts its own)
+    global _watch
     if _watch is None or not _watch.is_alive():
         _watch = threading.Thread(target=_end_late_ones, name="deadlines", daemon=True)
         _watch.start()

@@ -132,7 +132,7 @@ class Breaker:
                         "run the same command later, or with another service"
                     )
                     return None
-                pause = max(self.settings.pause * 2**self._pauses, min(asked, self.settings.patience))
+                pause: float = max(self.settings.pause * 2**self._pauses, min(asked, self.settings.patience))
                 self._open_until = self._clock() + pause
                 self._pauses += 1
                 return pause

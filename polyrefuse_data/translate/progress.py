@@ -48,8 +48,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._write(f"stopped: {type(error).__name__}")
+        if error is not None:  # whoever calls tells it to the user
+            self._to_log(f"stopped: {error if isinstance(error, PolyRefuseError) else type(error).__name__}")
         self._close_bar()
         if self._log is not None:
             self._log.close()

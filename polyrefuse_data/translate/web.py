@@ -48,6 +48,7 @@ def check_address(address: str, given: str = "--translator-url") -> str:
     try:
         parts = urlsplit(address)
         usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        usable = usable and not any(sign.isspace() for sign in address)
     except ValueError:
         usable = False
     if not usable:

@@ -264,9 +264,7 @@ def test_pauses_and_long_silences_are_told(tmp_path: Path, monkeypatch: pytest.M
     ):
         fill_memory(prompts(20), ["de"], Chain(live(server, run=run)), memory, watcher)
     said = log.read_text()
-    assert (
-        "google: no good answer any more (page: no translation in the answer); nothing is asked for" in said
-    )
+    assert "google: no good answer any more (page: no translation in the answer); nothing is asked" in said
     assert "google: en->de 0/20; all: 0/20, 0.0/s, ? left, " in said
 
 

@@ -88,7 +88,7 @@ ENDLESS = {
 @pytest.mark.timeout(30)  # without a deadline for the whole request none of these ever ends
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_an_answer_that_trickles_in_ends_at_the_deadline(kind: str) -> None:
-    with listening(ENDLESS[kind]) as address, pytest.raises(Fault, match="timeout: no answer within 0.3 s"):
+    with listening(ENDLESS[kind]) as address, pytest.raises(Fault, match=r"timeout: no answer within 0\.3 s"):
         Web(0.3).get(address)
 
 
@@ -162,10 +162,11 @@ def test_no_answer_of_another_form_is_more_than_a_fault(name: str, monkeypatch: 
         backend = make_chain(parse_chain(name), Settings(address + PATHS[name], 20.0))[0]
         for _ in ODD_BODIES:
             try:
-                (answer,) = backend.translate(["Hello there."], EN, DE)
-                assert isinstance(answer.text, str)
+                said = backend.translate(["Hello there."], EN, DE)[0].text
             except Fault as fault:
-                assert "k-123" not in str(fault)
+                said = str(fault)
+            assert isinstance(said, str)
+            assert "k-123" not in said
 
 
 def test_a_page_that_says_no_charset_is_utf_8() -> None:
@@ -175,11 +176,11 @@ def test_a_page_that_says_no_charset_is_utf_8() -> None:
         assert backend.translate(["Greetings to all children."], EN, DE)[0].text == "Grüße an alle Kinder."
 
 
-@pytest.mark.parametrize("sign", ["\ufffd", "\ud800", "\x00", "\x1b[2J"])
-def test_what_is_no_text_is_not_stored(sign: str) -> None:
+@pytest.mark.parametrize("sign", [0xFFFD, 0xD800, 0, 0x1B])
+def test_what_is_no_text_is_not_stored(sign: int) -> None:
     """A lone surrogate cannot be written at all; the others are bytes that were read wrongly."""
     good = "Die Kinder lesen jeden Tag gerne Bücher."
     judge = Judge()
     judge.judge("The children like to read books every day.", good, EN, DE)
     with pytest.raises(Fault, match="truncated"):
-        judge.judge("The children like to read books every day.", good[:10] + sign + good[10:], EN, DE)
+        judge.judge("The children like to read books every day.", good[:10] + chr(sign) + good[10:], EN, DE)
