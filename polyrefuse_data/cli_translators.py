@@ -30,7 +30,7 @@ languages_option = click.option(
 
 
 def _joined(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> str | None:
-    return " ".join(value) if value else None
+    return "\n".join(value) if value else None
 
 
 _OPTIONS = (

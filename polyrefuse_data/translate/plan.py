@@ -53,8 +53,10 @@ def plan(
             rows.append(_row(able[number], lang, "forward", there, texts))
         if not lacking:
             rows.append(PlanRow("memory", lang, "forward", there, 0, 0, 0, 0.0, 0.0))
-        if able and (chain.request.back_translate or chain.request.candidates > 1):
-            rows.append(_back_row(able[0], lang, chain, english, memory))
+        if chain.backends and (chain.request.back_translate or chain.request.candidates > 1):
+            check_coverage(chain.backends, [lang], back=True)
+            way_back = [backend for backend in chain.backends if covers(backend, LANGUAGES[lang], back=True)]
+            rows.append(_back_row(way_back[0], lang, chain, english, memory))
     return rows
 
 

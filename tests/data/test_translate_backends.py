@@ -210,7 +210,8 @@ def test_chains_are_read_and_mistakes_named() -> None:
         ("google,mymemory", "http://localhost:1/", "the chain has 2: name one"),
         ("hf:x@1", "http://localhost:1/", "the chain has 0"),
         ("google", "libre=http://localhost:1/", "names no 'libre'"),
-        ("google", "google=http://localhost:1/ http://localhost:2/", "'google' twice"),
+        ("google", "google=http://localhost:1/\nhttp://localhost:2/", "'google' twice"),
+        ("google", "http://local host/", "is no address"),
         ("google", "google=localhost", "is no address"),
         ("google", "", "is no address"),  # an unset variable of a shell must not mean the public service
         ("google", "goggle=http://localhost:1/", "is no address"),
@@ -223,7 +224,7 @@ def test_addresses_that_cannot_be_meant(chain: str, url: str, message: str) -> N
 
 def test_each_backend_of_a_chain_has_an_address_of_its_own(healthy: Server) -> None:
     with Server(always={"*": "500"}) as broken:
-        url = f"mymemory={healthy.url}/get?k=v google={broken.url}/m"
+        url = f"mymemory={healthy.url}/get?k=v\ngoogle={broken.url}/m"
         google, mymemory = make_chain(parse_chain("google,mymemory"), Settings(url))
         with pytest.raises(Fault, match="server_error"):
             google.translate([prompt()], EN, DE)
