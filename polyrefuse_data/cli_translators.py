@@ -102,11 +102,6 @@ def translators() -> None:
         there = covered(row)
         lacking = [code for code in wanted if code not in there]
         price = prices()[row.name]
-        money = (
-            "by the provider's list"
-            if price.per_million is None
-            else f"{price.per_million:g} US$ a million characters"
-        )
         click.echo(f"{row.name}: {row.title}")
         click.echo(
             f"  languages  {len(there)} of {len(LANGUAGES)}"
@@ -115,7 +110,7 @@ def translators() -> None:
         click.echo(f"  limits     {limit(row.limits)}")
         click.echo(f"  needs      {row.needs}")
         click.echo(f"  proof      {row.proof}")
-        click.echo(f"  price      {money} ({price.standing}); {price.note}")
+        click.echo(f"  price      {price.money} ({price.standing}; {price.source}); {price.remark}")
     warning = unverified_line(BACKENDS)
     if warning:
         click.echo(f"\n{warning}")

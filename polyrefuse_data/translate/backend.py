@@ -107,8 +107,6 @@ class BackendRow:
     limits: Limits
     needs: str
     proof: str
-    answers_per_text: int = 1
-    """How many requests a text takes: 2 where an answer proves nothing and is asked for twice."""
 
 
 def environment_key(variable: str, backend: str, optional: bool = False) -> str | None:

@@ -136,7 +136,8 @@ def check_coverage(backends: Sequence[Backend], langs: Sequence[str], back: bool
             names = ", ".join(backend.name for backend in backends)
             raise TranslatorError(
                 f"translator '{names}' does not translate from {language.name} ({language.code}) "
-                "into English; add one that does to --translator, or leave out --back-translate and --candidates"
+                "into English; add one that does to --translator, or leave out --back-translate and "
+                "--candidates"
             )
 
 

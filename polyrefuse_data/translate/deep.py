@@ -33,8 +33,8 @@ GOOGLE_LIMITS = Limits(address_bytes, 4_900, 5.0, None, 4, keeps_lines=False)
 MYMEMORY_LIMITS = Limits(utf8_bytes, 499, 2.0, None, 2, keeps_lines=False)
 """500 bytes a request; 5,000 characters a day without an address of one's own."""
 
-LIBRE_LIMITS = Limits(maximum=2_000, requests_per_second=80 / 60, connections=4)
-"""2,000 characters a request and 80 requests a minute on the public server."""
+LIBRE_LIMITS = Limits(maximum=2_000, requests_per_second=1_200 / 3_600, connections=4)
+"""2,000 characters a request on the public server; 80 requests a minute for a short time, 1,200 an hour."""
 
 MICROSOFT_LIMITS = Limits(maximum=10_000, characters_per_second=33_000 / 60, connections=8)
 """50,000 characters a request; the free tier takes 2 million an hour, about 33,000 a minute."""

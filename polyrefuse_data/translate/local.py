@@ -160,7 +160,7 @@ _OPUS = {"ar": ("ara",), "zh": ("cmn_Hans", "cmn")}
 
 def _marian(tokenizer: Any) -> _Family:
     """Opus-MT: one pair, or one source and several targets, each with a sign `>>code<<` before the text."""
-    signs = {
+    signs: set[str] = {
         token[2:-2] for token in tokenizer.get_vocab() if token.startswith(">>") and token.endswith("<<")
     }
     source_lang, target_lang = str(tokenizer.source_lang or ""), str(tokenizer.target_lang or "")

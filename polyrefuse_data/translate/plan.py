@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_data.schema import text_hash
 from polyrefuse_data.translate.backend import Backend
-from polyrefuse_data.translate.backends import BACKENDS, check_coverage, covers
+from polyrefuse_data.translate.backends import check_coverage, covers
 from polyrefuse_data.translate.chunks import cut
 from polyrefuse_data.translate.fill import Chain, missing
 from polyrefuse_data.translate.memory import TranslationMemory
@@ -78,9 +78,8 @@ def _back_row(
 def _row(backend: Backend, lang: str, direction: str, there: int, texts: Sequence[str]) -> PlanRow:
     limits = backend.limits
     asked = [piece.text for text in texts for piece in cut(text, limits) if piece.translate]
-    times = BACKENDS[backend.name].answers_per_text
-    characters = sum(map(len, asked)) * times
-    requests = -(-len(asked) // limits.batch) * times
+    characters = sum(map(len, asked))
+    requests = -(-len(asked) // limits.batch)
     seconds = max(
         requests / limits.requests_per_second if limits.requests_per_second else 0.0,
         characters / limits.characters_per_second if limits.characters_per_second else 0.0,
@@ -128,12 +127,6 @@ def plan_lines(rows: Sequence[PlanRow]) -> list[str]:
     ]
     for name in dict.fromkeys(row.backend for row in rows if row.backend in prices()):
         price = prices()[name]
-        monthly = f", and {price.monthly:.2f} a month" if price.monthly else ""
-        each = (
-            "by the provider"
-            if price.per_million is None
-            else f"{price.per_million:g} US$ a million characters"
-        )
-        lines.append(f"{name}: {each}{monthly} ({price.standing}; {price.source}); {price.note}")
+        lines.append(f"{name}: {price.money} ({price.standing}; {price.source}); {price.remark}")
     warning = unverified_line(row.backend for row in rows)
     return [*lines, warning] if warning else lines
