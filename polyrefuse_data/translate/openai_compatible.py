@@ -20,7 +20,7 @@ LIMITS = Limits(maximum=2_000, connections=8)
 """Text and answer together fit the 8,192 tokens that small local models take."""
 
 LEAST_TOKENS, TOKENS_A_CHARACTER = 1_024, 3
-"""How long an answer may be: three tokens a character, for scripts that a tokenizer takes apart into bytes."""
+"""How long an answer may be; three, for scripts that a tokenizer takes apart into bytes."""
 
 PROMPT_VERSION = 1
 """Raised when the words below change: answers of another prompt are other translations."""

@@ -16,7 +16,7 @@ from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.asking import Asker, RunSettings
 from polyrefuse_data.translate.backend import Backend
 from polyrefuse_data.translate.chunks import Piece, cut, join
-from polyrefuse_data.translate.deciding import MOST_ASKS, Answers
+from polyrefuse_data.translate.deciding import DOUBTED_TIMES, MOST_ASKS, Answers
 from polyrefuse_data.translate.faults import Fault, Rejected, TranslatorError
 from polyrefuse_data.translate.memory import BACK, Entry, Question, Reply, TranslationMemory
 
@@ -279,6 +279,8 @@ class Runner:
             if isinstance(outcome, Reply):
                 if self._alone:  # no other request was out whose answer this could be
                     outcome = replace(outcome, proven=True)
+                if self._backend.limits.batch > 1:  # a model here says the same however often it is asked
+                    outcome = replace(outcome, times=DOUBTED_TIMES)
                 answers = self._open[question].answers
                 reply = answers.add(outcome, company | asked - {question})
                 chosen = answers.agreed()

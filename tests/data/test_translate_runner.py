@@ -201,6 +201,19 @@ def test_batches_are_sorted_by_length_and_fall_together_again_after_a_stop(tmp_p
     assert first.batches + rest.batches == whole.batches
 
 
+def test_a_local_model_is_not_asked_again_for_an_answer_that_it_would_repeat(tmp_path: Path) -> None:
+    class Unpunctuated(GoodBackend):
+        def say(self, text: str, source: Language, target: Language) -> str:
+            return super().say(text, source, target).rstrip(".?!")
+
+    backend = Unpunctuated()
+    works = [Work(text, "de", FORWARD, text) for text in prompts(8).values()]
+    with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
+        assert Runner(backend, memory, QUICK, Silent()).run(works) == ({}, None)
+        assert len(memory.candidates("de")) == 8
+    assert [len(batch) for batch in backend.batches] == [4, 4]
+
+
 def test_of_two_candidates_the_better_round_trip_is_kept_and_both_are_recorded(tmp_path: Path) -> None:
     english = prompts(6)
     with Server() as server, TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
