@@ -220,8 +220,9 @@ def kills(options: argparse.Namespace, folder: str) -> None:
                 process = subprocess.Popen(command(server, name))
                 upto = before + moments.randrange(0, undisturbed // 8)
                 wait_until(
-                    lambda s=server, n=upto, p=process: s.stats()["requests"] >= n or p.poll() is not None
-                )  # type: ignore[misc]
+                    lambda s=server, n=upto, p=process: s.stats()["requests"] >= n or p.poll() is not None,  # type: ignore[misc]
+                    seconds=120.0,
+                )
                 time.sleep(moments.uniform(0, 0.3))
                 if process.poll() is None:
                     os.kill(process.pid, signal.SIGKILL)
