@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import os
 import random
 import signal
@@ -37,6 +38,7 @@ from polyrefuse_data.translate.progress import Silent
 from polyrefuse_data.translate.runner import Runner, Work
 
 CONNECTIONS = 16
+PATHS = {"google": "/m", "mymemory": "/get"}
 EN = LANGUAGES["en"]
 
 
@@ -140,15 +142,18 @@ def faults(options: argparse.Namespace, folder: str) -> None:
     """Print what became of `--rows` rows when 30 % of the requests go wrong."""
     langs = ["de", "th", "yo", "zh"]
     english = {text_hash(line): line for line in texts(-(-options.rows // len(langs)))}
-    for proof in (True, False):
-        path = Path(folder) / f"faults-{proof}.sqlite"
+    for backend, proof, seed in itertools.product(
+        options.backend, options.proof, range(options.seed, options.seed + options.seeds)
+    ):
+        path = Path(folder) / f"faults-{backend}-{proof}-{seed}.sqlite"
         with (
-            Server(rate=0.3, proof=proof, retry_after=1, seed=options.seed) as server,
+            Server(rate=0.3, proof=proof == "yes", retry_after=1, seed=seed) as server,
             TranslationMemory(path, create=True) as memory,
         ):
             watcher = Silent()
             settings = RunSettings(backoff=0.1)
-            chain = Chain(request(server, timeout=1.5, run=settings))
+            url = server.url + PATHS[backend]
+            chain = Chain(request(server, chain=backend, url=url, timeout=1.5, run=settings))
             start = time.perf_counter()
             reasons = fill_memory(english, langs, chain, memory, watcher)
             seconds = time.perf_counter() - start
@@ -157,8 +162,9 @@ def faults(options: argparse.Namespace, folder: str) -> None:
         wanted = {(one, lang) for one in english for lang in langs}
         named = set(reasons)
         print(
-            f"faults      {len(wanted)} rows, 30 % of {stats['requests']} requests, "
-            f"{'answers prove themselves' if proof else 'no proof'}, {seconds:.0f} s: wrong pairs {wrong}, "
+            f"faults      {backend}, seed {seed}, {len(wanted)} rows, 30 % of {stats['requests']} requests, "
+            f"{'answers prove themselves' if proof == 'yes' else 'no proof'}, {seconds:.0f} s: "
+            f"wrong pairs {wrong}, "
             f"lost {len(wanted - there - named)}, unresolved and named {len(named)}, "
             f"redirects followed {stats['done'].get('followed', 0)}"
         )
@@ -214,8 +220,9 @@ def kills(options: argparse.Namespace, folder: str) -> None:
                 process = subprocess.Popen(command(server, name))
                 upto = before + moments.randrange(0, undisturbed // 8)
                 wait_until(
-                    lambda s=server, n=upto, p=process: s.stats()["requests"] >= n or p.poll() is not None
-                )  # type: ignore[misc]
+                    lambda s=server, n=upto, p=process: s.stats()["requests"] >= n or p.poll() is not None,  # type: ignore[misc]
+                    seconds=120.0,
+                )
                 time.sleep(moments.uniform(0, 0.3))
                 if process.poll() is None:
                     os.kill(process.pid, signal.SIGKILL)
@@ -285,6 +292,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="of faults: so many, from --seed on")
+    parser.add_argument("--backend", nargs="+", choices=PATHS, default=list(PATHS), help="of faults")
+    parser.add_argument("--proof", nargs="+", choices=["yes", "no"], default=["yes", "no"], help="of faults")
     parser.add_argument("--model", help="a local model, MODEL@REVISION or a folder")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--batch", type=int, default=16)

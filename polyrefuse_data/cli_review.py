@@ -30,7 +30,7 @@ def export(folder: Path, flagged: bool, langs: str, out: Path) -> None:
     from polyrefuse_data.languages import parse_languages
     from polyrefuse_data.review import export_review
 
-    rows = export_review(folder, out, flagged, parse_languages(langs))
+    rows = export_review(folder, out, flagged, None if langs == "all" else parse_languages(langs))
     click.echo(f"{rows} rows in {out}; fill in 'correction', then: polyrefuse review import {out}")
 
 

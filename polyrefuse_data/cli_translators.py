@@ -28,9 +28,17 @@ languages_option = click.option(
 )
 """Adds a user's languages to those that are known."""
 
+
+def _joined(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> str | None:
+    return "\n".join(value) if value else None
+
+
 _OPTIONS = (
     languages_option,
-    click.option("--translator-url", metavar="URL", help="Another address for the HTTP backend."),
+    click.option(
+        "--translator-url", metavar="[NAME=]URL", multiple=True, callback=_joined,
+        help="Another address for an HTTP backend; with several in the chain, NAME=URL for each.",
+    ),
     click.option(
         "--candidates", type=click.IntRange(1), default=1, show_default=True,
         help="Ask so many translators of the chain and keep the best round trip.",
@@ -94,11 +102,6 @@ def translators() -> None:
         there = covered(row)
         lacking = [code for code in wanted if code not in there]
         price = prices()[row.name]
-        money = (
-            "by the provider's list"
-            if price.per_million is None
-            else f"{price.per_million:g} US$ a million characters"
-        )
         click.echo(f"{row.name}: {row.title}")
         click.echo(
             f"  languages  {len(there)} of {len(LANGUAGES)}"
@@ -107,7 +110,7 @@ def translators() -> None:
         click.echo(f"  limits     {limit(row.limits)}")
         click.echo(f"  needs      {row.needs}")
         click.echo(f"  proof      {row.proof}")
-        click.echo(f"  price      {money} ({price.standing}); {price.note}")
+        click.echo(f"  price      {price.money} ({price.standing}; {price.source}); {price.remark}")
     warning = unverified_line(BACKENDS)
     if warning:
         click.echo(f"\n{warning}")

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import regex
 
-from polyrefuse_data.errors import PolyRefuseError, unknown_name
-from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE
+from polyrefuse_data.errors import PolyRefuseError
+from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE, language
 from polyrefuse_data.package import read_manifest, read_rows
 from polyrefuse_data.schema import LABELS, SPLITS, Row, group_id, text_hash
 from polyrefuse_data.translate.memory import HUMAN, Entry, TranslationMemory, Translator
@@ -29,6 +29,15 @@ COLUMNS = ("id", "lang", "label", "flags", "text_en", "text", "correction", "who
 
 _FORMULA = regex.compile(r"\A'*[=+\-@\t\r＝＋－＠]")
 _ESCAPED = regex.compile(r"\A'+[=+\-@\t\r＝＋－＠]")
+
+
+_SPREADSHEET_ERRORS = (
+    "#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!", "#SPILL!", "#CALC!",
+    "Err:501", "Err:502", "Err:504", "Err:508", "Err:509", "Err:510", "Err:511", "Err:512",
+)  # fmt: skip
+"""What Excel and LibreOffice write in place of a text that they took for a formula."""
+
+_CONTROL = regex.compile(r"[^\P{Cc}\t\r\n]")
 
 
 class ReviewError(PolyRefuseError):
@@ -59,15 +68,23 @@ def row_key(row_id: str, lang: str, label: str, text_en: str) -> str:
     return text_hash("\n".join((row_id, lang, label, text_en)))[:16]
 
 
-def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str]) -> int:
-    """Write rows of the build in `folder` to the CSV file `out`; return how many. English rows stay out."""
+def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] | None = None) -> int:
+    """Write rows of the build in `folder` to the CSV file `out`; return how many. English rows stay out.
+
+    `langs` restricts to some languages; each must be in the build.
+    """
     manifest = read_manifest(folder)
     if not manifest.get("complete"):
         raise PolyRefuseError(f"{folder}: the build is not complete; translate what is missing first")
-    there = [lang for lang in manifest["languages"] if lang in langs and lang != SOURCE_LANGUAGE]
-    unknown = [lang for lang in there if lang not in LANGUAGES]
-    if unknown:
-        raise unknown_name("language", unknown[0], LANGUAGES)
+    built = [lang for lang in manifest["languages"] if lang != SOURCE_LANGUAGE]
+    absent = [lang for lang in langs or () if lang not in (*built, SOURCE_LANGUAGE)]
+    if absent:
+        raise PolyRefuseError(
+            f"{folder} holds no {', '.join(absent)}; it holds {', '.join(built) or 'English'}"
+        )
+    there = built if langs is None else [lang for lang in built if lang in langs]
+    for lang in there:
+        language(lang)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow(COLUMNS)
@@ -108,8 +125,9 @@ def import_review(path: Path, memory_path: Path, who: str | None = None) -> Impo
     entries: dict[tuple[str, str], tuple[int, Entry]] = {}
     seen: dict[tuple[str, str], int] = {}
     untouched = 0
-    for number, cells in _read(path):
-        problem = _problem(cells)
+    for number, raw in _read(path):
+        cells = {name: _newlines(unescape(value)) for name, value in raw.items()}
+        problem = _problem(cells) or _problem_of_correction(raw["correction"], cells["text_en"])
         here = (cells["id"], cells["lang"])
         if problem is None and here in seen:
             problem = f"{cells['id']} in {cells['lang']} stands in line {seen[here]} already"
@@ -176,8 +194,22 @@ def _problem(cells: dict[str, str]) -> str | None:
     return None
 
 
+def _problem_of_correction(cell: str, english: str) -> str | None:
+    """Return what keeps a cell from being a translation of `english`; None if nothing does."""
+    text = cell.strip()
+    if text.startswith(("=", "＝")):
+        return "the correction is a formula; write the text itself, with an apostrophe before a leading ="
+    if text in _SPREADSHEET_ERRORS:
+        return f"the correction is the spreadsheet's error {text}; format the cell as text and write it again"
+    if set(_CONTROL.findall(text)):
+        return "the correction holds control characters"
+    if len(text.split()) >= 3 and text.casefold().split() == english.casefold().split():
+        return "the correction is the English text"
+    return None
+
+
 def _read(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, cells) of a review file, whatever divides its columns, texts unescaped."""
+    """Yield (line number, cells) of a review file, whatever divides its columns, as they stand there."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -201,8 +233,7 @@ def _read(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 continue
             if len(values) != len(header):
                 raise ReviewError(f"{path}, line {number}: {len(values)} cells, expected {len(header)}")
-            cells = dict(zip(header, (_newlines(unescape(value)) for value in values), strict=True))
-            yield number, cells
+            yield number, dict(zip(header, values, strict=True))
     except csv.Error as error:
         raise ReviewError(f"{path}, line {reader.line_num}: {error}; is a quotation mark open?") from None
 

@@ -51,6 +51,9 @@ _WRAPPED = regex.compile(
     r"""\A(?:"([^"]*)"|“([^“”]*)”|„([^„“”]*)[“”]|«([^«»]*)»|「([^「」]*)」)\Z""", regex.S
 )
 _CAPTCHA = regex.compile(r"captcha|unusual traffic|<html|<!doctype|enable javascript|cloudflare", regex.I)
+_NO_TEXT = regex.compile(r"[\ufffd\p{Cs}\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""What is left of bytes that were no UTF-8, half a sign, and signs that control a terminal."""
+
 _LETTER = regex.compile(r"\p{L}")
 _WORD = regex.compile(r"[\p{L}\p{N}]+")
 _NO_FINAL_STOP = ("Thai",)
@@ -115,6 +118,8 @@ class Judge:
         """Return the doubts about a tidied answer; raises `Fault` for one that is wrong."""
         if not answer or not scores.visible_length(answer):
             raise Fault("empty")
+        if set(_NO_TEXT.findall(answer)) - set(text):
+            raise Fault("truncated", "signs that are no text")
         if _CAPTCHA.search(answer) and not _CAPTCHA.search(text):
             raise Fault("page", "a captcha or an error page")
         if translator_talk(answer, text if source.code == "en" else "", target.code) and (

@@ -43,12 +43,21 @@ class RunSettings:
 
 OnRetry = Callable[[Question, Fault], None]
 
+OnPause = Callable[[Fault, float], None]
+"""Is told the last fault and for how many seconds nothing is asked."""
+
 
 class Asker:
     """Asks one backend; safe to share between threads. `stop` ends all waiting."""
 
     def __init__(
-        self, backend: Backend, settings: RunSettings, judge: Judge, stop: threading.Event, on_retry: OnRetry
+        self,
+        backend: Backend,
+        settings: RunSettings,
+        judge: Judge,
+        stop: threading.Event,
+        on_retry: OnRetry,
+        on_pause: OnPause,
     ) -> None:
         limits = backend.limits
         self.backend = backend
@@ -58,6 +67,7 @@ class Asker:
         self._judge = judge
         self._stop = stop
         self._on_retry = on_retry
+        self._on_pause = on_pause
         self._settings = settings
         self._random = random.Random()
         self._backoff = tenacity.wait_exponential(settings.backoff, settings.longest_wait)
@@ -89,7 +99,7 @@ class Asker:
                     reply = self.judged(question, answer, parts)
                 except Fault as fault:
                     last = fault
-                    self.breaker.failure(fault)
+                    self._note(fault)
                     masked = masked or fault.reason == "protected"
                     bad.append((fault.reason, answered))
                     if answered is not None and bad[-SAME_BAD_ANSWER:] == [bad[-1]] * SAME_BAD_ANSWER:
@@ -98,6 +108,14 @@ class Asker:
                 self.breaker.success()
                 return reply
         raise AssertionError("tenacity returns or raises")
+
+    def _note(self, fault: Fault) -> None:
+        """Tell the breaker; raises `TranslatorError` where that was the last straw."""
+        pause = self.breaker.failure(fault)
+        if pause is not None:
+            self._on_pause(fault, pause)
+        if self.breaker.given_up is not None:
+            raise self.breaker.given_up from None
 
     def ask_batch(self, questions: Sequence[Question]) -> list[Reply | Fault]:
         """Return the replies to questions of one language pair that go out in one request, asked once."""
@@ -144,5 +162,7 @@ class Asker:
         error = state.outcome.exception() if state.outcome else None
         wait = float(self._backoff(state)) * self._random.uniform(0.5, 1.0)
         if isinstance(error, Fault) and error.retry_after is not None:
+            if error.retry_after > self._settings.breaker.patience:  # alone, it is a mistake of the service
+                return self._settings.longest_wait
             return error.retry_after + self._random.uniform(0.0, min(1.0, self._settings.backoff))
         return wait

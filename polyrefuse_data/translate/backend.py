@@ -66,6 +66,9 @@ class Backend(Protocol):
 
     `translate` is called from several threads at a time unless `limits.connections` is 1; it returns one
     answer a text, in their order, and raises `Fault`, `Rejected` or `TranslatorError`.
+
+    Where to know two languages is not to translate between them, as with models of one direction, a backend
+    has `translates(source, target)` too.
     """
 
     name: str
@@ -83,7 +86,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user can say about every backend."""
+    """What a user can say about every backend. `url`: one address, or a line `NAME=URL` for each."""
 
     url: str | None = None
     timeout: float = 30.0
@@ -104,8 +107,6 @@ class BackendRow:
     limits: Limits
     needs: str
     proof: str
-    answers_per_text: int = 1
-    """How many requests a text takes: 2 where an answer proves nothing and is asked for twice."""
 
 
 def environment_key(variable: str, backend: str, optional: bool = False) -> str | None:

@@ -10,6 +10,7 @@ from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE, Language
 from polyrefuse_data.translate import deep, deepl_client, local, openai_compatible
 from polyrefuse_data.translate.backend import Backend, BackendRow, Settings, covered
 from polyrefuse_data.translate.faults import TranslatorError
+from polyrefuse_data.translate.web import check_address
 
 _TOKEN = "a token sent along as a text of its own"  # noqa: S105 (no password)
 
@@ -78,17 +79,38 @@ def parse_chain(text: str) -> list[Link]:
     return links
 
 
+def addresses(text: str | None, links: Sequence[Link]) -> dict[str, str]:
+    """Return backend -> address from `URL`, for a chain with one HTTP backend, or lines of `NAME=URL`."""
+    if text is None:
+        return {}
+    http = [link.row.name for link in links if link.row.name != "hf"]
+    found: dict[str, str] = {}
+    for item in text.splitlines() or [""]:
+        name, sign, address = item.partition("=")
+        if not sign or name not in BACKENDS:
+            if len(http) != 1:
+                raise TranslatorError(
+                    f"--translator-url points an HTTP backend at another address; the chain has {len(http)}: "
+                    "name one, as in libre=http://localhost:5000/"
+                )
+            name, address = http[0], item
+        if name not in http:
+            raise TranslatorError(
+                f"--translator-url {name}=...: --translator names no '{name}' with an address"
+            )
+        if name in found:
+            raise TranslatorError(f"--translator-url names '{name}' twice; expected each once")
+        found[name] = check_address(address)
+    return found
+
+
 def make_chain(links: Sequence[Link], settings: Settings) -> list[Backend]:
     """Make the backends of a chain. One's own address has no public limits, and takes 16 connections."""
-    http = [link for link in links if link.row.name != "hf"]
-    if settings.url is not None and len(http) != 1:
-        raise TranslatorError(
-            f"--translator-url points one HTTP backend at another address; the chain has {len(http)}"
-        )
+    own = addresses(settings.url, links)
     made = []
     for link in links:
-        backend = link.row.make(link.model, settings)
-        if settings.url is not None and link.row.name != "hf":
+        backend = link.row.make(link.model, replace(settings, url=own.get(link.row.name)))
+        if link.row.name in own:
             backend.limits = replace(
                 backend.limits, requests_per_second=None, characters_per_second=None, connections=16
             )
@@ -97,7 +119,10 @@ def make_chain(links: Sequence[Link], settings: Settings) -> list[Backend]:
 
 
 def check_coverage(backends: Sequence[Backend], langs: Sequence[str], back: bool = False) -> None:
-    """Raise `TranslatorError` if no backend of the chain covers a language: before the first request."""
+    """Raise `TranslatorError` if no backend of the chain covers a language: before the first request.
+
+    With `back`, one must also go from each language to English.
+    """
     wanted = [LANGUAGES[code] for code in langs if code != SOURCE_LANGUAGE]
     for language in wanted:
         if not any(covers(backend, language) for backend in backends):
@@ -107,8 +132,21 @@ def check_coverage(backends: Sequence[Backend], langs: Sequence[str], back: bool
                 f"translator '{names}' does not cover {language.name} ({language.code}); "
                 f"leave it out with --langs, or add one that does: {', '.join(others) or 'none known'}"
             )
+        if back and not any(covers(backend, language, back=True) for backend in backends):
+            names = ", ".join(backend.name for backend in backends)
+            raise TranslatorError(
+                f"translator '{names}' does not translate from {language.name} ({language.code}) "
+                "into English; add one that does to --translator, or leave out --back-translate and "
+                "--candidates"
+            )
 
 
-def covers(backend: Backend, language: Language) -> bool:
-    """Return whether `backend` knows `language` and English."""
-    return backend.code(language) is not None and backend.code(LANGUAGES[SOURCE_LANGUAGE]) is not None
+def covers(backend: Backend, language: Language, back: bool = False) -> bool:
+    """Return whether `backend` translates from English into `language`, or `back` from it into English."""
+    source, target = LANGUAGES[SOURCE_LANGUAGE], language
+    if back:
+        source, target = target, source
+    if backend.code(source) is None or backend.code(target) is None:
+        return False
+    translates = getattr(backend, "translates", None)
+    return translates is None or bool(translates(source, target))

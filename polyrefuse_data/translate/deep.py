@@ -33,8 +33,8 @@ GOOGLE_LIMITS = Limits(address_bytes, 4_900, 5.0, None, 4, keeps_lines=False)
 MYMEMORY_LIMITS = Limits(utf8_bytes, 499, 2.0, None, 2, keeps_lines=False)
 """500 bytes a request; 5,000 characters a day without an address of one's own."""
 
-LIBRE_LIMITS = Limits(maximum=2_000, requests_per_second=80 / 60, connections=4)
-"""2,000 characters a request and 80 requests a minute on the public server."""
+LIBRE_LIMITS = Limits(maximum=2_000, requests_per_second=1_200 / 3_600, connections=4)
+"""2,000 characters a request on the public server; 80 requests a minute for a short time, 1,200 an hour."""
 
 MICROSOFT_LIMITS = Limits(maximum=10_000, characters_per_second=33_000 / 60, connections=8)
 """50,000 characters a request; the free tier takes 2 million an hour, about 33,000 a minute."""
@@ -141,7 +141,9 @@ class _Deep:
             raise Fault("page", "no translation in the answer") from None
         except theirs.NotValidLength:
             raise Rejected("rejected", "too long for the service") from None
-        except (KeyError, TypeError, AttributeError, IndexError, StopIteration, ValueError):
+        except (Fault, TranslatorError):
+            raise
+        except Exception:  # what the client raises for an answer it did not expect has no common base
             raise Fault("page", "the answer has another form than the service's") from None
         if answer is None or not str(answer).strip():
             raise Fault("empty")
@@ -151,8 +153,11 @@ class _Deep:
 
 
 _RESULT = regex.compile(
-    r'<div[^>]*class="(?:t0|result-container)"[^>]*>(?P<text>.*?)(?P<end></div>|$)', regex.S
+    r'<div\b[^>]*\bclass="[^"]*\b(?:t0|result-container)\b[^"]*"[^>]*>(?P<text>.*?)(?P<end></div>|$)', regex.S
 )
+_LONGEST_RESULT = 100_000
+"""Characters of markup; a request holds some thousand characters of text."""
+
 _ASKED = regex.compile(r"<input\b[^>]*>", regex.S)
 
 
@@ -176,17 +181,39 @@ class Google(_Deep):
         from deep_translator import GoogleTranslator
 
         client = GoogleTranslator(source=str(self.code(source)), target=str(self.code(target)))
-        answer = self._ask(client, text)
-        page = self._web.last.text
-        result = _RESULT.search(page)
-        if result is not None and not result["end"]:
-            raise Fault("truncated", "the page ends inside the translation")
-        asked = _asked_of(page)
-        if asked is None:
+        page = _ResultOnly(self._web)
+        answer = self._ask(client, text, page)
+        if page.asked is None:
             return Answer(answer)
-        if not _same(asked, text):
+        if not _same(page.asked, text):
             raise Fault("mismatch", "the page translates another text")
         return Answer(answer, proven=True)
+
+
+class _ResultOnly:
+    """A `Web` for one call that gives the client the part of a page that holds the translation.
+
+    The client parses all that it gets, and a long page made to be parsed slowly would hold up every thread.
+    `asked` is the text that the page says it translated.
+    """
+
+    def __init__(self, web: Web) -> None:
+        self._web = web
+        self.exceptions = web.exceptions
+        self.asked: str | None = None
+
+    def get(self, address: str, **options: Any) -> Any:
+        response = self._web.get(address, **options)
+        page = response.text
+        self.asked = _asked_of(page)
+        result = _RESULT.search(page)
+        if result is None:
+            raise Fault("page", "no translation in the answer")
+        if not result["end"]:
+            raise Fault("truncated", "the page ends inside the translation")
+        if len(result.group()) > _LONGEST_RESULT:
+            raise Fault("page", "far more than a translation in the answer")
+        return _Plain(response.status_code, text=result.group())
 
 
 class MyMemory(_Deep):
@@ -205,7 +232,7 @@ class MyMemory(_Deep):
             raise Fault("throttled" if str(status) == "429" else "server_error", f"status {status}")
         matches = said.get("matches")
         segments = (
-            [one.get("segment", "") for one in matches if isinstance(one, dict)]
+            [str(one.get("segment", "")) for one in matches if isinstance(one, dict)]
             if isinstance(matches, list)
             else []
         )
@@ -234,12 +261,16 @@ class _WithTag:
 class _Plain:
     """As much of an answer as deep-translator's clients look at."""
 
-    def __init__(self, status_code: int, value: Any) -> None:
+    def __init__(self, status_code: int, value: Any = None, text: str = "") -> None:
         self.status_code = status_code
+        self.text = text
         self._value = value
 
     def json(self) -> Any:
         return self._value
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _judge_tag(sent: str, got: str | None) -> bool:

@@ -152,7 +152,10 @@ def fill_memory(
     targets = [lang for lang in langs if lang != SOURCE_LANGUAGE]
     lacking = {lang: missing(chain, memory, english, lang) for lang in targets}
     needed = [lang for lang in targets if lacking[lang]]
+    back = chain.request.back_translate or chain.request.candidates > 1
     check_coverage(chain.backends, needed)
+    if back:
+        check_coverage(chain.backends, targets, back)
     judge = Judge()
     reasons: dict[tuple[str, str], str] = {}
     problem: TranslatorError | None = None
@@ -183,7 +186,7 @@ def fill_memory(
                 lacking[work.lang][key[0]] -= 1
     if problem is not None and any(lacks for lang in needed for lacks in lacking[lang].values()):
         raise problem
-    if chain.request.back_translate or chain.request.candidates > 1:
+    if back:
         _fill_backs(english, targets, chain, memory, watcher, judge)
     return {(one, lang): why for (one, lang), why in reasons.items() if lacking[lang].get(one)}
 
@@ -211,7 +214,7 @@ def _fill_backs(
                     continue
                 order = sorted(backends, key=lambda one: one.translator != translator)
                 work = Work(english[english_hash], lang, BACK, text)
-                todo.append((work, [one for one in order if covers(one, LANGUAGES[lang])]))
+                todo.append((work, [one for one in order if covers(one, LANGUAGES[lang], back=True)]))
     todo = list({work: (work, order) for work, order in todo}.values())
     problem: TranslatorError | None = None
     for turn in range(len(backends)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -50,6 +51,10 @@ class BreakerSettings:
     pauses: int = 4
     unreached: int = 6
     """So many failed connections, before any answer at all, and nobody is there."""
+    patience: float = 600.0
+    """Seconds of a Retry-After that are waited for."""
+    sent_away: int = 6
+    """So many longer ones in a row, and the service wants no more requests today."""
 
 
 class Breaker:
@@ -62,6 +67,7 @@ class Breaker:
         self._lock = threading.Lock()
         self._failures = 0
         self._pauses = 0
+        self._sent_away = 0
         self._open_until: float | None = None
         self._probing = False
         self._reached = False
@@ -88,23 +94,34 @@ class Breaker:
     def success(self) -> None:
         """Note a good answer: the circuit is closed."""
         with self._lock:
-            self._failures = self._pauses = 0
+            self._failures = self._pauses = self._sent_away = 0
             self._reached = True
             self._open_until = None
             self._probing = False
 
-    def failure(self, fault: Fault) -> None:
-        """Note a failed try; after too many in a row, pauses or gives the backend up."""
+    def failure(self, fault: Fault) -> float | None:
+        """Note a failed try; after too many in a row, pauses or gives the backend up.
+
+        Returns the seconds of the pause that this failure began, else None.
+        """
         with self._lock:
             self._failures += 1
             self._reached = self._reached or fault.reason != "connection"
+            asked = fault.retry_after or 0.0
+            self._sent_away = self._sent_away + 1 if asked > self.settings.patience else 0
+            if self._sent_away >= self.settings.sent_away:
+                self.given_up = TranslatorError(
+                    f"{self.name} asks for no more requests within {_duration(asked)} (Retry-After). "
+                    "What was answered is kept; run the same command then, or with another service"
+                )
+                return None
             if not self._reached and self._failures >= self.settings.unreached:
                 self.given_up = TranslatorError(
                     f"{self.name}: no connection {fault.detail}; is the address right, and the network there?"
                 )
-                return
+                return None
             if self._open_until is not None and not self._probing:
-                return
+                return None
             if self._probing or self._failures >= self.settings.failures:
                 self._probing = False
                 self._failures = 0
@@ -114,7 +131,14 @@ class Breaker:
                         f"stopped after {self._pauses} pauses. What was answered is kept; "
                         "run the same command later, or with another service"
                     )
-                    return
-                pause = self.settings.pause * 2**self._pauses
-                self._open_until = self._clock() + max(pause, fault.retry_after or 0.0)
+                    return None
+                pause: float = max(self.settings.pause * 2**self._pauses, min(asked, self.settings.patience))
+                self._open_until = self._clock() + pause
                 self._pauses += 1
+                return pause
+            return None
+
+
+def _duration(seconds: float) -> str:
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} minutes" if minutes < 120 else f"{math.ceil(minutes / 60)} hours"

@@ -56,6 +56,11 @@ class LocalModel:
         name = self._family.name(language)
         return name if name is not None and self._family.knows(self._tokenizer, name) else None
 
+    def translates(self, source: Language, target: Language) -> bool:
+        """Return whether the model goes this way: one of Opus-MT's goes from one language to another only."""
+        names = self.code(source), self.code(target)
+        return None not in names and self._family.one_way(str(names[0]), str(names[1]))
+
     def translate(self, texts: Sequence[str], source: Language, target: Language) -> list[Answer]:
         import torch
 
@@ -86,8 +91,9 @@ class _Family:
         name: Callable[[Language], str | None],
         knows: Callable[[Any, str], bool],
         prepare: Callable[[Any, list[str], str, str], tuple[Any, dict[str, Any]]],
+        one_way: Callable[[str, str], bool] = lambda source, target: True,
     ) -> None:
-        self.name, self.knows, self.prepare = name, knows, prepare
+        self.name, self.knows, self.prepare, self.one_way = name, knows, prepare, one_way
 
 
 def _own_or(service: str, names: Callable[[str], str | None]) -> Callable[[Language], str | None]:
@@ -148,23 +154,32 @@ def _family(model_type: str, tokenizer: Any) -> _Family:
     )
 
 
+_OPUS = {"ar": ("ara",), "zh": ("cmn_Hans", "cmn")}
+"""Opus-MT's names of languages besides the code and the letters of `_NLLB`, which are ISO 639-3's."""
+
+
 def _marian(tokenizer: Any) -> _Family:
     """Opus-MT: one pair, or one source and several targets, each with a sign `>>code<<` before the text."""
-    signs = [token for token in tokenizer.get_vocab() if token.startswith(">>") and token.endswith("<<")]
-    pair = {str(tokenizer.source_lang or ""), str(tokenizer.target_lang or "")}
+    signs: set[str] = {
+        token[2:-2] for token in tokenizer.get_vocab() if token.startswith(">>") and token.endswith("<<")
+    }
+    source_lang, target_lang = str(tokenizer.source_lang or ""), str(tokenizer.target_lang or "")
 
-    def sign(name: str) -> str | None:
-        return next((one for one in signs if one.strip("<>")[: len(name)] == name), None)
+    def name(code: str) -> str | None:
+        letters = _NLLB.get(code, "").partition("_")[0]
+        wanted: list[str] = [one for one in (code, letters, *_OPUS.get(code, ())) if one]
+        for one in (source_lang, target_lang, *sorted(signs)):
+            if one in wanted or one.partition("_")[0] in wanted:
+                return one
+        return None if source_lang or target_lang else code
+
+    def one_way(source: str, target: str) -> bool:
+        return source_lang in (source, "") and (target in signs if signs else target_lang in (target, ""))
 
     def prepare(tokens: Any, texts: list[str], source: str, target: str) -> tuple[Any, dict[str, Any]]:
-        mark = sign(target)
-        return _encode(tokens, [f"{mark} {text}" for text in texts] if mark else texts), {}
+        return _encode(tokens, [f">>{target}<< {text}" for text in texts] if target in signs else texts), {}
 
-    return _Family(
-        _own_or("opus", lambda code: code),
-        lambda tokens, name: name in pair or sign(name) is not None or not any(pair),
-        prepare,
-    )
+    return _Family(_own_or("opus", name), lambda tokens, one: True, prepare, one_way)
 
 
 def make_local(model: str, settings: Settings) -> LocalModel:

@@ -16,7 +16,12 @@ from polyrefuse_data.translate.web import Web, check_address, place
 
 KEY = "OPENAI_API_KEY"
 DEFAULT_URL = "https://api.openai.com/v1"
-LIMITS = Limits(maximum=6_000, connections=8)
+LIMITS = Limits(maximum=2_000, connections=8)
+"""Text and answer together fit the 8,192 tokens that small local models take."""
+
+LEAST_TOKENS, TOKENS_A_CHARACTER = 1_024, 3
+"""How long an answer may be; three, for scripts that a tokenizer takes apart into bytes."""
+
 PROMPT_VERSION = 1
 """Raised when the words below change: answers of another prompt are other translations."""
 
@@ -76,10 +81,14 @@ class OpenAICompatible:
             "model": self._model,
             "temperature": 0,
             "seed": 0,
-            "max_tokens": max(512, 6 * len(text)),
+            "max_tokens": max(LEAST_TOKENS, TOKENS_A_CHARACTER * len(text)),
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": text}],
         }
-        response = self._web.post(f"{self._address}/chat/completions", json=body, headers=self._headers)
+        try:
+            response = self._web.post(f"{self._address}/chat/completions", json=body, headers=self._headers)
+        except Rejected as rejected:
+            hint = "; does the model take temperature, seed and max_tokens?"
+            raise Rejected(rejected.reason, rejected.detail + hint) from None
         return _answer(self._web.json(response), tag)
 
 

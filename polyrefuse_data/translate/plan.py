@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_data.schema import text_hash
 from polyrefuse_data.translate.backend import Backend
-from polyrefuse_data.translate.backends import BACKENDS, check_coverage, covers
+from polyrefuse_data.translate.backends import check_coverage, covers
 from polyrefuse_data.translate.chunks import cut
 from polyrefuse_data.translate.fill import Chain, missing
 from polyrefuse_data.translate.memory import TranslationMemory
@@ -53,8 +53,10 @@ def plan(
             rows.append(_row(able[number], lang, "forward", there, texts))
         if not lacking:
             rows.append(PlanRow("memory", lang, "forward", there, 0, 0, 0, 0.0, 0.0))
-        if able and (chain.request.back_translate or chain.request.candidates > 1):
-            rows.append(_back_row(able[0], lang, chain, english, memory))
+        if chain.backends and (chain.request.back_translate or chain.request.candidates > 1):
+            check_coverage(chain.backends, [lang], back=True)
+            way_back = [backend for backend in chain.backends if covers(backend, LANGUAGES[lang], back=True)]
+            rows.append(_back_row(way_back[0], lang, chain, english, memory))
     return rows
 
 
@@ -76,9 +78,8 @@ def _back_row(
 def _row(backend: Backend, lang: str, direction: str, there: int, texts: Sequence[str]) -> PlanRow:
     limits = backend.limits
     asked = [piece.text for text in texts for piece in cut(text, limits) if piece.translate]
-    times = BACKENDS[backend.name].answers_per_text
-    characters = sum(map(len, asked)) * times
-    requests = -(-len(asked) // limits.batch) * times
+    characters = sum(map(len, asked))
+    requests = -(-len(asked) // limits.batch)
     seconds = max(
         requests / limits.requests_per_second if limits.requests_per_second else 0.0,
         characters / limits.characters_per_second if limits.characters_per_second else 0.0,
@@ -126,12 +127,6 @@ def plan_lines(rows: Sequence[PlanRow]) -> list[str]:
     ]
     for name in dict.fromkeys(row.backend for row in rows if row.backend in prices()):
         price = prices()[name]
-        monthly = f", and {price.monthly:.2f} a month" if price.monthly else ""
-        each = (
-            "by the provider"
-            if price.per_million is None
-            else f"{price.per_million:g} US$ a million characters"
-        )
-        lines.append(f"{name}: {each}{monthly} ({price.standing}; {price.source}); {price.note}")
+        lines.append(f"{name}: {price.money} ({price.standing}; {price.source}); {price.remark}")
     warning = unverified_line(row.backend for row in rows)
     return [*lines, warning] if warning else lines

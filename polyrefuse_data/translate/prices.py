@@ -14,7 +14,7 @@ class Price(BaseModel):
     """Dollars per million characters sent, and a month's fixed price; None where it is not known here.
 
     `as_of` is the year that the price is of, None where that is not known; `verified` says whether somebody
-    held it against `source`.
+    held it against `source`, and `read` what was read elsewhere, with its date.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,6 +23,7 @@ class Price(BaseModel):
     as_of: int | None
     verified: bool
     source: str
+    read: str
     note: str
 
     @property
@@ -30,6 +31,19 @@ class Price(BaseModel):
         """How far the price can be relied on, in words."""
         date = "date not known" if self.as_of is None else f"of {self.as_of}"
         return f"{'verified' if self.verified else 'not verified'}, {date}"
+
+    @property
+    def money(self) -> str:
+        """The price in words."""
+        if self.per_million is None:
+            return "by the provider's list"
+        monthly = f" and {self.monthly:g} a month" if self.monthly else ""
+        return f"{self.per_million:g} US$ a million characters{monthly}"
+
+    @property
+    def remark(self) -> str:
+        """The note, and what was read elsewhere."""
+        return f"{self.note}; read: {self.read}" if self.read else self.note
 
     def cost(self, characters: int) -> float | None:
         """Return the dollars for so many characters, without a month's fixed price."""

@@ -30,7 +30,7 @@ class Progress:
     def __init__(self, quiet: bool = False, log: Path | None = None, stream: IO[str] | None = None) -> None:
         self._stream = stream or sys.stderr
         self._quiet = quiet
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._log: IO[str] | None = None
         if log is not None:
             try:
@@ -48,8 +48,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._write(f"stopped: {type(error).__name__}")
+        if error is not None:  # whoever calls tells it to the user
+            self._to_log(f"stopped: {error if isinstance(error, PolyRefuseError) else type(error).__name__}")
         self._close_bar()
         if self._log is not None:
             self._log.close()
@@ -76,6 +76,12 @@ class Progress:
         with self._lock:
             self.retries[fault.reason] += 1
             self._retried[fault.reason] += 1
+        self._beat(f"{question.source}->{question.target}")
+
+    def pause(self, fault: Fault, seconds: float) -> None:
+        self._write(
+            f"{self._backend}: no good answer any more ({fault}); nothing is asked for {seconds:.0f} s"
+        )
 
     def done(self, work: Work) -> None:
         self._done[_place(work)] += 1
@@ -107,10 +113,16 @@ class Progress:
             failed = sum(self._failed.values())
             self._bar.set_postfix({"retries": retried, "failed": failed}, refresh=False)  # type: ignore[attr-defined]
             self._bar.update(1)  # type: ignore[attr-defined]
-        now = time.monotonic()
-        if now - self._said >= LINE_SECONDS:
+        self._beat(_place(work))
+
+    def _beat(self, place: str) -> None:
+        """Say where the run stands if that was long ago, also while nothing but retries happen."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._said < LINE_SECONDS:
+                return
             self._said = now
-            line = f"{self._backend}: {self._state(_place(work))}; all: {self._overall(now)}"
+            line = f"{self._backend}: {self._state(place)}; all: {self._overall(now)}"
             self._to_log(line)
             if self._bar is None and not self._quiet:
                 print(line, file=self._stream, flush=True)
@@ -135,14 +147,20 @@ class Progress:
 
     def _write(self, line: str) -> None:
         self._to_log(line)
-        if not self._quiet:
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)  # type: ignore[attr-defined]
+        elif not self._quiet:
             print(line, file=self._stream, flush=True)
 
     def _to_log(self, line: str) -> None:
         if self._log is not None:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            self._log.write(f"{stamp} {line}\n")
-            self._log.flush()
+            try:
+                with self._lock:
+                    self._log.write(f"{stamp} {line}\n")
+                    self._log.flush()
+            except OSError as error:
+                raise PolyRefuseError(f"cannot write the log {self._log.name}: {error.strerror}") from None
 
 
 def _place(work: Work) -> str:
@@ -182,6 +200,9 @@ class Silent:
     def retry(self, question: Question, fault: Fault) -> None:
         with self._lock:
             self.retries[fault.reason] += 1
+
+    def pause(self, fault: Fault, seconds: float) -> None:
+        """Nothing to show."""
 
     def done(self, work: Work) -> None:
         self.translated += 1

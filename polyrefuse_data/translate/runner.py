@@ -16,7 +16,7 @@ from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.asking import Asker, RunSettings
 from polyrefuse_data.translate.backend import Backend
 from polyrefuse_data.translate.chunks import Piece, cut, join
-from polyrefuse_data.translate.deciding import MOST_ASKS, Answers
+from polyrefuse_data.translate.deciding import DOUBTED_TIMES, MOST_ASKS, Answers
 from polyrefuse_data.translate.faults import Fault, Rejected, TranslatorError
 from polyrefuse_data.translate.memory import BACK, Entry, Question, Reply, TranslationMemory
 
@@ -43,10 +43,11 @@ class Work:
 
 
 class Watcher(Protocol):
-    """Is told what happens; all calls but `retry` come one at a time."""
+    """Is told what happens; all calls but `retry` and `pause` come one at a time."""
 
     def begin(self, backend: str, works: Sequence[Work]) -> None: ...
     def retry(self, question: Question, fault: Fault) -> None: ...
+    def pause(self, fault: Fault, seconds: float) -> None: ...
     def done(self, work: Work) -> None: ...
     def failed(self, work: Work, reason: str) -> None: ...
     def end(self, problem: str | None) -> None: ...
@@ -87,7 +88,7 @@ class Runner:
         self._memory = memory
         self._watcher = watcher
         self._stop = threading.Event()
-        self._asker = Asker(backend, settings, judge or Judge(), self._stop, watcher.retry)
+        self._asker = Asker(backend, settings, judge or Judge(), self._stop, watcher.retry, watcher.pause)
         self._connections = settings.connections or backend.limits.connections
         self._open: dict[Question, _Open] = {}
         self._whole: dict[Work, _Whole] = {}
@@ -278,6 +279,8 @@ class Runner:
             if isinstance(outcome, Reply):
                 if self._alone:  # no other request was out whose answer this could be
                     outcome = replace(outcome, proven=True)
+                if self._backend.limits.batch > 1:  # a model here says the same however often it is asked
+                    outcome = replace(outcome, times=DOUBTED_TIMES)
                 answers = self._open[question].answers
                 reply = answers.add(outcome, company | asked - {question})
                 chosen = answers.agreed()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import math
 import os
 import threading
-import time
 import types
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -18,15 +18,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 
+from polyrefuse_data.translate.deadline import LimitedAdapter, limited
 from polyrefuse_data.translate.faults import Fault, Rejected, TranslatorError
 
 CONNECT_SECONDS = 10.0
 MAXIMUM_BYTES = 4_000_000
 """An answer of more bytes is no translation of a prompt."""
 
-MAXIMUM_RETRY_AFTER = 3600.0
+MAXIMUM_RETRY_AFTER = 30 * 86400.0
+"""More seconds than that no Retry-After is taken to mean."""
 
 MOST_CONNECTIONS = 256
 """Connections kept open for later requests."""
@@ -47,6 +48,7 @@ def check_address(address: str, given: str = "--translator-url") -> str:
     try:
         parts = urlsplit(address)
         usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        usable = usable and not any(sign.isspace() for sign in address)
     except ValueError:
         usable = False
     if not usable:
@@ -63,10 +65,11 @@ def retry_after(value: str | None, now: float | None = None) -> float | None:
     if not value:
         return None
     with contextlib.suppress(ValueError):
-        return min(max(float(value), 0.0), MAXIMUM_RETRY_AFTER)
+        seconds = float(value)
+        return None if math.isnan(seconds) else min(max(seconds, 0.0), MAXIMUM_RETRY_AFTER)
     try:
         when = email.utils.parsedate_to_datetime(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=timezone.utc)
@@ -88,7 +91,7 @@ class Web:
         self.key_variable = key_variable
         self._local = threading.local()
         # the adapter without a session: no cookies, no .netrc, no redirects, and half the time a request
-        self._adapter = HTTPAdapter(pool_connections=4, pool_maxsize=MOST_CONNECTIONS, max_retries=0)
+        self._adapter = LimitedAdapter(pool_connections=4, pool_maxsize=MOST_CONNECTIONS, max_retries=0)
         self._headers = dict(requests.utils.default_headers())
         self._proxies_of: dict[str, Mapping[str, str]] = {}
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
@@ -102,33 +105,44 @@ class Web:
 
     def request(self, method: str, address: str, **options: Any) -> requests.Response:
         """Send one request and return its answer, read to the end; raises a fault for anything but 2xx."""
-        deadline = time.monotonic() + self.timeout
-        try:
-            options.pop("proxies", None)
-            headers = {**self._headers, **(options.pop("headers", None) or {})}
-            response = self._adapter.send(
-                requests.Request(method, address, headers=headers, **options).prepare(),
-                timeout=(min(CONNECT_SECONDS, self.timeout), self.timeout),
-                stream=True,
-                verify=self._certificates,
-                proxies=self._proxies(address),
-            )
+        options.pop("proxies", None)
+        headers = {**self._headers, **(options.pop("headers", None) or {})}
+        late = Fault("timeout", f"no answer within {self.timeout:g} s")
+        with limited(self.timeout) as limit:
             try:
-                _read(response, deadline)
-            finally:
-                response.close()
-        except requests.exceptions.Timeout:
-            raise Fault("timeout", f"no answer within {self.timeout:g} s") from None
-        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
-            raise Fault("truncated", "the answer broke off") from None
-        except requests.exceptions.ConnectionError as error:
-            if "Read timed out" in str(error):
-                raise Fault("timeout", f"no answer within {self.timeout:g} s") from None
-            raise Fault("connection", f"with {place(address)}") from None
-        except requests.exceptions.RequestException as error:
-            raise TranslatorError(f"{place(address)} cannot be asked: {type(error).__name__}") from None
+                response = self._send(method, address, headers, options)
+            except requests.exceptions.Timeout:
+                raise late from None
+            except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
+                raise (late if limit.expired else Fault("truncated", "the answer broke off")) from None
+            except requests.exceptions.ConnectionError as error:
+                if limit.expired or "Read timed out" in str(error):
+                    raise late from None
+                raise Fault("connection", f"with {place(address)}") from None
+            except requests.exceptions.RequestException as error:
+                raise TranslatorError(f"{place(address)} cannot be asked: {type(error).__name__}") from None
+            if limit.expired:  # an end of file ends some answers without an error
+                raise late
         self._check(response, address)
         self._local.response = response
+        return response
+
+    def _send(
+        self, method: str, address: str, headers: Mapping[str, str], options: Mapping[str, Any]
+    ) -> requests.Response:
+        response = self._adapter.send(
+            requests.Request(method, address, headers=headers, **options).prepare(),
+            timeout=(min(CONNECT_SECONDS, self.timeout), self.timeout),
+            stream=True,
+            verify=self._certificates,
+            proxies=self._proxies(address),
+        )
+        try:
+            _read(response)
+        finally:
+            response.close()
+        if "charset" not in response.headers.get("Content-Type", ""):
+            response.encoding = "utf-8"  # a guess would be Latin-1, or take seconds
         return response
 
     @property
@@ -142,7 +156,7 @@ class Web:
         """Return the JSON value of an answer; raises a fault where it is another thing."""
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             head = response.content[:200].lstrip().lower()
             raise Fault("page" if head.startswith(b"<") else "truncated", "no JSON in the answer") from None
 
@@ -182,8 +196,8 @@ class Web:
         raise Rejected("rejected", said)
 
 
-def _read(response: requests.Response, deadline: float) -> None:
-    """Read the body within the deadline, which also ends an answer that trickles in."""
+def _read(response: requests.Response) -> None:
+    """Read the body; raises `Fault` for one that is too long."""
     parts = []
     size = 0
     for part in response.iter_content(65536):
@@ -191,8 +205,6 @@ def _read(response: requests.Response, deadline: float) -> None:
         size += len(part)
         if size > MAXIMUM_BYTES:
             raise Fault("page", f"an answer of more than {MAXIMUM_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise requests.exceptions.Timeout
     response._content = b"".join(parts)
     response._content_consumed = True  # type: ignore[attr-defined]
 

@@ -118,6 +118,13 @@ def swap_ids(rows: Rows) -> None:
         (lambda rows: rows[0].update(label="nice"), "line 2: label 'nice'"),
         (lambda rows: rows[3].update(group=""), "line 5: its English"),
         (lambda rows: [row.pop("key") for row in rows], "no column key"),
+        (lambda rows: rows[0].update(correction="=1+1"), "line 2: the correction is a formula"),
+        (
+            lambda rows: rows[0].update(correction="#NAME?"),
+            "line 2: the correction is the spreadsheet's error",
+        ),
+        (lambda rows: rows[0].update(correction="良い\x00訳"), "line 2: the correction holds control"),
+        (lambda rows: rows[0].update(correction=rows[0]["text_en"].upper()), "line 2: .*the English text"),
     ],
 )
 def test_what_is_refused_is_named_by_line_and_nothing_is_taken(
@@ -171,6 +178,17 @@ def test_formulas_are_disarmed(text: str) -> None:
     assert escape(text)[0] not in "=+-@＝"
 
 
+def test_a_correction_may_begin_like_a_formula_if_an_apostrophe_says_that_it_is_text(
+    review: Callable[[Edit], Path], tmp_path: Path
+) -> None:
+    def edit(rows: Rows) -> None:
+        rows[0]["correction"], rows[1]["correction"] = "'=良い訳文です。", "- 良い訳文です。"
+
+    import_review(review(edit), tmp_path / "m.sqlite")
+    with TranslationMemory(tmp_path / "m.sqlite") as memory:
+        assert {entry.text for entry in memory.entries()} == {"=良い訳文です。", "- 良い訳文です。"}
+
+
 def test_only_flagged_rows_are_exported_if_asked(small_build: Path, tmp_path: Path) -> None:
     every = export_review(small_build, tmp_path / "a.csv", flagged=False, langs=["ja", "yo"])
     flagged = export_review(small_build, tmp_path / "b.csv", flagged=True, langs=["ja", "yo"])
@@ -178,6 +196,29 @@ def test_only_flagged_rows_are_exported_if_asked(small_build: Path, tmp_path: Pa
             for row in read_rows(small_build, lang, split)]  # fmt: skip
     assert every == len(rows)
     assert flagged == sum(any(row.flags.values()) for row in rows) < every
+
+
+def test_no_language_of_a_build_stays_out_silently(tmp_path: Path) -> None:
+    """A build with a language that this process does not know, and one that the build does not hold."""
+    from polyrefuse_data.languages import Language
+    from polyrefuse_data.languages_file import registered
+
+    size, memory = {"train": 4, "validation": 4, "test": 8}, tmp_path / "m.sqlite"
+    with registered([Language("sw", "Swahili", "Kiswahili")]):
+        with TranslationMemory(memory, create=True) as opened:
+            from polyrefuse_data.sample import sample_prompts
+
+            opened.add(Entry(one.text, "sw", Translator("x", "1"), "Habari.") for one in sample_prompts())
+        build(
+            BuildRequest("sample", langs=["en", "de", "sw"], size=size, out=tmp_path / "out", memory=memory)
+        )
+        assert export_review(tmp_path / "out", tmp_path / "r.csv", flagged=False) == 64
+    for arguments, message in (
+        (["--out", str(tmp_path / "r.csv")], "unknown language 'sw'"),
+        (["--out", str(tmp_path / "r.csv"), "--langs", "fr,de"], "holds no fr; it holds de, sw"),
+    ):
+        done = CliRunner().invoke(cli, ["review", "export", str(tmp_path / "out"), *arguments])
+        assert message in str(done.exception)
 
 
 def test_the_commands(small_build: Path, tmp_path: Path) -> None:

@@ -202,8 +202,33 @@ def test_chains_are_read_and_mistakes_named() -> None:
         make_chain(parse_chain("google:x"), Settings())
     with pytest.raises(TranslatorError, match="names no revision"):
         make_chain(parse_chain("hf:org/model"), Settings())
-    with pytest.raises(TranslatorError, match="points one HTTP backend"):
-        make_chain(parse_chain("google,mymemory"), Settings("http://localhost:1/"))
+
+
+@pytest.mark.parametrize(
+    ("chain", "url", "message"),
+    [
+        ("google,mymemory", "http://localhost:1/", "the chain has 2: name one"),
+        ("hf:x@1", "http://localhost:1/", "the chain has 0"),
+        ("google", "libre=http://localhost:1/", "names no 'libre'"),
+        ("google", "google=http://localhost:1/\nhttp://localhost:2/", "'google' twice"),
+        ("google", "http://local host/", "is no address"),
+        ("google", "google=localhost", "is no address"),
+        ("google", "", "is no address"),  # an unset variable of a shell must not mean the public service
+        ("google", "goggle=http://localhost:1/", "is no address"),
+    ],
+)
+def test_addresses_that_cannot_be_meant(chain: str, url: str, message: str) -> None:
+    with pytest.raises(TranslatorError, match=message):
+        make_chain(parse_chain(chain), Settings(url))
+
+
+def test_each_backend_of_a_chain_has_an_address_of_its_own(healthy: Server) -> None:
+    with Server(always={"*": "500"}) as broken:
+        url = f"mymemory={healthy.url}/get?k=v\ngoogle={broken.url}/m"
+        google, mymemory = make_chain(parse_chain("google,mymemory"), Settings(url))
+        with pytest.raises(Fault, match="server_error"):
+            google.translate([prompt()], EN, DE)
+        assert mymemory.translate([prompt()], EN, DE)[0].text == translation(prompt(), "en", "de")
 
 
 def test_what_each_backend_covers() -> None:

@@ -93,16 +93,39 @@ def test_nobody_at_the_address_is_told_at_once_and_an_answer_once_heard_is_not_f
 def test_retry_after_is_a_number_or_a_date() -> None:
     assert retry_after("3") == 3.0
     assert retry_after("-3") == 0.0
-    assert retry_after("1e9") == 3600.0
+    assert retry_after("1e9") == retry_after("inf") == 30 * 86400.0
+    assert retry_after("Fri, 31 Dec 9999 23:59:59 GMT") == 30 * 86400.0
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT", now=1445412999.0) == 0.0
+    assert retry_after("nan") is None
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT", now=1445412470.0) == 10.0
     assert retry_after("soon") is None
     assert retry_after(None) is None
 
 
-@given(st.text(max_size=30))
+@given(st.text(max_size=30) | st.floats().map(str))
 def test_no_retry_after_is_an_exception(value: str) -> None:
     wait = retry_after(value)
-    assert wait is None or 0 <= wait <= 3600
+    assert wait is None or 0 <= wait <= 30 * 86400
+
+
+def test_a_service_that_sends_everybody_away_for_hours_is_left_at_once() -> None:
+    """Nobody sleeps for a day, or asks before the day is over; one such header alone is a mistake."""
+    breaker = Breaker("translator x", BreakerSettings(), Clock())
+    for _ in range(20):
+        breaker.failure(Fault("throttled", retry_after=86_400))
+        breaker.failure(Fault("server_error"))
+        breaker.success()
+    assert breaker.wait() == 0
+    for _ in range(6):
+        breaker.failure(Fault("throttled", retry_after=86_400))
+    with pytest.raises(TranslatorError, match="translator x asks for no more requests within 24 hours"):
+        breaker.wait()
+
+
+def test_a_pause_begins_once_and_is_no_longer_than_our_patience() -> None:
+    breaker = Breaker("x", BreakerSettings(failures=3, pause=10, patience=60, sent_away=99), Clock())
+    begun = [breaker.failure(Fault("throttled", retry_after=7_200)) for _ in range(9)]
+    assert begun == [None, None, 60, *[None] * 6]
 
 
 @pytest.mark.parametrize(

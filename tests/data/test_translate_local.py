@@ -16,7 +16,7 @@ from tiny_translator import tiny_m2m100
 from polyrefuse_data.languages import LANGUAGES, Language
 from polyrefuse_data.sample import sample_prompts
 from polyrefuse_data.translate.backend import Settings
-from polyrefuse_data.translate.backends import check_coverage, make_chain, parse_chain
+from polyrefuse_data.translate.backends import check_coverage, covers, make_chain, parse_chain
 from polyrefuse_data.translate.faults import TranslatorError
 from polyrefuse_data.translate.local import LocalModel
 
@@ -85,3 +85,50 @@ def test_a_model_that_is_none(tmp_path: Path) -> None:
         make_chain(parse_chain(f"hf:{tmp_path}"), Settings())
     with pytest.raises(TranslatorError, match="needs a model"):
         make_chain(parse_chain("hf"), Settings())
+
+
+class MarianNames:
+    """As much of an Opus-MT tokenizer as says which languages it knows."""
+
+    def __init__(self, source: str, target: str, signs: tuple[str, ...] = ()) -> None:
+        self.source_lang, self.target_lang = source, target
+        self._vocab = {f">>{sign}<<": number for number, sign in enumerate(signs)}
+
+    def get_vocab(self) -> dict[str, int]:
+        return self._vocab
+
+    def __call__(self, texts: list[str], **options: object) -> list[str]:
+        return texts
+
+
+def opus(tokenizer: MarianNames) -> Any:
+    class Config:
+        model_type = "marian"
+
+    class Model:
+        config = Config
+
+    return LocalModel(Model, tokenizer, "opus")
+
+
+def test_a_model_of_one_direction_is_not_asked_the_other_way() -> None:
+    """An English-German model given German would answer something, and score as a back-translation."""
+    there, back = opus(MarianNames("en", "de")), opus(MarianNames("deu", "eng"))
+    assert covers(there, DE)
+    assert not covers(there, DE, back=True)
+    assert covers(back, DE, back=True)
+    assert not covers(back, DE)
+    with pytest.raises(TranslatorError, match=r"does not cover German"):
+        check_coverage([back], ["de"])
+    with pytest.raises(TranslatorError, match=r"does not translate from German \(de\) into English"):
+        check_coverage([there], ["de"], back=True)
+    check_coverage([there, back], ["de"], back=True)
+
+
+def test_a_model_of_many_targets_is_told_the_right_one() -> None:
+    """Spanish is `spa`; `est`, which begins with its code, is Estonian."""
+    model = opus(MarianNames("eng", "mul", ("est", "spa", "cmn_Hans", "cmn_Hant", "yor")))
+    names = {code: model.code(LANGUAGES[code]) for code in ("es", "zh", "yo", "de")}
+    assert names == {"es": "spa", "zh": "cmn_Hans", "yo": "yor", "de": None}
+    assert model._family.prepare(model._tokenizer, ["Hi"], "eng", "spa")[0] == [">>spa<< Hi"]
+    assert [covers(model, LANGUAGES[code]) for code in ("es", "de")] == [True, False]

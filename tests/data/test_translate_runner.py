@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from translator_server import FAULTS, Server, translation, wait_until
 
+from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.languages import LANGUAGES, Language
 from polyrefuse_data.languages_file import registered
 from polyrefuse_data.sample import sample_prompts
@@ -200,6 +201,19 @@ def test_batches_are_sorted_by_length_and_fall_together_again_after_a_stop(tmp_p
     assert first.batches + rest.batches == whole.batches
 
 
+def test_a_local_model_is_not_asked_again_for_an_answer_that_it_would_repeat(tmp_path: Path) -> None:
+    class Unpunctuated(GoodBackend):
+        def say(self, text: str, source: Language, target: Language) -> str:
+            return super().say(text, source, target).rstrip(".?!")
+
+    backend = Unpunctuated()
+    works = [Work(text, "de", FORWARD, text) for text in prompts(8).values()]
+    with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
+        assert Runner(backend, memory, QUICK, Silent()).run(works) == ({}, None)
+        assert len(memory.candidates("de")) == 8
+    assert [len(batch) for batch in backend.batches] == [4, 4]
+
+
 def test_of_two_candidates_the_better_round_trip_is_kept_and_both_are_recorded(tmp_path: Path) -> None:
     english = prompts(6)
     with Server() as server, TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
@@ -238,6 +252,43 @@ def test_a_service_that_refuses_everything_is_stopped_with_a_clear_line(tmp_path
         with pytest.raises(TranslatorError, match=r"google gives no good answer .*page.*kept"):
             fill(memory, live(server, run=run), prompts(200), ["de"])
         assert server.stats()["requests"] < 60
+
+
+def test_a_service_that_asks_to_come_back_tomorrow_is_left_in_seconds(tmp_path: Path) -> None:
+    english = prompts(40)
+    with (
+        Server(always={"*": "429_retry_after"}, retry_after=86_400) as server,
+        TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
+    ):
+        with pytest.raises(TranslatorError, match="no more requests within 24 hours"):
+            fill(memory, live(server), english, ["de"])
+        assert server.stats()["requests"] <= 6 + 16
+
+
+def test_pauses_and_long_silences_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polyrefuse_data.translate.progress.LINE_SECONDS", 0.05)
+    run = RunSettings(backoff=0.05, breaker=BreakerSettings(failures=8, pause=0.1, pauses=1))
+    log = tmp_path / "run.log"
+    with (
+        Server(always={"*": "captcha"}) as server,
+        TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
+        Progress(quiet=True, log=log) as watcher,
+        pytest.raises(TranslatorError),
+    ):
+        fill_memory(prompts(20), ["de"], Chain(live(server, run=run)), memory, watcher)
+    said = log.read_text()
+    assert "google: no good answer any more (page: no translation in the answer); nothing is asked" in said
+    assert "google: en->de 0/20; all: 0/20, 0.0/s, ? left, " in said
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with (
+        TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
+        Server() as server,
+        pytest.raises(PolyRefuseError, match="cannot write the log /dev/full"),
+        Progress(quiet=True, log=Path("/dev/full")) as watcher,
+    ):
+        fill_memory(prompts(3), ["de"], Chain(live(server)), memory, watcher)
 
 
 def test_nobody_at_the_address_is_one_clear_line(tmp_path: Path) -> None:

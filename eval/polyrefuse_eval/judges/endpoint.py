@@ -146,7 +146,8 @@ class EndpointJudge:
         def pause(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked = error.retry_after if isinstance(error, Fault) else None
-            return max(asked or 0.0, float(backoff(state)) * random.uniform(0.5, 1.0))
+            patience = self._settings.breaker.patience
+            return max(min(asked or 0.0, patience), float(backoff(state)) * random.uniform(0.5, 1.0))
 
         tries = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._settings.attempts) | tenacity.stop_when_event_set(stop),

@@ -1,0 +1,186 @@
+"""Requests under a deadline, and answers of every wrong form, over plain sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from polyrefuse_data.languages import LANGUAGES
+from polyrefuse_data.translate.answers import Judge
+from polyrefuse_data.translate.backend import Settings
+from polyrefuse_data.translate.backends import make_chain, parse_chain
+from polyrefuse_data.translate.faults import Fault
+from polyrefuse_data.translate.web import MAXIMUM_BYTES, Web
+
+EN, DE = LANGUAGES["en"], LANGUAGES["de"]
+PATHS = {
+    "google": "/m",
+    "mymemory": "/get",
+    "libre": "/",
+    "microsoft": "/microsoft",
+    "deepl": "/",
+    "openai:tiny": "/v1",
+}
+
+
+@contextmanager
+def listening(answer: Callable[[socket.socket], object]) -> Iterator[str]:
+    """Serve `answer` to every connection, once the request's head is there; yield the address."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            try:
+                read = b""
+                while b"\r\n\r\n" not in read:
+                    read += connection.recv(65536)
+                answer(connection)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):  # what is unread would reset the connection
+                    pass
+            except OSError:
+                pass
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    finally:
+        server.close()
+
+
+def trickle(head: bytes, drop: bytes) -> Callable[[socket.socket], object]:
+    """Return an answer that sends `head`, and then `drop` again and again without end."""
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(head)
+        while True:
+            connection.sendall(drop)
+            time.sleep(0.02)
+
+    return answer
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+ENDLESS = {
+    "status": trickle(b"", b"H"),
+    "header": trickle(OK + b"X-", b"a"),
+    "continue": trickle(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "body": trickle(OK + b"Content-Length: 60000\r\n\r\n", b"a"),
+    "chunk": trickle(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "body without a length": trickle(OK + b"\r\n", b"a"),
+}
+
+
+@pytest.mark.timeout(30)  # without a deadline for the whole request none of these ever ends
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_an_answer_that_trickles_in_ends_at_the_deadline(kind: str) -> None:
+    with listening(ENDLESS[kind]) as address, pytest.raises(Fault, match=r"timeout: no answer within 0\.3 s"):
+        Web(0.3).get(address)
+
+
+def test_a_connection_that_was_ended_is_not_used_again() -> None:
+    answers = iter([ENDLESS["body"], lambda line: line.sendall(OK + b"Content-Length: 2\r\n\r\nok")])
+    with listening(lambda connection: next(answers)(connection)) as address:
+        web = Web(0.3)
+        with pytest.raises(Fault, match="timeout"):
+            web.get(address)
+        assert web.get(address).text == "ok"
+
+
+@pytest.mark.parametrize(
+    ("head", "block", "reason"),
+    [
+        (OK + b"Content-Type: text/html\r\n\r\n", b"x" * 65536, "page"),
+        (OK, b"X-A: b\r\n", "connection"),
+        (OK + b"X-", b"a" * 65536, "connection"),
+    ],
+)
+def test_an_answer_without_end_is_cut(head: bytes, block: bytes, reason: str) -> None:
+    sent = 0
+
+    def answer(connection: socket.socket) -> None:
+        nonlocal sent
+        connection.sendall(head)
+        while True:
+            connection.sendall(block)
+            sent += len(block)
+
+    with listening(answer) as address, pytest.raises(Fault) as caught:
+        Web(20.0).get(address)
+    assert caught.value.reason == reason
+    assert sent < 4 * MAXIMUM_BYTES
+
+
+def body(content: bytes, kind: str = "application/json") -> Callable[[socket.socket], object]:
+    head = OK + f"Content-Type: {kind}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    return lambda connection: connection.sendall(head + content)
+
+
+ODD_VALUES = (
+    None, [], {}, [1], "x", 0, {"error": {"code": 1, "message": "the key k-123 is bad"}}, {"error": None},
+    {"translatedText": None}, {"translatedText": {}}, {"translatedText": [1, 2]}, {"translatedText": ["a"]},
+    [{"translations": None}], [{"translations": []}], [{"translations": [{"text": None}]}], [None, None],
+    [{"translations": [{"text": "a"}]}, {"translations": []}],
+    {"responseData": None, "responseStatus": "403"}, {"responseData": {"translatedText": 5}},
+    {"responseData": {"translatedText": None}, "matches": [{"translation": None}]},
+    {"responseData": {"translatedText": "hi"}, "matches": [{"segment": None}, {"segment": 5}]},
+    {"choices": None}, {"choices": [{"message": None}]}, {"choices": [{"message": {"content": [1]}}]},
+    {"translations": None}, {"translations": [{"text": None}]}, {"translations": [{"text": 5}, {}]},
+)  # fmt: skip
+ODD_BODIES = (
+    *(json.dumps(value).encode() for value in ODD_VALUES),
+    b"[" * 300_000,  # deeper than a parser in C goes
+    b'{"a": ' + b"9" * 10_000 + b"}",  # a number too long to read
+    b"<div>" * 600_000,  # minutes for a parser of HTML
+    b'<div class="t0">' + b"<p>" * 600_000 + b"</div>",
+    b'<div class="t0"></div>',
+    b"\xff\xfe\x00",
+)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_no_answer_of_another_form_is_more_than_a_fault(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but a `Fault` or a text: another exception would give the backend up."""
+    for variable in ("LIBRE_API_KEY", "MICROSOFT_API_KEY", "DEEPL_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(variable, "k-123")
+    contents = iter(ODD_BODIES)
+    with listening(lambda connection: body(next(contents))(connection)) as address:
+        backend = make_chain(parse_chain(name), Settings(address + PATHS[name], 20.0))[0]
+        for _ in ODD_BODIES:
+            try:
+                said = backend.translate(["Hello there."], EN, DE)[0].text
+            except Fault as fault:
+                said = str(fault)
+            assert isinstance(said, str)
+            assert "k-123" not in said
+
+
+def test_a_page_that_says_no_charset_is_utf_8() -> None:
+    page = '<div class="result-container">Grüße an alle Kinder.</div>'.encode()
+    with listening(body(page, "text/html")) as address:
+        (backend,) = make_chain(parse_chain("google"), Settings(address))
+        assert backend.translate(["Greetings to all children."], EN, DE)[0].text == "Grüße an alle Kinder."
+
+
+@pytest.mark.parametrize("sign", [0xFFFD, 0xD800, 0, 0x1B])
+def test_what_is_no_text_is_not_stored(sign: int) -> None:
+    """A lone surrogate cannot be written at all; the others are bytes that were read wrongly."""
+    good = "Die Kinder lesen jeden Tag gerne Bücher."
+    judge = Judge()
+    judge.judge("The children like to read books every day.", good, EN, DE)
+    with pytest.raises(Fault, match="truncated"):
+        judge.judge("The children like to read books every day.", good[:10] + chr(sign) + good[10:], EN, DE)
