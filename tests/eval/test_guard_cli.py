@@ -172,12 +172,13 @@ def test_harmfulness_goes_the_whole_way_and_resumes(
     made = call(*run)
     assert made.exit_code == 0, made.output
     record = json.loads((tmp_path / "r" / "harmfulness.json").read_text())
-    assert record["format"] == "polyrefuse-harmfulness-1"
+    assert record["format"] == "polyrefuse-harmfulness-2"
     german = record["languages"]["de"]
     assert german["n"]["train"]["harmful"] == {"refused": 8, "accepted": 0, "unjudged": 0}
     assert german["n"]["test"]["harmless"]["refused"] == 2
     assert [point["kind"] for point in german["scatter"]][-1] == "refused harmless"
     assert len(german["cosine"]) == 4
+    assert german["by_category"] == {}, "this build names no categories"
     assert {one["layer"] for one in german["steering"]} == {None, 1, 2}
     assert {(one["direction"], one["label"], one["layer"]) for one in german["inversion"]["flips"]} == {
         (kind, label, layer)
