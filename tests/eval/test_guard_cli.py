@@ -19,11 +19,11 @@ from polyrefuse_eval.cli import eval_group
 from polyrefuse_eval.guard import LatentGuard
 
 
-def call(*arguments: object, text: str = "") -> Result:
+def call(*arguments: object, text: str | bytes = "") -> Result:
     return CliRunner().invoke(eval_group, [str(argument) for argument in arguments], input=text)
 
 
-def error(*arguments: object, text: str = "") -> str:
+def error(*arguments: object, text: str | bytes = "") -> str:
     """The one line with which a command fails; anything but a PolyRefuseError is a bug."""
     result = call(*arguments, text=text)
     assert isinstance(result.exception, PolyRefuseError), result.exception
@@ -104,13 +104,36 @@ def test_what_cannot_be_fitted_says_why(common: tuple[object, ...], tmp_path: Pa
     assert "which has 0 to 3" in error(*fit, "--behaviour", "label", "--layers", "2-9")
     assert "expected a range" in error(*fit, "--layers", "x")
     assert "lacks yo" in error(*fit, "--langs", "yo")
+    assert "--langs all --pooled" in error(*fit, "--langs", "en"), "only options that there are"
     (tmp_path / "x.safetensors").touch()
     assert "not overwritten" in error(*fit)
+    below = tmp_path / "x.safetensors" / "g.safetensors"
+    assert "cannot be written" in error(*fit[:-1], below)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *((("guard", "fit", "--out", "x"), option) for option in ("--train", "--validation")),
+        (("guard", "test", "--guard", "x", "--out", "y"), "--test"),
+        *(
+            (("harmfulness", "--out", "x"), option)
+            for option in ("--train", "--test", "--steered", "--inverted", "--max-new-tokens")
+        ),
+    ],
+)
+def test_counts_of_nothing_are_refused(command: tuple[str, ...], option: str) -> None:
+    for count in (0, -3):
+        result = call(*command, option, count)
+        assert result.exit_code == 2
+        assert "is not in the range x>=1" in result.output
 
 
 def test_what_cannot_be_scored_says_why(guard: Path, model_folder: Path, tmp_path: Path) -> None:
     score = ("guard", "score", "--model", model_folder, "--guard", guard, "-q")
     assert "line 2: an empty prompt" in error(*score, "-", text="Sing.\n  \n")
+    assert "line 1 is no UTF-8 text" in error(*score, "-", text=b"\xff\xfe\n")
+    assert "cannot be written" in error(*score, "--out", guard / "o.jsonl", "-", text="Sing.")
     assert "reads 512" in error(*score, "-", text="many words " * 300)
     assert "no file" in error(*score[:4], "--guard", tmp_path / "none", "-q", "-", text="Sing.")
     assert "template_hash" in error(*score, "--system", "Be brief.", "-", text="Sing.")
