@@ -166,7 +166,7 @@ def test_command(
 
     judge_options = JudgeOptions(options["device"])
     for name in against:
-        prompt_judge(name, judge_options)
+        prompt_judge(name, judge_options).check()
     prompts = prompts_to_test(held, wanted, n_test, brought)
     chat = load_chat(options, quiet=quiet)
     loaded = LatentGuard.load(guard, chat)

@@ -18,6 +18,8 @@ from polyrefuse_data.schema import LABELS
 from polyrefuse_eval.errors import GuardError
 
 FIELDS = ("prompt", "label", "lang", "kind")
+OWN_KINDS = ("all", "data")
+"""What results call all prompts of a language, and those of the build."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,14 @@ def read_extra(path: Path) -> list[UserPrompt]:
                 f"'{path}', line {number}: label '{record['label']}'; expected harmful or harmless"
             )
         where = f"'{path}', line {number}"
+        kind = record["kind"].strip()
+        if not kind.isprintable() or kind in ("", *OWN_KINDS):
+            raise GuardError(
+                f"{where}: kind '{kind.encode('unicode_escape').decode()}'; expected a name of your own on "
+                f"one line, not {' or '.join(OWN_KINDS)}"
+            )
         lang = language(record["lang"]).code
-        found.append(UserPrompt(_filled(record["prompt"], where), record["label"], lang, record["kind"]))
+        found.append(UserPrompt(_filled(record["prompt"], where), record["label"], lang, kind))
     return _some(found, path)
 
 

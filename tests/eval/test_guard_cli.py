@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from polyrefuse_data.errors import PolyRefuseError
-from polyrefuse_eval import harmfulness_run
+from polyrefuse_eval import guard_run, harmfulness_run
 from polyrefuse_eval.behaviour import Ask
 from polyrefuse_eval.cli import eval_group
 from polyrefuse_eval.guard import LatentGuard
@@ -139,7 +139,9 @@ def test_what_cannot_be_scored_says_why(guard: Path, model_folder: Path, tmp_pat
     assert "template_hash" in error(*score, "--system", "Be brief.", "-", text="Sing.")
 
 
-def test_what_cannot_be_tested_says_why(guard: Path, common: tuple[object, ...], tmp_path: Path) -> None:
+def test_what_cannot_be_tested_says_why(
+    guard: Path, common: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     test = ("guard", "test", *common, "--guard", guard, "--langs", "en", "--out", tmp_path / "t")
     line = {"prompt": "Sing.", "label": "harmless", "lang": "de", "kind": "odd"}
     (tmp_path / "x.jsonl").write_text(json.dumps(line))
@@ -149,6 +151,14 @@ def test_what_cannot_be_tested_says_why(guard: Path, common: tuple[object, ...],
     assert "unknown guard 'llamaguard'; did you mean 'llamaguard3'?" in error(
         *test, "--against", "llamaguard"
     )
+    elsewhere = ("--against", f"llamaguard3={tmp_path / 'none'}")
+    assert "no folder" in error(*test, *elsewhere)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    monkeypatch.setattr(guard_run, "score_prompts", None)
+    empty = f"llamaguard3={tmp_path / 'empty'}"
+    assert "empty" in error(*test, "--against", empty), "before anything is scored"
+
     assert not (tmp_path / "t").exists()
 
 

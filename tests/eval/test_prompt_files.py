@@ -33,6 +33,10 @@ def test_extra_prompts_keep_their_kind(tmp_path: Path) -> None:
         ({"label": "bad"}, "line 2: label 'bad'; expected harmful or harmless"),
         ({"lang": "jp"}, "did you mean 'ja'"),
         ({"prompt": "  "}, "line 2: an empty prompt"),
+        ({"kind": "all"}, "line 2: kind 'all'; expected a name of your own"),
+        ({"kind": "data "}, "line 2: kind 'data'"),
+        ({"kind": " "}, "line 2: kind ''"),
+        ({"kind": "a\nb"}, r"line 2: kind 'a\\nb'"),
     ],
 )
 def test_extra_prompts_that_are_wrong_name_their_line(
