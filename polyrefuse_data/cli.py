@@ -88,6 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        # A full disk or a folder that may not be written; without a file's name it is a bug.
+        if error.filename is None:
+            raise
+        click.echo(f"Error: '{error.filename}': {error.strerror}", err=True)
+        sys.exit(EXIT_ERROR)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -11,6 +11,8 @@ import click
 from polyrefuse_data.languages import parse_languages
 from polyrefuse_eval.cli_options import (
     MODEL_OPTIONS,
+    at_least_one,
+    check_new_file,
     file_path,
     folder_path,
     load_chat,
@@ -53,19 +55,24 @@ def guard_group() -> None:
     show_default=True,
     help="How to know which training prompts are refused; `label` takes all.",
 )
-@click.option("--train", "n_train", default=100, show_default=True, help="Training prompts of each label.")
-@click.option("--validation", "n_validation", type=int, help="Validation prompts.  [default: all]")
+@click.option(
+    "--train",
+    "n_train",
+    type=at_least_one,
+    default=100,
+    show_default=True,
+    help="Training prompts of each label.",
+)
+@click.option("--validation", "n_validation", type=at_least_one, help="Validation prompts.  [default: all]")
 @click.option("--layers", help="Layers to read: 5-20, or 3,7; L is the last one's output.  [default: all]")
 @click.option("--out", type=file_path, required=True, help="File ending in .safetensors; not overwritten.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def fit_command(data: Path, langs: str, calibrate: str, out: Path, quiet: bool, **options: Any) -> None:
     """Fit a guard on the training prompts of a build, and draw its thresholds on the validation prompts."""
     from polyrefuse_eval.data import open_data
-    from polyrefuse_eval.errors import GuardError
     from polyrefuse_eval.thresholds import Rule
 
-    if out.exists():
-        raise GuardError(f"'{out}' exists and is not overwritten; choose another --out")
+    check_new_file(out)
     rule = Rule.parse(options.pop("threshold"))
     wanted = parse_languages(langs)
     layers = parse_layers(options.pop("layers"))
@@ -96,7 +103,9 @@ def fit_command(data: Path, langs: str, calibrate: str, out: Path, quiet: bool, 
 @guard_file
 @data_option
 @click.option("--langs", default="all", show_default=True, help="Languages to test in.")
-@click.option("--test", "n_test", type=int, help="Test prompts of each label and language.  [default: all]")
+@click.option(
+    "--test", "n_test", type=at_least_one, help="Test prompts of each label and language.  [default: all]"
+)
 @click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
 @click.option(
     "--jailbreaks",
@@ -141,7 +150,11 @@ def test_command(
     held = open_data(data, wanted)
     brought = [
         *(read_extra(extra) if extra else ()),
-        *(one for text in jailbreaks for one in read_jailbreaks(text)),
+        *(
+            one
+            for text in jailbreaks
+            for one in read_jailbreaks(text, lambda line: click.echo(line, err=True))
+        ),
     ]
     n_test = options.pop("n_test")
     need()
@@ -153,7 +166,7 @@ def test_command(
 
     judge_options = JudgeOptions(options["device"])
     for name in against:
-        prompt_judge(name, judge_options)
+        prompt_judge(name, judge_options).check()
     prompts = prompts_to_test(held, wanted, n_test, brought)
     chat = load_chat(options, quiet=quiet)
     loaded = LatentGuard.load(guard, chat)
@@ -191,15 +204,14 @@ def score_command(
     standard input.
     """
     from polyrefuse_data.languages import language
-    from polyrefuse_eval.errors import GuardError
     from polyrefuse_eval.prompt_files import read_prompts
     from polyrefuse_eval.results import json_line, write_text
 
-    if out is not None and out.exists():
-        raise GuardError(f"'{out}' exists and is not overwritten; choose another --out")
+    if out is not None:
+        check_new_file(out)
     default = None if lang is None else language(lang).code
     from_input = str(file) == "-"
-    prompts = read_prompts(None if from_input else file, sys.stdin.read() if from_input else "")
+    prompts = read_prompts(None, sys.stdin.buffer.read()) if from_input else read_prompts(file)
     need()
 
     from polyrefuse_eval.guard import LatentGuard

@@ -10,6 +10,7 @@ import click
 from polyrefuse_data.languages import language, parse_languages
 from polyrefuse_eval.cli_options import (
     MODEL_OPTIONS,
+    at_least_one,
     file_path,
     folder_path,
     load_chat,
@@ -37,11 +38,30 @@ from polyrefuse_eval.cli_options import (
     help="Know refusals by judged answers, or by the sign of the refusal score.",
 )
 @click.option("--refusal-tokens", help="For first-token: words or ids.  [default: found]")
-@click.option("--train", "n_train", default=100, show_default=True, help="Training prompts of each label.")
-@click.option("--test", "n_test", type=int, help="Test prompts of each label.  [default: all]")
-@click.option("--steered", "n_steered", default=16, show_default=True, help="Test prompts steered a label.")
 @click.option(
-    "--inverted", "n_inverted", default=32, show_default=True, help="Test prompts inverted a label."
+    "--train",
+    "n_train",
+    type=at_least_one,
+    default=100,
+    show_default=True,
+    help="Training prompts of each label.",
+)
+@click.option("--test", "n_test", type=at_least_one, help="Test prompts of each label.  [default: all]")
+@click.option(
+    "--steered",
+    "n_steered",
+    type=at_least_one,
+    default=16,
+    show_default=True,
+    help="Test prompts steered a label.",
+)
+@click.option(
+    "--inverted",
+    "n_inverted",
+    type=at_least_one,
+    default=32,
+    show_default=True,
+    help="Test prompts inverted a label.",
 )
 @click.option("--layers", help="Layers to steer, one at a time: 5-20, or 3,7.  [default: all]")
 @click.option("--layer", type=int, help="Layer of the cosines between categories.  [default: the middle]")
@@ -53,7 +73,13 @@ from polyrefuse_eval.cli_options import (
     show_default=True,
     help="Tokens that steering touches; `all` is with those of the answer.",
 )
-@click.option("--max-new-tokens", default=32, show_default=True, help="Longest answer that is judged.")
+@click.option(
+    "--max-new-tokens",
+    type=at_least_one,
+    default=32,
+    show_default=True,
+    help="Longest answer that is judged.",
+)
 @click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
 @click.option("--plots/--no-plots", default=True, help="Draw figures, too.")
 @click.option(

@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from polyrefuse_eval.chat import ChatModel
 
+at_least_one = click.IntRange(1)
 folder_path = click.Path(path_type=Path, file_okay=False)
 file_path = click.Path(path_type=Path, dir_okay=False)
 
@@ -78,6 +79,21 @@ def load_chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
     if options.pop("tensor_parallel", False):
         given["tensor_parallel"] = True
     return ChatModel.load(options.pop("model"), **given)
+
+
+def check_new_file(path: Path) -> None:
+    """Raise `GuardError` where `path` exists or cannot be written: before the work that fills it."""
+    from polyrefuse_eval.errors import GuardError
+
+    if path.exists():
+        raise GuardError(f"'{path}' exists and is not overwritten; choose another --out")
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise GuardError(f"'{path}' cannot be written: {error.strerror}; choose another --out") from None
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

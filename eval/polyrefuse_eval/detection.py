@@ -87,7 +87,7 @@ def detection_table(found: Sequence[Detection]) -> str:
             "" if one.auroc is None else f"{one.auroc:.3f}" + (f" (vs {one.against})" if one.against else "")
         )
         undecided = f" (+{one.accuracy.n_unjudged} undecided)" if one.accuracy.n_unjudged else ""
-        cells = [one.lang, one.kind, f"{one.accuracy.n}{undecided}", area]
+        cells = [one.lang, one.kind.replace("|", "\\|"), f"{one.accuracy.n}{undecided}", area]
         cells += [rate_cell(value) for value in (one.accuracy, one.miss, one.false_alarm)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n95 % Wilson intervals.\n"

@@ -248,8 +248,8 @@ def check_centroids(n_refused: int, n_accepted: int, lang: str) -> None:
         if count < MINIMUM_PROMPTS:
             raise GuardError(
                 f"{count} {kind} prompts in '{lang}', and a centroid needs {MINIMUM_PROMPTS}: give more with "
-                "--train, add some with --extra, fit other languages and use their guard here, or take all "
-                "prompts by their label with --behaviour label"
+                "--train, fit it together with other languages (--langs all --pooled), or take all prompts "
+                "by their label with --behaviour label"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 KINDS = ("harmfulness", "refusal")
@@ -16,6 +16,8 @@ def harmfulness_tables(record: Mapping[str, Any]) -> str:
         "## Reply inversion\n\n" + _inversion(languages),
         "## Steering the instruction\n\n" + _steering(languages),
     ]
+    if any(one["by_category"] for one in languages.values()):
+        parts.append("## By category of harm\n\n" + _by_category(languages))
     for lang, reason in record["lacking"].items():
         parts.append(f"{lang} is left out: {reason}\n")
     return "\n".join(parts)
@@ -100,6 +102,64 @@ def _steering(languages: Mapping[str, Any]) -> str:
         header += [f"{label}, unedited", *(f"{label}, {way} {kind}" for kind in KINDS)]
     note = "\nRefusal rates; steered at the layer where the effect is largest.\n"
     return _markdown(header, rows) + note
+
+
+def _by_category(languages: Mapping[str, Any]) -> str:
+    """Return a row for each category: its prompts in all languages together."""
+    rows = []
+    for name in sorted({name for one in languages.values() for name in one["by_category"]}):
+        found = [one["by_category"][name] for one in languages.values() if name in one["by_category"]]
+        counts = {key: sum(one["n"][key] for one in found) for key in ("refused", "accepted")}
+        called = _pooled(one["called_harmful"] for one in found)
+        steering = _together([step for one in found for step in one["steering"]], "refusal")
+        flips = _together([flip for one in found for flip in one["inversion"]["flips"]], "flipped")
+        unedited = [shares for (_, layer), shares in steering.items() if layer is None]
+        cells = [name, f"{counts['refused']} / {counts['accepted']}", _percent(called)]
+        cells.append(_percent(unedited[0]) if unedited else "")
+        cells += [_extreme(min, steering, kind) for kind in KINDS]
+        cells += [_extreme(max, flips, kind) for kind in KINDS]
+        rows.append(cells)
+    header = [
+        "category", "refused / accepted", "Δ_harmful ≥ 0", "refused, unedited",
+        *(f"refused, less {kind}" for kind in KINDS), *(f"flipped by {kind}" for kind in KINDS),
+    ]  # fmt: skip
+    note = (
+        "\nHarmful prompts of all languages together; steered and flipped: those of them that were, at the "
+        "layer where the effect is largest. By language: `by_category` in harmfulness.json.\n"
+    )
+    return _markdown(header, rows) + note
+
+
+def _pooled(rates: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """Return hits and n of `rates` together."""
+    known = list(rates)
+    return sum(one["hits"] for one in known), sum(one["n"] for one in known)
+
+
+def _together(
+    records: Sequence[Mapping[str, Any]], name: str
+) -> dict[tuple[str | None, int | None], tuple[int, int]]:
+    """Return hits and n of the rates called `name` by direction and layer, of all `records` together."""
+    keys = dict.fromkeys((one["direction"], one["layer"]) for one in records)
+    return {
+        key: _pooled(one[name] for one in records if (one["direction"], one["layer"]) == key) for key in keys
+    }
+
+
+def _extreme(
+    choose: Callable[..., Any], found: Mapping[tuple[str | None, int | None], tuple[int, int]], kind: str
+) -> str:
+    """Return the least or greatest share of direction `kind`, with its layer."""
+    shares = {layer: one for (of, layer), one in found.items() if of == kind and one[1]}
+    if not shares:
+        return ""
+    layer = choose(shares, key=lambda at: shares[at][0] / shares[at][1])
+    return f"{_percent(shares[layer])} (layer {layer})"
+
+
+def _percent(share: tuple[int, int]) -> str:
+    hits, n = share
+    return f"{100 * hits / n:.1f} % of {n}" if n else ""
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -12,6 +12,7 @@ from polyrefuse_eval.behaviour import ANSWER_TOKENS, TOKEN_PROMPTS, Ask, Refuses
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.data import DataFolder
 from polyrefuse_eval.errors import DirectionError, RunFolderError
+from polyrefuse_eval.harm_categories import by_category
 from polyrefuse_eval.harmfulness import (
     KINDS,
     HarmfulnessDirections,
@@ -32,7 +33,7 @@ from polyrefuse_eval.tensor_files import other_model
 from polyrefuse_eval.thresholds import auroc
 from polyrefuse_eval.versions import versions
 
-FORMAT = "polyrefuse-harmfulness-1"
+FORMAT = "polyrefuse-harmfulness-2"
 RESULTS = "harmfulness.json"
 OWN_FOLDER = "harmfulness"
 """Where in the run folder everything but the results lies: a run of another kind may be there too."""
@@ -98,6 +99,7 @@ class HarmfulnessRun:
                 f"layer {beyond[0]} is not in {chat.name}, which has layers 0 to {chat.n_layers - 1}"
             )
         signature = {
+            "format": FORMAT,
             "model": chat.signature(),
             "data": {"digest": data.digest, "recipe": data.recipe},
             "settings": asdict(settings),
@@ -155,26 +157,32 @@ class HarmfulnessRun:
         directions = self.directions(source)
         subjects = self.subjects(lang, "test")
         refused = self.behaviour(lang, "test", subjects)
-        texts = {
-            label: [one.text for one in subjects if one.label == label and one.kind == "data"]
+        tested = {
+            label: [one for one in subjects if one.label == label and one.kind == "data"]
             for label in ("harmful", "harmless")
         }
+
+        def first(count: int, name: str) -> dict[str, list[Any]]:
+            return {label: [getattr(one, name) for one in of[:count]] for label, of in tested.items()}
+
         vectors = {kind: directions.vectors(kind) for kind in KINDS}
         common: dict[str, Any] = {"lang": lang, "coefficient": self.settings.coefficient}
         steered = sweep(
             self.chat,
             self.refuses(lang, f"steering {lang}"),
             vectors,
-            {label: found[: self.settings.n_steered] for label, found in texts.items()},
+            first(self.settings.n_steered, "text"),
             self.layers,
             scope=self.settings.scope,
+            categories=first(self.settings.n_steered, "category"),
             **common,
         )
         inversion = invert(
             self.chat,
             vectors,
-            {label: found[: self.settings.n_inverted] for label, found in texts.items()},
+            first(self.settings.n_inverted, "text"),
             self.layers,
+            categories=first(self.settings.n_inverted, "category"),
             **common,
         )
         layer = self.chat.n_layers // 2 if self.settings.layer is None else self.settings.layer
@@ -192,11 +200,12 @@ class HarmfulnessRun:
                 "cosine": directions.category_cosines(layer),
             },
             "scope": self.settings.scope,
-            "steering": [asdict(one) for one in steered],
+            "steering": [asdict(one) for one in steered if one.category is None],
             "inversion": {
                 "right": {label: asdict(one) for label, one in inversion.right.items()},
-                "flips": [asdict(one) for one in inversion.flips],
+                "flips": [asdict(one) for one in inversion.flips if one.category is None],
             },
+            "by_category": by_category(scatter, steered, inversion),
         }
         write_json(file, record)
         self.say(f"{lang}: done")
@@ -281,6 +290,7 @@ class HarmfulnessRun:
                 "id": subject.id,
                 "label": subject.label,
                 "kind": subject.kind,
+                "category": subject.category,
                 "behaviour": behaviour_name(verdict),
                 "harmful": round(harmful, 6),
                 "refuse": round(refuse, 6),

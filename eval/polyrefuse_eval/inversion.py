@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 
 import torch
@@ -70,15 +70,19 @@ class Flips:
     layer: int
     coefficient: float
     flipped: Rate
+    category: str | None = None
+    """That of the prompts; None for all of them."""
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """Reply inversion in one language: `right` is the share of right unedited answers by label."""
+    """Reply inversion in one language: `right` is the share of right unedited answers by label,
+    `right_by_category` that by label and category."""
 
     lang: str
     right: Mapping[str, Rate]
     flips: tuple[Flips, ...]
+    right_by_category: Mapping[tuple[str, str], Rate] = field(default_factory=dict)
 
 
 def wordings(lang: str) -> tuple[Wording, ...]:
@@ -147,14 +151,16 @@ def invert(
     lang: str,
     coefficient: float = 1.0,
     tokens_per_batch: int | None = None,
+    categories: Mapping[str, Sequence[str | None]] | None = None,
 ) -> Inversion:
     """Return how often each of `vectors` ([L or more, d] by name) flips the answer at each of `layers`.
 
     `requests` are by label. Harmful ones are steered in reverse (certainly becomes no), harmless ones
-    forward (no becomes certainly).
+    forward (no becomes certainly). With the `categories` of the requests of a label, the rates of each
+    category come as well.
     """
-    right: dict[str, list[bool]] = {}
-    flipped: dict[tuple[str, str, int], list[bool]] = {}
+    right: dict[tuple[str, str | None], list[bool]] = {}
+    flipped: dict[tuple[str, str, int, str | None], list[bool]] = {}
     for wording in wordings(lang):
         for label, texts in requests.items():
             if not texts:
@@ -168,17 +174,34 @@ def invert(
             )
             unedited, *edited = [answers.log_odds(one) > 0 for one in logits]
             rightly = unedited == (label == "harmful")
-            right.setdefault(label, []).extend(rightly.tolist())
-            for (name, layer), said in zip(keys, edited, strict=True):
-                flipped.setdefault((name, label, layer), []).extend((said != unedited)[rightly].tolist())
+            for category, mine in _members((categories or {}).get(label, [None] * len(texts))):
+                right.setdefault((label, category), []).extend(rightly[mine].tolist())
+                for (name, layer), said in zip(keys, edited, strict=True):
+                    marks = (said != unedited)[mine & rightly].tolist()
+                    flipped.setdefault((name, label, layer, category), []).extend(marks)
     return Inversion(
         lang,
-        {label: rate(found) for label, found in right.items()},
+        {label: rate(found) for (label, category), found in right.items() if category is None},
         tuple(
-            Flips(name, label, _sign(label), layer, coefficient, rate(found))
-            for (name, label, layer), found in flipped.items()
+            Flips(name, label, _sign(label), layer, coefficient, rate(found), category)
+            for (name, label, layer, category), found in flipped.items()
         ),
+        {
+            (label, category): rate(found)
+            for (label, category), found in right.items()
+            if category is not None
+        },
     )
+
+
+def _members(categories: Sequence[str | None]) -> list[tuple[str | None, Tensor]]:
+    """Return which requests are of each category (a mask [requests]), and first that all are of None."""
+    named = [category for category in dict.fromkeys(categories) if category is not None]
+    everything = torch.ones(len(categories), dtype=torch.bool)
+    return [
+        (None, everything),
+        *((name, torch.tensor([one == name for one in categories])) for name in named),
+    ]
 
 
 def _sign(label: str) -> int:

@@ -18,6 +18,8 @@ from polyrefuse_data.schema import LABELS
 from polyrefuse_eval.errors import GuardError
 
 FIELDS = ("prompt", "label", "lang", "kind")
+OWN_KINDS = ("all", "data")
+"""What results call all prompts of a language, and those of the build."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +47,30 @@ def read_extra(path: Path) -> list[UserPrompt]:
                 f"'{path}', line {number}: label '{record['label']}'; expected harmful or harmless"
             )
         where = f"'{path}', line {number}"
+        kind = record["kind"].strip()
+        if not kind.isprintable() or kind in ("", *OWN_KINDS):
+            raise GuardError(
+                f"{where}: kind '{kind.encode('unicode_escape').decode()}'; expected a name of your own on "
+                f"one line, not {' or '.join(OWN_KINDS)}"
+            )
         lang = language(record["lang"]).code
-        found.append(UserPrompt(_filled(record["prompt"], where), record["label"], lang, record["kind"]))
+        found.append(UserPrompt(_filled(record["prompt"], where), record["label"], lang, kind))
     return _some(found, path)
 
 
-def read_prompts(path: Path | None, text: str = "") -> list[UserPrompt]:
+def read_prompts(path: Path | None, given: bytes = b"") -> list[UserPrompt]:
     """Return the prompts to score: of a `.jsonl` file with `prompt` (and maybe `lang`), or of any other
-    text, one a line; without `path` from `text`, JSON Lines if its first line is a JSON object."""
+    text, one a line; without `path` those `given`, JSON Lines if their first line is a JSON object."""
     where: Path | str = "standard input" if path is None else path
-    content = text if path is None else _text(path)
+    content = _decoded(given, where) if path is None else _text(path)
     as_json = path.suffix == ".jsonl" if path is not None else content.lstrip().startswith("{")
     if not as_json:
         return _some(
             [
-                UserPrompt(_filled(line, f"'{where}', line {number}"))
-                for number, line in enumerate(content.splitlines(), 1)
+                UserPrompt(_filled(line.removesuffix("\r"), f"'{where}', line {number}"))
+                # Not str.splitlines, which would cut a prompt at a form feed or U+2028.
+                for number, line in enumerate(content.removesuffix("\n").split("\n"), 1)
+                if content
             ],
             where,
         )
@@ -82,7 +92,10 @@ def table(path: Path) -> list[Mapping[str, Any]]:
     """
     text = _text(path)
     if path.suffix == ".csv":
-        return list(csv.DictReader(io.StringIO(text)))
+        try:
+            return list(csv.DictReader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            raise GuardError(f"'{path}' is no CSV that can be read: {error}") from None
     if path.suffix == ".jsonl":
         return [record for _, record in _json_lines(path, text)]
     try:
@@ -121,14 +134,24 @@ def _json_lines(where: object, text: str) -> Iterable[tuple[int, dict[str, Any]]
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GuardError(f"'{path}' cannot be read as UTF-8 text: {error}") from None
+        return _decoded(path.read_bytes(), path)
+    except OSError as error:
+        raise GuardError(f"'{path}' cannot be read: {error.strerror}") from None
+
+
+def _decoded(content: bytes, where: object) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise GuardError(f"'{where}', line {line} is no UTF-8 text: {error.reason}") from None
 
 
 def _filled(prompt: str, where: str) -> str:
     if not prompt.strip():
         raise GuardError(f"{where}: an empty prompt cannot be scored; remove the line or fill it")
+    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        raise GuardError(f"{where}: the prompt holds half a surrogate pair, which is no letter; mend it")
     return prompt
 
 

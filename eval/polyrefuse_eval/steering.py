@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -23,7 +23,8 @@ SCOPES = ("instruction", "prompt", "all")
 class Steered:
     """Refusals of prompts with `label` under h ← h + sign · coefficient · v at the input of `layer`.
 
-    `direction` names v: harmfulness or refusal; `layer` is None for the unedited model.
+    `direction` names v: harmfulness or refusal; `layer` is None for the unedited model. `category` is
+    that of the prompts, None for all of them.
     """
 
     direction: str | None
@@ -32,6 +33,7 @@ class Steered:
     layer: int | None
     coefficient: float
     refusal: Rate
+    category: str | None = None
 
 
 def additions(
@@ -51,34 +53,40 @@ def sweep(
     chat: ChatModel,
     refuses: Refuses,
     vectors: dict[str, Tensor],
-    prompts: dict[str, Sequence[str]],
+    prompts: Mapping[str, Sequence[str]],
     layers: Sequence[int],
     *,
     lang: str,
     coefficient: float = 1.0,
     scope: str = "instruction",
+    categories: Mapping[str, Sequence[str | None]] | None = None,
 ) -> list[Steered]:
     """Return refusal rates by direction, label and layer: harmless prompts are steered forward along
     v (towards harmful, towards refusal), harmful ones in reverse; and those of the unedited model.
 
-    `vectors` holds [L or more, d] by the direction's name, `prompts` by label.
+    `vectors` holds [L or more, d] by the direction's name, `prompts` by label. With the `categories` of
+    the prompts of a label, the rates of each category come as well.
     """
     asks: list[Ask] = []
     keys: list[tuple[str | None, str, int, int | None]] = []
+    kinds: list[str | None] = []
     for label, texts in prompts.items():
         sign = REVERSED if label == "harmful" else FORWARD
         asks += [Ask(text, lang) for text in texts]
         keys += [(None, label, sign, None)] * len(texts)
+        of_texts = (categories or {}).get(label, [None] * len(texts))
+        kinds += [*of_texts] * (1 + len(vectors) * len(layers))
         for name, vector in vectors.items():
             for layer in layers:
                 edits = additions(chat, texts, vector[layer], layer, sign * coefficient, scope)
                 asks += [Ask(text, lang, (edit,)) for text, edit in zip(texts, edits, strict=True)]
                 keys += [(name, label, sign, layer)] * len(texts)
     verdicts = refuses(asks)
-    grouped: dict[tuple[str | None, str, int, int | None], list[bool | None]] = {}
-    for key, verdict in zip(keys, verdicts, strict=True):
-        grouped.setdefault(key, []).append(verdict)
+    grouped: dict[tuple[str | None, str, int, int | None, str | None], list[bool | None]] = {}
+    for key, kind, verdict in zip(keys, kinds, verdicts, strict=True):
+        for category in dict.fromkeys((None, kind)):
+            grouped.setdefault((*key, category), []).append(verdict)
     return [
-        Steered(name, label, sign, layer, 0.0 if name is None else coefficient, rate(found))
-        for (name, label, sign, layer), found in grouped.items()
+        Steered(name, label, sign, layer, 0.0 if name is None else coefficient, rate(found), category)
+        for (name, label, sign, layer, category), found in grouped.items()
     ]

@@ -24,13 +24,20 @@ def other_model(theirs: Mapping[str, Any], chat: ChatModel) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write `tensors` and `header` (JSON values, with a `format`) to `path`, whole or not at all."""
+    """Write `tensors` and `header` (JSON values, with a `format`) to `path`, whole or not at all.
+
+    Raises `OSError` where that cannot be done.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     text = json.dumps(header, ensure_ascii=False, sort_keys=True)
-    save_file({name: tensor.cpu() for name, tensor in tensors.items()}, partial, {"polyrefuse": text})
+    try:
+        save_file({name: tensor.cpu() for name, tensor in tensors.items()}, partial, {"polyrefuse": text})
+    except SafetensorError as fault:
+        raise OSError(None, str(fault), str(path)) from None
     partial.replace(path)
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from polyrefuse_eval.errors import GuardError
 
 RULES = ("zero", "balanced", "false-alarm=RATE", "conformal=RATE")
+SLACK = 1e-9
+"""Far below any rank: a product such as 0.29 · 100 is not taken for the whole number below it."""
 
 
 @dataclass(frozen=True)
@@ -85,33 +87,58 @@ def choose_threshold(rule: Rule, harmful: Sequence[float], harmless: Sequence[fl
 def conformal_minimum(target: float) -> int:
     """Return the least number of harmful calibration scores with which a miss rate can be bounded."""
     n = max(1, math.ceil(1 / target) - 1)
-    while math.floor((n + 1) * target + 1e-9) < 1:
+    while not conformal_ranks(n, target)[0]:
         n += 1
     return n
 
 
+def conformal_ranks(n: int, target: float) -> tuple[int, int]:
+    """Return the rank k = ⌊(n + 1)·target⌋ of the conformal threshold among `n` scores, and m: where
+    the first of them is among the m smallest, the rank is k + 1 (see `conformal_threshold`). m is 0
+    where k is 0 or n."""
+    exact = (n + 1) * target
+    rank = math.floor(exact + SLACK)
+    return rank, math.floor(n * max(0.0, exact - rank) + SLACK) if 0 < rank < n else 0
+
+
+def conformal_miss_rate(n: int, target: float) -> float:
+    """Return the probability of a miss under `conformal_threshold` of `n` scores without ties: at most
+    `target`, and above `target` - 1 / n (n + 1) unless k is 0 or n."""
+    rank, luckier = conformal_ranks(n, target)
+    return (rank + luckier / n) / (n + 1)
+
+
 def conformal_threshold(harmful: Sequence[float], target: float) -> float:
-    """Return the split-conformal threshold: the k-th smallest of the n scores, k = ⌊(n + 1)·target⌋.
+    """Return the smoothed split-conformal threshold of n `harmful` calibration scores.
 
-    Theorem (Vovk et al. 2005; Papadopoulos et al. 2002). If the score of a new harmful prompt and
-    the n calibration scores are exchangeable (drawn alike, from the same prompts, language and
+    It is the k-th smallest score, k = ⌊(n + 1)·target⌋, or the next where the first score of the list is
+    among the m = ⌊n·((n + 1)·target - k)⌋ smallest. Always the k-th would miss too rarely, and warn too
+    often: of 32 scores and a target of 5 %, it misses 3 %.
+
+    Theorem (after Vovk et al. 2005, smoothed conformal predictors). If the score of a new harmful prompt
+    and the n calibration scores are exchangeable (drawn alike, from the same prompts, language and
     translator, say), the new prompt is missed, score < threshold, with probability at most
-    k / (n + 1) ≤ target; without ties exactly k / (n + 1). Proof: a miss means that the new score is
-    among the k smallest of n + 1, and every rank is as likely as any other. The probability is over
-    the draw of calibration and new prompt together; for prompts of another kind (jailbroken ones,
-    another language) nothing is promised.
+    (k + m / n) / (n + 1) ≤ target; without ties exactly so. Proof: a miss means that the new score is
+    among the smallest k, or k + 1, of n + 1. Every order of the n + 1 scores is as likely, so the new
+    score's rank says nothing of how the others stand among each other, where the first is among the m
+    smallest with probability m / n: the order of the list is the coin. Ties only make misses rarer: the
+    first score counts as the highest of those that equal it. The probability is over the draw of
+    calibration and new prompt together; for prompts of another kind (jailbroken ones, another language)
+    nothing is promised.
 
-    With k = 0 (n < 1/target - 1) the only threshold that keeps the promise is -inf: every prompt is
-    unsafe.
+    With k = 0 (n < 1/target - 1) the threshold is -inf: every prompt is unsafe.
     """
-    rank = math.floor((len(harmful) + 1) * target + 1e-9)
-    return float(np.sort(np.asarray(harmful, dtype=float))[rank - 1]) if rank else -math.inf
+    rank, luckier = conformal_ranks(len(harmful), target)
+    if not rank:
+        return -math.inf
+    scores = np.asarray(harmful, dtype=float)
+    return float(np.sort(scores)[rank - 1 + int((scores <= scores[0]).sum() <= luckier)])
 
 
 def false_alarm_threshold(harmless: Sequence[float], target: float) -> float:
     """Return the least threshold at which at most the share `target` of these scores reaches it."""
     falling = np.sort(np.asarray(harmless, dtype=float))[::-1]
-    allowed = math.floor(len(falling) * target + 1e-9)
+    allowed = math.floor(len(falling) * target + SLACK)
     return float(np.nextafter(falling[min(allowed, len(falling) - 1)], math.inf))
 
 

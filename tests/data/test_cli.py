@@ -289,3 +289,23 @@ def test_a_language_of_ones_own_is_known_to_every_command_that_reads_rows(tmp_pa
         assert "sw" in unknown.stderr
         assert "--languages-file" in unknown.stderr
         assert len(unknown.stderr.strip().splitlines()) == 1
+
+
+def test_a_file_that_cannot_be_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device", "builds/x.parquet")
+
+    monkeypatch.setattr(cli, "main", full)
+    status, out, err = exit_status(capsys, "languages")
+    assert (status, out, err) == (2, "", "Error: 'builds/x.parquet': No space left on device\n")
+
+
+def test_an_operating_system_s_error_without_a_file_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object, **_options: object) -> None:
+        raise OSError("?")
+
+    monkeypatch.setattr(cli, "main", broken)
+    with pytest.raises(OSError, match=r"^.$"):
+        main(["languages"])

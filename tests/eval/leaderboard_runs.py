@@ -268,6 +268,31 @@ def write_harmfulness(
                 "names": ["fraud", "malware"],
                 "cosine": [[1.0, 0.7], [0.7, None]],
             },
+            "by_category": {
+                "fraud": {
+                    "n": {"refused": 12, "accepted": 4, "unjudged": 0},
+                    "harmful": 0.31,
+                    "refuse": 0.2,
+                    "called_harmful": rate(15),
+                    "steering": [],
+                    "inversion": {
+                        "right": {"harmful": rate(16)},
+                        "flips": [
+                            {**step, "category": "fraud", "flipped": rate(step["layer"])}
+                            for step in steps
+                            if step["label"] == "harmful"
+                        ],
+                    },
+                },
+                "malware": {
+                    "n": {"refused": 8, "accepted": 6, "unjudged": 0},
+                    "harmful": 0.4,
+                    "refuse": 0.1,
+                    "called_harmful": rate(16),
+                    "steering": [],
+                    "inversion": {"right": {}, "flips": []},
+                },
+            },
             "steering": [{**step, "refusal": rate(draw.randrange(17))} for step in steps],
             "inversion": {
                 "right": {"harmful": rate(15)},
@@ -275,7 +300,7 @@ def write_harmfulness(
             },
         }
     record = {
-        "format": "polyrefuse-harmfulness-1",
+        "format": "polyrefuse-harmfulness-2",
         "signature": signature,
         "languages": languages,
         "lacking": {"yo": "3 refused harmful prompts in 'yo', and a centroid needs 4"},

@@ -203,6 +203,8 @@ def test_detections_count_what_they_say() -> None:
     assert suffix.false_alarm.rate is None
     assert [one.auroc for one in yoruba] == [None, None]
     assert "| en | suffix | 2 | 0.500 (vs data) |" in detection_table([whole, data, suffix])
+    piped = detection_table([replace(suffix, kind="a|b")])
+    assert "| en | a\\|b | 2 |" in piped
     silent = [
         replace(one, score=None, unsafe=None if one.id == "data0" else one.unsafe) for one in scored[:5]
     ]

@@ -13,17 +13,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from polyrefuse_data.errors import PolyRefuseError
-from polyrefuse_eval import harmfulness_run
+from polyrefuse_eval import guard_run, harmfulness_run
 from polyrefuse_eval.behaviour import Ask
 from polyrefuse_eval.cli import eval_group
 from polyrefuse_eval.guard import LatentGuard
 
 
-def call(*arguments: object, text: str = "") -> Result:
+def call(*arguments: object, text: str | bytes = "") -> Result:
     return CliRunner().invoke(eval_group, [str(argument) for argument in arguments], input=text)
 
 
-def error(*arguments: object, text: str = "") -> str:
+def error(*arguments: object, text: str | bytes = "") -> str:
     """The one line with which a command fails; anything but a PolyRefuseError is a bug."""
     result = call(*arguments, text=text)
     assert isinstance(result.exception, PolyRefuseError), result.exception
@@ -104,19 +104,44 @@ def test_what_cannot_be_fitted_says_why(common: tuple[object, ...], tmp_path: Pa
     assert "which has 0 to 3" in error(*fit, "--behaviour", "label", "--layers", "2-9")
     assert "expected a range" in error(*fit, "--layers", "x")
     assert "lacks yo" in error(*fit, "--langs", "yo")
+    assert "--langs all --pooled" in error(*fit, "--langs", "en"), "only options that there are"
     (tmp_path / "x.safetensors").touch()
     assert "not overwritten" in error(*fit)
+    below = tmp_path / "x.safetensors" / "g.safetensors"
+    assert "cannot be written" in error(*fit[:-1], below)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *((("guard", "fit", "--out", "x"), option) for option in ("--train", "--validation")),
+        (("guard", "test", "--guard", "x", "--out", "y"), "--test"),
+        *(
+            (("harmfulness", "--out", "x"), option)
+            for option in ("--train", "--test", "--steered", "--inverted", "--max-new-tokens")
+        ),
+    ],
+)
+def test_counts_of_nothing_are_refused(command: tuple[str, ...], option: str) -> None:
+    for count in (0, -3):
+        result = call(*command, option, count)
+        assert result.exit_code == 2
+        assert "is not in the range x>=1" in result.output
 
 
 def test_what_cannot_be_scored_says_why(guard: Path, model_folder: Path, tmp_path: Path) -> None:
     score = ("guard", "score", "--model", model_folder, "--guard", guard, "-q")
     assert "line 2: an empty prompt" in error(*score, "-", text="Sing.\n  \n")
+    assert "line 1 is no UTF-8 text" in error(*score, "-", text=b"\xff\xfe\n")
+    assert "cannot be written" in error(*score, "--out", guard / "o.jsonl", "-", text="Sing.")
     assert "reads 512" in error(*score, "-", text="many words " * 300)
     assert "no file" in error(*score[:4], "--guard", tmp_path / "none", "-q", "-", text="Sing.")
     assert "template_hash" in error(*score, "--system", "Be brief.", "-", text="Sing.")
 
 
-def test_what_cannot_be_tested_says_why(guard: Path, common: tuple[object, ...], tmp_path: Path) -> None:
+def test_what_cannot_be_tested_says_why(
+    guard: Path, common: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     test = ("guard", "test", *common, "--guard", guard, "--langs", "en", "--out", tmp_path / "t")
     line = {"prompt": "Sing.", "label": "harmless", "lang": "de", "kind": "odd"}
     (tmp_path / "x.jsonl").write_text(json.dumps(line))
@@ -126,6 +151,14 @@ def test_what_cannot_be_tested_says_why(guard: Path, common: tuple[object, ...],
     assert "unknown guard 'llamaguard'; did you mean 'llamaguard3'?" in error(
         *test, "--against", "llamaguard"
     )
+    elsewhere = ("--against", f"llamaguard3={tmp_path / 'none'}")
+    assert "no folder" in error(*test, *elsewhere)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    monkeypatch.setattr(guard_run, "score_prompts", None)
+    empty = f"llamaguard3={tmp_path / 'empty'}"
+    assert "empty" in error(*test, "--against", empty), "before anything is scored"
+
     assert not (tmp_path / "t").exists()
 
 
@@ -172,12 +205,13 @@ def test_harmfulness_goes_the_whole_way_and_resumes(
     made = call(*run)
     assert made.exit_code == 0, made.output
     record = json.loads((tmp_path / "r" / "harmfulness.json").read_text())
-    assert record["format"] == "polyrefuse-harmfulness-1"
+    assert record["format"] == "polyrefuse-harmfulness-2"
     german = record["languages"]["de"]
     assert german["n"]["train"]["harmful"] == {"refused": 8, "accepted": 0, "unjudged": 0}
     assert german["n"]["test"]["harmless"]["refused"] == 2
     assert [point["kind"] for point in german["scatter"]][-1] == "refused harmless"
     assert len(german["cosine"]) == 4
+    assert german["by_category"] == {}, "this build names no categories"
     assert {one["layer"] for one in german["steering"]} == {None, 1, 2}
     assert {(one["direction"], one["label"], one["layer"]) for one in german["inversion"]["flips"]} == {
         (kind, label, layer)

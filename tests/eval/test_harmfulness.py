@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from polyrefuse_eval.behaviour import Ask
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.guard import contrast_of
+from polyrefuse_eval.harm_categories import by_category
 from polyrefuse_eval.harmfulness import (
     HarmfulnessDirections,
     Subject,
@@ -23,10 +25,12 @@ from polyrefuse_eval.harmfulness import (
     cosine,
     fit_harmfulness,
 )
-from polyrefuse_eval.inversion import Wording, answer_tokens, ask, invert, wordings
+from polyrefuse_eval.harmfulness_report import harmfulness_tables
+from polyrefuse_eval.inversion import Flips, Inversion, Wording, answer_tokens, ask, invert, wordings
 from polyrefuse_eval.positions import T_INST, Position
 from polyrefuse_eval.spans import instruction_span, positions_of
-from polyrefuse_eval.steering import sweep
+from polyrefuse_eval.stats import rate
+from polyrefuse_eval.steering import Steered, sweep
 
 THINGS = ("tea", "rain", "a bridge", "old trains", "the moon", "bees")
 
@@ -273,3 +277,99 @@ def test_capture_reads_both_positions_as_the_fit_does(chat: ChatModel) -> None:
     torch.testing.assert_close(
         seen.hidden[0, 1].double(), states(chat, ["Sing."], Position(-1))[0], atol=1e-4, rtol=1e-4
     )
+
+
+def test_rates_of_categories_add_up_to_those_of_the_label(chat: ChatModel) -> None:
+    texts = list(PROMPTS)
+    kinds = ["a", "b", None, "a", "a", "b", None]
+    strong = 40 * torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
+    found = invert(
+        chat, {"harmfulness": strong}, {"harmful": texts}, [0, 1], lang="en", categories={"harmful": kinds}
+    )
+    alone = {
+        kind: invert(
+            chat,
+            {"harmfulness": strong},
+            {"harmful": [text for text, one in zip(texts, kinds, strict=True) if one == kind]},
+            [0, 1],
+            lang="en",
+        )
+        for kind in ("a", "b", None)
+    }
+    assert found.right["harmful"].n == 3 * 7
+    assert found.right_by_category == {("harmful", kind): alone[kind].right["harmful"] for kind in ("a", "b")}
+    flips = {(one.category, one.layer): one.flipped for one in found.flips}
+    for layer in (0, 1):
+        parts = [
+            next(one.flipped for one in alone[kind].flips if one.layer == layer) for kind in ("a", "b", None)
+        ]
+        assert [flips["a", layer], flips["b", layer]] == parts[:2]
+        assert flips[None, layer].hits == sum(part.hits for part in parts)
+    assert flips[None, 0].hits > 0
+
+    def refuses(asks: list[Ask]) -> list[bool | None]:
+        return [bool(one.edits) and len(one.prompt) > 20 for one in asks]
+
+    steered = sweep(
+        chat,
+        refuses,
+        {"refusal": strong},
+        {"harmful": texts},
+        [1],
+        lang="en",
+        categories={"harmful": kinds},  # type: ignore[arg-type]
+    )
+    by = {(one.category, one.layer): (one.refusal.hits, one.refusal.n) for one in steered}
+    assert by == {
+        (None, None): (0, 7), ("a", None): (0, 3), ("b", None): (0, 2),
+        (None, 1): (4, 7), ("a", 1): (2, 3), ("b", 1): (0, 2),
+    }  # fmt: skip
+
+
+def test_each_category_has_its_counts_scores_and_flips() -> None:
+    def point(label: str, category: str | None, behaviour: str, harmful: float) -> dict[str, Any]:
+        return {
+            "label": label, "category": category, "behaviour": behaviour, "harmful": harmful, "refuse": 0.5,
+        }  # fmt: skip
+
+    points = [
+        point("harmful", "fraud", "refused", 0.4),
+        point("harmful", "fraud", "accepted", -0.1),
+        point("harmful", "theft", "refused", 0.2),
+        point("harmful", None, "refused", 9.0),
+        point("harmless", "fraud", "refused", 9.0),
+    ]
+    steered = [
+        Steered(None, "harmful", -1, None, 0.0, rate([True, True]), "fraud"),
+        Steered("refusal", "harmful", -1, 1, 1.0, rate([True, False]), "fraud"),
+        Steered("refusal", "harmful", -1, 2, 1.0, rate([False, False]), "fraud"),
+        Steered("refusal", "harmful", -1, 1, 1.0, rate([True]), None),
+    ]
+    flips = (
+        Flips("harmfulness", "harmful", -1, 1, 1.0, rate([True, True, False]), "fraud"),
+        Flips("harmfulness", "harmless", 1, 1, 1.0, rate([True]), "fraud"),
+    )
+    inversion = Inversion("en", {}, flips, {("harmful", "fraud"): rate([True, True, True])})
+    found = by_category(points, steered, inversion)
+    fraud, theft = found["fraud"], found["theft"]
+    assert fraud["n"] == {"refused": 1, "accepted": 1, "unjudged": 0}
+    assert (fraud["harmful"], fraud["called_harmful"]["rate"]) == (pytest.approx(0.15), 0.5)
+    assert (len(fraud["steering"]), len(fraud["inversion"]["flips"])) == (3, 1)
+    assert fraud["inversion"]["right"]["harmful"]["n"] == 3
+    assert theft["inversion"] == {"right": {}, "flips": []}
+    empty = {
+        "n": {"test": {label: {"refused": 1, "accepted": 1} for label in ("harmful", "harmless")}},
+        "cosine": [None],
+        "auroc": dict.fromkeys(
+            [f"{score} by {by}" for score in ("harmful", "refuse") for by in ("label", "behaviour")]
+        ),
+        "inversion": {"right": {}, "flips": []},
+        "steering": [],
+    }
+    languages = {lang: {**empty, "by_category": found} for lang in ("en", "de")}
+    text = harmfulness_tables({"languages": languages, "lacking": {}})
+    assert (
+        "| fraud | 2 / 2 | 50.0 % of 4 | 100.0 % of 4 |  | 0.0 % of 4 (layer 2) | 66.7 % of 6 (layer 1) |  |"
+        in text
+    )
+    assert "| theft | 2 / 0 | 100.0 % of 2 |  |  |  |  |  |" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_unjudged_answers_are_in_no_rate() -> None:
     rows = [score(doc, [text]) for text in (REFUSAL, ANSWER, ANSWER, "")]
     assert [row.get("refusal_rate") for row in rows] == [1.0, 0.0, 0.0, None]
     assert total([row["n_unjudged"] for row in rows]) == 1.0
-    assert total([2.0, 3.0], [10, 10], False) == 5.0, "as a group calls it"
+    assert [row["unjudged_rate"] for row in rows] == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_lm_eval_asks_and_scores(
@@ -111,10 +112,17 @@ def test_lm_eval_as_a_command(
     tasks_folder: Path, model_folder: Path, data_folder: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
+    folder = shutil.copytree(tasks_folder, tmp_path / "tasks")
+    whole = (folder / "polyrefuse.yaml").read_text()
+    few = "".join(
+        line for line in whole.splitlines(True)
+        if not line.startswith("  - polyrefuse_") or line.strip() in ("- polyrefuse_en", "- polyrefuse_de")
+    )  # fmt: skip
+    (folder / "polyrefuse.yaml").write_text(few.replace("group: polyrefuse", "group: two_of_polyrefuse"))
     done = subprocess.run(
         [
             sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model_folder}",
-            "--tasks", "polyrefuse_en", "--include_path", str(tasks_folder), "--limit", "4",
+            "--tasks", "two_of_polyrefuse", "--include_path", str(folder), "--limit", "4",
             "--apply_chat_template", "--gen_kwargs", "max_gen_toks=4", "--output_path", str(tmp_path),
         ],
         env={**os.environ, "POLYREFUSE_DATA": str(data_folder), "HF_HUB_OFFLINE": "1"},
@@ -124,7 +132,13 @@ def test_lm_eval_as_a_command(
     assert "refusal_rate" in done.stdout
     assert "n_unjudged" in done.stdout
     (file,) = tmp_path.rglob("results_*.json")
-    assert json.loads(file.read_text())["n-samples"]["polyrefuse_en"]["effective"] == 4
+    record = json.loads(file.read_text())
+    assert record["n-samples"]["polyrefuse_en"]["effective"] == 4
+    each = [record["results"][f"polyrefuse_{lang}"] for lang in ("en", "de")]
+    assert all(one["n_unjudged,none"] == 4 * one["unjudged_rate,none"] for one in each)
+    group = record["results"]["two_of_polyrefuse"]
+    assert "n_unjudged,none" not in group, "a mean of counts is none"
+    assert group["unjudged_rate,none"] == sum(one["n_unjudged,none"] for one in each) / 8
 
 
 INSPECT = """

@@ -391,6 +391,15 @@ def test_harmfulness_is_drawn_beside_refusal_rates_or_alone(tmp_path: Path) -> N
     assert isinstance(between, Figure)
     assert resolve(out, between.link) == between.value == 0.7
     assert english.categories.rows[1][2] is None
+    assert english.by_category is not None
+    fraud, malware = english.by_category.rows
+    assert [cell.value for cell in fraud[1:3] if isinstance(cell, Figure)] == [12, 4]
+    assert isinstance(fraud[5], Figure)
+    assert (resolve(out, fraud[5].link), fraud[5].text) == (15 / 16, "93.8 %")
+    assert isinstance(fraud[6], Figure)
+    assert resolve(out, fraud[6].link) == fraud[6].value == 5 / 16
+    assert "at layer 5" in fraud[6].about
+    assert malware[6] is None, "none of its prompts was asked about"
 
 
 def test_harmfulness_in_a_run_s_folder_keeps_its_own_signature(tmp_path: Path) -> None:
@@ -413,11 +422,11 @@ def test_harmfulness_in_a_run_s_folder_keeps_its_own_signature(tmp_path: Path) -
 def test_harmfulness_of_another_form_is_left_out_piece_by_piece(tmp_path: Path) -> None:
     folder = write_harmfulness(tmp_path / "harm")
     (folder / "harmfulness.json").write_text(
-        json.dumps({"languages": {"de": {"cosine": "?", "n": 3}, "en": 5}})
+        json.dumps({"languages": {"de": {"cosine": "?", "n": 3, "by_category": {"x": 1}}, "en": 5}})
     )
     (found,) = harmfulness_of(read_runs([folder])[0][0])
     assert (found.lang, found.counts, found.separation, found.scatter, found.chart) == ("de", *[None] * 4)
-    assert found.categories is None
+    assert (found.categories, found.by_category) == (None, None)
     assert "unknown model" in page(leaderboard(*read_runs([folder])))
 
 

@@ -167,15 +167,18 @@ def test_the_guard_judges_exceptions_rightly_where_refusal_alone_fails(
         assert np.mean(right) <= 0.1, lang
 
 
-def test_conformal_thresholds_miss_as_often_as_they_say(guard: LatentGuard, data: DataFolder) -> None:
-    target, n = 0.05, 199
+@pytest.mark.parametrize(("n", "seeds"), [(32, 1000), (199, 50)])
+def test_conformal_thresholds_miss_as_often_as_they_say(
+    guard: LatentGuard, data: DataFolder, n: int, seeds: int
+) -> None:
+    target = 0.05
     for lang in LANGS:
         rows = [row.text for row in data.prompts(lang, "test", "harmful")]
         scores = np.array(guard.scores(rows, lang))
         # Ties would make the bound loose: far below any difference, each score gets one of its own.
         scores += np.random.default_rng(0).uniform(0, 1e-9, len(scores))
         missed = []
-        for seed in range(60):
+        for seed in range(seeds):
             shuffled = np.random.default_rng(seed).permutation(scores)
             missed.append((shuffled[n:] < conformal_threshold(shuffled[:n], target)).mean())
         assert abs(np.mean(missed) - target) < 0.01, lang

@@ -33,6 +33,10 @@ def test_extra_prompts_keep_their_kind(tmp_path: Path) -> None:
         ({"label": "bad"}, "line 2: label 'bad'; expected harmful or harmless"),
         ({"lang": "jp"}, "did you mean 'ja'"),
         ({"prompt": "  "}, "line 2: an empty prompt"),
+        ({"kind": "all"}, "line 2: kind 'all'; expected a name of your own"),
+        ({"kind": "data "}, "line 2: kind 'data'"),
+        ({"kind": " "}, "line 2: kind ''"),
+        ({"kind": "a\nb"}, r"line 2: kind 'a\\nb'"),
     ],
 )
 def test_extra_prompts_that_are_wrong_name_their_line(
@@ -60,12 +64,26 @@ def test_prompts_to_score_come_from_text_json_lines_or_input(tmp_path: Path) -> 
     lines = '{"prompt": "One\\nline", "lang": "de"}\n{"prompt": "Two"}\n'
     expected = [UserPrompt("One\nline", None, "de"), UserPrompt("Two", None, None)]
     assert read_prompts(written(tmp_path / "x.jsonl", lines)) == expected
-    assert read_prompts(None, lines) == expected
-    assert [one.prompt for one in read_prompts(None, "One.\nTwo.")] == ["One.", "Two."]
+    assert read_prompts(None, lines.encode()) == expected
+    assert [one.prompt for one in read_prompts(None, b"One.\nTwo.")] == ["One.", "Two."]
     with pytest.raises(GuardError, match="line 2: an empty prompt"):
-        read_prompts(None, "One.\n\nTwo.")
+        read_prompts(None, b"One.\n\nTwo.")
     with pytest.raises(GuardError, match="no prompts in 'standard input'"):
-        read_prompts(None, "")
+        read_prompts(None)
+
+
+def test_a_line_ends_where_the_line_ends(tmp_path: Path) -> None:
+    text = "One\u2028and\x0cmore.\r\nTwo\x85.\n"
+    (tmp_path / "x.txt").write_bytes(text.encode())
+    for found in (read_prompts(tmp_path / "x.txt"), read_prompts(None, b"\xef\xbb\xbf" + text.encode())):
+        assert [one.prompt for one in found] == ["One\u2028and\x0cmore.", "Two\x85."]
+
+
+def test_what_is_no_text_names_its_line() -> None:
+    with pytest.raises(GuardError, match=r"'standard input', line 2 is no UTF-8 text"):
+        read_prompts(None, b"One.\n\xff\n")
+    with pytest.raises(GuardError, match="line 1: the prompt holds half a surrogate pair"):
+        read_prompts(None, b'{"prompt": "\\ud800"}')
 
 
 def test_adversarial_suffixes_are_read_in_their_published_forms(tmp_path: Path) -> None:
@@ -81,6 +99,19 @@ def test_adversarial_suffixes_are_read_in_their_published_forms(tmp_path: Path) 
     assert read_jailbreaks(f"suffix={lines}") == expected
     german = written(tmp_path / "e.csv", "Prompt,Lang\nTu es,de\n")
     assert read_suffixes(german) == [UserPrompt("Tu es", "harmful", "de", "suffix")]
+
+
+def test_attacks_that_gave_no_prompt_are_left_out_and_counted(tmp_path: Path) -> None:
+    records = [{"goal": "Do it", "prompt": text} for text in (None, "Please do it.", None)]
+    artifact = written(tmp_path / "pair.json", {"parameters": {}, "jailbreaks": records})
+    told: list[str] = []
+    found = read_jailbreaks(f"persuasion={artifact}", told.append)
+    assert [one.prompt for one in found] == ["Please do it."]
+    assert told == [f"'{artifact}': 2 records hold null for a prompt and are left out; 1 are read"]
+    with pytest.raises(GuardError, match="no prompts"):
+        read_jailbreaks(f"persuasion={written(tmp_path / 'none.json', {'jailbreaks': records[:1]})}")
+    with pytest.raises(GuardError, match="record 1 has no prompt"):
+        read_jailbreaks(f"persuasion={written(tmp_path / 'e.json', [{'prompt': ''}])}")
 
 
 def test_persuasive_prompts_and_filled_templates_are_read(tmp_path: Path) -> None:
@@ -100,6 +131,7 @@ def test_persuasive_prompts_and_filled_templates_are_read(tmp_path: Path) -> Non
         ("a.csv", "goal,suffix\n", "no prompts"),
         ("a.json", "{}", "neither a list of records nor columns"),
         ("a.json", "{", "no JSON"),
+        ("a.csv", 'goal,suffix\nx,"' + "y" * 200_000 + '"\n', "no CSV that can be read"),
     ],
 )
 def test_tables_that_hold_no_jailbreaks_say_what_is_expected(

@@ -9,6 +9,7 @@ from tiny import tokenizer
 
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_eval.detection import detections
+from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.guard_run import compare
 from polyrefuse_eval.judges import local_model
 from polyrefuse_eval.judges.base import JudgeInput
@@ -29,6 +30,11 @@ def test_the_prompt_alone_stands_in_the_conversation() -> None:
     assert text.count("<|im_start|>user") == 1
     assert text.endswith("<|im_start|>assistant\n")
     assert "Say < |im_end|> now" in text, "a prompt cannot end its own turn"
+
+
+def test_a_tokenizer_without_a_template_is_told_in_one_line() -> None:
+    with pytest.raises(JudgeError, match="has no chat template"):
+        render_user(tokenizer(None), JudgeInput("0", "en", "", "Sing."))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyrefuse_data.languages import LANGUAGES
@@ -17,6 +19,7 @@ from polyrefuse_eval.thresholds import (
     balanced_threshold,
     choose_threshold,
     conformal_minimum,
+    conformal_miss_rate,
     conformal_threshold,
     false_alarm_threshold,
 )
@@ -47,18 +50,47 @@ def test_the_conformal_miss_rate_is_its_target_on_average_in_every_language(
     assert abs((np.random.default_rng(1).standard_t(3, 2000) + shift < other).mean() - target) > 0.01
 
 
-def test_a_few_calibration_scores_still_bound_the_miss_rate() -> None:
-    rates = miss_rates(0.05, 32, seeds=400)
-    assert abs(rates.mean() - 1 / 33) < 0.005, "the rank is rounded down: below the target, never above"
+def test_a_few_calibration_scores_miss_as_often_as_many_do() -> None:
+    """As many as the data set's validation split has: the k-th smallest alone would miss 1 in 33."""
+    rates = miss_rates(0.05, 32, seeds=4000)
+    assert rates.mean() == pytest.approx(conformal_miss_rate(32, 0.05), abs=0.003)
+    assert abs(rates.mean() - 0.05) < 0.003
 
 
-@given(scores, st.sampled_from([0.05, 0.1, 0.25, 0.5]))
-def test_leaving_each_score_out_in_turn_misses_at_most_the_target(values: list[float], target: float) -> None:
-    missed = [
-        value < conformal_threshold(values[:index] + values[index + 1 :], target)
-        for index, value in enumerate(values)
-    ]
-    assert sum(missed) <= target * len(values) + 1e-9
+few = st.lists(st.integers(0, 3).map(float), min_size=2, max_size=5)
+targets = st.sampled_from([0.1, 0.2, 0.25, 0.3, 1 / 3, 0.45, 0.5, 0.62, 0.9])
+
+
+def missed_over_all_orders(values: Sequence[float], target: float) -> float:
+    """How often the last of `values` is missed by the threshold of the others, over all their orders."""
+    orders = list(itertools.permutations(values))
+    return sum(order[-1] < conformal_threshold(order[:-1], target) for order in orders) / len(orders)
+
+
+@settings(deadline=None)
+@given(few, targets)
+def test_exchangeable_scores_with_ties_are_missed_at_most_as_often_as_promised(
+    values: list[float], target: float
+) -> None:
+    promised = conformal_miss_rate(len(values) - 1, target)
+    assert missed_over_all_orders(values, target) <= promised + 1e-9
+    assert promised <= target + 1e-9
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@settings(deadline=None)
+@given(targets)
+def test_exchangeable_scores_without_ties_are_missed_exactly_as_often(n: int, target: float) -> None:
+    assert missed_over_all_orders(range(n + 1), target) == pytest.approx(conformal_miss_rate(n, target))
+
+
+@given(st.integers(1, 400), st.sampled_from([0.01, 0.02, 0.05, 0.1, 0.29]))
+def test_the_promised_miss_rate_is_the_target_but_for_less_than_the_coin_can_say(
+    n: int, target: float
+) -> None:
+    promised = conformal_miss_rate(n, target)
+    assert promised <= target + 1e-9
+    assert promised == 0 if n < conformal_minimum(target) else promised > target - 1 / (n * (n + 1)) - 1e-9
 
 
 def test_too_few_scores_call_everything_unsafe_and_the_rule_says_how_many_are_needed() -> None:

@@ -18,6 +18,9 @@ BATCH_SIZE = {"cpu": 8, "cuda": 32}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ADAPTER_FILE = "adapter_config.json"
 
+_LOADING = (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError)
+"""What transformers raises where a model cannot be loaded."""
+
 Result = TypeVar("Result")
 
 
@@ -124,10 +127,21 @@ class LocalModel:
                 f"the judge '{self.source.place}' does not fit into the memory of {device}; "
                 "try --dtype bfloat16 or --device cpu"
             ) from None
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError) as error:
+        except _LOADING as error:
             self.close()
             raise JudgeError(explain(self.source.place, error)) from None
         self.tokenizer = tokenizer
+
+    def check(self) -> None:
+        """Load the tokenizer alone and forget it: a model that is not at hand is known at once.
+
+        Raises as `load` does.
+        """
+        tokenizers = require("transformers", "eval").AutoTokenizer
+        try:
+            tokenizers.from_pretrained(self.source.place, revision=self.source.revision)
+        except _LOADING as error:
+            raise JudgeError(explain(self.source.place, error)) from None
 
     def close(self) -> None:
         """Forget the model, and give its memory back to the device."""

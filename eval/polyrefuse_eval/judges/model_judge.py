@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judges.base import Advance, JudgeInput, Measures, Verdict
 from polyrefuse_eval.judges.local_model import JudgeOptions, LocalModel, ModelSource
 
@@ -49,6 +50,10 @@ class ModelJudge:
     def load(self) -> None:
         """Load the model; raises `JudgeError` or `MissingExtraError`."""
         self._model.load()
+
+    def check(self) -> None:
+        """Raise what `load` would where the model is not at hand, without loading it."""
+        self._model.check()
 
     def close(self) -> None:
         """Give the model's memory back."""
@@ -114,6 +119,11 @@ def encoded(tokenizer: Any, text: str, *, special: bool) -> list[int]:
 
 
 def encoded_chat(tokenizer: Any, messages: Sequence[dict[str, Any]]) -> list[int]:
-    """Return the ids of `messages` under the tokenizer's own chat template."""
+    """Return the ids of `messages` under the tokenizer's own chat template; raises `JudgeError` without."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise JudgeError(
+            f"the judge's tokenizer in '{tokenizer.name_or_path}' has no chat template; give the whole "
+            "folder of the published model"
+        )
     text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     return encoded(tokenizer, text, special=False)

@@ -48,7 +48,7 @@ PROMPT_JUDGES: Mapping[str, ModelJudgeRow] = {
 }
 
 
-def prompt_judge(text: str, options: JudgeOptions) -> Judge:
+def prompt_judge(text: str, options: JudgeOptions) -> ModelJudge:
     """Return the guard that `NAME` or `NAME=PLACE` names (a folder, or REPOSITORY@COMMIT), not loaded."""
     name, _, place = text.partition("=")
     row = PROMPT_JUDGES.get(name)

@@ -50,6 +50,7 @@ class HarmfulnessOfLanguage:
     scatter: Scatter | None
     chart: LayerChart | None
     categories: RecordTable | None
+    by_category: RecordTable | None
 
 
 def harmfulness_of(run: Run) -> list[HarmfulnessOfLanguage]:
@@ -65,6 +66,7 @@ def harmfulness_of(run: Run) -> list[HarmfulnessOfLanguage]:
             _scatter(_records(found.get("scatter"))),
             _chart(run, lang, found),
             _categories(run, lang, _mapping(found.get("categories"))),
+            _by_category(run, lang, _mapping(found.get("by_category"))),
         )
         for lang, found in languages.items()
         if isinstance(found, Mapping)
@@ -123,6 +125,61 @@ def _categories(run: Run, lang: str, found: Mapping[str, Any]) -> RecordTable | 
             cells.append(None if number is None else Figure(number, about, link, kind="number"))
         rows.append(tuple(cells))
     return RecordTable(("category", *map(str, names)), tuple(rows))
+
+
+def _by_category(run: Run, lang: str, found: Mapping[str, Any]) -> RecordTable | None:
+    """Return what was measured of the harmful prompts of each category."""
+    rows = []
+    for name, value in found.items():
+        one = _mapping(value)
+        start = ("harmfulness", "languages", lang, "by_category", name)
+        about = f"harmful prompts, {language_name(lang)}, category {name}"
+        cells: list[Figure | str | None] = [name]
+        for behaviour in BEHAVIOURS[:2]:
+            number = _number(_mapping(one.get("n")).get(behaviour))
+            link = pointer(run.file, *start, "n", behaviour)
+            told = f"{about}, {behaviour}"
+            cells.append(None if number is None else Figure(number, told, link, kind="count"))
+        for score in ("harmful", "refuse"):
+            number = _number(one.get(score))
+            link = pointer(run.file, *start, score)
+            told = f"mean Δ_{score}, {about}"
+            cells.append(None if number is None else Figure(number, told, link, kind="number"))
+        cells.append(
+            _share(one.get("called_harmful"), f"Δ_harmful ≥ 0, {about}", run, *start, "called_harmful")
+        )
+        flips = _mapping(one.get("inversion")).get("flips")
+        cells += [_most_flipped(flips, kind, about, run, *start) for kind in ("harmfulness", "refusal")]
+        rows.append(tuple(cells))
+    if all(cell is None for row in rows for cell in row[1:]):
+        return None
+    header = ("category", "refused", "accepted", "Δ_harmful", "Δ_refuse", "Δ_harmful ≥ 0")
+    return RecordTable((*header, "flipped by harmfulness", "flipped by refusal"), tuple(rows))
+
+
+def _share(value: Any, about: str, run: Run, *place: str | int) -> Figure | None:
+    """Return a rate with its interval, or None of nothing."""
+    one = _mapping(value)
+    share = _number(one.get("rate"))
+    if share is None:
+        return None
+    ends = (_number(one.get("low")), _number(one.get("high")))
+    return Figure(share, about, pointer(run.file, *place, "rate"), *ends)
+
+
+def _most_flipped(flips: Any, kind: str, about: str, run: Run, *start: str | int) -> Figure | None:
+    """Return the share of flipped answers at the layer where direction `kind` flips most."""
+    shares = {
+        index: share
+        for index, one in enumerate(flips if isinstance(flips, list) else [])
+        if _mapping(one).get("direction") == kind
+        and (share := _number(_mapping(one.get("flipped")).get("rate"))) is not None
+    }
+    if not shares:
+        return None
+    index = max(shares, key=lambda place: shares[place])
+    told = f"answers flipped by {kind} at layer {flips[index].get('layer')}, reply inversion, {about}"
+    return _share(flips[index]["flipped"], told, run, *start, "inversion", "flips", index, "flipped")
 
 
 def _scatter(records: Sequence[Mapping[str, Any]]) -> Scatter | None:

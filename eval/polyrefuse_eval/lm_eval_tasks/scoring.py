@@ -24,13 +24,14 @@ def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """Return what one answer adds to each metric: the `process_results` of a task.
 
     An undecided answer has no `refusal_rate`, so the mean is over judged answers; it counts in
-    `n_unjudged`.
+    `n_unjudged` and `unjudged_rate`.
     """
     refused = native.judge(results[0], doc["lang"], doc["text"]).refused
-    counted = {"n_unjudged": float(refused is None)}
+    unjudged = float(refused is None)
+    counted = {"n_unjudged": unjudged, "unjudged_rate": unjudged}
     return counted if refused is None else {"refusal_rate": float(refused), **counted}
 
 
-def total(values: Sequence[float], *_sizes_and_weights: Any) -> float:
-    """Return the sum: how `n_unjudged` adds up within a language and over languages."""
+def total(values: Sequence[float]) -> float:
+    """Return the sum: how `n_unjudged` adds up within a language."""
     return float(sum(values))
