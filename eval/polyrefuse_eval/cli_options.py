@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from polyrefuse_eval.chat import ChatModel
+    from polyrefuse_eval.model_spec import ModelSpec
 
 folder_path = click.Path(path_type=Path, file_okay=False)
 file_path = click.Path(path_type=Path, dir_okay=False)
@@ -57,11 +58,17 @@ def need(*modules: str) -> None:
 
 def load_chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
     """Load the model that the command's options name, and take these from `options`."""
-    from polyrefuse_eval.chat import ChatModel
     from polyrefuse_eval.loading import silence_loading
 
     if quiet:
         silence_loading()
+    return model_spec(options)()
+
+
+def model_spec(options: dict[str, Any]) -> ModelSpec:
+    """Return what loads the model that the command's options name, and take these from `options`."""
+    from polyrefuse_eval.loading import LoadOptions
+    from polyrefuse_eval.model_spec import ModelSpec
 
     names = (
         "dtype",
@@ -77,7 +84,7 @@ def load_chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
     given = {name: options.pop(name) for name in names}
     if options.pop("tensor_parallel", False):
         given["tensor_parallel"] = True
-    return ChatModel.load(options.pop("model"), **given)
+    return ModelSpec(options.pop("model"), LoadOptions(**given))
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyrefuse_data.cli_cluster import EXECUTOR_OPTIONS, take_cluster_options
+from polyrefuse_data.cluster import ClusterError
 from polyrefuse_data.languages import parse_languages
-from polyrefuse_eval.cli_options import MODEL_OPTIONS, folder_path, load_chat, need, with_options
+from polyrefuse_eval.cli_options import (
+    MODEL_OPTIONS,
+    folder_path,
+    load_chat,
+    model_spec,
+    need,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from polyrefuse_eval.bench import Bench
     from polyrefuse_eval.data import DataFolder
+    from polyrefuse_eval.failures import Failure
     from polyrefuse_eval.settings import BenchSettings
 
 RUN_OPTIONS = (
@@ -47,6 +57,9 @@ JUDGE_OPTIONS = (
         "--judge-batch-size", type=click.IntRange(1), help="Answers that a judge's model reads together."
     ),
 )
+EXIT_GAPS = 3
+"""As of a build with gaps: everything else is there."""
+
 IDENTITY_OPTIONS = ("dtype", "quantization", "attention", "system", "thinking", "structure")
 """Options of the model that change its numbers; where it runs does not."""
 
@@ -111,9 +124,16 @@ def open_bench(out: Path, langs: str, options: dict[str, Any]) -> Bench:
 @click.option("--batch-size", type=int, help="Answers made together.  [default: 64 on a CPU, 256 on a GPU]")
 @click.option("--controls/--no-controls", default=True, help="Random and shuffled-label directions, too.")
 @click.option("--tensor-parallel", is_flag=True, help="Spread the model over processes, under torchrun.")
-@with_options(*JUDGE_OPTIONS)
-@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+@with_options(*JUDGE_OPTIONS, *EXECUTOR_OPTIONS)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads of torch in each process; on a CPU, bytes depend on it.  [default: as torch takes here]",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_context
 def run_command(
+    context: click.Context,
     out: Path,
     langs: str,
     directions: str,
@@ -123,6 +143,7 @@ def run_command(
     strengths: str,
     crossed: str,
     tensor_parallel: bool,
+    threads: int | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -135,6 +156,12 @@ def run_command(
     from polyrefuse_eval.judges.registry import judges_by_name
     from polyrefuse_eval.settings import parse_crossed, parse_strengths
 
+    cluster = take_cluster_options(options)
+    if cluster is not None and tensor_parallel:
+        raise ClusterError(
+            "--tensor-parallel and --executor dask exclude each other; for a model that is larger than a GPU "
+            "give --device-map auto and --gpus-per-worker N"
+        )
     options |= {"strengths": parse_strengths(strengths), "crossed": parse_crossed(crossed)}
     data, settings = settings_of(langs, directions, options)
     found = judges_by_name(
@@ -163,22 +190,37 @@ def run_command(
         check_request(folder, request)
         if not finished(folder, request):
             need()
+            _set_threads(threads)
 
-            from polyrefuse_eval.bench import run
+            from polyrefuse_eval.executors import DaskExecutor, LocalExecutor, run_all
+            from polyrefuse_eval.grid_progress import GridProgress
+            from polyrefuse_eval.plans import RunPlan
 
-            run(
-                lambda: load_chat(options, quiet=quiet),
-                data,
-                settings,
-                found,
-                folder,
-                request=request,
-                progress=not quiet,
-                say=_say if rank() == 0 else lambda _line: None,
-            )
+            watch = GridProgress(quiet)
+            plan = RunPlan(model_spec(options), data, settings, found, folder, request)
+            with LocalExecutor() if cluster is None else DaskExecutor(cluster, threads) as executor:
+                failures = run_all([plan], executor, watch)
+            if failures:
+                tell_failures(failures)
+                context.exit(EXIT_GAPS)
         if rank() == 0:
             click.echo((folder / "table.md").read_text(encoding="utf-8"), nl=False)
 
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
+
+
+def tell_failures(failures: Mapping[str, Sequence[Failure]]) -> None:
+    """Name everything that failed, on standard error."""
+    for run, of_run in failures.items():
+        for failure in of_run:
+            _say(f"failed: {run}: {failure}")
+    _say("run the same command again to try what failed; what is there is kept")
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)

@@ -36,6 +36,7 @@ from polyrefuse_eval.rescore import rescore
 from polyrefuse_eval.results import Result, RunFolder, read_jsonl
 from polyrefuse_eval.run_request import answered, check_request, finished, request_of
 from polyrefuse_eval.settings import BenchSettings
+from polyrefuse_eval.timings import TIMINGS_FILE
 
 SETTINGS = BenchSettings(
     langs=("en", "de"),
@@ -97,7 +98,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != LOCK_FILE
+        if path.is_file() and path.name not in (LOCK_FILE, TIMINGS_FILE)
     }
 
 
@@ -175,9 +176,9 @@ def test_options_leave_cells_out(chat: ChatModel, data_folder: Path, tmp_path: P
 def test_a_cell_is_a_task_that_can_be_sent_away(chat: ChatModel, data_folder: Path, tmp_path: Path) -> None:
     bench = open_bench(chat, data_folder, tmp_path / "run")
     directions = bench.finder.all_directions()
-    bench.answer_in("de", directions)
+    bench.answer_in("de", bench.cells.tasks("de", directions))
     there = {completion.key: completion for completion in bench.folder.completions("de")}
-    for task in bench.tasks("de", directions):
+    for task in bench.cells.tasks("de", directions):
         sent: CellTask = pickle.loads(pickle.dumps(task))  # noqa: S301
         made = [completion for batch in compute_cell(chat, sent) for completion in batch]
         assert {completion.key: completion for completion in made} == {key: there[key] for key in task.keys}
