@@ -101,13 +101,13 @@ class Bench:
         tasks = self.tasks(lang, directions)
         have = {completion.key for completion in self.folder.completions(lang)}
         for number, task in enumerate(tasks, 1):
-            if set(task.keys) <= have:
-                continue
-            left = self._without_known(task, have)
-            told = f"{lang} {number}/{len(tasks)} {task.cell.condition.name}" if self.progress else None
-            for batch in compute_cell(self.chat, left, have, told):
-                self.folder.append(lang, batch)
-                have |= {completion.key for completion in batch}
+            if not set(task.keys) <= have:
+                left = self._without_known(task, have)
+                told = f"{lang} {number}/{len(tasks)} {task.cell.condition.name}" if self.progress else None
+                for batch in compute_cell(self.chat, left, have, told):
+                    self.folder.append(lang, batch)
+                    have |= {completion.key for completion in batch}
+            self.folder.cell_done(lang, task.cell.label, task.cell.condition.name)
         self._remember(lang, tasks)
         return len(have)
 
