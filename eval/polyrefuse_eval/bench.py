@@ -97,6 +97,7 @@ class Bench:
         for task in tasks:
             if not set(task.keys) <= have:
                 self._answer_cell(task, have)
+            self.folder.cell_done(lang, task.cell.label, task.cell.condition.name)
         self.cells.remember(lang, tasks)
         return len(have)
 

@@ -233,6 +233,7 @@ class DrivenRun:
             left = self._left.setdefault(lang, set())
             self._tasks[cell] = task
             if set(task.keys) <= self._have[lang]:
+                self.cells.folder.cell_done(lang, cell.label, cell.condition.name)
                 there += 1
                 continue
             task, taken = self.cells.without_known(task)

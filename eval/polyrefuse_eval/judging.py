@@ -63,13 +63,27 @@ def judge_completions(
                             for one, verdict in zip(part, verdicts, strict=True)
                         ]
                         folder.append_verdicts(judge.name, lang, records)
+                        # In the order of the cells: all before the first that is unread are read.
+                        begun = _cells(completions[start + judge.chunk :])
+                        for cell in _cells(part) - begun:
+                            folder.verdicts_done(judge.name, lang, *cell)
 
 
 def _unread(folder: RunFolder, judge: str, lang: str) -> list[Completion]:
     """Return the completions without a verdict of `judge`; verdicts on other completions are dropped."""
     completions = folder.completions(lang)
-    read = {verdict.key for verdict in folder.verdicts(judge, lang)}
-    if read - {completion.key for completion in completions}:
-        folder.verdicts_file(judge, lang).unlink()
-        read = set()
-    return [completion for completion in completions if completion.key not in read]
+    keys = {completion.key for completion in completions}
+    verdicts = folder.verdicts(judge, lang)
+    dropped = _cells([verdict for verdict in verdicts if verdict.key not in keys])
+    for cell in dropped:
+        folder.drop_verdicts(judge, lang, *cell)
+    read = {verdict.key for verdict in verdicts if (verdict.label, verdict.condition) not in dropped}
+    unread = [completion for completion in completions if completion.key not in read]
+    for cell in _cells(completions) - _cells(unread):
+        folder.verdicts_done(judge, lang, *cell)
+    return unread
+
+
+def _cells(records: Sequence[Completion | VerdictRecord]) -> set[tuple[str, str]]:
+    """Return label and condition of the cells of `records`."""
+    return {(record.label, record.condition) for record in records}

@@ -63,7 +63,7 @@ class RunCells:
 
     def write(self, cell: Cell, completions: Sequence[Completion]) -> None:
         """Write the answers of a whole cell."""
-        self.folder.append(cell.lang, completions)
+        self.folder.write_cell(cell.lang, cell.label, cell.condition.name, completions)
 
     def remember(self, lang: str, tasks: Iterable[CellTask]) -> None:
         """Keep the baselines in `lang` for other runs.

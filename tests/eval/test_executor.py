@@ -50,7 +50,10 @@ def test_a_run_on_a_cluster_gives_the_bytes_of_a_run_here(
     cluster: Any, model_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = {}
-    for name, more in {"here": (), "there": ("--executor", "dask", "--scheduler", cluster.scheduler_address)}.items():
+    for name, more in {
+        "here": (),
+        "there": ("--executor", "dask", "--scheduler", cluster.scheduler_address),
+    }.items():
         monkeypatch.setenv("POLYREFUSE_CACHE", str(tmp_path / f"cache-{name}"))
         result = call(*run_command(model_folder, data_folder, tmp_path / name, *more))
         assert result.exit_code == 0, result.output + str(result.exception)
