@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from polyrefuse_data.cluster import ClusterError, ClusterOptions
+from polyrefuse_data.cluster import ClusterOptions
+from polyrefuse_data.errors import ClusterError
 
 EXECUTOR_OPTIONS = (
     click.option(
@@ -42,8 +44,20 @@ EXECUTOR_OPTIONS = (
         show_default=True,
         help="With dask: how often a part that failed is tried again.",
     ),
+    click.option(
+        "--threads",
+        type=click.IntRange(1),
+        help="Threads of torch of a model; on a CPU, results depend on it.  [default: as torch takes here]",
+    ),
 )
-"""Options that choose where is computed."""
+"""Options that choose where, and with how many threads, a model computes."""
+
+
+def executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add these options to a command."""
+    for option in reversed(EXECUTOR_OPTIONS):
+        command = option(command)
+    return command
 
 
 def take_cluster_options(options: dict[str, Any]) -> ClusterOptions | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from polyrefuse_data.errors import PolyRefuseError
+from polyrefuse_data.errors import ClusterError
 
 GPU = "GPU"
 """The name of the resource that workers offer and tasks take."""
@@ -30,10 +30,6 @@ does."""
 
 VERSIONS_THAT_MATTER = ("polyrefuse", "torch", "transformers", "distributed")
 Say = Callable[[str], None]
-
-
-class ClusterError(PolyRefuseError):
-    """A cluster that cannot be reached or started, or that lacks what is asked of it."""
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from polyrefuse_data.cluster import GPU, WORKER_SECONDS, Cluster, ClusterError
+from polyrefuse_data.cluster import GPU, WORKER_SECONDS, Cluster
 from polyrefuse_data.cluster_worker import Done, KeeperPlugin, Work, run_work
-from polyrefuse_data.errors import PolyRefuseError
+from polyrefuse_data.errors import ClusterError, PolyRefuseError
 
 AHEAD = 2
 """Jobs that a worker has at a time: one that it computes, and one that is there when it has ended.
@@ -193,8 +193,8 @@ class Dispatcher:
                 future.release()
                 return Outcome(out.job, done, tries=out.tries)
         else:
-            error = future.exception() if future.status == "error" else None
-            told, died = _told(error), type(error).__name__ == "KilledWorker"
+            fault = future.exception() if future.status == "error" else None
+            told, died = _told(fault), type(fault).__name__ == "KilledWorker"
         future.release()
         # A job whose worker died was tried again by Dask already.
         if died or out.tries > self.cluster.retries:

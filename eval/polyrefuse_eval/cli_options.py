@@ -67,7 +67,6 @@ def load_chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
 
 def model_spec(options: dict[str, Any]) -> ModelSpec:
     """Return what loads the model that the command's options name, and take these from `options`."""
-    from polyrefuse_eval.loading import LoadOptions
     from polyrefuse_eval.model_spec import ModelSpec
 
     names = (
@@ -84,7 +83,7 @@ def model_spec(options: dict[str, Any]) -> ModelSpec:
     given = {name: options.pop(name) for name in names}
     if options.pop("tensor_parallel", False):
         given["tensor_parallel"] = True
-    return ModelSpec(options.pop("model"), LoadOptions(**given))
+    return ModelSpec(options.pop("model"), given)
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

@@ -99,7 +99,7 @@ class DrivenRun:
     def close(self) -> None:
         """End the run: its folder tells what failed."""
         if self.plan.out.is_dir():
-            write_failures(RunFolder(self.plan.out), self.failures)
+            write_failures(self.plan.out, self.failures)
 
     def _finish_if_whole(self) -> None:
         if self._planned and not any(self._left.values()):

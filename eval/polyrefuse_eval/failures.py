@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from polyrefuse_eval.jsonfiles import write_jsonl
-from polyrefuse_eval.results import RunFolder
 
 FAILED_FILE = "failed.jsonl"
 
@@ -23,9 +23,9 @@ class Failure:
         return f"{self.what}: {self.error} (tried {self.tries} times)"
 
 
-def write_failures(folder: RunFolder, failures: Sequence[Failure]) -> None:
+def write_failures(folder: Path, failures: Sequence[Failure]) -> None:
     """Write `failures` into a run's folder; no file where there are none."""
-    file = folder.path / FAILED_FILE
+    file = folder / FAILED_FILE
     if failures:
         write_jsonl(file, [asdict(failure) for failure in failures])
     else:

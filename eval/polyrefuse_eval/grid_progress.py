@@ -21,6 +21,10 @@ class GridProgress:
 
     quiet: bool = False
     stream: IO[str] | None = None
+    told: Callable[[str], None] = lambda line: click.echo(line, err=True)
+    """Where lines for people go."""
+    names: tuple[str, str] = ("cells", "answers")
+    """What is counted, and what these consist of."""
     clock: Callable[[], float] = time.monotonic
     cells: int = 0
     """Cells that are to be answered, those that were there at the start left out."""
@@ -36,10 +40,10 @@ class GridProgress:
     _bar: Any = field(default=None, repr=False)
 
     def say(self, line: str) -> None:
-        """Print a line on standard error, whatever is drawn; also where `quiet`."""
+        """Tell people a line, whatever is drawn; also where `quiet`."""
         if self._bar is not None:
             self._bar.clear()
-        click.echo(line, err=True)
+        self.told(line)
         if self._bar is not None:
             self._bar.refresh()
 
@@ -88,8 +92,8 @@ class GridProgress:
         there = f", {self.there} were there" if self.there else ""
         failed = f", {self.failed} failed" if self.failed else ""
         return (
-            f"cells {self.done}/{self.cells} done, {self.running} running{failed}{there}; "
-            f"answers {self.answered}/{self.answers}; {self.time_left} left"
+            f"{self.names[0]} {self.done}/{self.cells} done, {self.running} running{failed}{there}; "
+            f"{self.names[1]} {self.answered}/{self.answers}; {self.time_left} left"
         )
 
     @property

@@ -1,25 +1,31 @@
-"""A chat model by its name and options: what it takes to load it, here or elsewhere."""
+"""A chat model by its name and options: what it takes to load it, here or elsewhere. Imports no torch."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from polyrefuse_eval import organisms
-from polyrefuse_eval.chat import ChatModel
-from polyrefuse_eval.loading import LoadOptions
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.chat import ChatModel
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What it takes to load a chat model, wherever that is."""
+    """What `ChatModel.load` takes: a name, and fields of `loading.LoadOptions`."""
 
     name: str
-    options: LoadOptions = field(default_factory=LoadOptions)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> ChatModel:
         """Load it."""
-        return ChatModel.load(self.name, self.options)
+        from polyrefuse_eval.chat import ChatModel
+
+        return ChatModel.load(self.name, **self.options)
 
     def settled(self) -> ModelSpec:
         """Return the same model, to be found from any folder: an organism is trained first, once."""
@@ -31,4 +37,4 @@ class ModelSpec:
     @property
     def key(self) -> str:
         """What tells loaded models apart."""
-        return f"{self.name} {asdict(self.options)}"
+        return f"{self.name} {json.dumps(dict(self.options), sort_keys=True)}"

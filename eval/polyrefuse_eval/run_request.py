@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,14 @@ def local_revision(model: str) -> str | None:
     return folder_revision(folder) if folder.is_dir() else None
 
 
-def check_request(out: Path, request: Request) -> None:
-    """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings, or another
-    process is at work there."""
+def check_request(out: Path, request: Request, *, only_read: bool = False) -> None:
+    """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings, or, unless it
+    is `only_read`, another process is at work there."""
     if not (out / RUN_FILE).is_file():
         return
     folder = RunFolder(out)
     signature = folder.signature
-    with folder.locked():
+    with nullcontext() if only_read else folder.locked():
         folder.check({**signature, **{name: request[name] for name in EARLY}})
 
 

@@ -16,11 +16,14 @@ from polyrefuse_data.schema import Row
 from polyrefuse_eval.cells import CellTask, compute_cell
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.direction import Direction
-from polyrefuse_eval.errors import ChatModelError, DirectionError
+from polyrefuse_eval.errors import ChatModelError, DirectionError, JudgeError
 from polyrefuse_eval.finder import DirectionFinder
+from polyrefuse_eval.judges.base import Judge
+from polyrefuse_eval.judges.registry import JudgeSpec
+from polyrefuse_eval.judging import verdict_records
 from polyrefuse_eval.loading import silence_loading
 from polyrefuse_eval.model_spec import ModelSpec
-from polyrefuse_eval.records import Completion
+from polyrefuse_eval.records import Completion, VerdictRecord
 from polyrefuse_eval.results import differences
 from polyrefuse_eval.settings import BenchSettings
 from polyrefuse_eval.versions import versions
@@ -146,6 +149,34 @@ class ComputeCell:
     def __call__(self, keeper: Keeper) -> list[Completion]:
         batches = compute_cell(self.computer.chat(keeper), self.task)
         return [completion for batch in batches for completion in batch]
+
+
+@dataclass(frozen=True, eq=False)
+class JudgeAnswers:
+    """Let a judge that is a model read the answers in a language. `name` is what the judge is called in the
+    run, `prompts` are by the id of their row."""
+
+    spec: JudgeSpec
+    name: str
+    threads: int
+    lang: str
+    completions: Sequence[Completion]
+    prompts: Mapping[str, str]
+
+    def __call__(self, keeper: Keeper) -> list[VerdictRecord]:
+        import torch
+
+        torch.set_num_threads(self.threads)
+        judge: Judge = keeper.model(f"judge {self.name}", self._loaded, lambda judge: judge.close())
+        parts = verdict_records(judge, self.lang, self.completions, self.prompts)
+        return [record for part in parts for record in part]
+
+    def _loaded(self) -> Judge:
+        judge = self.spec()
+        if judge.name != self.name:
+            raise JudgeError(f"the judge of this worker is {judge.name}, and that of the run {self.name}")
+        judge.load()
+        return judge
 
 
 def direction_file(lang: str) -> str:
