@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from distributed import WorkerPlugin, get_worker
 
+from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.version import __version__
 
 PLUGIN = "polyrefuse-model"
@@ -84,25 +85,40 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Done:
-    """What a task brought back: its result, who computed it, and the seconds without loading the model."""
+    """What a task brought back: its result, who computed it, and the seconds without loading the model; or,
+    in one line, why there is no result."""
 
     result: Any
     worker: str
     seconds: float
     load_seconds: float
+    error: str | None = None
 
 
 def run_work(work: Work) -> Done:
-    """Compute `work` on this worker, alone, with the model that it keeps."""
+    """Compute `work` on this worker, alone, with the model that it keeps.
+
+    What goes wrong comes back as a line: not every error and its traceback can be read where they arrive.
+    """
     worker = get_worker()
     keeper = worker.plugins[PLUGIN].keeper
     with keeper.lock:
         loading = keeper.load_seconds
         begun = time.perf_counter()
-        result = work(keeper)
+        result = error = None
+        try:
+            result = work(keeper)
+        except Exception as fault:
+            error = in_one_line(fault)
         seconds = time.perf_counter() - begun
         loading = keeper.load_seconds - loading
-        return Done(result, worker.address, seconds - loading, loading)
+        return Done(result, worker.address, seconds - loading, loading, error)
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what an error says, with its kind where it is none of ours."""
+    text = " ".join(str(error).split())[:500]
+    return text if isinstance(error, PolyRefuseError) else f"{type(error).__name__}: {text}"
 
 
 def versions_here() -> dict[str, str | None]:

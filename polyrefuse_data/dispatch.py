@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from polyrefuse_data.cluster import GPU, WORKER_SECONDS, Cluster
-from polyrefuse_data.cluster_worker import Done, KeeperPlugin, Work, run_work
-from polyrefuse_data.errors import ClusterError, PolyRefuseError
+from polyrefuse_data.cluster_worker import Done, KeeperPlugin, Work, in_one_line, run_work
+from polyrefuse_data.errors import ClusterError
 
 AHEAD = 2
 """Jobs that a worker has at a time: one that it computes, and one that is there when it has ended.
@@ -188,10 +188,12 @@ class Dispatcher:
             try:
                 done: Done = future.result()
             except (OSError, TimeoutError) as error:  # its worker left before the result was fetched
-                told = str(error)
+                told = in_one_line(error)
             else:
-                future.release()
-                return Outcome(out.job, done, tries=out.tries)
+                if done.error is None:
+                    future.release()
+                    return Outcome(out.job, done, tries=out.tries)
+                told = done.error
         else:
             fault = future.exception() if future.status == "error" else None
             told, died = _told(fault), type(fault).__name__ == "KilledWorker"
@@ -205,11 +207,10 @@ class Dispatcher:
 
 
 def _told(error: BaseException | None) -> str:
-    """Return one line on why a job failed."""
+    """Return one line on why Dask gave a task up."""
     if error is None:
         return "the cluster gave it up"
     if type(error).__name__ == "KilledWorker":
         deaths = getattr(error, "allowed_failures", 0) + 1
         return f"{deaths} workers died while they had it: out of memory, or killed"
-    text = " ".join(str(error).split())[:500]
-    return text if isinstance(error, PolyRefuseError) else f"{type(error).__name__}: {text}"
+    return in_one_line(error)
