@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyrefuse_data.languages import parse_languages
-from polyrefuse_eval.cli_options import MODEL_OPTIONS, folder_path, load_chat, need, with_options
+from polyrefuse_eval.cli_options import MODEL_OPTIONS, folder_path, load_chat, need, place_path, with_options
 
 if TYPE_CHECKING:
     from polyrefuse_eval.bench import Bench
     from polyrefuse_eval.data import DataFolder
     from polyrefuse_eval.settings import BenchSettings
+    from polyrefuse_eval.storage.places import Place
 
 RUN_OPTIONS = (
     click.option(
@@ -92,7 +93,12 @@ def open_bench(out: Path, langs: str, options: dict[str, Any]) -> Bench:
 @click.option(
     "--judges", default="native", show_default=True, help="Judges of the answers, separated by commas."
 )
-@click.option("--out", type=folder_path, required=True, help="Folder of the run; the same one resumes it.")
+@click.option(
+    "--out",
+    type=place_path,
+    required=True,
+    help="Folder of the run, or its address (s3://, gs://, …); the same one resumes it.",
+)
 @click.option("--max-new-tokens", default=512, show_default=True, help="Longest answer.")
 @click.option("--test", "n_test", type=int, help="Test prompts of each label and language.  [default: all]")
 @click.option("--coefficient", default=1.0, show_default=True, help="Strength of activation addition.")
@@ -114,7 +120,7 @@ def open_bench(out: Path, langs: str, options: dict[str, Any]) -> Bench:
 @with_options(*JUDGE_OPTIONS)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def run_command(
-    out: Path,
+    out: Place,
     langs: str,
     directions: str,
     judges: str,
@@ -150,6 +156,7 @@ def run_command(
 
     from polyrefuse_eval.parallel import folder_of_this_process, rank, require_processes, world_size
     from polyrefuse_eval.run_request import check_request, finished, request_of
+    from polyrefuse_eval.storage.places import working_folder
 
     identity = {name: options[name] for name in IDENTITY_OPTIONS}
     if tensor_parallel:
@@ -159,7 +166,10 @@ def run_command(
         options["tensor_parallel"] = True
         quiet = quiet or rank() > 0
     request = request_of(options["model"], identity, data, settings, [judge.name for judge in found])
-    with folder_of_this_process(out) if tensor_parallel else nullcontext(out) as folder:
+    with (
+        working_folder(out, _say) as local,
+        folder_of_this_process(local) if tensor_parallel else nullcontext(local) as folder,
+    ):
         check_request(folder, request)
         if not finished(folder, request):
             need()
