@@ -12,6 +12,9 @@ MAGIC = re.compile(r"[*?\[]")
 CONTAINER_SCHEMES = ("abfs", "abfss", "wasb", "wasbs", "az")
 """Azure's: what stands before the `@` is the container, no secret."""
 
+LOGIN_SCHEMES = ("ftp", "ftps", "sftp", "ssh", "smb", "http", "https", "webhdfs", "hdfs")
+"""Those where a user, and a password after a colon, may stand before an `@`."""
+
 HIDDEN = "***"
 
 
@@ -38,6 +41,11 @@ class Address:
         if re.search(r"\?[^/]*=", text):
             raise StorageError(
                 f"'{address.shown}' holds a query; give the address without it, and credentials by the "
+                "environment or the configuration of the service's own tools"
+            )
+        if address.secrets and address.scheme not in LOGIN_SCHEMES:
+            raise StorageError(
+                f"'{address.shown}' holds a user or a key; give the address without it, and credentials by the "
                 "environment or the configuration of the service's own tools"
             )
         if not address.name:
@@ -70,7 +78,7 @@ class Address:
         user = re.match(r"^[^@]*@", self.text.split("://", 1)[1])
         if self.shown == self.text or not user:
             return ()
-        parts = [user[0][:-1], *user[0][:-1].split(":")]
+        parts = [user[0][:-1], *re.split("[:/]", user[0][:-1])]
         return tuple(sorted({part for part in parts if part}, key=len, reverse=True))
 
     @property
