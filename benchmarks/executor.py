@@ -1,7 +1,7 @@
 """The overhead of the Dask executor on cells of two seconds, and how it scales to two workers.
 
-Each cell carries the prompts of a real one (572 rows), comes back with as many answers, and is written to a
-run folder as the executor writes it. Three kinds: `sleep` (the machine does nothing, so what is lost is ours),
+Each cell carries the prompts of a real one (572 rows), comes back with as many answers, and is written to
+a run folder as the executor does it. Three kinds: `sleep` (the machine does nothing: what is lost is ours),
 `burn` (matrix products with one thread of torch, for about two seconds) and `organism` (a real grid: the same
 command with the local executor, with one worker and with two).
 
@@ -172,7 +172,7 @@ def organism(data: DataFolder) -> str:
                 cells = sum(one.seconds for one in timings) / len(timings)
     here, one, two = seconds.values()
     return (
-        f"organism: cells of {cells:.2f} s; from the first to the last here {here:.2f} s, one worker {one:.2f} s, "
+        f"organism: cells of {cells:.2f} s; first to last here {here:.2f} s, one worker {one:.2f} s, "
         f"two {two:.2f} s; overhead {one / here - 1:+.1%}; speed-up {one / two:.2f}"
     )
 

@@ -38,7 +38,7 @@ class CellFiles(Generic[CellRecord]):
     """The files of one kind of record under `path`."""
 
     def __init__(self, kind: type[CellRecord], path: Path) -> None:
-        self.kind = kind
+        self.kind: type[CellRecord] = kind
         self.path = path
 
     def file(self, lang: str, label: str, condition: str) -> Path:

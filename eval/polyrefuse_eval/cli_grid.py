@@ -21,12 +21,11 @@ MakePlan = Callable[[dict[str, Any], Path], RunPlan]
 def grid_plans(
     command: click.Command,
     file: Path,
-    out: Path,
     of_model: Sequence[str],
     not_in_a_file: Sequence[str],
     make: MakePlan,
 ) -> list[RunPlan]:
-    """Return the plan of each model in the grid `file`, into a folder of its name under `out`.
+    """Return the plan of each model in the grid `file`, into a folder of its name.
 
     `of_model` are names of parameters of `command` that belong to a model; those in `not_in_a_file` stand
     on the command line only. `make` makes a plan of the options that `command` got.
@@ -46,7 +45,7 @@ def grid_plans(
     several = [name for name, option in options.items() if option.multiple]
     plans = []
     for model in read_grid(file, [*models, *OWN_OF_A_MODEL], settings):
-        arguments = [*as_arguments(model, switches, several), "--out", str(out / model.name)]
+        arguments = [*as_arguments(model, switches, several), "--out", model.name]
         try:
             context = command.make_context("run", arguments)
         except click.UsageError as error:
@@ -54,7 +53,7 @@ def grid_plans(
                 f"the model '{model.name}' of the grid '{file}': {error.format_message()}"
             ) from None
         given = {name: value for name, value in context.params.items() if name not in not_in_a_file}
-        plans.append(make(given, out / model.name))
+        plans.append(make(given, Path(model.name)))
     return plans
 
 

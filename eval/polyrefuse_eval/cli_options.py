@@ -12,7 +12,34 @@ if TYPE_CHECKING:
     from polyrefuse_eval.chat import ChatModel
     from polyrefuse_eval.model_spec import ModelSpec
 
-folder_path = click.Path(path_type=Path, file_okay=False)
+
+class _FolderPath(click.Path):
+    """A folder here; an address, which would make folders of strange names, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from polyrefuse_eval.storage.address import Address, is_address
+
+        if isinstance(value, str) and is_address(value):
+            self.fail(f"'{Address(value)}' is an address; expected a folder here.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _PlacePath(click.Path):
+    """A folder here, or the address of one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from polyrefuse_eval.storage.address import Address, is_address
+
+        if isinstance(value, Address):
+            return value
+        if isinstance(value, str) and is_address(value):
+            return Address.parse(value)
+        return super().convert(value, param, ctx)
+
+
+folder_path = _FolderPath(path_type=Path, file_okay=False)
+place_path = _PlacePath(path_type=Path, file_okay=False)
+any_place = _PlacePath(path_type=Path)
 file_path = click.Path(path_type=Path, dir_okay=False)
 
 MODEL_OPTIONS = (

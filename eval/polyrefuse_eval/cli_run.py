@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from polyrefuse_eval.cli_options import (
     load_chat,
     model_spec,
     need,
+    place_path,
     with_options,
 )
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from polyrefuse_eval.executors import Failures
     from polyrefuse_eval.plans import RunPlan
     from polyrefuse_eval.settings import BenchSettings
+    from polyrefuse_eval.storage.places import Place
 
 RUN_OPTIONS = (
     click.option(
@@ -117,7 +119,12 @@ def open_bench(out: Path, langs: str, options: dict[str, Any]) -> Bench:
 @click.option(
     "--judges", default="native", show_default=True, help="Judges of the answers, separated by commas."
 )
-@click.option("--out", type=folder_path, required=True, help="Folder of the run; the same one resumes it.")
+@click.option(
+    "--out",
+    type=place_path,
+    required=True,
+    help="Folder of the run, or its address (s3://, gs://, …); the same one resumes it.",
+)
 @click.option("--max-new-tokens", default=512, show_default=True, help="Longest answer.")
 @click.option("--test", "n_test", type=int, help="Test prompts of each label and language.  [default: all]")
 @click.option("--coefficient", default=1.0, show_default=True, help="Strength of activation addition.")
@@ -144,7 +151,7 @@ def run_command(
     context: click.Context,
     /,
     grid: Path | None,
-    out: Path,
+    out: Place,
     threads: int | None,
     dry_run: bool,
     quiet: bool,
@@ -166,23 +173,46 @@ def run_command(
             "than a GPU on a cluster give --device-map auto and --gpus-per-worker N"
         )
     if grid is None:
-        plans = [plan_of(options, out)]
+        plans = [plan_of(options, Path())]
     else:
         refuse_given(context, (*NOT_IN_A_GRID, "grid"))
         own = [str(option.name) for option in _parameters(*MODEL_OPTIONS)]
-        plans = grid_plans(run_command, grid, out, own, NOT_IN_A_GRID, plan_of)
+        plans = grid_plans(run_command, grid, own, NOT_IN_A_GRID, plan_of)
     if dry_run:
-        from polyrefuse_eval.dry_run import dry_run_lines
-
-        for plan in plans:
-            check_plan(plan, only_read=True)
-        for line in dry_run_lines(plans, cluster.workers if cluster is not None else None):
-            click.echo(line)
+        _tell_plans(plans, out, cluster.workers if cluster is not None else None)
         return
-    failures = _go(plans, cluster, threads, quiet, parallel)
-    _tell(plans, failures, table=grid is None)
+    with _folder(out, parallel) as folder:
+        plans = [replace(plan, out=folder / plan.out) for plan in plans]
+        failures = _go(plans, cluster, threads, quiet)
+        _tell(plans, failures, table=grid is None)
     if failures:
         context.exit(EXIT_GAPS)
+
+
+@contextmanager
+def _folder(out: Place, parallel: bool) -> Iterator[Path]:
+    """Yield the folder that this process works in."""
+    from polyrefuse_eval.parallel import folder_of_this_process
+    from polyrefuse_eval.storage.places import working_folder
+
+    with (
+        working_folder(out, _say) as local,
+        folder_of_this_process(local) if parallel else nullcontext(local) as folder,
+    ):
+        yield folder
+
+
+def _tell_plans(plans: Sequence[RunPlan], out: Place, workers: int | None) -> None:
+    """Print what runs would do; nothing is locked, and nothing written."""
+    from polyrefuse_eval.dry_run import dry_run_lines
+    from polyrefuse_eval.storage.places import folders_to_read
+
+    with folders_to_read([out], lambda _name: True) as (folder,):
+        plans = [replace(plan, out=folder / plan.out) for plan in plans]
+        for plan in plans:
+            check_plan(plan, only_read=True)
+        for line in dry_run_lines(plans, workers):
+            click.echo(line)
 
 
 def plan_of(options: dict[str, Any], out: Path) -> RunPlan:
@@ -228,36 +258,32 @@ def check_plan(plan: RunPlan, *, only_read: bool = False) -> None:
 
 
 def _go(
-    plans: list[RunPlan], cluster: ClusterOptions | None, threads: int | None, quiet: bool, parallel: bool
+    plans: Sequence[RunPlan], cluster: ClusterOptions | None, threads: int | None, quiet: bool
 ) -> Failures:
     """Go the whole way for all of `plans`; return what failed."""
-    from polyrefuse_eval.parallel import folder_of_this_process, rank
+    from polyrefuse_eval.parallel import rank
     from polyrefuse_eval.run_request import finished
 
-    out = plans[0].out
-    with folder_of_this_process(out) if parallel else nullcontext(out) as folder:
-        if parallel:
-            plans = [replace(plans[0], out=folder)]
-        for plan in plans:
-            check_plan(plan)
-        if all(finished(plan.out, plan.request) for plan in plans):
-            return {}
-        need()
-        _set_threads(threads)
+    for plan in plans:
+        check_plan(plan)
+    if all(finished(plan.out, plan.request) for plan in plans):
+        return {}
+    need()
+    _set_threads(threads)
 
-        from polyrefuse_eval.executors import Executor, LocalExecutor, run_all
-        from polyrefuse_eval.grid_progress import GridProgress
+    from polyrefuse_eval.executors import Executor, LocalExecutor, run_all
+    from polyrefuse_eval.grid_progress import GridProgress
 
-        executor: Executor = LocalExecutor()
-        if cluster is not None:
-            require_dask()
+    executor: Executor = LocalExecutor()
+    if cluster is not None:
+        require_dask()
 
-            from polyrefuse_eval.dask_executor import DaskExecutor
+        from polyrefuse_eval.dask_executor import DaskExecutor
 
-            executor = DaskExecutor(cluster, threads)
-        silent = quiet or rank() > 0
-        watch = GridProgress(silent) if rank() == 0 else GridProgress(silent, told=lambda _line: None)
-        return run_all(plans, executor, watch)
+        executor = DaskExecutor(cluster, threads)
+    silent = quiet or rank() > 0
+    watch = GridProgress(silent) if rank() == 0 else GridProgress(silent, told=lambda _line: None)
+    return run_all(plans, executor, watch)
 
 
 def _tell(plans: Sequence[RunPlan], failures: Failures, *, table: bool) -> None:

@@ -225,6 +225,10 @@ class RunFolder:
         """Return the verdicts of `judge` in `lang` that were written whole; in the order of completions."""
         return self._verdicts(judge).read(lang)
 
+    def judged_languages(self, judge: str) -> list[str]:
+        """Return the languages in which there are verdicts of `judge`."""
+        return self._verdicts(judge).languages()
+
     def append_verdicts(self, judge: str, lang: str, verdicts: Sequence[VerdictRecord]) -> None:
         """Add `verdicts`, each cell's with one write; see `append`."""
         self._verdicts(judge).append(lang, verdicts)
