@@ -32,6 +32,7 @@ from polyrefuse_data.translate.memory import HUMAN, TranslationMemory, Translato
 from polyrefuse_data.version import __version__
 
 if TYPE_CHECKING:
+    from polyrefuse_data.cluster import ClusterOptions
     from polyrefuse_data.translate.asking import RunSettings
     from polyrefuse_data.translate.fill import Chain, LiveRequest
     from polyrefuse_data.translate.plan import PlanRow
@@ -79,6 +80,10 @@ class BuildRequest:
     characters_per_second: float | None = None
     log: Path | None = None
     quiet: bool = True
+    cluster: ClusterOptions | None = None
+    """Where local models translate; None for here."""
+    threads: int | None = None
+    """Threads of torch that a local model takes; None takes torch's own number."""
     run: RunSettings | None = None
     """How to retry, in place of the three limits above."""
 
@@ -89,7 +94,14 @@ class BuildRequest:
 
         run = self.run or RunSettings(self.connections, self.requests_per_second, self.characters_per_second)
         return LiveRequest(
-            self.translator, self.translator_url, self.timeout, self.candidates, self.back_translate, run
+            self.translator,
+            self.translator_url,
+            self.timeout,
+            self.candidates,
+            self.back_translate,
+            run,
+            self.cluster,
+            self.threads,
         )
 
 
@@ -200,6 +212,7 @@ def _translate(inputs: _Inputs, request: BuildRequest) -> None:
     english = {row.prompt.hash: row.prompt.text for row in inputs.selection.placed}
     reasons: dict[tuple[str, str], str] = {}
     with contextlib.ExitStack() as stack:
+        stack.callback(chain.close)
         memory = _open_memory(inputs, request, chain)
         if memory is not None:
             stack.callback(memory.close)
@@ -237,9 +250,9 @@ def plan_build(request: BuildRequest) -> list[PlanRow]:
     english = {row.prompt.hash: row.prompt.text for row in inputs.selection.placed}
     chain = Chain(request.live())
     path = request.memory or default_memory()
-    if not path.exists():
-        return plan(english, request.langs, chain, None)
-    with TranslationMemory(path) as memory:
+    with contextlib.ExitStack() as stack:
+        stack.callback(chain.close)
+        memory = stack.enter_context(TranslationMemory(path)) if path.exists() else None
         return plan(english, request.langs, chain, memory)
 
 

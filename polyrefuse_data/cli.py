@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyrefuse_data.cli_cluster import executor_options, take_cluster_options
 from polyrefuse_data.cli_translators import languages_option, print_plan, translation_options
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.version import __version__
@@ -145,6 +146,7 @@ class _Bar:
     "translators`), or several divided by commas: each takes what those before it could not do.",
 )
 @translation_options
+@executor_options
 @click.option("--seed", type=int, help="Another seed for the draws than the recipe's.")
 @click.option("--size", help="Other sizes: 128/32/572 (train/validation/test) or test=100.")
 @click.option("--allow-gaps", is_flag=True, help="Package what there is where translations are missing.")
@@ -175,6 +177,7 @@ def build(
     from polyrefuse_data.recipes import parse_size
 
     request = BuildRequest(
+        cluster=take_cluster_options(options),
         recipe=recipe,
         langs=parse_languages(langs),
         size=parse_size(size) if size else None,

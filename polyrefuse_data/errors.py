@@ -44,6 +44,10 @@ class PublishError(PolyRefuseError):
     """A build that must not be published, or a Hub that refuses, changes or fails in the middle."""
 
 
+class ClusterError(PolyRefuseError):
+    """A cluster that cannot be reached or started, that is gone, or that lacks what is asked of it."""
+
+
 def unknown_name(kind: str, given: str, available: Iterable[str]) -> UnknownNameError:
     """Return the error for `given`, not one of `available`, with the nearest name suggested.
 

@@ -24,6 +24,7 @@ RESULT_FILES = (
     "agreement.json",
     "verdicts/*.jsonl",
     "verdicts/*/*.jsonl",
+    "verdicts/*/*/*.jsonl",
 )
 """What of a run is published: its signature, its numbers, its verdicts. Completions never are."""
 

@@ -7,27 +7,30 @@ judge is loaded.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from polyrefuse_data.schema import Row
-from polyrefuse_eval.baselines import BaselineAnswer, BaselineCache, prompt_hash
-from polyrefuse_eval.cells import CellTask, compute_cell, edits_of
+from polyrefuse_eval.baselines import BaselineCache
+from polyrefuse_eval.cells import CellTask, compute_cell
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.data import DataFolder
-from polyrefuse_eval.direction import Direction
 from polyrefuse_eval.finder import DirectionFinder
+from polyrefuse_eval.grid_progress import GridProgress
 from polyrefuse_eval.judges.base import Judge
 from polyrefuse_eval.judging import judge_completions
 from polyrefuse_eval.parallel import rank, world_size
+from polyrefuse_eval.plans import RunPlan
 from polyrefuse_eval.records import Completion, Result
-from polyrefuse_eval.results import RunFolder, write_json
-from polyrefuse_eval.run_request import ANSWERED_FILE, answered, finished
-from polyrefuse_eval.settings import BASELINE_CONDITION, BenchSettings, Cell, grid
+from polyrefuse_eval.results import RunFolder
+from polyrefuse_eval.run_cells import RunCells, cell_timing
+from polyrefuse_eval.run_request import answered, finished, signature_of
+from polyrefuse_eval.settings import BenchSettings
 from polyrefuse_eval.tables import write_tables
+from polyrefuse_eval.timings import Timing, add_timing
 from polyrefuse_eval.versions import versions
 
 
@@ -41,7 +44,7 @@ class Bench:
     folder: RunFolder
     progress: bool = False
     say: Callable[[str], None] = lambda _line: None
-    _rows: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
+    watch: GridProgress = field(default_factory=lambda: GridProgress(quiet=True))
 
     @classmethod
     def open(
@@ -56,7 +59,7 @@ class Bench:
         **more: Any,
     ) -> Bench:
         """Start or go on with the run in `out`; raises `RunFolderError` where it is another run's."""
-        signature = run_signature(chat, data, settings, judges)
+        signature = signature_of(chat.signature(), data, settings, judges, versions())
         return cls(chat, data, settings, RunFolder.open(out, signature, request), **more)
 
     @cached_property
@@ -66,94 +69,56 @@ class Bench:
             self.chat, self.data, self.settings, self.folder.path, progress=self.progress, say=self.say
         )
 
-    @property
-    def shares_baselines(self) -> bool:
-        """Whether baselines of other runs are used: not where processes must do the same, whatever another
-        run adds meanwhile."""
-        return world_size() == 1
-
     @cached_property
-    def cache(self) -> BaselineCache:
-        """Answers of the unedited model that earlier runs have made."""
-        return BaselineCache(self.chat.signature(), self.settings.max_new_tokens)
+    def cells(self) -> RunCells:
+        """The cells of this run.
+
+        Baselines of other runs are not used where processes must do the same, whatever another run adds
+        meanwhile.
+        """
+        cache = BaselineCache(self.chat.signature(), self.settings.max_new_tokens)
+        return RunCells(self.data, self.settings, self.folder, cache if world_size() == 1 else None)
 
     def answer(self) -> None:
         """Answer what is missing of the whole grid."""
         directions = self.finder.all_directions()
-        counts = {lang: self.answer_in(lang, directions) for lang in self.settings.langs}
-        write_json(self.folder.path / ANSWERED_FILE, {"answers": counts, "directions": list(directions)})
+        tasks = {lang: self.cells.tasks(lang, directions) for lang in self.settings.langs}
+        have = {lang: self.cells.keys_there(lang) for lang in tasks}
+        for lang, of_lang in tasks.items():
+            missing = [task for task in of_lang if not set(task.keys) <= have[lang]]
+            answers = sum(len(set(task.keys) - have[lang]) for task in missing)
+            self.watch.expect(len(missing), answers, len(of_lang) - len(missing))
+        counts = {lang: self.answer_in(lang, of_lang) for lang, of_lang in tasks.items()}
+        self.cells.finish(counts, directions)
 
-    def tasks(self, lang: str, directions: Mapping[str, Direction]) -> list[CellTask]:
-        """Return the cells in `lang` with all that it takes to compute them."""
-        return [
-            CellTask(
-                cell,
-                self._prompts(cell),
-                edits_of(cell.condition, directions),
-                self.settings.max_new_tokens,
-                self.settings.batch_size,
-            )
-            for cell in grid(lang, list(directions), self.settings)
-        ]
-
-    def answer_in(self, lang: str, directions: Mapping[str, Direction]) -> int:
-        """Answer what is missing in `lang`, cell by cell; return how many answers there are."""
-        tasks = self.tasks(lang, directions)
-        have = {completion.key for completion in self.folder.completions(lang)}
-        for number, task in enumerate(tasks, 1):
-            if set(task.keys) <= have:
-                continue
-            left = self._without_known(task, have)
-            told = f"{lang} {number}/{len(tasks)} {task.cell.condition.name}" if self.progress else None
-            for batch in compute_cell(self.chat, left, have, told):
-                self.folder.append(lang, batch)
-                have |= {completion.key for completion in batch}
-        self._remember(lang, tasks)
+    def answer_in(self, lang: str, tasks: Sequence[CellTask]) -> int:
+        """Answer what is missing of `tasks`, all cells in `lang`; return how many answers there are."""
+        have = self.cells.keys_there(lang)
+        for task in tasks:
+            if not set(task.keys) <= have:
+                self._answer_cell(task, have)
+            self.folder.cell_done(lang, task.cell.label, task.cell.condition.name)
+        self.cells.remember(lang, tasks)
         return len(have)
 
-    def _prompts(self, cell: Cell) -> tuple[Row, ...]:
-        key = (cell.lang, cell.label)
-        if key not in self._rows:
-            self._rows[key] = self.data.prompts(cell.lang, "test", cell.label)
-        return tuple(self._rows[key][: cell.limit])
-
-    def _without_known(self, task: CellTask, have: set[str]) -> CellTask:
-        """Take over what other runs have answered of a baseline; return the task without those prompts."""
-        if task.cell.condition != BASELINE_CONDITION or not self.shares_baselines:
-            return task
-        known = self.cache.load(task.cell.lang)
-        taken: list[Completion] = []
-        left: list[Row] = []
-        for row in task.rows:
-            answer = known.get(prompt_hash(row.text))
-            if answer is None:
-                left.append(row)
-            elif task.key(row) not in have:
-                taken.append(task.completion(row, answer.response, answer.n_tokens, answer.ended))
-        self.folder.append(task.cell.lang, taken)
+    def _answer_cell(self, task: CellTask, have: set[str]) -> None:
+        """Answer what is missing of one cell, batch by batch; its keys are added to `have`."""
+        lang = task.cell.lang
+        self.watch.begin()
+        left, taken = self.cells.without_known(task, have)
+        made: list[Completion] = []
+        self.folder.append(lang, taken)
         have |= {completion.key for completion in taken}
-        return replace(task, rows=tuple(left))
-
-    def _remember(self, lang: str, tasks: Sequence[CellTask]) -> None:
-        if not self.shares_baselines:
-            return
-        # Only when the language is complete: a run that goes on must find the cache as it left it.
-        texts = {
-            task.key(row): row.text
-            for task in tasks
-            if task.cell.condition == BASELINE_CONDITION
-            for row in task.rows
-        }
-        self.cache.add(
-            lang,
-            [
-                BaselineAnswer(
-                    prompt_hash(texts[done.key]), done.response, done.n_tokens or 0, bool(done.ended)
-                )
-                for done in self.folder.completions(lang)
-                if done.key in texts
-            ],
-        )
+        self.watch.advance(len(taken))
+        begun = time.perf_counter()
+        for batch in compute_cell(self.chat, left, have):
+            self.folder.append(lang, batch)
+            have |= {completion.key for completion in batch}
+            self.watch.advance(len(batch))
+            made += batch
+        self.watch.end()
+        if made:
+            add_timing(self.folder.path, cell_timing(task.cell, made, time.perf_counter() - begun))
 
 
 def run(
@@ -164,8 +129,7 @@ def run(
     out: Path,
     *,
     request: Mapping[str, Any] | None = None,
-    progress: bool = False,
-    say: Callable[[str], None] = lambda _line: None,
+    watch: GridProgress | None = None,
 ) -> list[Result]:
     """Go the whole way into `out`: directions, answers, verdicts, tables; return the rates.
 
@@ -174,60 +138,59 @@ def run(
     `load` makes the model; it is not called where `request` says that the answers are there. Raises
     `RunFolderError` where `out` is another run's, or where another process is writing to it.
     """
+    plan = RunPlan(load, data, settings, judges, out, request)
+    watch = watch or GridProgress(quiet=True)
     if finished(out, request):
         return RunFolder(out).results()
     if not answered(out, request):
-        names = [judge.name for judge in judges]
-        _answer(load, data, settings, names, out, request, progress, say)
-    if rank() > 0:
-        return []
-    folder = RunFolder(out)
+        answer_run(plan, watch)
+    return [] if rank() > 0 else judge_run(plan, watch)
+
+
+def answer_run(plan: RunPlan, watch: GridProgress) -> None:
+    """Make the answers of a run here; when this returns, nothing holds the model any more."""
+    begun = time.perf_counter()
+    chat = plan.load()
+    loading = time.perf_counter() - begun
+    bench = Bench.open(
+        chat,
+        plan.data,
+        plan.settings,
+        plan.out,
+        judges=plan.judge_names,
+        request=plan.request,
+        progress=not watch.quiet,
+        say=watch.say,
+        watch=watch,
+    )
+    del chat
+    with bench.folder.locked():
+        bench.folder.mend()
+        bench.folder.reopen()
+        add_timing(plan.out, Timing("load", loading))
+        bench.answer()
+    del bench
+    _release_memory()
+
+
+def judge_run(plan: RunPlan, watch: GridProgress) -> list[Result]:
+    """Let the judges of a run read what they have not read, write its tables, and return the rates."""
+    folder = RunFolder(plan.out)
     with folder.locked():
         folder.mend()
         judge_completions(
-            folder, judges, settings.langs, lambda lang: prompts_by_id(data, lang), progress=progress
+            folder,
+            plan.judges,
+            plan.settings.langs,
+            lambda lang: prompts_by_id(plan.data, lang),
+            progress=not watch.quiet,
         )
-        return write_tables(folder, settings.langs)
+        return write_tables(folder, plan.settings.langs)
 
 
 def prompts_by_id(data: DataFolder, lang: str) -> dict[str, str]:
     """Return the test prompts in `lang` by the id of their row."""
     return {row.id: row.text for row in data.rows(lang, "test")}
-
-
-def run_signature(
-    chat: ChatModel, data: DataFolder, settings: BenchSettings, judges: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return everything that the numbers of a run depend on."""
-    return {
-        "model": chat.signature(),
-        "data": {"digest": data.digest, "recipe": data.recipe},
-        "settings": settings.signature(),
-        "judges": list(judges),
-        "versions": versions(),
-    }
-
-
-def _answer(
-    load: Callable[[], ChatModel],
-    data: DataFolder,
-    settings: BenchSettings,
-    judges: Sequence[str],
-    out: Path,
-    request: Mapping[str, Any] | None,
-    progress: bool,
-    say: Callable[[str], None],
-) -> None:
-    """Make the answers; when this returns, nothing holds the model any more."""
-    bench = Bench.open(
-        load(), data, settings, out, judges=judges, request=request, progress=progress, say=say
-    )
-    with bench.folder.locked():
-        bench.folder.mend()
-        bench.folder.reopen()
-        bench.answer()
-    del bench
-    _release_memory()
 
 
 def _release_memory() -> None:

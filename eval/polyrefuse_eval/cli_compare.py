@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from polyrefuse_eval.cli_options import folder_path
+from polyrefuse_eval.cli_options import place_path
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.storage.places import Place
 
 
 @click.command("compare")
-@click.argument("first", type=folder_path)
-@click.argument("second", type=folder_path)
+@click.argument("first", type=place_path)
+@click.argument("second", type=place_path)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a Markdown table.")
-def compare_command(first: Path, second: Path, as_json: bool) -> None:
+def compare_command(first: Place, second: Place, as_json: bool) -> None:
     """Say, language by language, what changed from run FIRST to run SECOND, and if it is more than chance.
 
-    Both must measure the same prompts, and a judge must have read both.
+    Both are folders or addresses. They must measure the same prompts, and a judge must have read both.
     """
-    from polyrefuse_eval.compare import compare_runs, comparison_json, comparison_table
+    from polyrefuse_eval.compare import compare_runs, comparison_json, comparison_table, is_compared
     from polyrefuse_eval.results import RunFolder
+    from polyrefuse_eval.storage.places import folders_to_read
 
-    found = compare_runs(RunFolder.existing(first), RunFolder.existing(second))
+    with folders_to_read([first, second], is_compared) as (one, other):
+        found = compare_runs(RunFolder.existing(one), RunFolder.existing(other))
     if as_json:
         click.echo(json.dumps(comparison_json(found), ensure_ascii=False, indent=1))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +16,12 @@ from polyrefuse_eval.cli_options import (
     load_chat,
     need,
     parse_layers,
+    place_path,
     with_options,
 )
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.storage.places import Place
 
 
 @click.command("harmfulness")
@@ -83,7 +87,10 @@ from polyrefuse_eval.cli_options import (
 @click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
 @click.option("--plots/--no-plots", default=True, help="Draw figures, too.")
 @click.option(
-    "--out", type=folder_path, required=True, help="Folder of the run: a new one, its own, or `eval run`'s."
+    "--out",
+    type=place_path,
+    required=True,
+    help="Folder or address of the run: a new one, its own, or `eval run`'s.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def harmfulness_command(
@@ -93,7 +100,7 @@ def harmfulness_command(
     layers: str | None,
     extra: Path | None,
     plots: bool,
-    out: Path,
+    out: Place,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -105,6 +112,7 @@ def harmfulness_command(
     from polyrefuse_eval.harmfulness_report import harmfulness_tables
     from polyrefuse_eval.prompt_files import read_extra
     from polyrefuse_eval.results import write_text
+    from polyrefuse_eval.storage.places import working_folder
 
     wanted = parse_languages(langs)
     source = directions if directions == "own" else language(directions).code
@@ -122,21 +130,18 @@ def harmfulness_command(
     settings = HarmfulnessSettings(
         tuple(wanted), source, layers=chosen, **{name: options.pop(name) for name in names}
     )
-    chat = load_chat(options, quiet=quiet)
-    run = HarmfulnessRun.open(
-        chat,
-        held,
-        settings,
-        out,
-        brought,
-        progress=not quiet,
-        say=lambda line: click.echo(line, err=True),
-    )
-    record = run.run()
-    if plots:
-        from polyrefuse_eval.harmfulness_plots import plot_harmfulness
+    with working_folder(out, _say) as folder:
+        chat = load_chat(options, quiet=quiet)
+        run = HarmfulnessRun.open(chat, held, settings, folder, brought, progress=not quiet, say=_say)
+        record = run.run()
+        if plots:
+            from polyrefuse_eval.harmfulness_plots import plot_harmfulness
 
-        plot_harmfulness(record, out / OWN_FOLDER / "plots")
-    tables = harmfulness_tables(record)
-    write_text(out / "harmfulness.md", tables)
+            plot_harmfulness(record, folder / OWN_FOLDER / "plots")
+        tables = harmfulness_tables(record)
+        write_text(folder / "harmfulness.md", tables)
     click.echo(tables, nl=False)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

@@ -10,9 +10,37 @@ import click
 
 if TYPE_CHECKING:
     from polyrefuse_eval.chat import ChatModel
+    from polyrefuse_eval.model_spec import ModelSpec
+
+
+class _FolderPath(click.Path):
+    """A folder here; an address, which would make folders of strange names, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from polyrefuse_eval.storage.address import Address, is_address
+
+        if isinstance(value, str) and is_address(value):
+            self.fail(f"'{Address(value)}' is an address; expected a folder here.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _PlacePath(click.Path):
+    """A folder here, or the address of one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from polyrefuse_eval.storage.address import Address, is_address
+
+        if isinstance(value, Address):
+            return value
+        if isinstance(value, str) and is_address(value):
+            return Address.parse(value)
+        return super().convert(value, param, ctx)
+
 
 at_least_one = click.IntRange(1)
-folder_path = click.Path(path_type=Path, file_okay=False)
+folder_path = _FolderPath(path_type=Path, file_okay=False)
+place_path = _PlacePath(path_type=Path, file_okay=False)
+any_place = _PlacePath(path_type=Path)
 file_path = click.Path(path_type=Path, dir_okay=False)
 
 MODEL_OPTIONS = (
@@ -58,11 +86,16 @@ def need(*modules: str) -> None:
 
 def load_chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
     """Load the model that the command's options name, and take these from `options`."""
-    from polyrefuse_eval.chat import ChatModel
     from polyrefuse_eval.loading import silence_loading
 
     if quiet:
         silence_loading()
+    return model_spec(options)()
+
+
+def model_spec(options: dict[str, Any]) -> ModelSpec:
+    """Return what loads the model that the command's options name, and take these from `options`."""
+    from polyrefuse_eval.model_spec import ModelSpec
 
     names = (
         "dtype",
@@ -78,7 +111,7 @@ def load_chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
     given = {name: options.pop(name) for name in names}
     if options.pop("tensor_parallel", False):
         given["tensor_parallel"] = True
-    return ChatModel.load(options.pop("model"), **given)
+    return ModelSpec(options.pop("model"), given)
 
 
 def check_new_file(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.grouped import Groups, Verdicts, by_cell
 from polyrefuse_eval.report import table
-from polyrefuse_eval.results import RunFolder, differences
+from polyrefuse_eval.results import RUN_FILE, RunFolder, differences
 from polyrefuse_eval.settings import Condition, own_source
 from polyrefuse_eval.stats import holm, rate
 
@@ -46,6 +46,11 @@ class RunComparison:
     second: str
     changes: tuple[RunChange, ...]
     notes: tuple[str, ...]
+
+
+def is_compared(name: str) -> bool:
+    """Return whether a file of a run, by its name in the folder, takes part in a comparison."""
+    return name == RUN_FILE or name.startswith("verdicts/")
 
 
 def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
@@ -130,7 +135,7 @@ def verdict(change: RunChange) -> str:
 
 def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunChange]:
     cells = [
-        by_cell(one for lang in folder.languages() for one in folder.verdicts(judge, lang))
+        by_cell(one for lang in folder.judged_languages(judge) for one in folder.verdicts(judge, lang))
         for folder in (first, second)
     ]
     langs = [lang for lang in _langs(cells[0]) if lang in _langs(cells[1])]

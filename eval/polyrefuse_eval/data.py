@@ -6,13 +6,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from polyrefuse_data.errors import DatasetFolderError
 from polyrefuse_data.languages import language
 from polyrefuse_data.schema import Row, row_from_values
 
 MANIFEST = "manifest.json"
+
+
+class Prompts(Protocol):
+    """Prompts of a build, wherever they are."""
+
+    @property
+    def digest(self) -> str: ...
+
+    def prompts(self, lang: str, split: str, label: str, limit: int | None = None) -> list[Row]:
+        """Return the first `limit` rows with `label`; the same groups in every language."""
+        ...
 
 
 @dataclass(frozen=True)

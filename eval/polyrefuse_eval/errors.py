@@ -28,6 +28,14 @@ class RunFolderError(PolyRefuseError):
     """A run folder made with other settings, or files in it that cannot be read."""
 
 
+class StorageError(PolyRefuseError):
+    """An address that cannot be read or written."""
+
+
+class TakenError(StorageError):
+    """An address at which another driver is at work."""
+
+
 class JudgeError(PolyRefuseError):
     """A judge that is not known, cannot be loaded or asked, or completions that it cannot read."""
 

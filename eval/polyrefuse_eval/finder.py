@@ -9,7 +9,7 @@ from pathlib import Path
 from polyrefuse_data.languages import SOURCE_LANGUAGE
 from polyrefuse_data.schema import Row
 from polyrefuse_eval.chat import ChatModel
-from polyrefuse_eval.data import DataFolder
+from polyrefuse_eval.data import Prompts
 from polyrefuse_eval.direction import Direction, DirectionSet, direction_at, fit_directions, random_direction
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.judges import native
@@ -29,7 +29,7 @@ class DirectionFinder:
     """Finds the directions of `chat` on `data` and keeps what it finds under `path`."""
 
     chat: ChatModel
-    data: DataFolder
+    data: Prompts
     settings: BenchSettings
     path: Path
     progress: bool = False

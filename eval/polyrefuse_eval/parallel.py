@@ -40,13 +40,15 @@ def require_processes() -> None:
 def folder_of_this_process(out: Path) -> Iterator[Path]:
     """Yield `out` in the first process; in the others a copy of it, which is removed at the end.
 
-    All processes wait for each other before the first one goes on, so that all begin with the same files.
+    All processes wait for each other before they copy, since the first may have to fetch `out`, and before
+    the first one goes on, so that all begin with the same files.
     """
     if world_size() == 1:
         yield out
         return
     own = out if rank() == 0 else Path(tempfile.mkdtemp(prefix="polyrefuse-rank-")) / out.name
     try:
+        _wait_for_all()
         if rank() > 0 and out.is_dir():
             shutil.copytree(out, own)
         _wait_for_all()

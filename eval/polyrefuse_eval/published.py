@@ -23,7 +23,6 @@ from polyrefuse_data.version import __version__
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.records import Completion, Result, VerdictRecord
 from polyrefuse_eval.results import RunFolder, write_text
-from polyrefuse_eval.validation import write_records
 
 WILDGUARD = "published-wildguard"
 SUBSTRING = "published-substring"
@@ -257,7 +256,7 @@ def _write_run(
             folder.write_completions(lang, [completion for completion, _ in of_lang])
             for judge in stored:
                 verdicts = [one for _, found in of_lang for one in found if one.judge == judge]
-                write_records(folder.verdicts_file(judge, lang), verdicts)
+                folder.write_verdicts(judge, lang, verdicts)
     return folder
 
 

@@ -276,7 +276,7 @@ class Summary:
 class RunFile:
     """What `run.json` holds: the signature, and what was asked for where a command made the run."""
 
-    format: Annotated[str, Field(pattern="^polyrefuse-run-2$")]
+    format: Annotated[str, Field(pattern="^polyrefuse-run-3$")]
     signature: dict[str, Any]
     request: dict[str, Any] | None = None
 

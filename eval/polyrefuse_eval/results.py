@@ -1,19 +1,21 @@
-"""What a run writes: signature, completions, verdicts, results; one folder a run, safe to resume."""
+"""What a run writes: signature, completions, verdicts, results; one folder a run, safe to resume.
+
+Completions and verdicts lie one file a cell, see `cell_files`.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_eval.cell_files import CellFiles, by_cell_name, safe_name
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.jsonfiles import (
     json_line,
-    mend_jsonl,
     read_json,
     read_jsonl,
     write_json,
@@ -31,7 +33,7 @@ from polyrefuse_eval.records import (
     Summary,
     VerdictRecord,
 )
-from polyrefuse_eval.validation import read_record, read_records, record_lines, write_record, write_records
+from polyrefuse_eval.validation import read_record, read_records, write_record, write_records
 
 __all__ = [
     "Comparison",
@@ -52,7 +54,7 @@ __all__ = [
 ]
 
 RUN_FILE = "run.json"
-RUN_FORMAT = "polyrefuse-run-2"
+RUN_FORMAT = "polyrefuse-run-3"
 SUMMARY_FILE = "summary.json"
 NOTICE = (
     "This folder holds a language model's answers to harmful requests, some given with its refusal\n"
@@ -162,53 +164,93 @@ class RunFolder:
         """Take back that the run has gone the whole way: answers are about to come."""
         (self.path / SUMMARY_FILE).unlink(missing_ok=True)
 
+    @property
+    def _completions(self) -> CellFiles[Completion]:
+        return CellFiles(Completion, self.path / "completions")
+
+    def _verdicts(self, judge: str) -> CellFiles[VerdictRecord]:
+        return CellFiles(VerdictRecord, self.path / "verdicts" / safe_name(judge))
+
     def languages(self) -> list[str]:
         """Return the languages that there are completions in."""
-        return sorted(file.stem for file in (self.path / "completions").glob("*.jsonl"))
+        return self._completions.languages()
 
-    def completions_file(self, lang: str) -> Path:
-        """Return where completions in `lang` are."""
-        return self.path / "completions" / f"{lang}.jsonl"
+    def completions_file(self, lang: str, label: str, condition: str) -> Path:
+        """Return where the completions of a cell are once it is done."""
+        return self._completions.file(lang, label, condition)
 
     def completions(self, lang: str) -> list[Completion]:
-        """Return the completions in `lang` that were written whole."""
-        return read_records(Completion, self.completions_file(lang), torn_end=True)
+        """Return the completions in `lang` that were written whole, by label, condition and row id."""
+        return self._completions.read(lang)
 
     def write_completions(self, lang: str, completions: Sequence[Completion]) -> None:
-        """Write all completions in `lang`, whole or not at all; a notice lies beside them."""
+        """Write all cells in `lang`, each whole or not at all; other cells that were there are removed."""
+        cells = by_cell_name(completions)
+        for label, condition in by_cell_name(self.completions(lang)).keys() - cells.keys():
+            self._completions.drop(lang, label, condition)
+        for (label, condition), of_cell in cells.items():
+            self.write_cell(lang, label, condition, of_cell)
+
+    def write_cell(self, lang: str, label: str, condition: str, completions: Sequence[Completion]) -> None:
+        """Write all completions of a cell, whole or not at all; a notice lies beside them."""
         self._write_notice()
-        write_records(self.completions_file(lang), completions)
+        self._completions.write(lang, label, condition, completions)
 
     def append(self, lang: str, completions: Sequence[Completion]) -> None:
-        """Add `completions` with one write, so that a kill leaves at most one torn line.
+        """Add `completions` to cells at work, each cell's with one write: a kill leaves one torn line.
 
-        A notice lies beside them. What a kill left is to be mended first, with `mend`.
+        A notice lies beside them. What a kill left is to be mended first, with `mend`; when all completions
+        of a cell are there, it is to be said with `cell_done`.
         """
         self._write_notice()
-        _append(self.completions_file(lang), completions)
+        self._completions.append(lang, completions)
+
+    def cell_done(self, lang: str, label: str, condition: str) -> None:
+        """Note that all completions of a cell are there: its file gets its name and its order at once.
+
+        Whoever made them, the bytes are those of `write_cell`. Said again, it changes nothing.
+        """
+        self._completions.finish(lang, label, condition)
 
     def _write_notice(self) -> None:
         notice = self.path / "completions" / "NOTICE.txt"
         if not notice.is_file():
             write_text(notice, NOTICE)
 
-    def verdicts_file(self, judge: str, lang: str) -> Path:
-        """Return where the verdicts of `judge` on completions in `lang` are."""
-        return self.path / "verdicts" / safe_name(judge) / f"{lang}.jsonl"
+    def verdicts_file(self, judge: str, lang: str, label: str, condition: str) -> Path:
+        """Return where the verdicts of `judge` on a cell are once it has read all of it."""
+        return self._verdicts(judge).file(lang, label, condition)
 
     def verdicts(self, judge: str, lang: str) -> list[VerdictRecord]:
-        """Return the verdicts of `judge` on completions in `lang` that were written whole."""
-        return read_records(VerdictRecord, self.verdicts_file(judge, lang), torn_end=True)
+        """Return the verdicts of `judge` in `lang` that were written whole; in the order of completions."""
+        return self._verdicts(judge).read(lang)
+
+    def judged_languages(self, judge: str) -> list[str]:
+        """Return the languages in which there are verdicts of `judge`."""
+        return self._verdicts(judge).languages()
 
     def append_verdicts(self, judge: str, lang: str, verdicts: Sequence[VerdictRecord]) -> None:
-        """Add `verdicts` with one write; see `append`."""
-        _append(self.verdicts_file(judge, lang), verdicts)
+        """Add `verdicts`, each cell's with one write; see `append`."""
+        self._verdicts(judge).append(lang, verdicts)
+
+    def verdicts_done(self, judge: str, lang: str, label: str, condition: str) -> None:
+        """Note that `judge` has read all of a cell; see `cell_done`."""
+        self._verdicts(judge).finish(lang, label, condition)
+
+    def write_verdicts(self, judge: str, lang: str, verdicts: Sequence[VerdictRecord]) -> None:
+        """Write the verdicts of `judge` on whole cells in `lang`, each cell's whole or not at all."""
+        for (label, condition), of_cell in by_cell_name(verdicts).items():
+            self._verdicts(judge).write(lang, label, condition, of_cell)
+
+    def drop_verdicts(self, judge: str, lang: str, label: str, condition: str) -> None:
+        """Remove the verdicts of `judge` on a cell."""
+        self._verdicts(judge).drop(lang, label, condition)
 
     def mend(self) -> None:
         """Cut off torn last lines that a kill left; only for the one writer, see `locked`."""
-        for name in ("completions", "verdicts"):
-            for file in (self.path / name).rglob("*.jsonl"):
-                mend_jsonl(file)
+        self._completions.mend()
+        for judge in (self.path / "verdicts").glob("*"):
+            CellFiles(VerdictRecord, judge).mend()
 
     def write_results(self, results: Iterable[Result]) -> None:
         write_records(self.path / "results.jsonl", results)
@@ -259,20 +301,6 @@ def differences(there: Signature, here: Signature, prefix: str = "") -> list[str
         elif old != new:
             found.append(f"{prefix}{key}: {json.dumps(old)} there, {json.dumps(new)} here")
     return found
-
-
-def safe_name(judge: str) -> str:
-    """Return the name of a judge as a folder may be called."""
-    return re.sub(r"[^A-Za-z0-9._@+-]+", "-", judge).strip(".-") or "judge"
-
-
-def _append(file: Path, records: Sequence[Any]) -> None:
-    if not records:
-        return
-    text = record_lines(records)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write(text)
 
 
 def _foreign(path: Path) -> Iterator[Path]:

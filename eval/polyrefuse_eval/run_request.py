@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,23 @@ def request_of(
     }
 
 
+def signature_of(
+    model: Mapping[str, str],
+    data: DataFolder,
+    settings: BenchSettings,
+    judges: Sequence[str],
+    libraries: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return everything that the numbers of a run depend on; `libraries` are their versions."""
+    return {
+        "model": dict(model),
+        "data": {"digest": data.digest, "recipe": data.recipe},
+        "settings": settings.signature(),
+        "judges": list(judges),
+        "versions": dict(libraries),
+    }
+
+
 def _public_name(model: str) -> str:
     """Return a name that tells nothing of this machine: of a folder its own, without the way there."""
     folder = Path(split_revision(model)[0]).expanduser()
@@ -57,14 +75,14 @@ def local_revision(model: str) -> str | None:
     return folder_revision(folder) if folder.is_dir() else None
 
 
-def check_request(out: Path, request: Request) -> None:
-    """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings, or another
-    process is at work there."""
+def check_request(out: Path, request: Request, *, only_read: bool = False) -> None:
+    """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings, or, unless it
+    is `only_read`, another process is at work there."""
     if not (out / RUN_FILE).is_file():
         return
     folder = RunFolder(out)
     signature = folder.signature
-    with folder.locked():
+    with nullcontext() if only_read else folder.locked():
         folder.check({**signature, **{name: request[name] for name in EARLY}})
 
 
@@ -73,12 +91,14 @@ def answered(out: Path, request: Request | None) -> bool:
     if request is None or not (out / ANSWERED_FILE).is_file() or not (out / RUN_FILE).is_file():
         return False
     folder = RunFolder(out)
-    there = folder.request
-    return (
-        there is not None
-        and _without_judges(there) == _without_judges(request)
-        and set(request["judges"]) <= set(folder.signature["judges"])
-    )
+    return same_answers(folder.request, request) and set(request["judges"]) <= set(folder.signature["judges"])
+
+
+def same_answers(one: Request | None, other: Request | None) -> bool:
+    """Return whether two requests are known, and ask for the same answers, whoever judges them."""
+    if one is None or other is None:
+        return False
+    return _without_judges(one) == _without_judges(other)
 
 
 def finished(out: Path, request: Request | None) -> bool:

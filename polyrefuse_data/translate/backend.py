@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import quote_plus
 
+from polyrefuse_data.cluster import ClusterOptions
 from polyrefuse_data.languages import LANGUAGES, Language
 from polyrefuse_data.translate.faults import TranslatorError
 from polyrefuse_data.translate.memory import Translator
@@ -84,12 +85,34 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """A backend that holds what must be given back."""
+
+    def close(self) -> None:
+        """Give it back."""
+        ...
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A backend that likes to know which requests come, in their order, so as to begin with later ones."""
+
+    def expect(self, requests: Sequence[tuple[Sequence[str], Language, Language]]) -> None:
+        """Take note of texts, source and target of requests that `translate` will be called with."""
+        ...
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a user can say about every backend. `url`: one address, or a line `NAME=URL` for each."""
 
     url: str | None = None
     timeout: float = 30.0
+    cluster: ClusterOptions | None = None
+    """Where local models run; None for here."""
+    threads: int | None = None
+    """Threads of torch of a local model; None takes torch's own number."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from polyrefuse_data.checks.text import round_trip
+from polyrefuse_data.cluster import ClusterOptions
 from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_data.schema import text_hash
 from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.asking import RunSettings
-from polyrefuse_data.translate.backend import Backend, Settings
+from polyrefuse_data.translate.backend import Backend, Closing, Settings
 from polyrefuse_data.translate.backends import check_coverage, covers, make_chain, parse_chain
 from polyrefuse_data.translate.faults import TranslatorError
 from polyrefuse_data.translate.memory import BACK, FORWARD, HUMAN, TranslationMemory, Translator
@@ -39,6 +40,8 @@ class LiveRequest:
     candidates: int = 1
     back_translate: bool = False
     run: RunSettings = field(default_factory=RunSettings)
+    cluster: ClusterOptions | None = None
+    threads: int | None = None
 
 
 class Chain:
@@ -50,7 +53,11 @@ class Chain:
             raise TranslatorError(f"--candidates is {request.candidates}; expected 1 or more")
         items = [item.strip() for item in request.chain.split(",")]
         live = [item for item in items if item.partition(":")[0] != REPLAY]
-        self.settings = Settings(request.url, request.timeout)
+        if request.cluster is not None and not any(item.partition(":")[0] == "hf" for item in live):
+            raise TranslatorError(
+                "--executor dask is for local models, and --translator names none; add one: hf:MODEL@REVISION"
+            )
+        self.settings = Settings(request.url, request.timeout, request.cluster, request.threads)
         made = iter(make_chain(parse_chain(",".join(live)), self.settings) if live else [])
         if request.url is not None and not live:
             raise TranslatorError("--translator-url has no backend to point; name one with --translator")
@@ -69,6 +76,12 @@ class Chain:
                 f"--candidates {request.candidates} needs as many translators; "
                 f"--translator names {len(self.links)}"
             )
+
+    def close(self) -> None:
+        """Give back what backends hold besides memory: a cluster."""
+        for backend in self.backends:
+            if isinstance(backend, Closing):
+                backend.close()
 
     @property
     def backends(self) -> list[Backend]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from polyrefuse_data.languages import Language
-from polyrefuse_data.translate.backend import Answer, Limits, Settings
+from polyrefuse_data.translate.backend import Answer, Backend, Limits, Settings
 from polyrefuse_data.translate.faults import TranslatorError
 from polyrefuse_data.translate.memory import Translator
 
@@ -182,11 +183,68 @@ def _marian(tokenizer: Any) -> _Family:
     return _Family(_own_or("opus", name), lambda tokens, one: True, prepare, one_way)
 
 
-def make_local(model: str, settings: Settings) -> LocalModel:
-    """Return the backend for `hf:MODEL@REVISION`, on a GPU where there is one.
+@dataclass(frozen=True)
+class LocalSpec:
+    """What it takes to load a local model, wherever that is: `place` is a name on the Hub at `revision`, or a
+    folder (revision None) of weights with `digest`; `identity` is what its translations are known by."""
 
-    Weights are read from safetensors only, and no code from the Hub is run.
-    """
+    place: str
+    revision: str | None
+    identity: str
+    digest: str | None = None
+    threads: int | None = None
+    """Threads of torch, on which answers depend where two tokens come close; None takes torch's own."""
+
+    def __call__(self) -> LocalModel:
+        """Load it, on a GPU where there is one. Weights are read from safetensors only, and no code from the
+        Hub is run. Raises `TranslatorError`."""
+        try:
+            import torch
+            from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+        except ImportError as error:
+            raise TranslatorError(
+                f"translator 'hf' needs {error.name}, which is not installed: pip install 'polyrefuse[local]'"
+            ) from None
+        self.set_threads()
+        try:
+            options: dict[str, Any] = {} if self.revision is None else {"revision": self.revision}
+            tokenizer = AutoTokenizer.from_pretrained(self.place, **options)
+            loaded = AutoModelForSeq2SeqLM.from_pretrained(self.place, use_safetensors=True, **options)
+        except (OSError, ValueError, ImportError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise TranslatorError(
+                f"translator 'hf:{self.identity}' cannot be loaded: {first[:200]}"
+            ) from None
+        loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        return LocalModel(loaded, tokenizer, self.identity)
+
+    def set_threads(self) -> None:
+        """Let torch take so many threads, where that is said: in the thread that computes."""
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)
+
+
+@dataclass(frozen=True)
+class Here:
+    """What torch has here: GPUs, and the threads that it takes."""
+
+    gpus: int
+    threads: int | None
+
+
+def here() -> Here:
+    """Return what torch has here: nothing where it is not installed, and only workers need it."""
+    try:
+        import torch
+    except ImportError:
+        return Here(0, None)
+    return Here(torch.cuda.device_count(), torch.get_num_threads())
+
+
+def local_spec(model: str, threads: int | None = None) -> LocalSpec:
+    """Return what loads `hf:MODEL@REVISION`; raises `TranslatorError` where it names no model or revision."""
     name, _, revision = model.partition("@")
     if not name:
         raise TranslatorError(
@@ -197,22 +255,21 @@ def make_local(model: str, settings: Settings) -> LocalModel:
         raise TranslatorError(
             f"translator 'hf:{name}' names no revision; pin one: hf:{name}@REVISION (a commit of the model)"
         )
-    try:
-        import torch
-        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-    except ImportError as error:
-        raise TranslatorError(
-            f"translator 'hf' needs {error.name}, which is not installed: pip install 'polyrefuse[local]'"
-        ) from None
-    try:
-        options: dict[str, Any] = {} if folder else {"revision": revision}
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        loaded = AutoModelForSeq2SeqLM.from_pretrained(name, use_safetensors=True, **options)
-    except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TranslatorError(f"translator 'hf:{model}' cannot be loaded: {first[:200]}") from None
-    loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    return LocalModel(loaded, tokenizer, model if revision else f"{name}@{folder_digest(name)}")
+    if folder:
+        digest = None if revision else folder_digest(name)
+        identity = model if digest is None else f"{name}@{digest}"
+        return LocalSpec(os.path.abspath(name), None, identity, digest, threads)  # noqa: PTH100
+    return LocalSpec(name, revision, model, None, threads)
+
+
+def make_local(model: str, settings: Settings) -> Backend:
+    """Return the backend for `hf:MODEL@REVISION`: loaded here, or on the workers of a cluster."""
+    spec = local_spec(model, settings.threads)
+    if settings.cluster is None:
+        return spec()
+    from polyrefuse_data.translate.remote import RemoteModel
+
+    return RemoteModel(spec, settings.cluster)
 
 
 def folder_digest(folder: str) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol
 from polyrefuse_data.languages import SOURCE_LANGUAGE, language
 from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.asking import Asker, RunSettings
-from polyrefuse_data.translate.backend import Backend
+from polyrefuse_data.translate.backend import Backend, Expecting
 from polyrefuse_data.translate.chunks import Piece, cut, join
 from polyrefuse_data.translate.deciding import DOUBTED_TIMES, MOST_ASKS, Answers
 from polyrefuse_data.translate.faults import Fault, Rejected, TranslatorError
@@ -168,6 +168,7 @@ class Runner:
 
     def _drain(self, wave: list[list[Question]]) -> None:
         """Let threads ask until nothing is left; raises what went wrong with the memory."""
+        self._expect(wave)
         self._wave = wave[::-1]
         self._width = self._connections
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._connections)]
@@ -184,6 +185,16 @@ class Runner:
                 self._turn.notify_all()
         if self._crash is not None:
             raise self._crash
+
+    def _expect(self, wave: Sequence[Sequence[Question]]) -> None:
+        """Tell a backend that wants to know what it will be asked, in this order."""
+        if isinstance(self._backend, Expecting):
+            self._backend.expect(
+                [
+                    ([one.text for one in batch], language(batch[0].source), language(batch[0].target))
+                    for batch in wave
+                ]
+            )
 
     def _work(self) -> None:
         """Ask and commit, again and again: what a thread does."""
@@ -231,6 +242,7 @@ class Runner:
                 self._turn.notify_all()
             elif not self._out and not self._wave:
                 self._wave, self._width = self._next_wave()
+                self._expect(self._wave[::-1])
                 self._turn.notify_all()
             else:
                 self._turn.wait()

@@ -11,11 +11,14 @@ from publishing import NAME, run, send
 
 from polyrefuse_data.errors import PublishError
 
+COMPLETIONS = "completions/yo/harmful.baseline.jsonl"
+VERDICTS = "verdicts/native-1/yo/harmful.baseline.jsonl"
+
 
 def make_run(folder: Path, model: str = "A", rate: float = 0.8) -> Path:
     """Write a run as the eval side does, with its completions."""
-    (folder / "completions").mkdir(parents=True)
-    (folder / "verdicts").mkdir()
+    (folder / "completions" / "yo").mkdir(parents=True)
+    (folder / VERDICTS).parent.mkdir(parents=True)
     (folder / "run.json").write_text(
         json.dumps({"model": f"{model}@abc", "judge": "native|version:1", "seed": 0})
     )
@@ -24,12 +27,8 @@ def make_run(folder: Path, model: str = "A", rate: float = 0.8) -> Path:
         for lang in ("de", "yo")
     ]
     (folder / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in results))
-    (folder / "verdicts" / "native.jsonl").write_text(
-        '{"id": "harmful-test-0001", "lang": "yo", "refused": null}\n'
-    )
-    (folder / "completions" / "yo.jsonl").write_text(
-        '{"id": "harmful-test-0001", "response": "SECRET WORDS"}\n'
-    )
+    (folder / VERDICTS).write_text('{"id": "harmful-test-0001", "lang": "yo", "refused": null}\n')
+    (folder / COMPLETIONS).write_text('{"id": "harmful-test-0001", "response": "SECRET WORDS"}\n')
     return folder
 
 
@@ -43,29 +42,29 @@ def test_numbers_and_signatures_only(hub: LoopbackHub, tmp_path: Path) -> None:
         "manifest.json",
         "results.jsonl",
         "run.json",
-        "verdicts/native.jsonl",
+        VERDICTS,
     }
     assert not any(b"SECRET WORDS" in data for data in hub.contents.values())
-    assert b"SECRET WORDS" in (tmp_path / "run" / "completions" / "yo.jsonl").read_bytes()
-    assert result.plan.release.left_out == ["completions/yo.jsonl"]
+    assert b"SECRET WORDS" in (tmp_path / "run" / COMPLETIONS).read_bytes()
+    assert result.plan.release.left_out == [COMPLETIONS]
     assert metadata_errors(files["README.md"].decode()) == []
     assert "## v1.0.0\n\nFirst version: 1 runs." in files["CHANGELOG.md"].decode()
 
 
 def test_verdicts_of_several_judges_and_what_follows_from_them(hub: LoopbackHub, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
-    (folder / "verdicts" / "native.jsonl").unlink()
+    (folder / VERDICTS).unlink()
     for judge in ("native-1", "wildguard-1@abc"):
-        (folder / "verdicts" / judge).mkdir()
-        (folder / "verdicts" / judge / "yo.jsonl").write_text(
+        (folder / "verdicts" / judge / "yo").mkdir(parents=True, exist_ok=True)
+        (folder / "verdicts" / judge / "yo" / "harmful.ablation-en@0.5.jsonl").write_text(
             '{"id": "harmful-test-0001", "refused": null, "response_lang": "yo"}\n'
         )
     for name in ("comparisons.jsonl", "summary.json", "agreement.json"):
         (folder / name).write_text('{"n": 1}\n')
     send(hub, folder, results=True, gated=None)
     assert {
-        "verdicts/native-1/yo.jsonl",
-        "verdicts/wildguard-1@abc/yo.jsonl",
+        "verdicts/native-1/yo/harmful.ablation-en@0.5.jsonl",
+        "verdicts/wildguard-1@abc/yo/harmful.ablation-en@0.5.jsonl",
         "comparisons.jsonl",
         "summary.json",
         "agreement.json",
@@ -79,7 +78,7 @@ def test_again_and_the_next_version(hub: LoopbackHub, tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "B", "B", 0.4)
     result = send(hub, tmp_path / "runs", results=True, gated=None)
     assert result.plan.tag == "v1.1.0"
-    assert {"A/run.json", "B/run.json", "B/verdicts/native.jsonl"} <= set(hub.files(NAME))
+    assert {"A/run.json", "B/run.json", f"B/{VERDICTS}"} <= set(hub.files(NAME))
     assert "B/results.jsonl" in hub.files(NAME)["CHANGELOG.md"].decode()
     assert "- B/results.jsonl" in hub.files(NAME)["README.md"].decode()
 
@@ -98,14 +97,14 @@ def test_results_may_be_public_without_a_gate(hub: LoopbackHub, tmp_path: Path) 
             r"results.jsonl .*\(line 2, key 'completion'\)",
         ),
         (
-            "verdicts/native.jsonl",
+            VERDICTS,
             '{"id": "a", "response": "Sure"}\n',
-            r"native.jsonl .*\(line 1, key 'response'\)",
+            r"baseline.jsonl .*\(line 1, key 'response'\)",
         ),
         (
-            "verdicts/native.jsonl",
+            VERDICTS,
             '{"id": "a", "response_lang": "Sure, here"}\n',
-            r"native.jsonl .*\(line 1, key 'response_lang'\)",
+            r"baseline.jsonl .*\(line 1, key 'response_lang'\)",
         ),
         ("run.json", '{"examples": [{"output": "Sure"}]}', r"run.json .*key 'output'"),
         (
@@ -128,7 +127,7 @@ def test_what_looks_like_completions_is_refused(
 
 def test_a_link_is_no_way_in(hub: LoopbackHub, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
-    (folder / "verdicts" / "link.jsonl").symlink_to(folder / "completions" / "yo.jsonl")
+    (folder / VERDICTS).with_name("link.jsonl").symlink_to(folder / COMPLETIONS)
     with pytest.raises(PublishError, match=r"link.jsonl is a link"):
         send(hub, folder, results=True, gated=None)
 

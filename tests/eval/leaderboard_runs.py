@@ -27,6 +27,7 @@ from polyrefuse_eval.records import (
     Transfer,
     Worst,
 )
+from polyrefuse_eval.results import RUN_FORMAT
 from polyrefuse_eval.stats import Rate, wilson
 from polyrefuse_eval.validation import write_record, write_records
 
@@ -77,7 +78,7 @@ def write_run(
         "judges": list(judges),
         "versions": {"polyrefuse": "0.1.0", "torch": "2.13.0", "transformers": "5.14.1"},
     }
-    write_record(path / "run.json", RunFile("polyrefuse-run-2", signature))
+    write_record(path / "run.json", RunFile(RUN_FORMAT, signature))
     results: list[Result] = []
     comparisons: list[Comparison] = []
     weak = {lang: draw.uniform(0.75, 1.0) * (0.6 if lang == "yo" else 1.0) for lang in langs}

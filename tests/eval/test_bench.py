@@ -36,6 +36,7 @@ from polyrefuse_eval.rescore import rescore
 from polyrefuse_eval.results import Result, RunFolder, read_jsonl
 from polyrefuse_eval.run_request import answered, check_request, finished, request_of
 from polyrefuse_eval.settings import BenchSettings
+from polyrefuse_eval.timings import TIMINGS_FILE
 
 SETTINGS = BenchSettings(
     langs=("en", "de"),
@@ -97,7 +98,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != LOCK_FILE
+        if path.is_file() and path.name not in (LOCK_FILE, TIMINGS_FILE)
     }
 
 
@@ -175,9 +176,9 @@ def test_options_leave_cells_out(chat: ChatModel, data_folder: Path, tmp_path: P
 def test_a_cell_is_a_task_that_can_be_sent_away(chat: ChatModel, data_folder: Path, tmp_path: Path) -> None:
     bench = open_bench(chat, data_folder, tmp_path / "run")
     directions = bench.finder.all_directions()
-    bench.answer_in("de", directions)
+    bench.answer_in("de", bench.cells.tasks("de", directions))
     there = {completion.key: completion for completion in bench.folder.completions("de")}
-    for task in bench.tasks("de", directions):
+    for task in bench.cells.tasks("de", directions):
         sent: CellTask = pickle.loads(pickle.dumps(task))  # noqa: S301
         made = [completion for batch in compute_cell(chat, sent) for completion in batch]
         assert {completion.key: completion for completion in made} == {key: there[key] for key in task.keys}
@@ -248,7 +249,7 @@ def test_the_model_is_loaded_only_for_answers_and_a_judge_only_for_verdicts(
     # Killed among the verdicts, it is the judge alone that is needed, for what it has not read.
     before = files(out)
     (out / "summary.json").unlink()
-    verdicts = RunFolder(out).verdicts_file(judge.name, "de")
+    verdicts = RunFolder(out).verdicts_file(judge.name, "de", "harmless", "addition:shuffled")
     verdicts.write_bytes(verdicts.read_bytes()[:-700])
     judge.seen.clear()
     assert go() == results
@@ -307,9 +308,11 @@ def test_a_run_that_was_rescored_halfway_goes_on(
             go()
     assert answered(out, request)
     (out / "answered.json").unlink()
-    completions = RunFolder(out).completions_file("de")
-    lines = completions.read_text().splitlines(keepends=True)
-    completions.write_text("".join(lines[:30]))
+    lines = RunFolder(out).completions("de")
+    completions = RunFolder(out).completions_file("de", "harmful", "ablation:en")
+    completions.write_text("".join(completions.read_text().splitlines(keepends=True)[:3]))
+    for condition in ("addition:en", "addition:random"):
+        RunFolder(out).completions_file("de", "harmless", condition).unlink()
     rescore(out, [native, words], data=data)
     assert not finished(out, request)
     with monkeypatch.context() as patch:
@@ -367,9 +370,14 @@ def kill_and_resume(
             count += 1
             if count > at:
                 *place, records = arguments
-                file = getattr(self, "completions_file" if name == "append" else "verdicts_file")(*place)
+                # A write is one to each cell's file; the last of them is torn.
+                cell = max((one.label, one.condition) for one in records)
+                kind = "completions_file" if name == "append" else "verdicts_file"
+                file = getattr(self, kind)(*place, *cell)
+                file = file.with_name(file.name.replace(".jsonl", ".begun.jsonl"))
                 written = file.read_bytes()
-                last = len("".join(written.decode().splitlines(keepends=True)[-len(records) :]).encode())
+                n = sum((one.label, one.condition) == cell for one in records)
+                last = len("".join(written.decode().splitlines(keepends=True)[-n:]).encode())
                 file.write_bytes(written[: len(written) - draw.randrange(last + 1)])
                 raise KilledError
 
@@ -483,12 +491,13 @@ def test_baselines_are_generated_once_for_a_model(
 def test_a_torn_or_broken_file_is_named(chat: ChatModel, data_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(chat, data_folder, out)
-    file = out / "completions" / "en.jsonl"
+    file = out / "completions" / "en" / "harmful.ablation-en.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join([*lines[:3], "{broken}\n", *lines[3:]]))
-    with pytest.raises(RunFolderError, match=r"en\.jsonl', line 4 is no JSON"):
+    with pytest.raises(RunFolderError, match=r"en/harmful\.ablation-en\.jsonl', line 4 is no JSON"):
         run(chat, data_folder, out)
-    assert len(read_jsonl(out / "verdicts" / NativeJudge.name / "en.jsonl")) == 49
+    verdicts = (out / "verdicts" / NativeJudge.name / "en").glob("*.jsonl")
+    assert sum(len(read_jsonl(verdict)) for verdict in verdicts) == 49
     with pytest.raises(RunFolderError, match=r"holds no run\.json"):
         RunFolder.existing(tmp_path / "nowhere")
 

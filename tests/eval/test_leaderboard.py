@@ -533,11 +533,16 @@ def test_everything_that_the_page_refers_to_is_there(tmp_path: Path) -> None:
 
 def test_no_answer_gets_into_the_site(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", **FEW)
-    for name in ("completions/en.jsonl", "verdicts/native-openers-1/en.jsonl", "table.md", "notes.json"):
+    for name in (
+        "completions/en/harmful.baseline.jsonl",
+        "verdicts/native-openers-1/en/harmful.baseline.jsonl",
+        "table.md",
+        "notes.json",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text('{"response": "THE ANSWER"}\n')
     out = site(tmp_path / "site", folder)
-    assert "THE ANSWER" in (folder / "completions/en.jsonl").read_text()
+    assert "THE ANSWER" in (folder / "completions/en/harmful.baseline.jsonl").read_text()
     assert not [path for path in out.rglob("*") if path.is_file() and "THE ANSWER" in path.read_text("utf-8")]
 
 

@@ -39,7 +39,7 @@ def test_a_run_gets_its_page(model_folder: Path, data_folder: Path, tmp_path: Pa
     assert "the ring is what was chosen" in text
     answers = [
         json.loads(line)["response"]
-        for file in (tmp_path / "runs/tiny/completions").glob("*.jsonl")
+        for file in (tmp_path / "runs/tiny/completions").glob("*/*.jsonl")
         for line in file.read_text("utf-8").splitlines()
     ]
     long = [answer for answer in answers if len(answer) > 8]

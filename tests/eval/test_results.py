@@ -88,7 +88,7 @@ def test_a_bad_record_is_not_written(tmp_path: Path) -> None:
 def test_a_truncated_file_is_named_and_what_is_whole_is_kept(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "run", SIGNATURE)
     folder.append("de", [COMPLETION] * 3)
-    file = folder.completions_file("de")
+    file = folder.path / "completions" / "de" / "harmful.baseline.begun.jsonl"
     file.write_bytes(file.read_bytes()[:-5])
     torn = file.read_bytes()
     # A reader passes over the torn line and leaves it, for its writer may still be at it.
@@ -102,6 +102,61 @@ def test_a_truncated_file_is_named_and_what_is_whole_is_kept(tmp_path: Path) -> 
     results.write_bytes(results.read_bytes()[:-5])
     with pytest.raises(RunFolderError, match="line 2 is cut off; all before it is whole"):
         folder.results()
+
+
+def answer_to(row: str, condition: str = "baseline") -> Completion:
+    return replace(COMPLETION, key=f"{row}/{condition}", id=row, condition=condition)
+
+
+def test_a_cell_has_the_same_bytes_whoever_wrote_it_and_in_whatever_order(tmp_path: Path) -> None:
+    one, other = (RunFolder.open(tmp_path / name, SIGNATURE) for name in ("one", "other"))
+    answers = [answer_to(row, condition) for condition in ("baseline", "ablation:en@0.5") for row in "cab"]
+    for answer in answers:
+        one.append("de", [answer])
+    for condition in ("baseline", "ablation:en@0.5"):
+        assert not one.completions_file("de", "harmful", condition).exists()
+        one.cell_done("de", "harmful", condition)
+        one.cell_done("de", "harmful", condition)
+        of_cell = [answer for answer in answers if answer.condition == condition]
+        other.write_cell("de", "harmful", condition, of_cell[::-1])
+    found = [
+        {str(file.relative_to(run.path)): file.read_bytes() for file in run.path.rglob("*.jsonl")}
+        for run in (one, other)
+    ]
+    assert found[0] == found[1]
+    assert sorted(found[0]) == [
+        "completions/de/harmful.ablation-en@0.5.jsonl",
+        "completions/de/harmful.baseline.jsonl",
+    ]
+    keys = [answer.key for answer in one.completions("de")]
+    assert keys == [f"{row}/{condition}" for condition in ("ablation:en@0.5", "baseline") for row in "abc"]
+    assert one.completions("de") == other.completions("de")
+    assert one.languages() == other.languages() == ["de"]
+
+
+def test_a_cell_at_work_is_read_and_what_a_kill_left_beside_a_done_one_is_not(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "run", SIGNATURE)
+    folder.append("de", [answer_to("b"), answer_to("a")])
+    assert [answer.id for answer in folder.completions("de")] == ["a", "b"]
+    begun = folder.path / "completions" / "de" / "harmful.baseline.begun.jsonl"
+    left = begun.read_bytes()
+    folder.cell_done("de", "harmful", "baseline")
+    assert not begun.exists()
+    begun.write_bytes(left)  # killed between the two steps
+    assert [answer.id for answer in folder.completions("de")] == ["a", "b"]
+    folder.cell_done("de", "harmful", "baseline")
+    assert not begun.exists()
+    # A cell that lacks answers after all is at work again, and keeps what it has.
+    folder.append("de", [answer_to("c")])
+    assert not folder.completions_file("de", "harmful", "baseline").exists()
+    assert [answer.id for answer in folder.completions("de")] == ["a", "b", "c"]
+    folder.write_cell("de", "harmful", "baseline", [answer_to("d")])
+    assert [answer.id for answer in folder.completions("de")] == ["d"]
+    with pytest.raises(RunFolderError, match="de harmful baseline is none of de harmful ablation:en"):
+        folder.write_cell("de", "harmful", "ablation:en", [answer_to("d")])
+    assert not folder.completions_file("de", "harmful", "ablation:en").exists()
+    folder.write_completions("de", [answer_to("e", "addition:en")])
+    assert [answer.id for answer in folder.completions("de")] == ["e"]
 
 
 def test_a_folder_of_another_run_or_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -120,8 +175,8 @@ def test_a_folder_of_another_run_or_of_something_else_is_refused(tmp_path: Path)
     assert [file.name for file in other.iterdir()] == ["mine.txt"]
     with pytest.raises(RunFolderError, match="is a file"):
         RunFolder.open(other / "mine.txt", SIGNATURE)
-    (path / "run.json").write_text('{"format": "polyrefuse-run-1", "signature": {}}')
-    with pytest.raises(RunFolderError, match="polyrefuse-run-1; expected polyrefuse-run-2"):
+    (path / "run.json").write_text('{"format": "polyrefuse-run-2", "signature": {}}')
+    with pytest.raises(RunFolderError, match="polyrefuse-run-2; expected polyrefuse-run-3: make it anew"):
         _ = RunFolder.existing(path).signature
 
 

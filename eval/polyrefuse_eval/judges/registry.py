@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from polyrefuse_data.errors import unknown_name
 from polyrefuse_eval.errors import JudgeError
@@ -25,10 +26,35 @@ KNOWN = (NATIVE, *MODEL_JUDGES, f"{ENDPOINT}:MODEL[@URL]")
 """What `--judge` takes."""
 
 
+@dataclass(frozen=True)
+class JudgeSpec:
+    """A judge by its name, where its model lies, and how it runs: what it takes to make it elsewhere."""
+
+    name: str
+    model: str | None = None
+    options: JudgeOptions | None = None
+
+    def __call__(self) -> Judge:
+        """Make the judge; it is not loaded."""
+        return judge_by_name(self.name, model=self.model, options=self.options)
+
+    @property
+    def is_model(self) -> bool:
+        """Whether the judge is a model that is loaded."""
+        return self.name in MODEL_JUDGES
+
+
 def judges_by_name(
     names: str, *, models: Sequence[str] = (), options: JudgeOptions | None = None
 ) -> list[Judge]:
-    """Return the judges in `names`, separated by commas; none is loaded yet.
+    """Return the judges in `names`, separated by commas; none is loaded yet. See `judge_specs`."""
+    return [spec() for spec in judge_specs(names, models=models, options=options)]
+
+
+def judge_specs(
+    names: str, *, models: Sequence[str] = (), options: JudgeOptions | None = None
+) -> list[JudgeSpec]:
+    """Return what makes the judges in `names`, separated by commas.
 
     `models` are `NAME=PATH` or `NAME=REPOSITORY@REVISION`: where a published judge's model lies instead.
     Raises `UnknownNameError` that lists the known ones, and `JudgeError` for a judge named twice or a
@@ -44,7 +70,7 @@ def judges_by_name(
     unused = sorted(set(places) - set(wanted))
     if unused:
         raise JudgeError(f"--judge-model names '{unused[0]}', which is not among the judges: {names}")
-    return [judge_by_name(name, model=places.get(name), options=options) for name in wanted]
+    return [JudgeSpec(name, places.get(name), options) for name in wanted]
 
 
 def judge_by_name(name: str, *, model: str | None = None, options: JudgeOptions | None = None) -> Judge:

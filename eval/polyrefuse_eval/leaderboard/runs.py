@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,17 @@ from polyrefuse_eval.select import CandidateScore, read_scores
 
 RESULTS_FILE = "results.jsonl"
 DATA_FORMAT = "polyrefuse-run-data-1"
+SHOWN = (
+    "run.json",
+    "results.jsonl",
+    "comparisons.jsonl",
+    "summary.json",
+    "agreement.json",
+    "harmfulness.json",
+    "scores/*.json",
+    "directions/*.safetensors",
+)
+"""What is read of a run."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,12 @@ class LeftOut:
     name: str
     reason: str
     is_folder: bool = True
+
+
+def is_shown(name: str) -> bool:
+    """Return whether a file of a run, by its name in the folder, is read for the leaderboard."""
+    sets = name.endswith(".safetensors") and "." in name.rpartition("/")[2].removesuffix(".safetensors")
+    return not sets and any(fnmatchcase(name, pattern) for pattern in SHOWN)
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:

@@ -1,0 +1,218 @@
+"""The overhead of the Dask executor on cells of two seconds, and how it scales to two workers.
+
+Each cell carries the prompts of a real one (572 rows), comes back with as many answers, and is written to
+a run folder as the executor does it. Three kinds: `sleep` (the machine does nothing: what is lost is ours),
+`burn` (matrix products with one thread of torch, for about two seconds) and `organism` (a real grid: the same
+command with the local executor, with one worker and with two).
+
+    python benchmarks/executor.py [sleep] [burn] [organism] [--cells 12] [--seconds 2]
+
+Prints, for each kind: seconds in this process, with one worker and with two, the overhead (one worker against
+this process) and the speed-up (one worker against two).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polyrefuse_data.build import BuildRequest, build
+from polyrefuse_data.cluster import ClusterOptions, open_cluster
+from polyrefuse_data.cluster_worker import Keeper
+from polyrefuse_data.dispatch import Dispatcher, Job
+from polyrefuse_data.schema import Row
+from polyrefuse_eval.dask_executor import DaskExecutor
+from polyrefuse_eval.data import DataFolder, open_data
+from polyrefuse_eval.executors import LocalExecutor, run_all
+from polyrefuse_eval.grid_progress import GridProgress
+from polyrefuse_eval.judges.native_judge import NativeJudge
+from polyrefuse_eval.model_spec import ModelSpec
+from polyrefuse_eval.plans import RunPlan
+from polyrefuse_eval.records import Completion
+from polyrefuse_eval.results import RunFolder
+from polyrefuse_eval.run_request import request_of
+from polyrefuse_eval.settings import BenchSettings
+from polyrefuse_eval.timings import read_timings
+
+WIDTH = 384
+"""Of the matrices that are multiplied."""
+
+ANSWER = "word " * 60
+
+
+@dataclass(frozen=True)
+class PretendedCell:
+    """A cell with real prompts and made-up answers: sleeps for `seconds`, or multiplies `products` times."""
+
+    number: int
+    rows: tuple[Row, ...]
+    seconds: float
+    products: int = 0
+
+    def __call__(self, keeper: Keeper | None) -> list[Completion]:
+        torch.set_num_threads(1)
+        if self.products:
+            burn(self.products)
+        else:
+            time.sleep(self.seconds)
+        condition = f"ablation:{chr(97 + self.number // 26)}{chr(97 + self.number % 26)}"
+        return [
+            Completion(
+                f"{row.id}/{condition}",
+                row.id,
+                row.group,
+                row.lang,
+                row.label,
+                condition,
+                "word " * 60,
+                60,
+                True,
+            )
+            for row in self.rows
+        ]
+
+
+def burn(products: int) -> None:
+    """Multiply matrices."""
+    matrix = torch.eye(WIDTH) + 0.001
+    made = matrix
+    for _ in range(products):
+        made = (made @ matrix) / WIDTH
+
+
+def products_in(seconds: float) -> int:
+    """Return how many products take so many seconds here, with one thread."""
+    torch.set_num_threads(1)
+    burn(50)
+    begun = time.perf_counter()
+    burn(200)
+    return round(200 * seconds / (time.perf_counter() - begun))
+
+
+def written(folder: Path, completions: list[Completion]) -> None:
+    """Write a cell as a run does."""
+    one = completions[0]
+    RunFolder(folder).write_cell(one.lang, one.label, one.condition, completions)
+
+
+def alone(cells: list[PretendedCell], folder: Path) -> float:
+    """Compute `cells` in this process; return the seconds."""
+    begun = time.perf_counter()
+    for cell in cells:
+        written(folder, cell(None))
+    return time.perf_counter() - begun
+
+
+def on_workers(cells: list[PretendedCell], folder: Path, workers: int) -> tuple[float, float]:
+    """Compute `cells` on workers that are there; return the seconds, and those that workers computed."""
+    with open_cluster(ClusterOptions(workers=workers)) as cluster:
+        dispatcher = Dispatcher(cluster)
+        # Workers have imported what they need before the clock starts.
+        dispatcher.add(
+            [Job("warm", "none", PretendedCell(0, cells[0].rows, 0.01)) for _ in range(2 * workers)]
+        )
+        list(dispatcher.outcomes())
+        begun = time.perf_counter()
+        dispatcher.add([Job(str(cell.number), "none", cell) for cell in cells])
+        computed = 0.0
+        for outcome in dispatcher.outcomes():
+            if outcome.done is None:
+                raise SystemExit(outcome.error)
+            written(folder, outcome.done.result)
+            computed += outcome.done.seconds
+        return time.perf_counter() - begun, computed
+
+
+def pretended(kind: str, data: DataFolder, n_cells: int, seconds: float) -> str:
+    """Measure `sleep` or `burn`; return the line to print."""
+    rows = tuple(data.prompts("en", "test", "harmful"))
+    products = products_in(seconds) if kind == "burn" else 0
+    cells = [PretendedCell(number, rows, seconds, products) for number in range(n_cells)]
+    with tempfile.TemporaryDirectory() as place:
+        here = alone(cells, Path(place) / "here")
+        one, of_one = on_workers(cells, Path(place) / "one", 1)
+        two, of_two = on_workers(cells, Path(place) / "two", 2)
+    return (
+        f"{kind}: {n_cells} cells; here {here:.2f} s, one worker {one:.2f} s ({of_one:.2f} s computing), two "
+        f"{two:.2f} s ({of_two:.2f} s computing); overhead {one / here - 1:+.1%} of here, "
+        f"{one / of_one - 1:+.1%} of computing; speed-up {one / two:.2f}"
+    )
+
+
+def organism(data: DataFolder) -> str:
+    """Measure a grid of the organism with both executors; return the line to print."""
+    settings = BenchSettings(langs=("en", "de"), direction_langs=("en",), rule="mediating", batch_size=32)
+    judges = [NativeJudge()]
+    seconds: dict[str, float] = {}
+    cells = 0.0
+    executors: dict[str, Callable[[], Any]] = {
+        "here": LocalExecutor,
+        "one": lambda: DaskExecutor(ClusterOptions(workers=1), 1),
+        "two": lambda: DaskExecutor(ClusterOptions(workers=2), 1),
+    }
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        for name, made in executors.items():
+            request = request_of("organism", {}, data, settings, [judges[0].name])
+            plan = RunPlan(ModelSpec("organism"), data, settings, judges, Path(place) / name, request)
+            watch = Stopwatch(quiet=True)
+            failures = run_all([plan], made(), watch)
+            if failures:
+                raise SystemExit(str(failures))
+            seconds[name] = watch.seconds
+            if name == "here":
+                timings = [one for one in read_timings(plan.out) if one.part == "cell"]
+                cells = sum(one.seconds for one in timings) / len(timings)
+    here, one, two = seconds.values()
+    return (
+        f"organism: cells of {cells:.2f} s; first to last here {here:.2f} s, one worker {one:.2f} s, "
+        f"two {two:.2f} s; overhead {one / here - 1:+.1%}; speed-up {one / two:.2f}"
+    )
+
+
+@dataclass
+class Stopwatch(GridProgress):
+    """Measures from the first cell that begins to the last that ends."""
+
+    first: float = 0.0
+    seconds: float = 0.0
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self.first = self.first or time.perf_counter()
+        super().begin()
+
+    def end(self, failed: bool = False) -> None:
+        """Look at the clock."""
+        self.seconds = time.perf_counter() - self.first
+        super().end(failed)
+
+
+def main() -> None:
+    """Print a line a kind."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kinds", nargs="*", default=["sleep", "burn"])
+    parser.add_argument("--cells", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = build(BuildRequest("sample", langs=["en", "de"], out=Path(place) / "sample")).folder
+        data = open_data(folder)
+        for kind in given.kinds:
+            print(
+                organism(data) if kind == "organism" else pretended(kind, data, given.cells, given.seconds),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Addresses such as `s3://bucket/runs/qwen`: what of them may be shown, and what they contain. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from polyrefuse_eval.errors import StorageError
+
+SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+MAGIC = re.compile(r"[*?\[]")
+CONTAINER_SCHEMES = ("abfs", "abfss", "wasb", "wasbs", "az")
+"""Azure's: what stands before the `@` is the container, no secret."""
+
+LOGIN_SCHEMES = ("ftp", "ftps", "sftp", "ssh", "smb", "http", "https", "webhdfs", "hdfs")
+"""Those where a user, and a password after a colon, may stand before an `@`."""
+
+HIDDEN = "***"
+
+
+def is_address(text: str) -> bool:
+    """Return whether `text` is an address rather than a path: it begins with a scheme and `://`."""
+    return bool(SCHEME.match(text))
+
+
+@dataclass(frozen=True)
+class Address:
+    """An address of a run, of a folder of runs, or a pattern of these.
+
+    `text` is as it was given and may hold a password: it is not for messages, which take `shown`.
+    """
+
+    text: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Return the address in `text`; raises `StorageError` for what we cannot read and write."""
+        address = cls(text.rstrip("/") if not text.endswith("://") else text)
+        if "::" in text:
+            raise StorageError(f"'{address.shown}' is a chain of addresses; give a single one")
+        if re.search(r"\?[^/]*=", text):
+            raise StorageError(
+                f"'{address.shown}' holds a query; give the address without it, and credentials by the "
+                "environment or the configuration of the service's own tools"
+            )
+        if address.secrets and address.scheme not in LOGIN_SCHEMES:
+            raise StorageError(
+                f"'{address.shown}' holds a user or a key; give the address without it, and credentials by the "
+                "environment or the configuration of the service's own tools"
+            )
+        if not address.name:
+            raise StorageError(
+                f"'{address.shown}' names no folder; expected one such as s3://bucket/runs/one"
+            )
+        return address
+
+    def __str__(self) -> str:
+        return self.shown
+
+    @property
+    def scheme(self) -> str:
+        found = SCHEME.match(self.text)
+        return found[1].lower() if found else ""
+
+    @property
+    def shown(self) -> str:
+        """The address without user, password or query."""
+        scheme, rest = self.text.split("://", 1)
+        if scheme.lower() not in CONTAINER_SCHEMES:
+            # A password may hold a slash: everything up to the last @ that follows a colon is one.
+            rest = re.sub(r"^(?:[^/@]*@|[^@]*:[^@]*@)+", f"{HIDDEN}@", rest)
+        rest = re.sub(r"\?[^/]*=.*", f"?{HIDDEN}", rest)
+        return f"{scheme}://{rest}"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Parts of the address that must appear nowhere."""
+        user = re.match(r"^[^@]*@", self.text.split("://", 1)[1])
+        if self.shown == self.text or not user:
+            return ()
+        parts = [user[0][:-1], *re.split("[:/]", user[0][:-1])]
+        return tuple(sorted({part for part in parts if part}, key=len, reverse=True))
+
+    @property
+    def name(self) -> str:
+        """The last part of the address, by which a run is called."""
+        return self.shown.split("://", 1)[1].strip("/").rpartition("/")[2]
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it stands for several: it holds `*`, `?` or `[`."""
+        return bool(MAGIC.search(self.text))
+
+    @property
+    def fixed(self) -> Address:
+        """The address up to the first part that is a pattern."""
+        found = MAGIC.search(self.text)
+        return self if found is None else Address(self.text[: found.start()].rpartition("/")[0])
+
+    def child(self, name: str) -> Address:
+        """Return the address of `name` (which may have slashes) below this one."""
+        return Address(f"{self.text}/{name}")
+
+
+def is_inside(name: str) -> bool:
+    """Return whether an object's name, as a relative path, stays below the folder it is written to."""
+    parts = name.split("/")
+    plain = not any(ord(char) < 32 or char in "\\:" for char in name)
+    return plain and all(part not in ("", ".", "..") for part in parts)
