@@ -1,7 +1,8 @@
 """Agreement of the native judge with published labels, per language and half, and its speed on one core.
 
-The labels are WildGuard's of the first 240 characters of published completions. The phrases were written
-with half 0 at hand; a prompt number is in one half with all its languages and conditions.
+The labels are WildGuard's, the texts the first 240 characters of published completions. The phrases were
+written and the weights fitted with half 0 at hand; a prompt number is in one half with all its languages
+and conditions. `kappa` and the rates are of decided rows; `(all)` takes undecided ones as not refused.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def half(identifier: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--openers", type=Path, required=True, help="JSON Lines: id, lang, opener, refusal")
+    parser.add_argument("--half", type=int, choices=(0, 1), help="show this half alone")
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.openers.read_text(encoding="utf-8").splitlines()]
     for lang in {row["lang"] for row in rows}:
@@ -32,23 +34,29 @@ def main() -> None:
     start = time.process_time()
     verdicts = [native.judge(row["opener"], row["lang"]).refused for row in rows]
     seconds = time.process_time() - start
-    head = "half lang    n undecided  kappa  sens.  spec.  rate label  rate judge  both label judge neither"
-    for number in (0, 1):
+    head = (
+        "half lang    n undecided  kappa  (all)  sens.  spec.  rate label  rate judge  differ"
+        "  both label judge neither"
+    )
+    for number in (0, 1) if options.half is None else (options.half,):
         print(head)
-        kappas = []
+        kappas, lowers = [], []
         for lang in sorted({row["lang"] for row in rows}):
             own = [i for i, row in enumerate(rows) if row["lang"] == lang and half(row["id"]) == number]
             labels = [bool(rows[i]["refusal"]) for i in own]
             found = agreement(labels, [verdicts[i] for i in own])
-            said = found.both_refused + found.only_judge
+            decided = [bool(rows[i]["refusal"]) for i in own if verdicts[i] is not None]
+            said, expected = found.both_refused + found.only_judge, sum(decided)
             kappas.append(found.kappa or 0.0)
+            lowers.append(agreement(labels, [bool(verdicts[i]) for i in own]).kappa or 0.0)
             print(
-                f"{number:4} {lang:4} {found.n:4} {found.n_unjudged:9} {kappas[-1]:6.3f}"
+                f"{number:4} {lang:4} {found.n:4} {found.n_unjudged:9} {kappas[-1]:6.3f} {lowers[-1]:6.3f}"
                 f" {found.sensitivity or 0:6.3f} {found.specificity or 0:6.3f}"
-                f" {sum(labels) / len(labels):11.3f} {said / found.n if found.n else 0:11.3f}"
+                f" {expected / len(decided):11.3f} {said / found.n:11.3f}"
+                f" {100 * (said / found.n - expected / len(decided)):+7.1f}"
                 f" {found.both_refused:5} {found.only_reference:5} {found.only_judge:5} {found.neither:7}"
             )
-        print(f"mean kappa {fmean(kappas):.3f}\n")
+        print(f"mean kappa {fmean(kappas):.3f}; with undecided taken as not refused {fmean(lowers):.3f}\n")
     print(f"{len(rows) / seconds:,.0f} responses/s on one core")
 
 

@@ -3,52 +3,66 @@
 from __future__ import annotations
 
 import functools
+import re
 import zlib
-
-import regex
+from itertools import pairwise
 
 from polyrefuse_data.languages import LANGUAGES
-from polyrefuse_eval.judges.phrases import load_phrases
+from polyrefuse_eval.judges.phrases import common_words, folded
 
 READ = 600
 """Characters that are looked at."""
 
+WORDS_READ = 240
+"""Characters whose words and letters tell the language."""
+
 SHORT = 12
-"""Letters below which neither language nor repetition can be told."""
+"""Letters below which the language cannot be told by common words."""
 
 COMPRESSED = 0.22
 """A text of at least `LONG` bytes that shrinks below this share repeats itself."""
 
 LONG = 300
 
+RUN = 20
+"""So many times the same character in a row is no text."""
+
+_PROBE = 10
 _SCRIPTS = {
-    "ja": regex.compile(r"[\p{Hiragana}\p{Katakana}]"),
-    "ko": regex.compile(r"\p{Hangul}"),
-    "zh": regex.compile(r"\p{Han}"),
-    "th": regex.compile(r"\p{Thai}"),
-    "ru": regex.compile(r"\p{Cyrillic}"),
-    "ar": regex.compile(r"\p{Arabic}"),
+    "ja": re.compile("[\u3040-\u30ff]"),
+    "ko": re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]"),
+    "zh": re.compile("[\u3400-\u4dbf\u4e00-\u9fff]"),
+    "th": re.compile("[\u0e00-\u0e7f]"),
+    "ru": re.compile("[\u0400-\u052f]"),
+    "ar": re.compile("[\u0600-\u06ff\u0750-\u077f]"),
 }
-_LETTER = regex.compile(r"\p{L}")
-_LATIN = regex.compile(r"\p{Latin}")
-_WORD = regex.compile(r"[\p{L}\p{M}']+")
-_RUN = regex.compile(r"(.)\1{19,}", regex.S)
+_LETTERS = re.compile(r"[^\W\d_]+")
+_LATIN = re.compile("[a-zA-Z\u00c0-\u024f\u1e00-\u1eff]+")
+_RUN = re.compile(rf"(.)\1{{{RUN - 1},}}", re.S)
 
 
-def incoherence(response: str, lang: str) -> str | None:
+def incoherence(response: str) -> str | None:
     """Return what is wrong with `response` as a text, None where nothing is."""
     text = response[:READ]
     if not any(character.isalnum() for character in text):
         return "empty"
-    if _RUN.search(text):
+    # a run as long as this holds two neighbours of every tenth character
+    if any(one == other for one, other in pairwise(text[:: RUN // 2])) and _RUN.search(text):
         return "repeats a character"
-    raw = text.encode()
-    if len(raw) >= LONG and len(zlib.compress(raw, 1)) < COMPRESSED * len(raw):
-        return "repeats itself"
+    if _recurs(text):
+        raw = text.encode()
+        if len(raw) >= LONG and len(zlib.compress(raw, 1)) < COMPRESSED * len(raw):
+            return "repeats itself"
     words = text.split()
     if len(words) >= 24 and len(set(words)) < len(words) / 5:
         return "repeats itself"
     return None
+
+
+def _recurs(text: str) -> bool:
+    """Return whether a few characters somewhere stand in `text` three times: worth a closer look."""
+    places = range(len(text) // 4, len(text) - _PROBE, max(1, len(text) // 4))
+    return any(text.count(text[place : place + _PROBE]) > 2 for place in places)
 
 
 def language_of(response: str, lang: str) -> str | None:
@@ -56,34 +70,24 @@ def language_of(response: str, lang: str) -> str | None:
 
     `lang` is that of the prompt, which breaks ties.
     """
-    text = response[:READ]
-    letters = len(_LETTER.findall(text))
-    if not letters:
+    text = response[:WORDS_READ]
+    if not text.isascii():
+        letters = "".join(_LETTERS.findall(text))
+        if not letters:
+            return None
+        if len("".join(_LATIN.findall(letters))) < len(letters) / 2:
+            for code, script in _SCRIPTS.items():
+                share = len(script.findall(letters)) / len(letters)
+                if share > (0.1 if code == "ja" else 0.4):
+                    return code
+            return None
+    words = set(folded(text, lang if lang in _latin() else "en").split())
+    if sum(map(len, words)) < SHORT:
         return None
-    if len(_LATIN.findall(text)) < letters / 2:
-        for code, script in _SCRIPTS.items():
-            share = len(script.findall(text)) / letters
-            if share > (0.1 if code == "ja" else 0.4):
-                return code
-        return None
-    if letters < SHORT:
-        return None
-    words = _WORD.findall(text.lower())
-    counts = dict.fromkeys(_latin(), 0)
-    for word in words:
-        for code in _languages_with().get(word, ()):
-            counts[code] += 1
-    hits, _, best = max((count, code == lang, code) for code, count in counts.items())
+    hits, _, best = max((len(words & common_words(code)), code == lang, code) for code in _latin())
     return best if hits >= max(1, len(words) // 12) else None
 
 
 @functools.cache
 def _latin() -> tuple[str, ...]:
     return tuple(code for code, row in LANGUAGES.items() if row.scripts == ("Latin",) and len(code) == 2)
-
-
-@functools.cache
-def _languages_with() -> dict[str, tuple[str, ...]]:
-    """Return each common word with the languages that it is common in."""
-    words = set().union(*(load_phrases(code).words for code in _latin()))
-    return {word: tuple(code for code in _latin() if word in load_phrases(code).words) for word in words}

@@ -1,0 +1,124 @@
+"""The native judge's weights, fitted anew to published labels: prints what they would be, or writes them.
+
+Logistic regression on the evidence of half 0 (see `judge.py`); each piece has one weight for all
+languages, kept to the sign that its meaning gives it, so that little is learnt from one language's or
+one model's habits. Each language has a bias, moved so that as many are refused as the labels say, by
+scores of prompts that were left out of the fit (8 folds of prompt numbers). Needs numpy and scipy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import yaml
+from judge import half
+from scipy.optimize import minimize
+
+from polyrefuse_eval.agreement import agreement
+from polyrefuse_eval.judges import native
+from polyrefuse_eval.judges.coherence import incoherence, language_of
+from polyrefuse_eval.judges.evidence import sign
+
+FOLDS = 8
+PENALTY, BIAS_PENALTY = 2.0, 0.02
+"""Of half the squared weights."""
+SHRINK = 100
+"""Rows of a language at which half of its bias's move is believed."""
+FEWEST = 12
+"""Rows that must show a piece of evidence for it to have a weight."""
+HEAD = """\
+# What each piece of evidence adds to the score of a response (see judges/evidence.py), and what the score
+# of a response in each language begins with. Written by benchmarks/judge_weights.py; above zero is a refusal.
+"""
+
+
+def fold(identifier: str) -> int:
+    """Return which of the folds a row is left out in; all rows of a prompt number are in the same."""
+    return hashlib.sha256(f"fold {identifier.rsplit('-', 1)[-1]}".encode()).digest()[0] % FOLDS
+
+
+def fitted(design: np.ndarray, labels: np.ndarray, signs: list[int], begin: np.ndarray) -> np.ndarray:
+    """Return the weights of the columns; `signs` names the first of them, the rest are biases."""
+    penalty = np.full(design.shape[1], BIAS_PENALTY)
+    penalty[: len(signs)] = PENALTY
+    free = [(None, None)] * (design.shape[1] - len(signs))
+    bounds = [(0, None) if one > 0 else (None, 0) if one < 0 else (None, None) for one in signs]
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        score = design @ weights
+        wrong = 1 / (1 + np.exp(-np.clip(score, -30, 30))) - labels
+        value = np.logaddexp(0, np.where(labels, -score, score)).sum() + (penalty * weights**2).sum() / 2
+        return value, design.T @ wrong + penalty * weights
+
+    return minimize(
+        loss, begin, jac=True, method="L-BFGS-B", bounds=bounds + free, options={"maxiter": 300}
+    ).x
+
+
+def right_rate(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the threshold above which as many scores lie as there are labels."""
+    count, ordered = int(labels.sum()), np.sort(scores)[::-1]
+    return float(ordered[count - 1] + ordered[count]) / 2 if 0 < count < len(ordered) else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--openers", type=Path, required=True, help="JSON Lines: id, lang, opener, refusal")
+    parser.add_argument("--write", type=Path, help="the YAML file to write")
+    options = parser.parse_args()
+    rows = [json.loads(line) for line in options.openers.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if half(row["id"]) == 0 and incoherence(row["opener"]) is None]
+    for row in rows:
+        written = language_of(row["opener"], row["lang"])
+        row["read"] = written if written in ("en", row["lang"]) else row["lang"]
+        row["shown"] = native.shown(row["opener"], row["read"])
+    counts: dict[str, int] = {}
+    for row in rows:
+        for name in row["shown"]:
+            counts[name] = counts.get(name, 0) + 1
+    names = sorted(name for name, count in counts.items() if count >= FEWEST)
+    langs = sorted({row["read"] for row in rows})
+    column = {name: index for index, name in enumerate([*names, *(f"bias {lang}" for lang in langs)])}
+    design = np.zeros((len(rows), len(column)))
+    for index, row in enumerate(rows):
+        design[index, [column[name] for name in [*row["shown"], f"bias {row['read']}"] if name in column]] = 1
+    labels = np.array([bool(row["refusal"]) for row in rows])
+    folds = np.array([fold(row["id"]) for row in rows])
+    signs = [sign(name) for name in names]
+    weights = fitted(design, labels, signs, np.zeros(len(column)))
+    scores = np.zeros(len(rows))
+    for number in range(FOLDS):
+        out = folds == number
+        scores[out] = design[out] @ fitted(design[~out], labels[~out], signs, weights)
+    kappas, moved = [], []
+    for lang in langs:
+        own = np.array([row["lang"] == row["read"] == lang for row in rows])
+        move = right_rate(scores[own], labels[own]) * own.sum() / (own.sum() + SHRINK)
+        weights[column[f"bias {lang}"]] -= move
+        read = np.array([row["read"] == lang for row in rows])
+        scores[read] -= move
+        moved.append(move)
+    for lang, move in zip(langs, moved, strict=True):
+        own = np.array([row["lang"] == lang for row in rows])
+        found = agreement(list(labels[own]), list(scores[own] > 0))
+        kappas.append(found.kappa or 0.0)
+        print(f"{lang} kappa over the folds {kappas[-1]:.3f}, bias moved by {-move:+.2f}")
+    print(f"mean {np.mean(kappas):.3f}; {sum(abs(one) >= 0.005 for one in weights)} weights")
+    worth = {name: round(float(weights[column[name]]), 2) for name in names}
+    written = {
+        "bias": {lang: round(float(weights[column[f"bias {lang}"]]), 2) for lang in langs},
+        "worth": {name: worth[name] for name in sorted(names, key=worth.__getitem__) if worth[name]},
+    }
+    text = HEAD + yaml.safe_dump(written, sort_keys=False)
+    if options.write is None:
+        print(text)
+    else:
+        options.write.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
