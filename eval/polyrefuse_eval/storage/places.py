@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -146,7 +146,8 @@ class _Sender:
         self._thread = threading.Thread(target=self._send, name="polyrefuse-sender", daemon=True)
         self._lease = KeptLease(lease, self._end_at_once)
         self._working = threading.Lock()
-        self._is_working = True
+        self._worker = threading.get_ident()
+        self._is_working = self._worker == threading.main_thread().ident
 
     def __enter__(self) -> None:
         self._lease.__enter__()
@@ -191,10 +192,10 @@ class _Sender:
                 told = False
 
     def _end_at_once(self) -> None:
-        """End the work in the main thread: another driver does it now."""
+        """End the work, where it goes on in the main thread: another driver does it now."""
         with self._working:
-            if self._is_working:
-                _thread.interrupt_main()
+            if self._is_working and callable(signal.getsignal(signal.SIGINT)):
+                signal.pthread_kill(self._worker, signal.SIGINT)
 
 
 @contextmanager
