@@ -1,4 +1,4 @@
-"""Addresses: what may be shown of them, a lease without a lock service, and a copy kept like what is there."""
+"""Addresses: what may be shown of them, a lease without a lock service, and a copy kept like it is there."""
 
 from __future__ import annotations
 
@@ -129,6 +129,26 @@ def test_objects_are_written_whole_and_created_once(address: Address) -> None:
     assert names(ObjectStore(address)) == {"c.json"}
     with pytest.raises(StorageError, match=r"c.json' is a file; expected the folder"):
         ObjectStore(address.child("c.json")).list()
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError(), TypeError("mode"), OSError(errno.ENOSYS, "NotImplemented")], ids=str
+)
+def test_a_store_without_exclusive_writes_is_asked_first(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ObjectStore(Address(MEMORY))
+    honest = store.fs.pipe_file
+
+    def plain(path: str, content: bytes, mode: str = "overwrite") -> None:
+        if mode != "overwrite":
+            raise error
+        honest(path, content)
+
+    monkeypatch.setattr(store.fs, "pipe_file", plain)
+    assert store.create("a.json", b"1")
+    assert not store.create("a.json", b"2")
+    assert store.read("a.json") == b"1"
 
 
 def test_a_write_to_a_file_system_that_fails_leaves_the_old_file(
@@ -578,7 +598,8 @@ def test_harmfulness_goes_to_an_address_as_to_a_folder(
 
     monkeypatch.setattr(HarmfulnessRun, "refuses", refuses)
     command = [
-        "harmfulness", "--model", model_folder, "--data", data_folder, "--langs", "en", "--steered", 1, "--inverted", 1, "--layers", 1, "-q",
+        "harmfulness", "--model", model_folder, "--data", data_folder, "--langs", "en",
+        "--steered", 1, "--inverted", 1, "--layers", 1, "-q",
         "--no-plots",
     ]  # fmt: skip
 

@@ -24,7 +24,7 @@ Place = Path | Address
 """Where results lie."""
 
 Say = Callable[[str], None]
-LOOK_EVERY = 1.0
+LOOK_EVERY = 2.0
 """Seconds between two looks for files to be sent."""
 
 HUB_SCHEME = "hf"
@@ -112,8 +112,8 @@ def _driven(address: Address, say: Say) -> Iterator[Path]:
         if objects and not any(name == RUN_FILE or name.endswith(f"/{RUN_FILE}") for name in objects):
             raise StorageError(f"'{address}' is not empty and holds no {RUN_FILE}; choose another --out")
         copy, lease = WorkingCopy(store), Lease(store)
-        lease.acquire(former=copy.driver)
         try:
+            lease.acquire(former=copy.driver)
             copy.set_driver(lease.id)
             copy.pull()
             with _Sender(copy, lease, say):
