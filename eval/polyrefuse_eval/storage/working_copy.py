@@ -260,7 +260,7 @@ def _files(folder: str, prefix: str = "") -> Iterator[tuple[str, Fingerprint]]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from _files(entry.path, f"{prefix}{name}/")
-            else:
+            elif entry.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):
                     yield prefix + name, _print_of(entry.stat())
 
