@@ -41,6 +41,7 @@ at_least_one = click.IntRange(1)
 folder_path = _FolderPath(path_type=Path, file_okay=False)
 place_path = _PlacePath(path_type=Path, file_okay=False)
 any_place = _PlacePath(path_type=Path)
+place_path.name = any_place.name = "folder|address"
 file_path = click.Path(path_type=Path, dir_okay=False)
 
 MODEL_OPTIONS = (
