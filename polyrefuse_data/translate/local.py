@@ -200,10 +200,12 @@ def make_local(model: str, settings: Settings) -> LocalModel:
     try:
         import torch
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+        from transformers.utils import logging
     except ImportError as error:
         raise TranslatorError(
             f"translator 'hf' needs {error.name}, which is not installed: pip install 'polyrefuse[local]'"
         ) from None
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it knows no --quiet
     try:
         options: dict[str, Any] = {} if folder else {"revision": revision}
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
