@@ -235,7 +235,7 @@ def plan_build(request: BuildRequest) -> list[PlanRow]:
     recipe = recipe.changed(request.seed, request.size)
     inputs = _select(recipe, folder, request, lambda what, done, total: None)
     english = {row.prompt.hash: row.prompt.text for row in inputs.selection.placed}
-    chain = Chain(request.live())
+    chain = Chain(request.live(), asks=False)
     path = request.memory or default_memory()
     if not path.exists():
         return plan(english, request.langs, chain, None)

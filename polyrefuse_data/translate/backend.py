@@ -90,6 +90,8 @@ class Settings:
 
     url: str | None = None
     timeout: float = 30.0
+    asks: bool = True
+    """False for a plan, which takes neither a key nor an extra, and asks nobody anything."""
 
 
 @dataclass(frozen=True)
