@@ -248,7 +248,7 @@ def plan_build(request: BuildRequest) -> list[PlanRow]:
     recipe = recipe.changed(request.seed, request.size)
     inputs = _select(recipe, folder, request, lambda what, done, total: None)
     english = {row.prompt.hash: row.prompt.text for row in inputs.selection.placed}
-    chain = Chain(request.live())
+    chain = Chain(request.live(), asks=False)
     path = request.memory or default_memory()
     with contextlib.ExitStack() as stack:
         stack.callback(chain.close)

@@ -113,6 +113,8 @@ class Settings:
     """Where local models run; None for here."""
     threads: int | None = None
     """Threads of torch of a local model; None takes torch's own number."""
+    asks: bool = True
+    """False for a plan, which takes neither a key nor an extra, and asks nobody anything."""
 
 
 @dataclass(frozen=True)

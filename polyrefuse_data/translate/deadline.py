@@ -8,7 +8,6 @@ of requests whose time is over; whoever reads from one of them gets an end of fi
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
@@ -44,7 +43,7 @@ class Limit:
         with _lock:
             self.close()
             if sock is not None:
-                self._handle = socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
+                self._handle = socket.socket(sock.family, sock.type, sock.proto, socket.dup(sock.fileno()))
                 if self.expired:
                     self.end()
 

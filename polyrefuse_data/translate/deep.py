@@ -371,7 +371,7 @@ def make_mymemory(model: str, settings: Settings) -> MyMemory:
 def make_libre(model: str, settings: Settings) -> Libre:
     """Return the LibreTranslate backend; the public server wants a key, one's own may not."""
     _no_model("libre", model)
-    key = environment_key(LIBRE_KEY, "libre", optional=settings.url is not None)
+    key = environment_key(LIBRE_KEY, "libre", optional=settings.url is not None or not settings.asks)
     address = check_address(settings.url or "https://libretranslate.com/").rstrip("/") + "/"
     web = Web(settings.timeout, LIBRE_KEY)
     return Libre("libre", "api", LIBRE_LIMITS, libre_code, web, address, key=key)
@@ -380,7 +380,7 @@ def make_libre(model: str, settings: Settings) -> Libre:
 def make_microsoft(model: str, settings: Settings) -> Microsoft:
     """Return the Microsoft backend."""
     _no_model("microsoft", model)
-    key = environment_key(MICROSOFT_KEY, "microsoft") or ""
+    key = environment_key(MICROSOFT_KEY, "microsoft", optional=not settings.asks) or ""
     region = environment_key(MICROSOFT_REGION, "microsoft", optional=True)
     address = check_address(settings.url) if settings.url else None
     if address is not None and "api-version=" not in address:

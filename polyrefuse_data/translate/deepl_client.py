@@ -38,7 +38,10 @@ class DeepL:
     limits = LIMITS
     translator = Translator("deepl", "api-v2")
 
-    def __init__(self, key: str, address: str | None, timeout: float) -> None:
+    def __init__(self, key: str | None, address: str | None, timeout: float) -> None:
+        """Make the backend; without a key it can be planned with, and not asked."""
+        if key is None:
+            return
         try:
             import deepl
             from deepl import http_client
@@ -89,5 +92,5 @@ def make_deepl(model: str, settings: Settings) -> DeepL:
     """Return the DeepL backend; the key says which of DeepL's two addresses is asked."""
     if model:
         raise TranslatorError(f"translator 'deepl:{model}': deepl has no models; expected 'deepl'")
-    key = environment_key(KEY, "deepl") or ""
+    key = environment_key(KEY, "deepl") if settings.asks else None
     return DeepL(key, check_address(settings.url) if settings.url else None, settings.timeout)

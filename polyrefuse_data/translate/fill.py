@@ -47,7 +47,8 @@ class LiveRequest:
 class Chain:
     """The links of `--translator`: each takes entries of the memory, and some can add to them."""
 
-    def __init__(self, request: LiveRequest) -> None:
+    def __init__(self, request: LiveRequest, asks: bool = True) -> None:
+        """Make the backends of `request`; unless it `asks`, for a plan only: see `Settings`."""
         self.request = request
         if request.candidates < 1:
             raise TranslatorError(f"--candidates is {request.candidates}; expected 1 or more")
@@ -57,7 +58,7 @@ class Chain:
             raise TranslatorError(
                 "--executor dask is for local models, and --translator names none; add one: hf:MODEL@REVISION"
             )
-        self.settings = Settings(request.url, request.timeout, request.cluster, request.threads)
+        self.settings = Settings(request.url, request.timeout, request.cluster, request.threads, asks)
         made = iter(make_chain(parse_chain(",".join(live)), self.settings) if live else [])
         if request.url is not None and not live:
             raise TranslatorError("--translator-url has no backend to point; name one with --translator")

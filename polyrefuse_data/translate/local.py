@@ -201,10 +201,12 @@ class LocalSpec:
         try:
             import torch
             from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+            from transformers.utils import logging
         except ImportError as error:
             raise TranslatorError(
                 f"translator 'hf' needs {error.name}, which is not installed: pip install 'polyrefuse[local]'"
             ) from None
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it knows no --quiet
         self.set_threads()
         try:
             options: dict[str, Any] = {} if self.revision is None else {"revision": self.revision}

@@ -22,6 +22,9 @@ LIMITS = Limits(maximum=2_000, connections=8)
 LEAST_TOKENS, TOKENS_A_CHARACTER = 1_024, 3
 """How long an answer may be; three, for scripts that a tokenizer takes apart into bytes."""
 
+UNKNOWN_MODEL = "?"
+"""The model in a plan that names none: only the endpoint knows which it has."""
+
 PROMPT_VERSION = 1
 """Raised when the words below change: answers of another prompt are other translations."""
 
@@ -126,5 +129,7 @@ def _answer(value: Any, tag: str) -> Answer:
 
 def make_openai(model: str, settings: Settings) -> OpenAICompatible:
     """Return the backend for `openai:MODEL`; without a model, the endpoint must offer exactly one."""
-    key = environment_key(KEY, "openai", optional=settings.url is not None)
+    key = environment_key(KEY, "openai", optional=settings.url is not None or not settings.asks)
+    if not model and not settings.asks:
+        model = UNKNOWN_MODEL
     return OpenAICompatible(model, check_address(settings.url or DEFAULT_URL), key, settings.timeout)

@@ -33,9 +33,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
     return (folder, *tiny_m2m100(folder, TEXTS))
 
 
-def test_a_model_in_a_folder_translates_and_says_which_it_is(tiny: tuple[Path, Any, Any]) -> None:
+def test_a_model_in_a_folder_translates_and_says_which_it_is(
+    tiny: tuple[Path, Any, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
     folder, *_ = tiny
+    capfd.readouterr()
     (backend,) = make_chain(parse_chain(f"hf:{folder}"), Settings())
+    assert capfd.readouterr() == ("", "")  # a quiet build prints nothing
     assert backend.translator.backend == "hf"
     assert backend.translator.version.startswith(f"{folder}@")
     assert len(backend.translator.version.rpartition("@")[2]) == 12

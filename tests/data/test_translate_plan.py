@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,20 @@ def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path) -> None:
         BuildRequest("sample", langs=["de", "yo"], translator="google", memory=tmp_path / "m.sqlite")
     )
     assert row.minutes == pytest.approx(1464 / 5 / 60)  # five requests a second, at most
+
+
+@pytest.mark.parametrize("name", ["microsoft", "deepl", "libre", "openai", "openai:gpt"])
+def test_a_dry_run_takes_neither_key_nor_extra_nor_network(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who wants to know what a service costs has no key yet."""
+    for variable in ("MICROSOFT_API_KEY", "DEEPL_API_KEY", "LIBRE_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setitem(sys.modules, "deepl", None)
+    arguments = ["build", "--recipe", "sample", "--translator", name, "--dry-run", "--langs", "de"]
+    done = CliRunner().invoke(cli, [*arguments, "--memory", str(tmp_path / "m.sqlite")])
+    assert done.exit_code == 0, done.exception
+    assert "de    forward        0   1464" in done.output
 
 
 def test_chains_that_cannot_be() -> None:
