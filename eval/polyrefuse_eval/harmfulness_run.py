@@ -90,13 +90,19 @@ class HarmfulnessRun:
         """Start or go on with the run in `out`, which may be the folder of `polyrefuse eval run`.
 
         Raises `RunFolderError` where it is another run's or another model's, and `DirectionError` for
-        layers that the model has not.
+        layers that the model has not, and for extra prompts in languages that are not measured.
         """
         asked = [*(settings.layers or ()), *([] if settings.layer is None else [settings.layer])]
         beyond = [layer for layer in asked if not 0 <= layer < chat.n_layers]
         if beyond:
             raise DirectionError(
                 f"layer {beyond[0]} is not in {chat.name}, which has layers 0 to {chat.n_layers - 1}"
+            )
+        foreign = sorted({str(one.lang) for one in extra} - set(settings.langs))
+        if foreign:
+            raise DirectionError(
+                f"extra prompts in {', '.join(foreign)}, which is not among --langs "
+                f"{','.join(settings.langs)}; add it"
             )
         signature = {
             "format": FORMAT,

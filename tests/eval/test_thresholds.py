@@ -16,6 +16,7 @@ from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.thresholds import (
     Rule,
     auroc,
+    auroc_interval,
     balanced_threshold,
     choose_threshold,
     conformal_minimum,
@@ -135,6 +136,32 @@ def test_auroc_counts_ties_half(harmful: list[float], harmless: list[float]) -> 
 
 def test_auroc_of_nothing_is_none() -> None:
     assert auroc([], [1.0]) is None
+
+
+def test_the_interval_of_an_area_covers_it_as_often_as_it_says() -> None:
+    shift, n = 1.5, (40, 25)
+    truth = 0.5 * (1 + math.erf(shift / 2))
+    drawn = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        area = auroc((drawn.normal(size=n[0]) + shift).tolist(), drawn.normal(size=n[1]).tolist())
+        assert area is not None
+        low, high = auroc_interval(area, *n)
+        assert low <= area <= high
+        covered += low <= truth <= high
+    assert 930 <= covered <= 980
+
+
+def test_the_interval_of_an_area_is_never_a_point_and_narrows_with_n() -> None:
+    low, high = auroc_interval(1.0, 20, 20)
+    assert high == 1
+    assert 0.8 < low < 0.95
+    assert low < auroc_interval(1.0, 200, 200)[0] < 1
+    assert auroc_interval(0.3, 20, 30) == pytest.approx(
+        [1 - end for end in auroc_interval(0.7, 20, 30)[::-1]]
+    )
+    with pytest.raises(ValueError, match="no area"):
+        auroc_interval(0.5, 0, 3)
 
 
 @pytest.mark.parametrize("text", ["", "conformal", "zero=1", "conformal=0", "conformal=x", "best"])
