@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyrefuse_data.languages import LANGUAGES
@@ -68,7 +68,6 @@ def missed_over_all_orders(values: Sequence[float], target: float) -> float:
     return sum(order[-1] < conformal_threshold(order[:-1], target) for order in orders) / len(orders)
 
 
-@settings(deadline=None)
 @given(few, targets)
 def test_exchangeable_scores_with_ties_are_missed_at_most_as_often_as_promised(
     values: list[float], target: float
@@ -79,7 +78,6 @@ def test_exchangeable_scores_with_ties_are_missed_at_most_as_often_as_promised(
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
-@settings(deadline=None)
 @given(targets)
 def test_exchangeable_scores_without_ties_are_missed_exactly_as_often(n: int, target: float) -> None:
     assert missed_over_all_orders(range(n + 1), target) == pytest.approx(conformal_miss_rate(n, target))
