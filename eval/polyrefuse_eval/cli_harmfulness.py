@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     type=at_least_one,
     default=16,
     show_default=True,
-    help="Test prompts steered a label.",
+    help="Test prompts steered a label, spread over all.",
 )
 @click.option(
     "--inverted",
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     type=at_least_one,
     default=32,
     show_default=True,
-    help="Test prompts inverted a label.",
+    help="Test prompts inverted a label, spread over all.",
 )
 @click.option("--layers", help="Layers to steer, one at a time: 5-20, or 3,7.  [default: all]")
 @click.option("--layer", type=int, help="Layer of the cosines between categories.  [default: the middle]")

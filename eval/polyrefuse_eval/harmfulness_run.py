@@ -90,13 +90,19 @@ class HarmfulnessRun:
         """Start or go on with the run in `out`, which may be the folder of `polyrefuse eval run`.
 
         Raises `RunFolderError` where it is another run's or another model's, and `DirectionError` for
-        layers that the model has not.
+        layers that the model has not, and for extra prompts in languages that are not measured.
         """
         asked = [*(settings.layers or ()), *([] if settings.layer is None else [settings.layer])]
         beyond = [layer for layer in asked if not 0 <= layer < chat.n_layers]
         if beyond:
             raise DirectionError(
                 f"layer {beyond[0]} is not in {chat.name}, which has layers 0 to {chat.n_layers - 1}"
+            )
+        foreign = sorted({str(one.lang) for one in extra} - set(settings.langs))
+        if foreign:
+            raise DirectionError(
+                f"extra prompts in {', '.join(foreign)}, which is not among --langs "
+                f"{','.join(settings.langs)}; add it"
             )
         signature = {
             "format": FORMAT,
@@ -162,8 +168,8 @@ class HarmfulnessRun:
             for label in ("harmful", "harmless")
         }
 
-        def first(count: int, name: str) -> dict[str, list[Any]]:
-            return {label: [getattr(one, name) for one in of[:count]] for label, of in tested.items()}
+        def some(count: int, name: str) -> dict[str, list[Any]]:
+            return {label: [getattr(one, name) for one in spread(of, count)] for label, of in tested.items()}
 
         vectors = {kind: directions.vectors(kind) for kind in KINDS}
         common: dict[str, Any] = {"lang": lang, "coefficient": self.settings.coefficient}
@@ -171,18 +177,18 @@ class HarmfulnessRun:
             self.chat,
             self.refuses(lang, f"steering {lang}"),
             vectors,
-            first(self.settings.n_steered, "text"),
+            some(self.settings.n_steered, "text"),
             self.layers,
             scope=self.settings.scope,
-            categories=first(self.settings.n_steered, "category"),
+            categories=some(self.settings.n_steered, "category"),
             **common,
         )
         inversion = invert(
             self.chat,
             vectors,
-            first(self.settings.n_inverted, "text"),
+            some(self.settings.n_inverted, "text"),
             self.layers,
-            categories=first(self.settings.n_inverted, "category"),
+            categories=some(self.settings.n_inverted, "category"),
             **common,
         )
         layer = self.chat.n_layers // 2 if self.settings.layer is None else self.settings.layer
@@ -322,6 +328,13 @@ def _aurocs(scatter: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 def subject_of(row: Row) -> Subject:
     """Return the subject that `row` of a build is."""
     return Subject(row.id, row.lang, row.text, row.label, category=row.category)
+
+
+def spread(subjects: Sequence[Subject], count: int) -> list[Subject]:
+    """Return `count` of `subjects` at even distances, so that parts of a split that stand together, such
+    as categories, all come; all of them where there are no more."""
+    n = min(count, len(subjects))
+    return [subjects[index * len(subjects) // n] for index in range(n)]
 
 
 def extra_subjects(extra: Sequence[UserPrompt], lang: str) -> list[Subject]:

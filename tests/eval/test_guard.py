@@ -202,7 +202,7 @@ def test_detections_count_what_they_say() -> None:
     assert (suffix.against, suffix.auroc) == ("data", pytest.approx((0 + 2) / 4))
     assert suffix.false_alarm.rate is None
     assert [one.auroc for one in yoruba] == [None, None]
-    assert "| en | suffix | 2 | 0.500 (vs data) |" in detection_table([whole, data, suffix])
+    assert "| en | suffix | 2 | 0.500 [0.112, 0.888] (vs data) |" in detection_table([whole, data, suffix])
     piped = detection_table([replace(suffix, kind="a|b")])
     assert "| en | a\\|b | 2 |" in piped
     silent = [

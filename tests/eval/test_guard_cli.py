@@ -230,6 +230,8 @@ def test_harmfulness_goes_the_whole_way_and_resumes(
     assert behaving == [2 * 2 * 2 * 2 + 4], "only the sweep of one language is made again"
     assert json.loads((tmp_path / "r" / "harmfulness.json").read_text()) == record
     assert "made with other settings" in error(*run, "--coefficient", 2)
+    (tmp_path / "x.jsonl").write_text(json.dumps({**line, "lang": "yo"}))
+    assert "extra prompts in yo, which is not among --langs" in error(*run[:-1], tmp_path / "x.jsonl")
 
 
 def test_a_language_with_too_few_is_left_out_with_its_reason(

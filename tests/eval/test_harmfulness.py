@@ -26,6 +26,7 @@ from polyrefuse_eval.harmfulness import (
     fit_harmfulness,
 )
 from polyrefuse_eval.harmfulness_report import harmfulness_tables
+from polyrefuse_eval.harmfulness_run import spread
 from polyrefuse_eval.inversion import Flips, Inversion, Wording, answer_tokens, ask, invert, wordings
 from polyrefuse_eval.positions import T_INST, Position
 from polyrefuse_eval.spans import instruction_span, positions_of
@@ -324,6 +325,13 @@ def test_rates_of_categories_add_up_to_those_of_the_label(chat: ChatModel) -> No
         (None, None): (0, 7), ("a", None): (0, 3), ("b", None): (0, 2),
         (None, 1): (4, 7), ("a", 1): (2, 3), ("b", 1): (0, 2),
     }  # fmt: skip
+
+
+def test_prompts_are_taken_from_all_of_a_split() -> None:
+    mine = [Subject(str(index), "en", "?", "harmful") for index in range(10)]
+    assert [one.id for one in spread(mine, 4)] == ["0", "2", "5", "7"]
+    assert [spread(mine, count) for count in (10, 99)] == [mine, mine]
+    assert spread([], 3) == []
 
 
 def test_each_category_has_its_counts_scores_and_flips() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyrefuse_data.languages import LANGUAGES
@@ -16,6 +16,7 @@ from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.thresholds import (
     Rule,
     auroc,
+    auroc_interval,
     balanced_threshold,
     choose_threshold,
     conformal_minimum,
@@ -67,7 +68,6 @@ def missed_over_all_orders(values: Sequence[float], target: float) -> float:
     return sum(order[-1] < conformal_threshold(order[:-1], target) for order in orders) / len(orders)
 
 
-@settings(deadline=None)
 @given(few, targets)
 def test_exchangeable_scores_with_ties_are_missed_at_most_as_often_as_promised(
     values: list[float], target: float
@@ -78,7 +78,6 @@ def test_exchangeable_scores_with_ties_are_missed_at_most_as_often_as_promised(
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
-@settings(deadline=None)
 @given(targets)
 def test_exchangeable_scores_without_ties_are_missed_exactly_as_often(n: int, target: float) -> None:
     assert missed_over_all_orders(range(n + 1), target) == pytest.approx(conformal_miss_rate(n, target))
@@ -135,6 +134,32 @@ def test_auroc_counts_ties_half(harmful: list[float], harmless: list[float]) -> 
 
 def test_auroc_of_nothing_is_none() -> None:
     assert auroc([], [1.0]) is None
+
+
+def test_the_interval_of_an_area_covers_it_as_often_as_it_says() -> None:
+    shift, n = 1.5, (40, 25)
+    truth = 0.5 * (1 + math.erf(shift / 2))
+    drawn = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        area = auroc((drawn.normal(size=n[0]) + shift).tolist(), drawn.normal(size=n[1]).tolist())
+        assert area is not None
+        low, high = auroc_interval(area, *n)
+        assert low <= area <= high
+        covered += low <= truth <= high
+    assert 930 <= covered <= 980
+
+
+def test_the_interval_of_an_area_is_never_a_point_and_narrows_with_n() -> None:
+    low, high = auroc_interval(1.0, 20, 20)
+    assert high == 1
+    assert 0.8 < low < 0.95
+    assert low < auroc_interval(1.0, 200, 200)[0] < 1
+    assert auroc_interval(0.3, 20, 30) == pytest.approx(
+        [1 - end for end in auroc_interval(0.7, 20, 30)[::-1]]
+    )
+    with pytest.raises(ValueError, match="no area"):
+        auroc_interval(0.5, 0, 3)
 
 
 @pytest.mark.parametrize("text", ["", "conformal", "zero=1", "conformal=0", "conformal=x", "best"])

@@ -11,7 +11,7 @@ from polyrefuse_eval.leaderboard.layers import LayerChart, Values, layer_chart, 
 from polyrefuse_eval.leaderboard.records import RecordTable
 from polyrefuse_eval.leaderboard.runs import Run
 
-LEFT, TOP, SIZE = 44, 10, 260
+LEFT, TOP, SIZE = 44, 22, 260
 """The scatter's frame: its corner, and how wide and high it is."""
 
 LABELS = ("harmful", "harmless")
