@@ -10,7 +10,8 @@ from typing import Any
 
 import polyrefuse_eval.works as works
 
-honest = works.compute_cell
+# Dask loads this more than once.
+honest = getattr(works.compute_cell, "honest", works.compute_cell)
 
 
 def compute_cell(chat: Any, task: Any, *more: Any) -> Iterator[Any]:
@@ -30,4 +31,5 @@ def note(line: str) -> None:
         file.write(line + "\n")
 
 
+compute_cell.honest = honest  # type: ignore[attr-defined]
 works.compute_cell = compute_cell
