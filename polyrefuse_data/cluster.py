@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,7 @@ GPU = "GPU"
 """The name of the resource that workers offer and tasks take."""
 
 HOST = "127.0.0.1"
+SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 CONNECT_SECONDS = 10.0
 WORKER_SECONDS = 60.0
 """How long a cluster without any worker is waited for; one of Slurm jobs may stand in a queue as long as it
@@ -160,17 +162,32 @@ def require_dask() -> ModuleType:
 @contextmanager
 def _connect(distributed: ModuleType, address: str) -> Iterator[Any]:
     try:
+        _knock(address)
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
-            f"no Dask scheduler answers at '{address}' within {CONNECT_SECONDS:.0f} s "
-            f"({str(error) or type(error).__name__}); expected an address such as tcp://HOST:8786, where "
-            "`dask scheduler` runs"
+            f"no Dask scheduler answers at '{address}' ({error or type(error).__name__}); expected an address "
+            "such as tcp://HOST:8786, where `dask scheduler` runs"
         ) from None
     try:
         yield client
     finally:
-        client.close(timeout=5)
+        client.close(timeout=CONNECT_SECONDS)
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` or `ValueError` where nothing listens at `address`.
+
+    A client that finds nobody would try on, and complain when it is thrown away.
+    """
+    from distributed.comm import get_address_host_port, normalize_address
+
+    whole = normalize_address(address)
+    scheme = whole.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise ValueError(f"the scheme {scheme}:// is not known")
+    if scheme in ("tcp", "tls"):
+        socket.create_connection(get_address_host_port(whole, strict=True), timeout=CONNECT_SECONDS).close()
 
 
 def _start_here(

@@ -47,7 +47,11 @@ class DrivenJudging:
         """Keep the verdicts that a job brought."""
         self.progress.end(failed=outcome.done is None)
         if outcome.done is None:
-            self.failures.append(Failure(outcome.job.name, str(outcome.error), outcome.tries))
+            self.failures.append(
+                Failure(
+                    outcome.job.name.removeprefix(f"{self.plan.name}: "), str(outcome.error), outcome.tries
+                )
+            )
             return []
         records: list[VerdictRecord] = outcome.done.result
         self.progress.advance(len(records))

@@ -83,7 +83,7 @@ class DrivenRun:
         if outcome.done is None:
             if isinstance(work, Describe):
                 raise ChatModelError(str(outcome.error))
-            self._fail(outcome.job.name, outcome)
+            self._fail(outcome)
             return []
         if outcome.done.load_seconds:
             self._time(Timing("load", outcome.done.load_seconds))
@@ -253,7 +253,7 @@ class DrivenRun:
     def _take_cell(self, cell: Cell, outcome: Outcome) -> None:
         if outcome.done is None:
             self.progress.end(failed=True)
-            self._fail(outcome.job.name, outcome)
+            self._fail(outcome)
             return
         made: list[Completion] = outcome.done.result
         self._write(cell, [*self._taken.pop(cell), *made])
@@ -279,7 +279,8 @@ class DrivenRun:
     def _job(self, name: str, work: Any, first: bool = False) -> Job:
         return Job(f"{self.plan.name}: {name}", self.computer.spec.key, work, first)
 
-    def _fail(self, what: str, outcome: Outcome) -> None:
+    def _fail(self, outcome: Outcome) -> None:
+        what = outcome.job.name.removeprefix(f"{self.plan.name}: ")
         self.failures.append(Failure(what, str(outcome.error), outcome.tries))
 
     def _time(self, timing: Timing) -> None:

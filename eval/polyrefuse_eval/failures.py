@@ -20,7 +20,8 @@ class Failure:
     tries: int
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.error} (tried {self.tries} times)"
+        tries = f" (tried {self.tries} times)" if self.tries > 1 else ""
+        return f"{self.what}: {self.error}{tries}"
 
 
 def write_failures(folder: Path, failures: Sequence[Failure]) -> None:

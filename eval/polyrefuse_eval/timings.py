@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from polyrefuse_eval.jsonfiles import json_line, read_jsonl
+from polyrefuse_eval.jsonfiles import json_line, mend_jsonl, read_jsonl
 
 TIMINGS_FILE = "timings.jsonl"
 
@@ -27,8 +27,9 @@ class Timing:
 
 
 def add_timing(folder: Path, timing: Timing) -> None:
-    """Add `timing` to those of the run in `folder`."""
+    """Add `timing` to those of the run in `folder`; for its one writer. What a kill cut off is dropped."""
     record = asdict(timing) | {"seconds": round(timing.seconds, 3)}
+    mend_jsonl(folder / TIMINGS_FILE)
     with (folder / TIMINGS_FILE).open("a", encoding="utf-8") as file:
         file.write(json_line(record))
 

@@ -35,7 +35,10 @@ N_CELLS = 2 * (2 + 4 * 2 + 2 * 2 + 3)
 
 @pytest.fixture(scope="session")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the workers of `cluster` computed: a line a cell when it begins, and one when it has ended."""
+    """What the workers of `cluster` computed: a line a cell when it begins, and one when it has ended.
+
+    Beside it, `stumble` may name cells that fail.
+    """
     return tmp_path_factory.mktemp("workers") / "log"
 
 
@@ -54,7 +57,8 @@ def call(*arguments: object) -> Result:
 def error(*arguments: object) -> str:
     """The one line with which a command fails; anything but a PolyRefuseError is a bug."""
     result = call(*arguments)
-    assert isinstance(result.exception, PolyRefuseError), (result.exception, result.output)
+    if not isinstance(result.exception, PolyRefuseError):
+        raise AssertionError(result.output) from result.exception
     message = str(result.exception)
     assert "\n" not in message
     return message
@@ -121,7 +125,7 @@ def test_a_run_on_a_cluster_gives_the_bytes_of_a_run_here(
     assert read_timings(out) == before
     # Done, it does nothing, without a cluster.
     unreachable = ("--executor", "dask", "--scheduler", "tcp://127.0.0.1:9")
-    assert call(*command(model_folder, data_folder, again, *unreachable)).output == result.output
+    assert call(*command(model_folder, data_folder, again, *unreachable)).stdout == result.stdout
 
 
 def workers_of(cluster: Any) -> dict[str, int]:
@@ -175,37 +179,27 @@ def test_killed_workers_and_drivers_lose_nothing_but_cells_in_flight(
 
 
 def test_what_fails_is_named_while_the_rest_goes_on(
-    cluster: Any, local: Path, model_folder: Path, data_folder: Path, tmp_path: Path
+    cluster: Any, log: Path, local: Path, model_folder: Path, data_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     arguments = command(model_folder, data_folder, out, *dask(cluster), "--retries", 1)
-    stumble = tmp_path / "stumble"
+    stumble = log.with_name("stumble")
     stumble.write_text("de/harmless/ablation:en\nen/harmful/addition:de\n")
-    told_to(cluster, "POLYREFUSE_TEST_STUMBLE", str(stumble))
     result = call(*arguments)
     assert result.exit_code == 3, result.output + str(result.exception)
     for cell in ("de harmless ablation:en", "en harmful addition:de"):
-        assert f"failed: run: {cell}: ValueError: stumbled (tried 2 times)" in result.output.replace(
-            "run: run: ", "run: "
-        )
+        assert f"run: {cell} is tried again: ValueError: stumbled\n" in result.stderr
+        assert f"failed: run: {cell}: ValueError: stumbled (tried 2 times)\n" in result.stderr
     failed = [json.loads(line) for line in (out / "failed.jsonl").read_text().splitlines()]
     assert len(failed) == 2
     assert all(failure["tries"] == 2 for failure in failed)
     assert not (out / "summary.json").exists()
     assert len(list((out / "completions").glob("*/*.jsonl"))) == N_CELLS - 2
-    stumble.write_text("")
+    stumble.unlink()
     result = call(*arguments)
     assert result.exit_code == 0, result.output
     assert_same(out, local)
     assert sum(timing.part == "cell" for timing in read_timings(out)) == N_CELLS
-
-
-def told_to(cluster: Any, name: str, value: str) -> None:
-    """Set an environment variable in the workers."""
-    from distributed import Client
-
-    with Client(cluster.scheduler_address, set_as_default=False) as client:
-        client.run(os.environ.__setitem__, name, value)
 
 
 def test_processes_started_here_end_with_the_command(
@@ -235,7 +229,7 @@ def test_a_cluster_that_cannot_serve_is_told_in_one_line(
         assert not out.exists()
         return told
 
-    assert "no Dask scheduler answers at 'tcp://127.0.0.1:9' within" in fails(
+    assert "no Dask scheduler answers at 'tcp://127.0.0.1:9' (" in fails(
         "--executor", "dask", "--scheduler", "tcp://127.0.0.1:9"
     )
     assert "no Dask scheduler answers at 'nonsense'" in fails("--executor", "dask", "--scheduler", "nonsense")
