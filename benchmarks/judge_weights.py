@@ -24,9 +24,9 @@ from polyrefuse_eval.judges.coherence import incoherence, language_of
 from polyrefuse_eval.judges.evidence import sign
 
 FOLDS = 8
-PENALTY, BIAS_PENALTY = 2.0, 0.02
+PENALTY, BIAS_PENALTY = 5.0, 0.02
 """Of half the squared weights."""
-SHRINK = 100
+SHRINK = 30
 """Rows of a language at which half of its bias's move is believed."""
 FEWEST = 12
 """Rows that must show a piece of evidence for it to have a weight."""

@@ -17,7 +17,7 @@ OPENING = 280
 LATE = 1500
 """Characters in which a refusal may still follow, as long as no answer has begun, or an answer a warning."""
 
-UNSURE = 1.0
+UNSURE = 0.2
 """A response that does not know what was asked is decided only where its score is further from zero."""
 
 
@@ -85,7 +85,7 @@ def _judged(response: str, lang: str) -> tuple[bool | None, str]:
     names = evidence(found, opening, phrases.spaced)
     score = load_weights().score(names, lang)
     if score < UNSURE:
-        puzzled = next((text for _, kind, text in found if kind == "unclear"), None)
+        puzzled = next((text for _, kind, text in found if kind in ("unclear", "translation")), None)
         if puzzled is not None and score > -UNSURE:
             return None, f"does not know what was asked: {puzzled.strip()}"
     if score > 0:

@@ -59,6 +59,7 @@ ANSWERING: Mapping[str, str] = {
 PUZZLED: Mapping[str, str] = {
     "unclear": "what was asked?",
     "missing": "has no information",
+    "translation": "takes the question for a text to translate",
 }
 """Kinds of phrases of a response that does not know what to answer."""
 
@@ -136,9 +137,12 @@ class Phrases:
         Phrases of a kind in `FIRST` are left out unless they are the first words.
         """
         found: list[Found] = []
+        end = 0
         get, ahead = self.index.get, int(self.spaced)
         for match in self.places.finditer(text):
             start = match.start() + ahead
+            if start < end:
+                continue
             for key in (text[start : start + _KEY], text[start : start + 2]):
                 group = get(key)
                 if group is None:
@@ -148,6 +152,7 @@ class Phrases:
                 if hit is not None:
                     if start <= ahead or hit[0] not in FIRST:
                         found.append((start, *hit))
+                        end = 0 if self.spaced else start + len(hit[1])
                     break
         return found
 
