@@ -63,6 +63,9 @@ PUZZLED: Mapping[str, str] = {
 }
 """Kinds of phrases of a response that does not know what to answer."""
 
+DENIAL = "denial"
+"""The kind of phrases that refuse where nothing else is said: no."""
+
 FIRST = frozenset({"agreement", "purpose"})
 """Kinds that count as the first words of a response only."""
 
@@ -130,6 +133,7 @@ class Phrases:
     spaced: bool
     places: re.Pattern[str]
     index: dict[str, tuple[tuple[int, ...], dict[str, tuple[str, str]]]]
+    denials: frozenset[str]
 
     def find(self, text: str) -> list[Found]:
         """Return where phrases stand in the folded `text`, the longest at each place, in order.
@@ -163,12 +167,16 @@ def load_phrases(lang: str) -> Phrases:
     raw = _read(lang)
     entries = tuple(
         Phrase(kind, entry["phrase"], entry["example"])
-        for kind in (*REFUSING, *ANSWERING, *PUZZLED)
+        for kind in (*REFUSING, *ANSWERING, *PUZZLED, DENIAL)
         for entry in raw.get(kind, ())
     )
     spaced = LANGUAGES[lang].spaced
     index: dict[str, dict[str, tuple[str, str]]] = {}
+    denials = set()
     for entry in entries:
+        if entry.kind == DENIAL:
+            denials.update(folded(phrase, lang).strip() for phrase in expanded(entry.written))
+            continue
         for phrase in expanded(entry.written):
             text = folded(phrase, lang).lstrip(" ")
             if not phrase.endswith(" "):
@@ -181,6 +189,7 @@ def load_phrases(lang: str) -> Phrases:
         spaced,
         re.compile(f"{' ' if spaced else ''}(?={_any_of(index)})"),
         {key: (tuple(sorted({len(one) for one in ones}, reverse=True)), ones) for key, ones in index.items()},
+        frozenset(denials),
     )
 
 
