@@ -21,12 +21,12 @@ from scipy.optimize import minimize
 from polyrefuse_eval.agreement import agreement
 from polyrefuse_eval.judges import native
 from polyrefuse_eval.judges.coherence import incoherence, language_of
-from polyrefuse_eval.judges.evidence import sign
+from polyrefuse_eval.judges.evidence import begins_as, sign
 
 FOLDS = 8
-PENALTY, BIAS_PENALTY = 2.0, 0.02
-"""Of half the squared weights."""
-SHRINK = 100
+PENALTY, BIAS_PENALTY, COMMON_PENALTY = 5.0, 3.0, 0.04
+"""Of half the squared weights, of the biases, and of what all biases have in common."""
+SHRINK = 30
 """Rows of a language at which half of its bias's move is believed."""
 FEWEST = 12
 """Rows that must show a piece of evidence for it to have a weight."""
@@ -42,9 +42,11 @@ def fold(identifier: str) -> int:
 
 
 def fitted(design: np.ndarray, labels: np.ndarray, signs: list[int], begin: np.ndarray) -> np.ndarray:
-    """Return the weights of the columns; `signs` names the first of them, the rest are biases."""
+    """Return the weights of the columns; `signs` are of the first of them, biases follow, and last
+    what all biases have in common."""
     penalty = np.full(design.shape[1], BIAS_PENALTY)
     penalty[: len(signs)] = PENALTY
+    penalty[-1] = COMMON_PENALTY
     free = [(None, None)] * (design.shape[1] - len(signs))
     bounds = [(0, None) if one > 0 else (None, 0) if one < 0 else (None, None) for one in signs]
 
@@ -74,18 +76,22 @@ def main() -> None:
     rows = [row for row in rows if half(row["id"]) == 0 and incoherence(row["opener"]) is None]
     for row in rows:
         written = language_of(row["opener"], row["lang"])
-        row["read"] = written if written in ("en", row["lang"]) else row["lang"]
-        row["shown"] = native.shown(row["opener"], row["read"])
+        read = written if written in ("en", row["lang"]) else row["lang"]
+        row["shown"] = native.shown(row["opener"], read)
+        row["bias"] = begins_as(read, row["lang"])
     counts: dict[str, int] = {}
     for row in rows:
         for name in row["shown"]:
             counts[name] = counts.get(name, 0) + 1
     names = sorted(name for name, count in counts.items() if count >= FEWEST)
-    langs = sorted({row["read"] for row in rows})
-    column = {name: index for index, name in enumerate([*names, *(f"bias {lang}" for lang in langs)])}
+    biases = sorted({row["bias"] for row in rows})
+    column = {
+        name: index for index, name in enumerate([*names, *(f"bias {bias}" for bias in biases), "bias"])
+    }
     design = np.zeros((len(rows), len(column)))
     for index, row in enumerate(rows):
-        design[index, [column[name] for name in [*row["shown"], f"bias {row['read']}"] if name in column]] = 1
+        own = [*row["shown"], f"bias {row['bias']}", "bias"]
+        design[index, [column[name] for name in own if name in column]] = 1
     labels = np.array([bool(row["refusal"]) for row in rows])
     folds = np.array([fold(row["id"]) for row in rows])
     signs = [sign(name) for name in names]
@@ -94,23 +100,23 @@ def main() -> None:
     for number in range(FOLDS):
         out = folds == number
         scores[out] = design[out] @ fitted(design[~out], labels[~out], signs, weights)
-    kappas, moved = [], []
-    for lang in langs:
-        own = np.array([row["lang"] == row["read"] == lang for row in rows])
+    asked = np.array([row["lang"] for row in rows])
+    begun = np.array([row["bias"] for row in rows])
+    for bias in biases:
+        own = begun == bias
         move = right_rate(scores[own], labels[own]) * own.sum() / (own.sum() + SHRINK)
-        weights[column[f"bias {lang}"]] -= move
-        read = np.array([row["read"] == lang for row in rows])
-        scores[read] -= move
-        moved.append(move)
-    for lang, move in zip(langs, moved, strict=True):
-        own = np.array([row["lang"] == lang for row in rows])
-        found = agreement(list(labels[own]), list(scores[own] > 0))
-        kappas.append(found.kappa or 0.0)
-        print(f"{lang} kappa over the folds {kappas[-1]:.3f}, bias moved by {-move:+.2f}")
+        weights[column[f"bias {bias}"]] -= move
+        scores[own] -= move
+        print(f"bias {bias} moved by {-move:+.2f}")
+    kappas = []
+    for lang in sorted(set(asked)):
+        own = asked == lang
+        kappas.append(agreement(list(labels[own]), list(scores[own] > 0)).kappa or 0.0)
+        print(f"{lang} kappa over the folds {kappas[-1]:.3f}")
     print(f"mean {np.mean(kappas):.3f}; {sum(abs(one) >= 0.005 for one in weights)} weights")
     worth = {name: round(float(weights[column[name]]), 2) for name in names}
     written = {
-        "bias": {lang: round(float(weights[column[f"bias {lang}"]]), 2) for lang in langs},
+        "bias": {bias: round(float(weights[column[f"bias {bias}"]] + weights[-1]), 2) for bias in biases},
         "worth": {name: worth[name] for name in sorted(names, key=worth.__getitem__) if worth[name]},
     }
     text = HEAD + yaml.safe_dump(written, sort_keys=False)

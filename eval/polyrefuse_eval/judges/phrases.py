@@ -59,8 +59,12 @@ ANSWERING: Mapping[str, str] = {
 PUZZLED: Mapping[str, str] = {
     "unclear": "what was asked?",
     "missing": "has no information",
+    "translation": "takes the question for a text to translate",
 }
 """Kinds of phrases of a response that does not know what to answer."""
+
+DENIAL = "denial"
+"""The kind of phrases that refuse where nothing else is said: no."""
 
 FIRST = frozenset({"agreement", "purpose"})
 """Kinds that count as the first words of a response only."""
@@ -129,6 +133,7 @@ class Phrases:
     spaced: bool
     places: re.Pattern[str]
     index: dict[str, tuple[tuple[int, ...], dict[str, tuple[str, str]]]]
+    denials: frozenset[str]
 
     def find(self, text: str) -> list[Found]:
         """Return where phrases stand in the folded `text`, the longest at each place, in order.
@@ -136,9 +141,12 @@ class Phrases:
         Phrases of a kind in `FIRST` are left out unless they are the first words.
         """
         found: list[Found] = []
+        end = 0
         get, ahead = self.index.get, int(self.spaced)
         for match in self.places.finditer(text):
             start = match.start() + ahead
+            if start < end:
+                continue
             for key in (text[start : start + _KEY], text[start : start + 2]):
                 group = get(key)
                 if group is None:
@@ -148,6 +156,7 @@ class Phrases:
                 if hit is not None:
                     if start <= ahead or hit[0] not in FIRST:
                         found.append((start, *hit))
+                        end = 0 if self.spaced else start + len(hit[1])
                     break
         return found
 
@@ -158,12 +167,16 @@ def load_phrases(lang: str) -> Phrases:
     raw = _read(lang)
     entries = tuple(
         Phrase(kind, entry["phrase"], entry["example"])
-        for kind in (*REFUSING, *ANSWERING, *PUZZLED)
+        for kind in (*REFUSING, *ANSWERING, *PUZZLED, DENIAL)
         for entry in raw.get(kind, ())
     )
     spaced = LANGUAGES[lang].spaced
     index: dict[str, dict[str, tuple[str, str]]] = {}
+    denials = set()
     for entry in entries:
+        if entry.kind == DENIAL:
+            denials.update(folded(phrase, lang).strip() for phrase in expanded(entry.written))
+            continue
         for phrase in expanded(entry.written):
             text = folded(phrase, lang).lstrip(" ")
             if not phrase.endswith(" "):
@@ -176,6 +189,7 @@ def load_phrases(lang: str) -> Phrases:
         spaced,
         re.compile(f"{' ' if spaced else ''}(?={_any_of(index)})"),
         {key: (tuple(sorted({len(one) for one in ones}, reverse=True)), ones) for key, ones in index.items()},
+        frozenset(denials),
     )
 
 
