@@ -68,6 +68,17 @@ class NameLanguage(OnWorker):
         return self.model(keeper).code(self.language)
 
 
+@dataclass(frozen=True)
+class AskDirection(OnWorker):
+    """Say whether the model goes from one language to another."""
+
+    source: Language
+    target: Language
+
+    def __call__(self, keeper: Keeper) -> bool:
+        return self.model(keeper).translates(self.source, self.target)
+
+
 class RemoteModel:
     """The backend `hf` on a cluster, which is opened when the first question comes. For one thread."""
 
@@ -82,6 +93,7 @@ class RemoteModel:
         self._expected: dict[Request, Job] = {}
         self._ended: dict[Job, Outcome] = {}
         self._codes: dict[str, str | None] = {}
+        self._ways: dict[tuple[str, str], bool] = {}
         self.limits = replace(LIMITS, batch=BATCH)
         self.translator = Translator("hf", spec.identity, f"beams:{BEAMS}")
 
@@ -92,6 +104,14 @@ class RemoteModel:
                 self._sent(f"name of {language.code}", NameLanguage(self._spec, language))
             )
         return self._codes[language.code]
+
+    def translates(self, source: Language, target: Language) -> bool:
+        """Return whether the model goes from `source` to `target`: one of a pair goes one way only."""
+        way = (source.code, target.code)
+        if way not in self._ways:
+            job = self._sent(f"way {way[0]}->{way[1]}", AskDirection(self._spec, source, target))
+            self._ways[way] = bool(self._result(job))
+        return self._ways[way]
 
     def expect(self, requests: Sequence[tuple[Sequence[str], Language, Language]]) -> None:
         """Let workers begin with `requests`, which `translate` will be called with in this order."""

@@ -105,6 +105,15 @@ def test_a_worker_with_other_weights_is_refused(model: Path) -> None:
     assert keeper.key is None
 
 
+def test_a_worker_says_which_way_its_model_goes(model: Path) -> None:
+    from polyrefuse_data.cluster_worker import Keeper
+
+    spec, keeper = local.local_spec(str(model), threads=1), Keeper()
+    unknown = replace(LANGUAGES["de"], code="tlh", codes={})
+    assert remote.AskDirection(spec, LANGUAGES["en"], LANGUAGES["de"])(keeper)
+    assert not remote.AskDirection(spec, LANGUAGES["en"], unknown)(keeper)
+
+
 def test_a_keeper_drops_a_model_before_it_loads_another() -> None:
     from polyrefuse_data.cluster_worker import Keeper
 
