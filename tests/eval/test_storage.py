@@ -374,6 +374,7 @@ def test_nothing_is_fetched_that_is_here_as_it_is_there(monkeypatch: pytest.Monk
     monkeypatch.setattr(WorkingCopy, "_get", lambda _self, name, _version: fetched.append(name))
     driven(address, lambda folder: None)
     assert fetched == []
+    ObjectStore(address).write("completions/de/harmless.baseline.begun.jsonl", b"torn")
     ObjectStore(address).write("table.md", b"of somebody else")
     driven(address, lambda folder: None)
     assert fetched == ["table.md"]
@@ -509,15 +510,18 @@ def test_a_driver_whose_lease_is_taken_stops_and_says_so(monkeypatch: pytest.Mon
     address = Address(MEMORY)
     other = Lease(ObjectStore(address))
 
+    late: list[Path] = []
+
     def be_late(folder: Path) -> None:
         other._store.write(DRIVER_FILE, other._content())
         time.sleep(60)
-        begin(folder)
+        late.append(folder)
 
     with pytest.raises(
         StorageError, match=r"is writing to 'memory://runs/one' .* what this driver has not sent"
     ):
         driven(address, be_late)
+    assert late == []
     assert names(ObjectStore(address)) == {DRIVER_FILE}
     other.renew()
 
