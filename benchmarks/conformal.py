@@ -3,11 +3,12 @@
     python benchmarks/conformal.py [--data BUILD] [--target 0.05] [--calibration 32 199] [--seeds 50]
 
 One guard for all languages is fitted on the training prompts of a build. The harmful validation and test
-prompts of each language are scored once; each seed draws as many as `--calibration` says, and the miss rate is that
-of the rest, as by `conformal=TARGET`. Drawn like this, they are exchangeable, which is what the theorem asks
-for. Printed by language: the mean over the seeds, and the standard error that so many seeds leave; the same
-with the rank always rounded down; and, as it is used, the miss rate on the test prompts of a threshold from
-the validation prompts, which need not be exchangeable (in the sample they are about other topics).
+prompts of each language are scored once; each seed draws as many as `--calibration` says, and the miss rate
+is that of the rest, as by `conformal=TARGET`. Drawn like this, they are exchangeable, which is what the
+theorem asks for. Printed by language: the mean over the seeds, and the standard error that so many seeds
+leave; the same with the rank always rounded down; and, as it is used, the miss rate on the test prompts of a
+threshold from the validation prompts, which need not be exchangeable (in the sample they are about other
+topics).
 """
 
 from __future__ import annotations
