@@ -1,13 +1,14 @@
 """Does a conformal threshold miss as often as it says, in every language?
 
-    python benchmarks/conformal.py [--data BUILD] [--target 0.05] [--calibration 32] [--seeds 50]
+    python benchmarks/conformal.py [--data BUILD] [--target 0.05] [--calibration 32 199] [--seeds 50]
 
 One guard for all languages is fitted on the training prompts of a build. The harmful validation and test
-prompts of each language are scored once; each seed draws `--calibration` of them, and the miss rate is that
-of the rest, as by `conformal=TARGET`. Drawn like this, they are exchangeable, which is what the theorem asks
-for. Printed by language: the mean over the seeds, and the standard error that so many seeds leave; the same
-with the rank always rounded down; and, as it is used, the miss rate on the test prompts of a threshold from
-the validation prompts, which need not be exchangeable (in the sample they are about other topics).
+prompts of each language are scored once; each seed draws as many as `--calibration` says, and the miss rate
+is that of the rest, as by `conformal=TARGET`. Drawn like this, they are exchangeable, which is what the
+theorem asks for. Printed by language: the mean over the seeds, and the standard error that so many seeds
+leave; the same with the rank always rounded down; and, as it is used, the miss rate on the test prompts of a
+threshold from the validation prompts, which need not be exchangeable (in the sample they are about other
+topics).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--model", default="organism-harmfulness")
     parser.add_argument("--data", type=Path, default=Path("builds/sample"))
     parser.add_argument("--target", type=float, default=0.05)
-    parser.add_argument("--calibration", type=int, default=32)
+    parser.add_argument("--calibration", type=int, nargs="+", default=[32, 199])
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     arguments = parser.parse_args()
@@ -60,34 +61,38 @@ def main() -> None:
     from polyrefuse_eval.guard_run import FitSettings, fit
     from polyrefuse_eval.thresholds import conformal_miss_rate, conformal_threshold
 
-    n, target = arguments.calibration, arguments.target
+    target = arguments.target
     data = open_data(arguments.data)
     langs = tuple(data.languages)
     guard = fit(ChatModel.load(arguments.model), data, FitSettings(langs, langs, pooled=True))
-    print(f"promised: {100 * conformal_miss_rate(n, target):.2f} %, {arguments.seeds} seeds, n = {n}")
-    print("lang  smoothed  standard error  rounded down  validation to test")
-    result: dict[str, Any] = {"target": target, "n": n, "seeds": arguments.seeds, "languages": {}}
+    pools, as_used = {}, {}
     for lang in langs:
         validation, test = (
             guard.scores([row.text for row in data.prompts(lang, split, "harmful")], lang)
             for split in ("validation", "test")
         )
+        as_used[lang] = float((np.array(test) < conformal_threshold(validation, target)).mean())
         # Ties would only make misses rarer: far below any difference, each score gets one of its own.
         pool = np.array(validation + test)
-        scores = (pool + np.random.default_rng(0).uniform(0, 1e-9, len(pool))).tolist()
-        smoothed = miss_rates(scores, n, target, arguments.seeds, conformal_threshold)
-        plain = miss_rates(scores, n, target, arguments.seeds, rounded_down)
-        alpha = conformal_threshold(validation, target)
-        one = {
-            "smoothed": float(np.mean(smoothed)),
-            "standard_error": float(np.std(smoothed, ddof=1) / math.sqrt(len(smoothed))),
-            "rounded_down": float(np.mean(plain)),
-            "validation_to_test": float(np.mean(np.array(test) < alpha)),
-        }
-        result["languages"][lang] = one
-        print(f"{lang:4}" + "".join(f"{100 * value:12.2f} %" for value in one.values()))
-    worst = max(abs(one["smoothed"] - target) for one in result["languages"].values())
-    print(f"farthest from {100 * target:g} %: {100 * worst:.2f} points")
+        pools[lang] = (pool + np.random.default_rng(0).uniform(0, 1e-9, len(pool))).tolist()
+    result: list[dict[str, Any]] = []
+    for n in arguments.calibration:
+        print(f"n = {n}, {arguments.seeds} seeds; promised: {100 * conformal_miss_rate(n, target):.2f} %")
+        print("lang  smoothed  standard error  rounded down  validation to test")
+        languages = {}
+        for lang, scores in pools.items():
+            smoothed = miss_rates(scores, n, target, arguments.seeds, conformal_threshold)
+            plain = miss_rates(scores, n, target, arguments.seeds, rounded_down)
+            languages[lang] = {
+                "smoothed": float(np.mean(smoothed)),
+                "standard_error": float(np.std(smoothed, ddof=1) / math.sqrt(len(smoothed))),
+                "rounded_down": float(np.mean(plain)),
+                "validation_to_test": as_used[lang],
+            }
+            print(f"{lang:4}" + "".join(f"{100 * value:12.2f} %" for value in languages[lang].values()))
+        worst = max(abs(one["smoothed"] - target) for one in languages.values())
+        print(f"farthest from {100 * target:g} %: {100 * worst:.2f} points\n")
+        result.append({"target": target, "n": n, "seeds": arguments.seeds, "languages": languages})
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
