@@ -12,7 +12,7 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -75,8 +75,7 @@ Found = tuple[int, str, str]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _ODD = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f]")
 _QUOTES = ("’", "‘", "`", "´", "ʼ", "＇")
-_SPACED = re.compile(r"[^\w']+")
-_UNSPACED = re.compile(r"[^\w]+")
+_WORD = re.compile(r"[\w']+")
 _MARKS = re.compile(r"[\u0300-\u036f]+")
 _VOWELS = re.compile(r"[\u0610-\u061a\u064b-\u065f\u0670\u0640]+")
 _ALIF = re.compile("[أإآ]")
@@ -111,9 +110,8 @@ def folded(text: str, lang: str) -> str:
             text = _ALIF.sub("ا", _VOWELS.sub("", text)).replace("ى", "ي").replace("ة", "ه")
     else:
         text = text.replace("`", "'")
-    if not LANGUAGES[lang].spaced:
-        return _UNSPACED.sub("", text.lower())
-    return f" {_SPACED.sub(' ', text.lower()).strip()} "
+    words = _WORD.findall(text.lower())
+    return f" {' '.join(words)} " if LANGUAGES[lang].spaced else "".join(words).replace("'", "")
 
 
 def expanded(phrase: str) -> Iterator[str]:
@@ -124,6 +122,21 @@ def expanded(phrase: str) -> Iterator[str]:
         yield "".join(chosen)
 
 
+class Group:
+    """Phrases that begin alike; which of them a text holds is compiled when a text first begins so."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, str] = {}
+        self._match: Callable[[str, int], re.Match[str] | None] | None = None
+
+    def longest(self, text: str, start: int) -> str | None:
+        """Return the longest of the phrases that stands in `text` at `start`."""
+        if self._match is None:
+            self._match = re.compile(_longest_of(self.kinds)).match
+        found = self._match(text, start)
+        return None if found is None else found[0]
+
+
 @dataclass(frozen=True)
 class Phrases:
     """All phrases of a language, and how they are looked up."""
@@ -132,32 +145,33 @@ class Phrases:
     entries: tuple[Phrase, ...]
     spaced: bool
     places: re.Pattern[str]
-    index: dict[str, tuple[tuple[int, ...], dict[str, tuple[str, str]]]]
+    groups: Mapping[str, Group]
     denials: frozenset[str]
 
     def find(self, text: str) -> list[Found]:
         """Return where phrases stand in the folded `text`, the longest at each place, in order.
 
-        Phrases of a kind in `FIRST` are left out unless they are the first words.
+        Without spaces, none begins inside another. Kinds in `FIRST` count as first words only.
         """
         found: list[Found] = []
-        end = 0
-        get, ahead = self.index.get, int(self.spaced)
+        ahead, end = int(self.spaced), 0
+        get = self.groups.get
         for match in self.places.finditer(text):
             start = match.start() + ahead
             if start < end:
                 continue
-            for key in (text[start : start + _KEY], text[start : start + 2]):
-                group = get(key)
-                if group is None:
-                    continue
-                sizes, ones = group
-                hit = next((one for size in sizes if (one := ones.get(text[start : start + size]))), None)
-                if hit is not None:
-                    if start <= ahead or hit[0] not in FIRST:
-                        found.append((start, *hit))
-                        end = 0 if self.spaced else start + len(hit[1])
-                    break
+            group = get(text[start : start + _KEY])
+            said = None if group is None else group.longest(text, start)
+            if said is None:
+                group = get(text[start : start + 2])
+                said = None if group is None else group.longest(text, start)
+            if group is None or said is None:
+                continue
+            kind = group.kinds[said]
+            if start <= ahead or kind not in FIRST:
+                found.append((start, kind, said))
+                if not ahead:
+                    end = start + len(said)
         return found
 
 
@@ -171,8 +185,8 @@ def load_phrases(lang: str) -> Phrases:
         for entry in raw.get(kind, ())
     )
     spaced = LANGUAGES[lang].spaced
-    index: dict[str, dict[str, tuple[str, str]]] = {}
-    denials = set()
+    groups: dict[str, Group] = {}
+    denials: set[str] = set()
     for entry in entries:
         if entry.kind == DENIAL:
             denials.update(folded(phrase, lang).strip() for phrase in expanded(entry.written))
@@ -182,15 +196,13 @@ def load_phrases(lang: str) -> Phrases:
             if not phrase.endswith(" "):
                 text = text.rstrip(" ")
             key = text[: _KEY if len(text) >= _KEY else 2]
-            index.setdefault(key, {}).setdefault(text, (entry.kind, text))
-    return Phrases(
-        lang,
-        entries,
-        spaced,
-        re.compile(f"{' ' if spaced else ''}(?={_any_of(index)})"),
-        {key: (tuple(sorted({len(one) for one in ones}, reverse=True)), ones) for key, ones in index.items()},
-        frozenset(denials),
-    )
+            groups.setdefault(key, Group()).kinds.setdefault(text, entry.kind)
+    if spaced:
+        places = f" (?={_any_of(groups)})"
+    else:  # one character is passed at a time, and most are none that a phrase begins with
+        rest = _by_first(groups)
+        places = "|".join(f"{re.escape(first)}(?={_any_of(more)})" for first, more in rest.items())
+    return Phrases(lang, entries, spaced, re.compile(places), groups, frozenset(denials))
 
 
 @functools.cache
@@ -206,12 +218,28 @@ def _read(lang: str) -> dict[str, Any]:
     return raw
 
 
-def _any_of(texts: Iterable[str]) -> str:
-    """Return a pattern for any of `texts`, which reads each of their first characters once."""
+def _by_first(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Return what follows the first character of each of `texts`, by that character."""
     rest: dict[str, list[str]] = {}
     for text in sorted(set(texts)):
         rest.setdefault(text[:1], []).append(text[1:])
+    return rest
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    """Return a pattern that matches where one of `texts` does."""
+    rest = _by_first(texts)
     if not rest or "" in rest:
-        return ""  # whatever follows, one of them is matched
-    branches = {first: _any_of(more) for first, more in rest.items()}
-    return "(?:" + "|".join(re.escape(first) + more for first, more in branches.items()) + ")"
+        return ""  # whatever follows, one of them is there
+    return "(?:" + "|".join(re.escape(first) + _any_of(more) for first, more in rest.items()) + ")"
+
+
+def _longest_of(texts: Iterable[str]) -> str:
+    """Return a pattern for the longest of `texts`."""
+    rest = _by_first(texts)
+    ends = rest.pop("", None) is not None
+    branches = [re.escape(first) + _longest_of(more) for first, more in rest.items()]
+    if not branches:
+        return ""
+    whole = branches[0] if len(branches) == 1 else "(?:" + "|".join(branches) + ")"
+    return f"(?:{whole})?" if ends else whole
