@@ -291,10 +291,10 @@ def _benchmark() -> ModuleType:
 
 
 BOUNDS = {
-    "ar": 0.90, "de": 0.88, "en": 0.90, "es": 0.90, "fr": 0.90, "it": 0.90, "ja": 0.78,
-    "ko": 0.78, "nl": 0.86, "pl": 0.90, "ru": 0.75, "th": 0.80, "yo": 0.30, "zh": 0.75,
+    "ar": 0.95, "de": 0.88, "en": 0.93, "es": 0.95, "fr": 0.92, "it": 0.95, "ja": 0.84,
+    "ko": 0.80, "nl": 0.86, "pl": 0.93, "ru": 0.80, "th": 0.85, "yo": 0.35, "zh": 0.80,
 }  # fmt: skip
-"""What kappa must not fall below on either half; a row of the smallest languages is worth 0.08."""
+"""What kappa does not fall below on either half."""
 
 
 @pytest.mark.real
@@ -315,7 +315,7 @@ def test_agreement_with_published_labels(number: int) -> None:
             (label, verdict) for label, verdict in zip(labels, verdicts, strict=True) if verdict is not None
         ]
         differ = sum(bool(verdict) - label for label, verdict in said) / len(said)
-        if found.kappa is None or found.kappa < bound or abs(differ) > 0.05:
+        if found.kappa is None or found.kappa < bound or abs(differ) > (0.06 if lang == "yo" else 0.03):
             low[lang] = (found.kappa, differ)
     assert low == {}
 
