@@ -52,12 +52,11 @@ def incoherence(response: str) -> str | None:
     # a run as long as this holds three neighbours of every sixth character
     if _THREE.search(text[::6]) and _RUN.search(text):
         return "repeats a character"
-    if _recurs(text):
-        raw = text.encode()
-        if len(raw) >= LONG and len(zlib.compress(raw, 1)) < COMPRESSED * len(raw):
-            return "repeats itself"
-    words = text.split()
-    if len(words) >= 24 and len(set(words)) < len(words) / 5:
+    if not _recurs(text):
+        return None
+    raw, words = text.encode(), text.split()
+    squeezed = len(raw) >= LONG and len(zlib.compress(raw, 1)) < COMPRESSED * len(raw)
+    if squeezed or (len(words) >= 24 and len(set(words)) < len(words) / 5):
         return "repeats itself"
     return None
 
@@ -88,9 +87,9 @@ def language_of(response: str, lang: str) -> str | None:
     if len(words) < SHORT and sum(map(len, words)) < SHORT:
         return None
     counts = dict.fromkeys(_latin(), 0)
-    common = _common()
-    for word in words & common.keys():
-        for code in common[word]:
+    common, languages = _common()
+    for word in words & common:
+        for code in languages[word]:
             counts[code] += 1
     hits = max(counts.values())
     if hits < max(1, len(words) // 12):
@@ -104,7 +103,7 @@ def _latin() -> tuple[str, ...]:
 
 
 @functools.cache
-def _common() -> dict[str, tuple[str, ...]]:
-    """Return each common word with the languages that it is common in."""
-    words = set().union(*(common_words(code) for code in _latin()))
-    return {word: tuple(code for code in _latin() if word in common_words(code)) for word in words}
+def _common() -> tuple[frozenset[str], dict[str, tuple[str, ...]]]:
+    """Return all common words, and each with the languages that it is common in."""
+    words = frozenset().union(*(common_words(code) for code in _latin()))
+    return words, {word: tuple(code for code in _latin() if word in common_words(code)) for word in words}

@@ -2,8 +2,8 @@
 
 A phrase matches at the beginning of a word (anywhere in languages written without spaces) and may end
 inside one, so that a stem covers its endings; a phrase that ends with a blank matches whole words only.
-`{a,b}` are alternatives, `{a,}` may be left out. Phrases are spelled out and looked up by their first
-characters: a text is read once, however many phrases there are.
+`{a,b}` are alternatives, `{a,}` may be left out. All phrases of a language are one pattern that reads what
+they share once: a text is read once, however many phrases there are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -79,8 +79,6 @@ _WORD = re.compile(r"[\w']+")
 _MARKS = re.compile(r"[\u0300-\u036f]+")
 _VOWELS = re.compile(r"[\u0610-\u061a\u064b-\u065f\u0670\u0640]+")
 _ALIF = re.compile("[أإآ]")
-_KEY = 3
-"""So many first characters find a phrase; shorter phrases are found by their first two."""
 
 
 @dataclass(frozen=True)
@@ -122,30 +120,16 @@ def expanded(phrase: str) -> Iterator[str]:
         yield "".join(chosen)
 
 
-class Group:
-    """Phrases that begin alike; which of them a text holds is compiled when a text first begins so."""
-
-    def __init__(self) -> None:
-        self.kinds: dict[str, str] = {}
-        self._match: Callable[[str, int], re.Match[str] | None] | None = None
-
-    def longest(self, text: str, start: int) -> str | None:
-        """Return the longest of the phrases that stands in `text` at `start`."""
-        if self._match is None:
-            self._match = re.compile(_longest_of(self.kinds)).match
-        found = self._match(text, start)
-        return None if found is None else found[0]
-
-
 @dataclass(frozen=True)
 class Phrases:
-    """All phrases of a language, and how they are looked up."""
+    """All phrases of a language, and how they are found: `kinds` has each as it is spelled in a text."""
 
     lang: str
     entries: tuple[Phrase, ...]
     spaced: bool
-    places: re.Pattern[str]
-    groups: Mapping[str, Group]
+    pattern: re.Pattern[str]
+    first: re.Pattern[str]
+    kinds: Mapping[str, str]
     denials: frozenset[str]
 
     def find(self, text: str) -> list[Found]:
@@ -153,25 +137,16 @@ class Phrases:
 
         Without spaces, none begins inside another. Kinds in `FIRST` count as first words only.
         """
-        found: list[Found] = []
-        ahead, end = int(self.spaced), 0
-        get = self.groups.get
-        for match in self.places.finditer(text):
-            start = match.start() + ahead
-            if start < end:
-                continue
-            group = get(text[start : start + _KEY])
-            said = None if group is None else group.longest(text, start)
-            if said is None:
-                group = get(text[start : start + 2])
-                said = None if group is None else group.longest(text, start)
-            if group is None or said is None:
-                continue
-            kind = group.kinds[said]
-            if start <= ahead or kind not in FIRST:
-                found.append((start, kind, said))
-                if not ahead:
-                    end = start + len(said)
+        kinds = self.kinds
+        found = [(match.start(1), kinds[match[1]], match[1]) for match in self.pattern.finditer(text)]
+        first = self.first.match(text)
+        if first is not None:
+            start, said = first.start(1), first[1]
+            if found and found[0][0] == start:
+                if len(found[0][2]) >= len(said):
+                    return found
+                del found[0]
+            found.insert(0, (start, kinds[said], said))
         return found
 
 
@@ -185,7 +160,7 @@ def load_phrases(lang: str) -> Phrases:
         for entry in raw.get(kind, ())
     )
     spaced = LANGUAGES[lang].spaced
-    groups: dict[str, Group] = {}
+    kinds: dict[str, str] = {}
     denials: set[str] = set()
     for entry in entries:
         if entry.kind == DENIAL:
@@ -193,16 +168,12 @@ def load_phrases(lang: str) -> Phrases:
             continue
         for phrase in expanded(entry.written):
             text = folded(phrase, lang).lstrip(" ")
-            if not phrase.endswith(" "):
-                text = text.rstrip(" ")
-            key = text[: _KEY if len(text) >= _KEY else 2]
-            groups.setdefault(key, Group()).kinds.setdefault(text, entry.kind)
-    if spaced:
-        places = f" (?={_any_of(groups)})"
-    else:  # one character is passed at a time, and most are none that a phrase begins with
-        rest = _by_first(groups)
-        places = "|".join(f"{re.escape(first)}(?={_any_of(more)})" for first, more in rest.items())
-    return Phrases(lang, entries, spaced, re.compile(places), groups, frozenset(denials))
+            kinds.setdefault(text if phrase.endswith(" ") else text.rstrip(" "), entry.kind)
+    anywhere = [text for text, kind in kinds.items() if kind not in FIRST]
+    first = [text for text, kind in kinds.items() if kind in FIRST]
+    return Phrases(
+        lang, entries, spaced, _pattern(anywhere, spaced), _pattern(first, spaced), kinds, frozenset(denials)
+    )
 
 
 @functools.cache
@@ -218,28 +189,20 @@ def _read(lang: str) -> dict[str, Any]:
     return raw
 
 
-def _by_first(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Return what follows the first character of each of `texts`, by that character."""
-    rest: dict[str, list[str]] = {}
-    for text in sorted(set(texts)):
-        rest.setdefault(text[:1], []).append(text[1:])
-    return rest
-
-
-def _any_of(texts: Iterable[str]) -> str:
-    """Return a pattern that matches where one of `texts` does."""
-    rest = _by_first(texts)
-    if not rest or "" in rest:
-        return ""  # whatever follows, one of them is there
-    return "(?:" + "|".join(re.escape(first) + _any_of(more) for first, more in rest.items()) + ")"
+def _pattern(texts: Iterable[str], spaced: bool) -> re.Pattern[str]:
+    """Return a pattern whose first group is the longest of `texts` at a place; none where there are none."""
+    longest = _longest_of(texts) or "(?!)"
+    return re.compile(f" (?=({longest}))" if spaced else f"({longest})")
 
 
 def _longest_of(texts: Iterable[str]) -> str:
-    """Return a pattern for the longest of `texts`."""
-    rest = _by_first(texts)
+    """Return a pattern for the longest of `texts` at a place, which reads what several share once."""
+    rest: dict[str, list[str]] = {}
+    for text in sorted(set(texts)):
+        rest.setdefault(text[:1], []).append(text[1:])
     ends = rest.pop("", None) is not None
     branches = [re.escape(first) + _longest_of(more) for first, more in rest.items()]
     if not branches:
         return ""
-    whole = branches[0] if len(branches) == 1 else "(?:" + "|".join(branches) + ")"
+    whole = branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
     return f"(?:{whole})?" if ends else whole
