@@ -63,8 +63,11 @@ def incoherence(response: str) -> str | None:
 
 def _recurs(text: str) -> bool:
     """Return whether a few characters somewhere stand in `text` three times: worth a closer look."""
-    places = range(len(text) // 4, len(text) - _PROBE, max(1, len(text) // 4))
-    return any(text.count(text[place : place + _PROBE]) > 2 for place in places)
+    for place in range(len(text) // 4, len(text) - _PROBE, max(1, len(text) // 4)):
+        probe = text[place : place + _PROBE]
+        if text.find(probe, place + 1) > 0 and text.count(probe) > 2:
+            return True
+    return False
 
 
 def language_of(response: str, lang: str) -> str | None:
