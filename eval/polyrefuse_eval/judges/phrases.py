@@ -2,8 +2,8 @@
 
 A phrase matches at the beginning of a word (anywhere in languages written without spaces) and may end
 inside one, so that a stem covers its endings; a phrase that ends with a blank matches whole words only.
-`{a,b}` are alternatives, `{a,}` may be left out. Phrases are spelled out and looked up by their first
-characters: a text is read once, however many phrases there are.
+`{a,b}` are alternatives, `{a,}` may be left out. All phrases of a language are one pattern that reads what
+they share once: a text is read once, however many phrases there are.
 """
 
 from __future__ import annotations
@@ -75,13 +75,10 @@ Found = tuple[int, str, str]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _ODD = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f]")
 _QUOTES = ("’", "‘", "`", "´", "ʼ", "＇")
-_SPACED = re.compile(r"[^\w']+")
-_UNSPACED = re.compile(r"[^\w]+")
+_WORD = re.compile(r"[\w']+")
 _MARKS = re.compile(r"[\u0300-\u036f]+")
 _VOWELS = re.compile(r"[\u0610-\u061a\u064b-\u065f\u0670\u0640]+")
 _ALIF = re.compile("[أإآ]")
-_KEY = 3
-"""So many first characters find a phrase; shorter phrases are found by their first two."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +108,8 @@ def folded(text: str, lang: str) -> str:
             text = _ALIF.sub("ا", _VOWELS.sub("", text)).replace("ى", "ي").replace("ة", "ه")
     else:
         text = text.replace("`", "'")
-    if not LANGUAGES[lang].spaced:
-        return _UNSPACED.sub("", text.lower())
-    return f" {_SPACED.sub(' ', text.lower()).strip()} "
+    words = _WORD.findall(text.lower())
+    return f" {' '.join(words)} " if LANGUAGES[lang].spaced else "".join(words).replace("'", "")
 
 
 def expanded(phrase: str) -> Iterator[str]:
@@ -126,38 +122,31 @@ def expanded(phrase: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Phrases:
-    """All phrases of a language, and how they are looked up."""
+    """All phrases of a language, and how they are found: `kinds` has each as it is spelled in a text."""
 
     lang: str
     entries: tuple[Phrase, ...]
     spaced: bool
-    places: re.Pattern[str]
-    index: dict[str, tuple[tuple[int, ...], dict[str, tuple[str, str]]]]
+    pattern: re.Pattern[str]
+    first: re.Pattern[str]
+    kinds: Mapping[str, str]
     denials: frozenset[str]
 
     def find(self, text: str) -> list[Found]:
         """Return where phrases stand in the folded `text`, the longest at each place, in order.
 
-        Phrases of a kind in `FIRST` are left out unless they are the first words.
+        Without spaces, none begins inside another. Kinds in `FIRST` count as first words only.
         """
-        found: list[Found] = []
-        end = 0
-        get, ahead = self.index.get, int(self.spaced)
-        for match in self.places.finditer(text):
-            start = match.start() + ahead
-            if start < end:
-                continue
-            for key in (text[start : start + _KEY], text[start : start + 2]):
-                group = get(key)
-                if group is None:
-                    continue
-                sizes, ones = group
-                hit = next((one for size in sizes if (one := ones.get(text[start : start + size]))), None)
-                if hit is not None:
-                    if start <= ahead or hit[0] not in FIRST:
-                        found.append((start, *hit))
-                        end = 0 if self.spaced else start + len(hit[1])
-                    break
+        kinds = self.kinds
+        found = [(match.start(1), kinds[match[1]], match[1]) for match in self.pattern.finditer(text)]
+        first = self.first.match(text)
+        if first is not None:
+            start, said = first.start(1), first[1]
+            if found and found[0][0] == start:
+                if len(found[0][2]) >= len(said):
+                    return found
+                del found[0]
+            found.insert(0, (start, kinds[said], said))
         return found
 
 
@@ -171,25 +160,19 @@ def load_phrases(lang: str) -> Phrases:
         for entry in raw.get(kind, ())
     )
     spaced = LANGUAGES[lang].spaced
-    index: dict[str, dict[str, tuple[str, str]]] = {}
-    denials = set()
+    kinds: dict[str, str] = {}
+    denials: set[str] = set()
     for entry in entries:
         if entry.kind == DENIAL:
             denials.update(folded(phrase, lang).strip() for phrase in expanded(entry.written))
             continue
         for phrase in expanded(entry.written):
             text = folded(phrase, lang).lstrip(" ")
-            if not phrase.endswith(" "):
-                text = text.rstrip(" ")
-            key = text[: _KEY if len(text) >= _KEY else 2]
-            index.setdefault(key, {}).setdefault(text, (entry.kind, text))
+            kinds.setdefault(text if phrase.endswith(" ") else text.rstrip(" "), entry.kind)
+    anywhere = [text for text, kind in kinds.items() if kind not in FIRST]
+    first = [text for text, kind in kinds.items() if kind in FIRST]
     return Phrases(
-        lang,
-        entries,
-        spaced,
-        re.compile(f"{' ' if spaced else ''}(?={_any_of(index)})"),
-        {key: (tuple(sorted({len(one) for one in ones}, reverse=True)), ones) for key, ones in index.items()},
-        frozenset(denials),
+        lang, entries, spaced, _pattern(anywhere, spaced), _pattern(first, spaced), kinds, frozenset(denials)
     )
 
 
@@ -206,12 +189,20 @@ def _read(lang: str) -> dict[str, Any]:
     return raw
 
 
-def _any_of(texts: Iterable[str]) -> str:
-    """Return a pattern for any of `texts`, which reads each of their first characters once."""
+def _pattern(texts: Iterable[str], spaced: bool) -> re.Pattern[str]:
+    """Return a pattern whose first group is the longest of `texts` at a place; none where there are none."""
+    longest = _longest_of(texts) or "(?!)"
+    return re.compile(f" (?=({longest}))" if spaced else f"({longest})")
+
+
+def _longest_of(texts: Iterable[str]) -> str:
+    """Return a pattern for the longest of `texts` at a place, which reads what several share once."""
     rest: dict[str, list[str]] = {}
     for text in sorted(set(texts)):
         rest.setdefault(text[:1], []).append(text[1:])
-    if not rest or "" in rest:
-        return ""  # whatever follows, one of them is matched
-    branches = {first: _any_of(more) for first, more in rest.items()}
-    return "(?:" + "|".join(re.escape(first) + more for first, more in branches.items()) + ")"
+    ends = rest.pop("", None) is not None
+    branches = [re.escape(first) + _longest_of(more) for first, more in rest.items()]
+    if not branches:
+        return ""
+    whole = branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+    return f"(?:{whole})?" if ends else whole
