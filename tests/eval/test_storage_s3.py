@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -77,6 +78,7 @@ def bucket() -> Any:
 
 def there(server: FlakyS3, path: str = "bucket/runs/one") -> dict[str, bytes]:
     """What is in the bucket, read without faults."""
+    server.wait_until_idle()
     busy, server.busy = server.busy, 0.0
     store = bucket()
     found = {name.removeprefix(path + "/"): store.cat_file(name) for name in store.find(path)}
@@ -126,27 +128,24 @@ def test_a_run_to_a_busy_store_has_the_bytes_of_a_local_one(
     assert there(s3) == files(local)
 
 
-def kill_itself(patch: pytest.MonkeyPatch, kind: type, name: str, at: int, *, after: bool = True) -> None:
-    """Let the process die at the call number `at` of a method, when it has done its work or before."""
-    honest, count = getattr(kind, name), 0
+def kill_itself(patch: pytest.MonkeyPatch, kind: type, name: str, at: int) -> None:
+    """Let the process die when call number `at` of a method has done its work."""
+    honest, count = getattr(kind, name), itertools.count(1)
 
     def dying(self: Any, *arguments: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == at and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
+        number = next(count)  # of this call: uploads are several at a time
         honest(self, *arguments)
-        if count == at:
+        if number == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     patch.setattr(kind, name, dying)
 
 
-def run_and_be_killed(run: Run, kind: type, name: str, at: int, *, after: bool = True) -> None:
+def run_and_be_killed(run: Run, kind: type, name: str, at: int) -> None:
     child = os.fork()
     if child == 0:
         try:
-            kill_itself(pytest.MonkeyPatch(), kind, name, at, after=after)
+            kill_itself(pytest.MonkeyPatch(), kind, name, at)
             run(OUT)
         finally:
             os._exit(1)

@@ -36,7 +36,7 @@ class Address:
     def parse(cls, text: str) -> Address:
         """Return the address in `text`; raises `StorageError` for what we cannot read and write."""
         scheme, rest = text.split("://", 1)
-        address = cls(f"{scheme}://{rest.rstrip('/')}")
+        address = cls(f"{scheme.lower()}://{rest.rstrip('/')}")
         if "::" in text:
             raise StorageError(f"'{address.shown}' is a chain of addresses; give a single one")
         if re.search(r"\?[^/]*=", text):
