@@ -138,7 +138,7 @@ class Phrases:
         Without spaces, none begins inside another. Kinds in `FIRST` count as first words only.
         """
         kinds = self.kinds
-        found = [(match.start(1), kinds[match[1]], match[1]) for match in self.pattern.finditer(text)]
+        found = [(one.start(1), kinds[said := one[1]], said) for one in self.pattern.finditer(text)]
         first = self.first.match(text)
         if first is not None:
             start, said = first.start(1), first[1]
