@@ -421,12 +421,20 @@ def test_the_summary_is_there_only_while_all_that_it_speaks_of_is(monkeypatch: p
     store = ObjectStore(address)
     copy = WorkingCopy(store)
     copy.pull()
-    for name in ("summary.json", "answered.json", "a.json", "z/z.json", "run.json", "b.json.partial"):
+    direction = "directions/en.safetensors"
+    for name in (
+        direction,
+        "summary.json",
+        "answered.json",
+        "a.json",
+        "z/z.json",
+        "run.json",
+        "b.json.partial",
+    ):
         write_text(copy.folder / name, "1")
-    assert copy.push() == 5
-    assert log == [
-        ("write", name) for name in ("run.json", "a.json", "z/z.json", "answered.json", "summary.json")
-    ]
+    assert copy.push() == 6
+    expected = ("run.json", "a.json", "z/z.json", direction, "answered.json", "summary.json")
+    assert log == [("write", name) for name in expected]
     log.clear()
     assert copy.push() == 0
     write_text(copy.folder / "a.json", "2")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -29,8 +30,13 @@ PARTIAL_ENDING = ".partial"
 WHOLE_ENDINGS = (".json", ".jsonl", ".safetensors", ".md", ".csv", ".txt")
 """Of files that get their name when they are whole; others (figures) are sent at the end."""
 
-MARKERS = ("answered.json", SUMMARY_FILE)
-"""Files that say that others are all there: sent after these, in this order."""
+MARKERS = (
+    re.compile(r"(.*/)?directions/[^./]+\.safetensors"),
+    re.compile(r"(.*/)?answered\.json"),
+    re.compile(rf"(.*/)?{re.escape(SUMMARY_FILE)}"),
+)
+"""Files that say that others are all there, sent after these in this order: a chosen direction, which is not
+chosen again, that its scores are; then that all answers are, and that everything is."""
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST")
 """Variables by which the same address is another place."""
@@ -112,8 +118,8 @@ class WorkingCopy:
             name
             for name in self._changed(local)
             if (all_files or name.endswith(WHOLE_ENDINGS))
-            # A marker that came while we looked may speak of files that we did not see.
-            and not (name.rpartition("/")[2] in MARKERS and earlier.get(name) != local[name])
+            # A file that came while we looked may speak of others that we did not see.
+            and earlier.get(name) == local[name]
         ]
         try:
             for name in [*changed, *gone]:
@@ -271,10 +277,10 @@ def _is(name: str, file: str) -> bool:
 
 def _by_rank(names: Iterable[str]) -> Iterator[list[str]]:
     """Yield `names` in groups, one after the other: what a run is, what it has, what says that it is done."""
-    ranks = {RUN_FILE: -1, **{marker: 1 + index for index, marker in enumerate(MARKERS)}}
     by_rank: dict[int, list[str]] = {}
     for name in sorted(names):
-        by_rank.setdefault(ranks.get(name.rpartition("/")[2], 0), []).append(name)
+        rank = next((number for number, marker in enumerate(MARKERS, 1) if marker.fullmatch(name)), 0)
+        by_rank.setdefault(-1 if _is(name, RUN_FILE) else rank, []).append(name)
     for rank in sorted(by_rank):
         yield by_rank[rank]
 
