@@ -136,13 +136,13 @@ def open_cluster(
         elif options.slurm is not None:
             from polyrefuse_data.slurm import start_slurm
 
-            address = start_slurm(stack, options.slurm, gpus, options.retries)
+            address = start_slurm(stack, options.slurm, gpus)
             place, seconds = "Slurm", None
         else:
             here = gpus_here()
             gpus = min(1, here) if options.gpus_per_worker is None else gpus
             workers = options.workers or (here // gpus if gpus and here >= gpus else 2)
-            address = _start_here(stack, distributed, workers, gpus, here, options.retries)
+            address = _start_here(stack, distributed, workers, gpus, here)
             place = "this machine"
         client = stack.enter_context(_connect(distributed, address))
         cluster = Cluster(client, place, gpus, options.retries, seconds, say)
@@ -166,8 +166,8 @@ def _connect(distributed: ModuleType, address: str) -> Iterator[Any]:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
-            f"no Dask scheduler answers at '{address}' ({error or type(error).__name__}); expected an address "
-            "such as tcp://HOST:8786, where `dask scheduler` runs"
+            f"no Dask scheduler answers at '{address}' ({error or type(error).__name__}); expected an "
+            "address such as tcp://HOST:8786, where `dask scheduler` runs"
         ) from None
     try:
         yield client
@@ -187,12 +187,11 @@ def _knock(address: str) -> None:
     if scheme not in SCHEMES:
         raise ValueError(f"the scheme {scheme}:// is not known")
     if scheme in ("tcp", "tls"):
-        socket.create_connection(get_address_host_port(whole, strict=True), timeout=CONNECT_SECONDS).close()
+        place = get_address_host_port(whole, strict=True)
+        socket.create_connection(place, timeout=CONNECT_SECONDS).close()
 
 
-def _start_here(
-    stack: ExitStack, distributed: ModuleType, workers: int, gpus: int, here: int, retries: int
-) -> str:
+def _start_here(stack: ExitStack, distributed: ModuleType, workers: int, gpus: int, here: int) -> str:
     """Start a scheduler and `workers` processes on the loopback address; return where the scheduler is."""
     if gpus * workers > here and gpus:
         raise ClusterError(
@@ -224,7 +223,8 @@ def _start_here(
             "port": 0,
             "dashboard": False,
             "dashboard_address": f"{HOST}:0",
-            "allowed_failures": retries,
+            # who died over what is told at once: a task is tried again by the dispatcher
+            "allowed_failures": 0,
         },
     }
     cluster = distributed.SpecCluster(
