@@ -175,9 +175,9 @@ class Dispatcher:
         options: dict[str, Any] = {"workers": [worker], "allow_other_workers": True}
         if self.cluster.gpus:
             options["resources"] = {GPU: self.cluster.gpus}
-            if len(self._workers) < len(self.cluster.checked):
-                # Workers without GPUs are there, and "others" would be taken to mean these, too.
-                options |= {"workers": self._workers, "allow_other_workers": False}
+        if self.cluster.mixed:
+            # Workers that cannot take it are there, and "others" would be taken to mean these, too.
+            options |= {"workers": self._workers, "allow_other_workers": False}
         future = self.cluster.client.submit(run_work, one.job.work, pure=False, **options)
         self._out[future] = _Try(one.job, one.failures, one.failed_on, one.alone, worker)
         self.started(one.job)

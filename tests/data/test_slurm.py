@@ -77,7 +77,8 @@ def test_jobs_become_workers_with_their_gpus(tmp_path: Path, monkeypatch: pytest
     )
     with open_cluster(ClusterOptions(slurm=file, gpus_per_worker=2)) as cluster:
         (worker,) = cluster.workers()
-        assert cluster.checked[worker]["gpus"] == 2
+        offered = cluster.client.scheduler_info()["workers"][worker]["resources"]
+        assert offered == {"GPU": 2}
         script = (tmp_path / "job.sh").read_text()
     assert "#SBATCH -p gpu" in script
     assert "#SBATCH --gres=gpu:2" in script

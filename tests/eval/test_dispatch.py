@@ -116,6 +116,26 @@ def test_a_job_that_kills_is_told_from_those_beside_it(cluster: Cluster) -> None
     assert len(results(outcomes)) == 10
 
 
+def test_tasks_go_only_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    with cluster_of(3, resources=[{}, {"GPU": 2}, {"GPU": 1}]) as own:
+        options = ClusterOptions(scheduler=own.scheduler_address, gpus_per_worker=2)
+        with open_cluster(options) as opened:
+            assert len({result.split()[0] for result in results(run(opened, [Task("a")] * 8))}) == 1
+        # Of three workers, one has another version of what results depend on.
+        honest = Cluster._look_at
+
+        def look_at(self: Cluster, new: list[str]) -> None:
+            honest(self, new)
+            if new:
+                self._gpus_of.pop(max(new))
+                self._refused[max(new)] = "the worker has other versions"
+
+        monkeypatch.setattr(Cluster, "_look_at", look_at)
+        with open_cluster(ClusterOptions(scheduler=own.scheduler_address), say=said.append) as opened:
+            assert len({result.split()[0] for result in results(run(opened, [Task("a")] * 12))}) == 2
+
+
 def test_workers_that_are_gone_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch_module, "WORKER_SECONDS", 0.5)
     monkeypatch.setattr(dispatch_module, "LOOK_SECONDS", 0.1)
