@@ -61,44 +61,51 @@ class Cluster:
     retries: int
     worker_seconds: float | None
     say: Say
-    checked: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What is known of each worker by its address; those that may not work are not in it."""
+    mixed: bool = False
+    """Whether there are workers that cannot take tasks beside those that can."""
+    _gpus_of: dict[str, float] = field(default_factory=dict)
+    """Address to the GPUs of workers that were looked at, and are as they should be."""
+    _refused: dict[str, str] = field(default_factory=dict)
+    """Address to what is wrong with a worker."""
 
     def workers(self) -> list[str]:
         """Return the addresses of the workers that can take tasks; each is looked at once.
 
-        Raises `ClusterError` for a worker with other versions, and where there are workers but none has
-        as many GPUs as a task takes.
+        One that cannot is told, and left out. Raises `ClusterError` where there are workers, and none can.
         """
         there = list(self.client.nthreads())
-        new = [address for address in there if address not in self.checked]
-        if new:
-            self._look_at(new)
-        self.checked = {address: facts for address, facts in self.checked.items() if address in there}
-        able = [address for address, facts in self.checked.items() if facts["gpus"] >= self.gpus]
-        if self.checked and not able:
-            most = max(int(facts["gpus"]) for facts in self.checked.values())
+        self._look_at([one for one in there if one not in self._gpus_of and one not in self._refused])
+        fit = [one for one in there if one in self._gpus_of]
+        able = [one for one in fit if self._gpus_of[one] >= self.gpus]
+        refused = [self._refused[one] for one in there if one in self._refused]
+        if fit and not able:
             raise ClusterError(
                 f"--gpus-per-worker {self.gpus} is more than any worker at {self.place} offers (the most is "
-                f"{most}); start workers with: dask worker ADDRESS --nthreads 1 --resources "
-                f"'{GPU}={self.gpus}'"
+                f"{max(self._gpus_of[one] for one in fit):g}); start workers with: dask worker ADDRESS "
+                f"--nthreads 1 --resources '{GPU}={self.gpus}'"
             )
+        if refused and not fit:
+            raise ClusterError(refused[0])
+        self.mixed = len(able) < len(there)
         return able
 
     def _look_at(self, new: list[str]) -> None:
         from polyrefuse_data.cluster_worker import worker_facts
 
-        found = self.client.run(worker_facts, GPU, workers=new, on_error="return")
+        found = self.client.run(worker_facts, GPU, workers=new, on_error="return") if new else {}
         for address, facts in found.items():
             if isinstance(facts, (OSError, TimeoutError)):
                 continue  # it has left meanwhile
-            if isinstance(facts, Exception):
-                raise ClusterError(
-                    f"the worker {address} cannot run tasks of polyrefuse ({facts}); install it there, in "
-                    "the same version as here"
-                )
-            _same_versions(f"the worker {address}", facts["versions"])
-            self.checked[address] = facts
+            wrong = (
+                f"cannot run tasks of polyrefuse ({facts}); install it there, in the same version as here"
+                if isinstance(facts, Exception)
+                else _other_versions(facts["versions"])
+            )
+            if wrong is None:
+                self._gpus_of[address] = facts["gpus"]
+            else:
+                self._refused[address] = f"the worker {address} {wrong}"
+                self.say(f"{self._refused[address]}; it gets no tasks")
 
     def wait_for_workers(self) -> None:
         """Return when there is a worker that can take tasks; raises `ClusterError` as `workers` does, and
@@ -136,13 +143,13 @@ def open_cluster(
         elif options.slurm is not None:
             from polyrefuse_data.slurm import start_slurm
 
-            address = start_slurm(stack, options.slurm, gpus, options.retries)
+            address = start_slurm(stack, options.slurm, gpus)
             place, seconds = "Slurm", None
         else:
             here = gpus_here()
             gpus = min(1, here) if options.gpus_per_worker is None else gpus
             workers = options.workers or (here // gpus if gpus and here >= gpus else 2)
-            address = _start_here(stack, distributed, workers, gpus, here, options.retries)
+            address = _start_here(stack, distributed, workers, gpus, here)
             place = "this machine"
         client = stack.enter_context(_connect(distributed, address))
         cluster = Cluster(client, place, gpus, options.retries, seconds, say)
@@ -166,8 +173,8 @@ def _connect(distributed: ModuleType, address: str) -> Iterator[Any]:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
-            f"no Dask scheduler answers at '{address}' ({error or type(error).__name__}); expected an address "
-            "such as tcp://HOST:8786, where `dask scheduler` runs"
+            f"no Dask scheduler answers at '{address}' ({error or type(error).__name__}); expected an "
+            "address such as tcp://HOST:8786, where `dask scheduler` runs"
         ) from None
     try:
         yield client
@@ -187,12 +194,11 @@ def _knock(address: str) -> None:
     if scheme not in SCHEMES:
         raise ValueError(f"the scheme {scheme}:// is not known")
     if scheme in ("tcp", "tls"):
-        socket.create_connection(get_address_host_port(whole, strict=True), timeout=CONNECT_SECONDS).close()
+        place = get_address_host_port(whole, strict=True)
+        socket.create_connection(place, timeout=CONNECT_SECONDS).close()
 
 
-def _start_here(
-    stack: ExitStack, distributed: ModuleType, workers: int, gpus: int, here: int, retries: int
-) -> str:
+def _start_here(stack: ExitStack, distributed: ModuleType, workers: int, gpus: int, here: int) -> str:
     """Start a scheduler and `workers` processes on the loopback address; return where the scheduler is."""
     if gpus * workers > here and gpus:
         raise ClusterError(
@@ -224,7 +230,8 @@ def _start_here(
             "port": 0,
             "dashboard": False,
             "dashboard_address": f"{HOST}:0",
-            "allowed_failures": retries,
+            # who died over what is told at once: a task is tried again by the dispatcher
+            "allowed_failures": 0,
         },
     }
     cluster = distributed.SpecCluster(
@@ -245,11 +252,14 @@ def _look_at_scheduler(client: Any, place: str) -> None:
             f"the scheduler at {place} cannot read tasks of polyrefuse ({error}); start it in the "
             "environment of the workers"
         ) from None
-    _same_versions(f"the scheduler at {place}", there)
+    wrong = _other_versions(there)
+    if wrong is not None:
+        raise ClusterError(f"the scheduler at {place} {wrong}")
 
 
-def _same_versions(who: str, there: Mapping[str, str | None]) -> None:
-    """Raise `ClusterError` where a version differs from here: the bytes of results follow from versions."""
+def _other_versions(there: Mapping[str, str | None]) -> str | None:
+    """Return in which versions a process differs from here, on which the bytes of results depend; None
+    where it does not."""
     from polyrefuse_data.cluster_worker import versions_here
 
     here = versions_here()
@@ -258,11 +268,12 @@ def _same_versions(who: str, there: Mapping[str, str | None]) -> None:
         for name in VERSIONS_THAT_MATTER
         if here[name] and there.get(name) and public(there[name]) != public(here[name])
     ]
-    if differing:
-        raise ClusterError(
-            f"{who} has other versions ({'; '.join(differing)}), and would give other results; install the "
-            "same everywhere"
-        )
+    if not differing:
+        return None
+    return (
+        f"has other versions ({'; '.join(differing)}), and would give other results; install the same "
+        "everywhere"
+    )
 
 
 def public(version: str | None) -> str | None:

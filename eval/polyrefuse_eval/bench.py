@@ -22,6 +22,7 @@ from polyrefuse_eval.finder import DirectionFinder
 from polyrefuse_eval.grid_progress import GridProgress
 from polyrefuse_eval.judges.base import Judge
 from polyrefuse_eval.judging import judge_completions
+from polyrefuse_eval.loading import silence_loading
 from polyrefuse_eval.parallel import rank, world_size
 from polyrefuse_eval.plans import RunPlan
 from polyrefuse_eval.records import Completion, Result
@@ -149,6 +150,8 @@ def run(
 
 def answer_run(plan: RunPlan, watch: GridProgress) -> None:
     """Make the answers of a run here; when this returns, nothing holds the model any more."""
+    if watch.quiet:
+        silence_loading()
     begun = time.perf_counter()
     chat = plan.load()
     loading = time.perf_counter() - begun

@@ -57,13 +57,16 @@ def stand_in(folder: Path, name: str, script: str) -> None:
     program.chmod(0o755)
 
 
+@pytest.mark.timeout(120)
 def test_jobs_become_workers_with_their_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     stand_in(
         programs,
         "sbatch",
-        f'cp "$1" {tmp_path}/job.sh; setsid sh "$1" >{tmp_path}/out 2>&1 & echo "Submitted batch job $!"',
+        # Slurm keeps the script, which is thrown away afterwards.
+        f'cp "$1" {tmp_path}/job.sh; setsid sh {tmp_path}/job.sh >{tmp_path}/out 2>&1 & '
+        'echo "Submitted batch job $!"',
     )
     stand_in(programs, "scancel", 'kill -- "-$1"')
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
@@ -74,7 +77,8 @@ def test_jobs_become_workers_with_their_gpus(tmp_path: Path, monkeypatch: pytest
     )
     with open_cluster(ClusterOptions(slurm=file, gpus_per_worker=2)) as cluster:
         (worker,) = cluster.workers()
-        assert cluster.checked[worker]["gpus"] == 2
+        offered = cluster.client.scheduler_info()["workers"][worker]["resources"]
+        assert offered == {"GPU": 2}
         script = (tmp_path / "job.sh").read_text()
     assert "#SBATCH -p gpu" in script
     assert "#SBATCH --gres=gpu:2" in script

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from tiny_translator import tiny_m2m100
 from polyrefuse_data.cluster import ClusterOptions
 from polyrefuse_data.languages import LANGUAGES
 from polyrefuse_data.sample import sample_prompts
+from polyrefuse_data.schema import text_hash
 from polyrefuse_data.translate import local, remote
 from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.faults import TranslatorError
@@ -28,8 +28,9 @@ from polyrefuse_data.translate.fill import Chain, LiveRequest, fill_memory
 from polyrefuse_data.translate.memory import TranslationMemory
 from polyrefuse_data.translate.progress import Silent
 
-PROMPTS = sample_prompts()[:6]
-ENGLISH = {prompt.hash: prompt.text for prompt in PROMPTS}
+WORDS = sorted({word.strip(".,?") for prompt in sample_prompts()[:60] for word in prompt.text.split()})
+ENGLISH = {text_hash(text): text for text in (f"Name {word}." for word in WORDS[:20])}
+"""Two batches of short texts: random weights end an answer where its length must end."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("m2m")
-    tiny_m2m100(folder, [prompt.text for prompt in PROMPTS])
+    tiny_m2m100(folder, [prompt.text for prompt in sample_prompts()[:60]])
     return folder
 
 
@@ -67,14 +68,11 @@ def test_a_cluster_fills_the_memory_as_a_model_here_does(
 ) -> None:
     # Random weights write nothing that a judge would let pass.
     monkeypatch.setattr(Judge, "judge", lambda *_unused: [])
-    monkeypatch.setattr(local, "LIMITS", replace(local.LIMITS, batch=2))
-    monkeypatch.setattr(local, "BATCH", 2)
-    monkeypatch.setattr(remote, "BATCH", 2)
     here = filled(tmp_path / "here.sqlite", model)
     there = filled(tmp_path / "there.sqlite", model, cluster=ClusterOptions(workers=2))
     assert there == here
     assert (tmp_path / "here.sqlite").read_bytes() == (tmp_path / "there.sqlite").read_bytes()
-    assert len(here[0]["translation"]) == 2 * len(PROMPTS)
+    assert len(here[0]["translation"]) == 2 * len(ENGLISH)
     assert not here[1]
 
 

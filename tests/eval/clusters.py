@@ -10,9 +10,16 @@ from typing import Any
 
 @contextmanager
 def cluster_of(
-    workers: int, *, preload: Sequence[str] = (), resources: Sequence[Mapping[str, float]] = ()
+    workers: int,
+    *,
+    preload: Sequence[str] = (),
+    resources: Sequence[Mapping[str, float]] = (),
+    allowed_failures: int = 3,
 ) -> Iterator[Any]:
-    """A scheduler and `workers` processes, for the time of a `with` block; `resources` of each worker."""
+    """A scheduler and `workers` processes, for the time of a `with` block; `resources` of each worker.
+
+    A task survives `allowed_failures` deaths of its worker before the scheduler gives it up.
+    """
     from distributed import Nanny, Scheduler, SpecCluster
 
     options = {
@@ -37,6 +44,7 @@ def cluster_of(
             "port": 0,
             "dashboard": False,
             "dashboard_address": "127.0.0.1:0",
+            "allowed_failures": allowed_failures,
         },
     }
     with SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster:

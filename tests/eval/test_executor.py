@@ -58,7 +58,7 @@ def error(*arguments: object) -> str:
     """The one line with which a command fails; anything but a PolyRefuseError is a bug."""
     result = call(*arguments)
     if not isinstance(result.exception, PolyRefuseError):
-        raise AssertionError(result.output) from result.exception
+        pytest.fail(f"{result.exception!r}: {result.output}")
     message = str(result.exception)
     assert "\n" not in message
     return message
@@ -258,3 +258,27 @@ def test_two_drivers_on_one_folder(
     (out / "summary.json").unlink()
     with RunFolder(out).locked():
         assert "is writing to" in error(*command(model_folder, data_folder, out, *dask(cluster)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_organisms_grid_is_the_same_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from polyrefuse_data.build import BuildRequest, build
+    from polyrefuse_eval.organism import organism_path
+
+    data = build(BuildRequest("sample", langs=["en", "de", "yo"], out=tmp_path / "sample")).folder
+    monkeypatch.delenv("POLYREFUSE_CACHE")
+    organism = organism_path()
+    grid: list[object] = [
+        *("run", "--model", organism, "--data", data, "--langs", "en,de,yo", "--directions", "en,yo"),
+        *("--rule", "mediating", "--test", 96, "--batch-size", 64, "-q"),
+    ]
+    for name, more in {"here": (), "there": ("--executor", "dask", "--workers", 2)}.items():
+        monkeypatch.setenv("POLYREFUSE_CACHE", str(tmp_path / f"cache-{name}"))
+        result = call(*grid, "--out", tmp_path / name, *more)
+        assert result.exit_code == 0, result.output
+    assert_same(tmp_path / "there", tmp_path / "here")
+    rates = [
+        one.refusal_rate for one in RunFolder(tmp_path / "there").results() if one.condition == "ablation:yo"
+    ]
+    assert len(rates) == 6

@@ -55,7 +55,7 @@ def test_a_grid_measures_each_model_into_a_folder_of_its_name(
     assert not out.exists()
     result = call(*command)
     assert result.exit_code == 0, result.output + str(result.exception)
-    assert result.output.split() == [str(out / "plain"), str(out / "polite")]
+    assert result.stdout.split() == [str(out / "plain"), str(out / "polite")]
     assert "harmful, baseline" in (out / "polite" / "table.md").read_text()
     template = [RunFolder(out / name).signature["model"]["template_hash"] for name in ("plain", "polite")]
     assert template[0] != template[1]
@@ -159,7 +159,7 @@ def test_progress_says_where_a_grid_stands() -> None:
     assert watch.line == "cells 2/3 done, 0 running, 1 failed, 1 were there; answers 20/30; 0:00:50 left"
     lines = stream.getvalue().splitlines()
     # Few lines, no control characters: this is what a batch job keeps.
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert lines[-1] == watch.line
     assert all(line.isprintable() for line in lines)
 
