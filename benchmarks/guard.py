@@ -8,7 +8,8 @@ prompts; shapes and prompts are those of `directions.py`.
 
 - guard: `guard.scores(texts)`, from text to scores: tokenizing, the pass, the scores.
 - bare: the decoder alone to the same layer, nothing read, on prompts that are tokenized and laid out
-  already, in the batches that we use.
+  already, in the batches that we use; the whole prompts.
+- same tokens: the same on prompts that end where the guard stops reading, at t_inst.
 - padded: the same in left-padded batches of prompts of similar length, as one would write it.
 """
 
@@ -56,7 +57,7 @@ def main() -> None:
 
     from polyrefuse_eval.batches import can_pack, forward_without_head, plan_batches
     from polyrefuse_eval.bypass import bypassed
-    from polyrefuse_eval.guard import LabelledPrompts, fit_guard
+    from polyrefuse_eval.guard import LabelledPrompts, fit_guard, until_t_inst
 
     chat = make_chat(arguments.shape, arguments.device)
     packs = can_pack(chat)
@@ -67,6 +68,7 @@ def main() -> None:
     texts = prompts("harmful", half, 1) + prompts("harmless", arguments.prompts - half, 1)
     encoded = chat.encode(texts)
     ours = plan_batches(chat, encoded)
+    cut = plan_batches(chat, until_t_inst(encoded))
     chat.packs = False
     padded = plan_batches(chat, encoded)
     chat.packs = packs
@@ -80,6 +82,7 @@ def main() -> None:
     sides: dict[str, Callable[[], Any]] = {
         "guard": lambda: guard.scores(texts),
         "bare": lambda: bare(ours),
+        "same tokens": lambda: bare(cut),
         "padded": lambda: bare(padded),
     }
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -97,6 +100,7 @@ def main() -> None:
             name: len(texts) / statistics.median(values) for name, values in times.items()
         },
         "guard_to_bare": _ratio(times["guard"], times["bare"]),
+        "guard_to_same_tokens": _ratio(times["guard"], times["same tokens"]),
         "guard_to_padded": _ratio(times["guard"], times["padded"]),
     }
     print(json.dumps(result, indent=1))

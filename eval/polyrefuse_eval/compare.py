@@ -10,20 +10,23 @@ from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.grouped import Groups, Verdicts, by_cell
 from polyrefuse_eval.report import table
 from polyrefuse_eval.results import RUN_FILE, RunFolder, differences
-from polyrefuse_eval.settings import Condition, own_source
+from polyrefuse_eval.settings import Condition, is_language, own_source
 from polyrefuse_eval.stats import holm, rate
 
 FORMAT = "polyrefuse-compare-1"
 ALPHA = 0.05
-MEASURES = ("refusal", "over-refusal", "refusal, ablated")
-"""Refusal of harmful prompts; of harmless ones; of harmful ones with the language's own direction ablated."""
+TRANSFER = "refusal, others ablated"
+MEASURES = ("refusal", "over-refusal", "refusal, ablated", TRANSFER)
+"""Refusal of harmful prompts; of harmless ones; of harmful ones with the language's own direction ablated;
+and with the directions of other languages ablated, those that both runs have."""
 
 
 @dataclass(frozen=True)
 class RunChange:
     """One measure in one language by one judge: `first` and `second` are refusal rates over the `n`
-    prompts judged in both runs, `difference` is second - first; the rest as in `records.Comparison`,
-    Holm's correction over the languages of one measure."""
+    prompts (answers, where several directions were ablated in turn) judged in both runs, `difference`
+    is second - first; the rest as in `records.Comparison`, Holm's correction over the languages of one
+    measure."""
 
     judge: str
     measure: str
@@ -143,6 +146,15 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
         label = "harmless" if measure == "over-refusal" else "harmful"
         pairs: dict[str, tuple[Verdicts, Verdicts]] = {}
         for lang in langs:
+            if measure == TRANSFER:
+                sources = [
+                    source for source in _sources(lang, cells[0]) if source in _sources(lang, cells[1])
+                ]
+                own = own_source(lang, sources)
+                others = [f"ablation:{one}" for one in sources if one != own and is_language(one)]
+                if others:
+                    pairs[lang] = (_merged(lang, others, cells[0]), _merged(lang, others, cells[1]))
+                continue
             names = [_condition(measure, lang, of_run) for of_run in cells]
             if all(
                 name is not None and (lang, label, name) in of for name, of in zip(names, cells, strict=True)
@@ -174,10 +186,23 @@ def _condition(measure: str, lang: str, cells: Mapping[tuple[str, str, str], Ver
     """Return the condition that `measure` reads in one run."""
     if measure != "refusal, ablated":
         return "baseline"
-    names = [Condition.parse(name) for of, label, name in cells if (of, label) == (lang, "harmful")]
-    sources = [str(one.source) for one in names if one.intervention == "ablation" and one.coefficient == 1.0]
-    own = own_source(lang, sources)
+    own = own_source(lang, _sources(lang, cells))
     return None if own is None else f"ablation:{own}"
+
+
+def _sources(lang: str, cells: Mapping[tuple[str, str, str], Verdicts]) -> list[str]:
+    """Return whose directions were ablated in `lang`, whole."""
+    names = [Condition.parse(name) for of, label, name in cells if (of, label) == (lang, "harmful")]
+    return [str(one.source) for one in names if one.intervention == "ablation" and one.coefficient == 1.0]
+
+
+def _merged(lang: str, conditions: Iterable[str], cells: Mapping[tuple[str, str, str], Verdicts]) -> Verdicts:
+    """Return the verdicts on harmful prompts under all of `conditions`, by condition and prompt."""
+    return {
+        f"{condition}/{prompt}": verdict
+        for condition in conditions
+        for prompt, verdict in cells[lang, "harmful", condition].items()
+    }
 
 
 def _rates(first: Verdicts, second: Verdicts) -> tuple[float | None, float | None]:

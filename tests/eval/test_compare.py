@@ -118,3 +118,26 @@ def test_runs_of_other_data_or_judges_are_kept_apart(tmp_path: Path) -> None:
     result = CliRunner().invoke(eval_group, ["compare", str(tmp_path / "a"), str(tmp_path / "none")])
     assert isinstance(result.exception, PolyRefuseError)
     assert "holds no run.json" in str(result.exception)
+
+
+def test_directions_of_other_languages_are_compared_together(tmp_path: Path) -> None:
+    """Runs that differ in transfer alone: nothing else may tell them apart, and this must."""
+    shared = {
+        ("harmful", "baseline"): 90, ("harmful", "ablation:de"): 0, ("harmful", "ablation:en"): 0,
+        ("harmful", "ablation:th"): 2, ("harmful", "ablation:random"): 90, ("harmful", "ablation:en@0.5"): 50,
+    }  # fmt: skip
+    apart = {**shared, ("harmful", "ablation:en"): 80, ("harmful", "ablation:th"): 90}
+    first = write_run(tmp_path / "a", {"de": shared, "yo": BASE})
+    found = changes(first, write_run(tmp_path / "b", {"de": apart, "yo": BASE}))
+    assert {key: one.difference for key, one in found.items() if one.lang == "de"} == {
+        ("refusal", "de"): 0,
+        ("refusal, ablated", "de"): 0,
+        ("refusal, others ablated", "de"): pytest.approx(0.84),
+    }
+    one = found["refusal, others ablated", "de"]
+    assert (one.n, one.first, one.second) == (200, 0.01, 0.85)
+    assert one.low is not None
+    assert one.low > 0.7
+    assert one.p_holm is not None
+    assert one.p_holm < 1e-6
+    assert ("refusal, others ablated", "yo") not in found, "it has one direction, the first, which is its own"

@@ -239,6 +239,11 @@ def test_an_axis_holds_its_values_and_has_few_ticks(low: float, span: float) -> 
     assert ticks == sorted(set(ticks))
 
 
+def test_ticks_of_values_that_hardly_differ_fit_beside_the_axis() -> None:
+    for low, high in ((-9.4731, -9.4702), (100.001, 100.002), (0.25, 0.25)):
+        assert max(len(f"{tick:g}") for tick in scale(low, high)[2]) <= 6, (low, high)
+
+
 def test_a_point_alone_is_seen() -> None:
     values = {("-1", 0): 1.0, ("-1", 1): None, ("-1", 2): 2.0, ("-1", 3): float("nan")}
     chart = layer_chart("en", {"score": values}, "link", str)

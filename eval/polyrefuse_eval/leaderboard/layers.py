@@ -178,8 +178,11 @@ def _path(points: Sequence[tuple[float, float | None]], y_of: Callable[[float], 
 
 
 def scale(low: float, high: float) -> tuple[float, float, list[float]]:
-    """Return the ends of an axis over `low` to `high` and two to six round ticks on it."""
-    span = high - low or abs(high) or 1.0
+    """Return the ends of an axis over `low` to `high` and two to six round ticks on it.
+
+    It spans a hundredth of its values at least: ticks of more digits would not fit beside it.
+    """
+    span = max(high - low, 0.01 * max(abs(low), abs(high))) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 3))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 4)
     start, end = math.floor(low / step), math.ceil(high / step)
