@@ -104,11 +104,9 @@ class CellFiles(Generic[CellRecord]):
     def _files(self, lang: str) -> Mapping[str, Path]:
         """Return the file of each cell by its name, sorted; of a cell that is done not the one before."""
         files: dict[str, Path] = {}
+        # In this order `.begun.jsonl` comes before `.jsonl`, which takes its place.
         for file in sorted((self.path / lang).glob(f"*{ENDING}")):
-            begun = file.name.endswith(BEGUN_ENDING)
-            name = file.name.removesuffix(BEGUN_ENDING if begun else ENDING)
-            if not (begun and file.with_name(name + ENDING).is_file()):
-                files[name] = file
+            files[file.name.removesuffix(ENDING).removesuffix(BEGUN_ENDING.removesuffix(ENDING))] = file
         return dict(sorted(files.items()))
 
     def _records(self, file: Path) -> list[CellRecord]:

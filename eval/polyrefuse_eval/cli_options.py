@@ -40,6 +40,7 @@ class _PlacePath(click.Path):
 folder_path = _FolderPath(path_type=Path, file_okay=False)
 place_path = _PlacePath(path_type=Path, file_okay=False)
 any_place = _PlacePath(path_type=Path)
+place_path.name = any_place.name = "folder|address"
 file_path = click.Path(path_type=Path, dir_okay=False)
 
 MODEL_OPTIONS = (

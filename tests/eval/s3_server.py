@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import random
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,12 +31,34 @@ class FlakyS3:
         self.forbidden: frozenset[str] = frozenset()
         self.seen: list[tuple[str, str]] = []
         self.refused = 0
+        self.under_way = 0
         self._application = application
         self._random = random.Random(seed)
         self._lock = threading.Lock()
 
+    def wait_until_idle(self) -> None:
+        """Wait for what clients that are dead by now have asked for."""
+        while self.under_way:
+            time.sleep(0.01)
+
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        with self._lock:
+            self.under_way += 1
+        try:
+            return list(self._answer(environ, start))
+        finally:
+            with self._lock:
+                self.under_way -= 1
+
+    def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(length) if length else b""
+        if len(body) < length:  # Its client died: S3 keeps no part of it, moto would.
+            start("400 Bad Request", [])
+            return []
+        if length:
+            environ["wsgi.input"] = io.BytesIO(body)
         with self._lock:
             self.seen.append((method, path))
             busy, after = self._random.random() < self.busy, self._random.random() < 0.5
@@ -45,8 +69,6 @@ class FlakyS3:
             if not busy:
                 return answer
             list(answer)
-        else:
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         status, code = ("403 Forbidden", "AccessDenied") if forbidden else ("503 Slow Down", "SlowDown")
         content = b"" if method == "HEAD" else ERROR.format(code=code).encode()
         start(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(content)))])

@@ -35,18 +35,19 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         """Return the address in `text`; raises `StorageError` for what we cannot read and write."""
-        address = cls(text.rstrip("/") if not text.endswith("://") else text)
+        scheme, rest = text.split("://", 1)
+        address = cls(f"{scheme.lower()}://{rest.rstrip('/')}")
         if "::" in text:
             raise StorageError(f"'{address.shown}' is a chain of addresses; give a single one")
         if re.search(r"\?[^/]*=", text):
             raise StorageError(
-                f"'{address.shown}' holds a query; give the address without it, and credentials by the "
-                "environment or the configuration of the service's own tools"
+                f"'{address.shown}' holds a query; give the address without it, and credentials by "
+                "the environment or the configuration of the service's own tools"
             )
         if address.secrets and address.scheme not in LOGIN_SCHEMES:
             raise StorageError(
-                f"'{address.shown}' holds a user or a key; give the address without it, and credentials by the "
-                "environment or the configuration of the service's own tools"
+                f"'{address.shown}' holds a user or a key; give the address without it, and credentials "
+                "by the environment or the configuration of the service's own tools"
             )
         if not address.name:
             raise StorageError(

@@ -69,6 +69,16 @@ def passes(error: BaseException) -> bool:
     return is_unreachable(error) or (isinstance(error, OSError) and error.errno in PASSING_ERRNO)
 
 
+def is_not_offered(error: BaseException) -> bool:
+    """Return whether the store, or its client, does not know what it was asked for."""
+    return (
+        isinstance(error, (TypeError, ValueError, NotImplementedError))
+        or status_of(error) == 501
+        or (isinstance(error, OSError) and error.errno == errno.ENOSYS)
+        or type(error).__name__ == "ParamValidationError"
+    )
+
+
 def reason_of(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
     """Return in a few words what went wrong, without any of `secrets`."""
     status = status_of(error)

@@ -12,7 +12,14 @@ import tenacity
 
 from polyrefuse_eval.errors import StorageError
 from polyrefuse_eval.storage.address import Address
-from polyrefuse_eval.storage.faults import NO_PERMISSION, NOT_THERE, is_unreachable, passes, reason_of
+from polyrefuse_eval.storage.faults import (
+    NO_PERMISSION,
+    NOT_THERE,
+    is_not_offered,
+    is_unreachable,
+    passes,
+    reason_of,
+)
 
 ATTEMPTS = 10
 """Of one transfer: with waits of up to 0.2, 0.4, 0.8, ... 20 seconds about half a minute on average."""
@@ -122,7 +129,9 @@ class ObjectStore:
             except FileExistsError:
                 # Ours, where the answer to an earlier try was lost on its way.
                 return bool(self.fs.cat_file(self._path(name)) == content)
-            except (TypeError, ValueError, NotImplementedError):
+            except Exception as error:
+                if not is_not_offered(error):
+                    raise
                 if self.fs.exists(self._path(name)):
                     return False
                 self._write(name, content)

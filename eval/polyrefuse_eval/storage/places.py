@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ Place = Path | Address
 """Where results lie."""
 
 Say = Callable[[str], None]
-LOOK_EVERY = 1.0
+LOOK_EVERY = 2.0
 """Seconds between two looks for files to be sent."""
 
 HUB_SCHEME = "hf"
@@ -112,8 +112,8 @@ def _driven(address: Address, say: Say) -> Iterator[Path]:
         if objects and not any(name == RUN_FILE or name.endswith(f"/{RUN_FILE}") for name in objects):
             raise StorageError(f"'{address}' is not empty and holds no {RUN_FILE}; choose another --out")
         copy, lease = WorkingCopy(store), Lease(store)
-        lease.acquire(former=copy.driver)
         try:
+            lease.acquire(former=copy.driver)
             copy.set_driver(lease.id)
             copy.pull()
             with _Sender(copy, lease, say):
@@ -146,7 +146,8 @@ class _Sender:
         self._thread = threading.Thread(target=self._send, name="polyrefuse-sender", daemon=True)
         self._lease = KeptLease(lease, self._end_at_once)
         self._working = threading.Lock()
-        self._is_working = True
+        self._worker = threading.get_ident()
+        self._is_working = self._worker == threading.main_thread().ident
 
     def __enter__(self) -> None:
         self._lease.__enter__()
@@ -191,10 +192,10 @@ class _Sender:
                 told = False
 
     def _end_at_once(self) -> None:
-        """End the work in the main thread: another driver does it now."""
+        """End the work, where it goes on in the main thread: another driver does it now."""
         with self._working:
-            if self._is_working:
-                _thread.interrupt_main()
+            if self._is_working and callable(signal.getsignal(signal.SIGINT)):
+                signal.pthread_kill(self._worker, signal.SIGINT)
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,13 @@ PARTIAL_ENDING = ".partial"
 WHOLE_ENDINGS = (".json", ".jsonl", ".safetensors", ".md", ".csv", ".txt")
 """Of files that get their name when they are whole; others (figures) are sent at the end."""
 
-MARKERS = ("answered.json", SUMMARY_FILE)
-"""Files that say that others are all there: sent after these, in this order."""
+MARKERS = (
+    re.compile(r"(.*/)?directions/[^./]+\.safetensors"),
+    re.compile(r"(.*/)?answered\.json"),
+    re.compile(rf"(.*/)?{re.escape(SUMMARY_FILE)}"),
+)
+"""Files that say that others are all there, sent after these in this order: a chosen direction, which is not
+chosen again, that its scores are; then that all answers are, and that everything is."""
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST")
 """Variables by which the same address is another place."""
@@ -90,8 +97,7 @@ class WorkingCopy:
         local = self._local()
         missing = []
         for name, info in objects.items():
-            known = self._known.get(name)
-            if known is None or name not in local or known.version != version_of(info):
+            if name not in local or not self._is_known(name, info):
                 missing.append(name)
         self.store.each(missing, lambda name: self._get(name, version_of(objects[name])))
         self._save()
@@ -100,23 +106,21 @@ class WorkingCopy:
         """Send the files that are whole and not yet at the address; return how many.
 
         Markers go last, and one that is about to change is first taken away: what is at the address says
-        at no moment that more is there than is. `all_files`: figures, too, which are being drawn elsewise.
+        at no moment that more is there than is. `all_files`: figures, too, which may be half drawn
+        before.
         """
         earlier = self._local()
-        local = {
-            name: found
-            for name, found in self._local().items()
-            if (all_files or name.endswith(WHOLE_ENDINGS))
-            # A marker that came while we looked may speak of files that we did not see.
-            and not (name.rpartition("/")[2] in MARKERS and earlier.get(name) != found)
-        }
-        changed = [
-            name for name, found in local.items()
-            if name not in self._known or self._known[name].fingerprint != found
-        ]  # fmt: skip
-        gone = [name for name in self._known if not (self.folder / name).is_file()]
-        if not changed and not gone:
+        if not self._changed(earlier) and self._known.keys() <= earlier.keys():
             return 0
+        local = self._local()
+        gone = [name for name in self._known if name not in local]
+        changed = [
+            name
+            for name in self._changed(local)
+            if (all_files or name.endswith(WHOLE_ENDINGS))
+            # A file that came while we looked may speak of others that we did not see.
+            and earlier.get(name) == local[name]
+        ]
         try:
             for name in [*changed, *gone]:
                 if _is(name, SUMMARY_FILE) and name in self._known:
@@ -142,15 +146,20 @@ class WorkingCopy:
 
     def unsent(self) -> int:
         """Return how many files are not at the address as they are here."""
-        return sum(
-            name not in self._known or self._known[name].fingerprint != found
-            for name, found in self._local().items()
-        )
+        return len(self._changed(self._local()))
 
     def set_driver(self, driver: str | None) -> None:
         """Note whose lease this copy is driven under, for who comes after a kill."""
         self.driver = driver
         self._save()
+
+    def _changed(self, local: Mapping[str, Fingerprint]) -> list[str]:
+        """Return which of the files `local` are not at the address, or not as they are here."""
+        return [
+            name
+            for name, found in local.items()
+            if name not in self._known or self._known[name].fingerprint != found
+        ]
 
     def _get(self, name: str, version: str | None) -> None:
         content = self.store.read(name)
@@ -172,18 +181,7 @@ class WorkingCopy:
 
     def _local(self) -> dict[str, Fingerprint]:
         """Return the files in the folder that are whole, and belong at the address, by name."""
-        found = {}
-        for folder, _, files in os.walk(self.folder):
-            for file in files:
-                if file.startswith(".") or file.endswith((PARTIAL_ENDING, BEGUN_ENDING)):
-                    continue
-                path = Path(folder, file)
-                try:
-                    found[path.relative_to(self.folder).as_posix()] = _fingerprint(path)
-                except FileNotFoundError:
-                    continue
-        found.pop(DRIVER_FILE, None)
-        return found
+        return {name: found for name, found in _files(str(self.folder)) if name != DRIVER_FILE}
 
     def _is_same_run(self, run_file: str, objects: Mapping[str, Any]) -> bool:
         """Return whether what is here belongs to the run that is at the address, or to none there yet."""
@@ -192,10 +190,14 @@ class WorkingCopy:
             return run_file not in self._known
         if not here.is_file():
             return False
-        known = self._known.get(run_file)
-        if known is not None and known.version == version_of(objects[run_file]):
+        if self._is_known(run_file, objects[run_file]):
             return True
         return bool(_identity(self.store.read(run_file)) == _identity(here.read_bytes()))
+
+    def _is_known(self, name: str, info: Mapping[str, Any]) -> bool:
+        """Return whether an object is, for all that the store tells, as it was when it was the same here."""
+        version = version_of(info)
+        return version is not None and name in self._known and self._known[name].version == version
 
     def _clear(self, prefix: str) -> None:
         shutil.rmtree(self.folder / prefix, ignore_errors=True)
@@ -248,8 +250,25 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _fingerprint(path: Path) -> Fingerprint:
-    found = path.stat()
+    return _print_of(path.stat())
+
+
+def _print_of(found: os.stat_result) -> Fingerprint:
     return (found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def _files(folder: str, prefix: str = "") -> Iterator[tuple[str, Fingerprint]]:
+    """Yield the whole files below `folder`; quick, for it looks at thousands of them every second or so."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith(".") or name.endswith((PARTIAL_ENDING, BEGUN_ENDING)):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(entry.path, f"{prefix}{name}/")
+            elif entry.is_file(follow_symlinks=False):
+                with suppress(FileNotFoundError):
+                    yield prefix + name, _print_of(entry.stat())
 
 
 def _is(name: str, file: str) -> bool:
@@ -258,10 +277,10 @@ def _is(name: str, file: str) -> bool:
 
 def _by_rank(names: Iterable[str]) -> Iterator[list[str]]:
     """Yield `names` in groups, one after the other: what a run is, what it has, what says that it is done."""
-    ranks = {RUN_FILE: -1, **{marker: 1 + index for index, marker in enumerate(MARKERS)}}
     by_rank: dict[int, list[str]] = {}
     for name in sorted(names):
-        by_rank.setdefault(ranks.get(name.rpartition("/")[2], 0), []).append(name)
+        rank = next((number for number, marker in enumerate(MARKERS, 1) if marker.fullmatch(name)), 0)
+        by_rank.setdefault(-1 if _is(name, RUN_FILE) else rank, []).append(name)
     for rank in sorted(by_rank):
         yield by_rank[rank]
 
