@@ -16,9 +16,12 @@ pytest.importorskip("transformers", reason="local models need the extra 'local'"
 pytest.importorskip("sentencepiece", reason="local models need the extra 'local'")
 pytest.importorskip("distributed", reason="the dask extra is not installed")
 
+from click.testing import CliRunner
 from tiny_translator import tiny_m2m100
 
+from polyrefuse_data.cli import cli
 from polyrefuse_data.cluster import ClusterOptions
+from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.languages import LANGUAGES
 from polyrefuse_data.sample import sample_prompts
 from polyrefuse_data.schema import text_hash
@@ -89,6 +92,17 @@ def test_what_workers_cannot_do_is_one_line(
         patch.setitem(sys.modules, "distributed", None)
         with pytest.raises(TranslatorError, match=r"pip install 'polyrefuse\[dask\]'"):
             chain.backends[0].code(LANGUAGES["de"])
+
+
+def test_the_command_builds_on_a_cluster_only_where_that_is_asked_for() -> None:
+    for arguments, told in {
+        ("--scheduler", "tcp://127.0.0.1:9"): "--scheduler need --executor dask",
+        ("--executor", "dask", "--workers", "2", "--scheduler", "x"): "name different clusters",
+        ("--executor", "dask", "--translator", "replay"): "--translator names none",
+    }.items():
+        result = CliRunner().invoke(cli, ["build", "--recipe", "sample", *arguments])
+        assert isinstance(result.exception, PolyRefuseError)
+        assert told in str(result.exception)
 
 
 def test_a_worker_with_other_weights_is_refused(model: Path) -> None:

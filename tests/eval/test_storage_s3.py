@@ -21,6 +21,7 @@ from polyrefuse_eval.locks import LOCK_FILE
 from polyrefuse_eval.results import RunFolder
 from polyrefuse_eval.storage import lease, objects, places
 from polyrefuse_eval.storage.working_copy import WorkingCopy
+from polyrefuse_eval.timings import TIMINGS_FILE
 
 OUT = "s3://bucket/runs/one"
 OPTIONS = (
@@ -63,10 +64,11 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyS3]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
+    """The results of a run: all but how long it took."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != LOCK_FILE
+        if path.is_file() and path.name not in (LOCK_FILE, TIMINGS_FILE)
     }
 
 
@@ -77,11 +79,12 @@ def bucket() -> Any:
 
 
 def there(server: FlakyS3, path: str = "bucket/runs/one") -> dict[str, bytes]:
-    """What is in the bucket, read without faults."""
+    """The results in the bucket, read without faults."""
     server.wait_until_idle()
     busy, server.busy = server.busy, 0.0
     store = bucket()
-    found = {name.removeprefix(path + "/"): store.cat_file(name) for name in store.find(path)}
+    names = [name for name in store.find(path) if not name.endswith(f"/{TIMINGS_FILE}")]
+    found = {name.removeprefix(path + "/"): store.cat_file(name) for name in names}
     server.busy = busy
     return found
 
