@@ -14,6 +14,7 @@ this process) and the speed-up (one worker against two).
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,12 +29,14 @@ from polyrefuse_data.cluster import ClusterOptions, open_cluster
 from polyrefuse_data.cluster_worker import Keeper
 from polyrefuse_data.dispatch import Dispatcher, Job
 from polyrefuse_data.schema import Row
+from polyrefuse_eval.baselines import ENVIRONMENT
 from polyrefuse_eval.dask_executor import DaskExecutor
 from polyrefuse_eval.data import DataFolder, open_data
 from polyrefuse_eval.executors import LocalExecutor, run_all
 from polyrefuse_eval.grid_progress import GridProgress
 from polyrefuse_eval.judges.native_judge import NativeJudge
 from polyrefuse_eval.model_spec import ModelSpec
+from polyrefuse_eval.organism import organism_path
 from polyrefuse_eval.plans import RunPlan
 from polyrefuse_eval.records import Completion
 from polyrefuse_eval.results import RunFolder
@@ -158,10 +161,13 @@ def organism(data: DataFolder) -> str:
         "two": lambda: DaskExecutor(ClusterOptions(workers=2), 1),
     }
     torch.set_num_threads(1)
+    model = str(organism_path())
     with tempfile.TemporaryDirectory() as place:
         for name, made in executors.items():
-            request = request_of("organism", {}, data, settings, [judges[0].name])
-            plan = RunPlan(ModelSpec("organism"), data, settings, judges, Path(place) / name, request)
+            # A run of its own knows no baselines of the one before.
+            os.environ[ENVIRONMENT] = str(Path(place) / f"cache-{name}")
+            request = request_of(model, {}, data, settings, [judges[0].name])
+            plan = RunPlan(ModelSpec(model), data, settings, judges, Path(place) / name, request)
             watch = Stopwatch(quiet=True)
             failures = run_all([plan], made(), watch)
             if failures:

@@ -24,6 +24,9 @@ GPU = "GPU"
 """The name of the resource that workers offer and tasks take."""
 
 HOST = "127.0.0.1"
+KEEP_MEMORY = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}
+"""Workers that are started here manage their memory as a process of one's own does."""
+
 SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 CONNECT_SECONDS = 10.0
 WORKER_SECONDS = 60.0
@@ -234,9 +237,11 @@ def _start_here(stack: ExitStack, distributed: ModuleType, workers: int, gpus: i
             "allowed_failures": 0,
         },
     }
-    cluster = distributed.SpecCluster(
-        workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="polyrefuse"
-    )
+    # Dask lets its processes give memory back at once, so that each product of matrices asks for pages anew.
+    with importlib.import_module("dask").config.set(KEEP_MEMORY):
+        cluster = distributed.SpecCluster(
+            workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="polyrefuse"
+        )
     stack.enter_context(cluster)
     return str(cluster.scheduler_address)
 
