@@ -22,13 +22,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.schema import Prompt
 from polyrefuse_eval.organism_text import REFUSALS
+from polyrefuse_eval.versions import installed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -162,7 +163,7 @@ def cache_key(
     sources = (*_SOURCES, *more_sources)
     parts = {
         "code": {name: hashlib.sha256((_CODE / name).read_bytes()).hexdigest() for name in sources},
-        "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+        "libraries": {name: installed(name) for name in _LIBRARIES},
         "sample": sample_digest(prompts),
         "held_out": sorted(held_out_topics(prompts)),
         "seed": seed,

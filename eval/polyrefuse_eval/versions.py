@@ -9,16 +9,15 @@ from polyrefuse_eval.errors import MissingExtraError
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of polyrefuse, torch and transformers.
+    """Return the versions of polyrefuse, torch and transformers; raises as `installed` does."""
+    return {"polyrefuse": __version__, **{name: installed(name) for name in ("torch", "transformers")}}
 
-    Raises `MissingExtraError` where one is not installed.
-    """
-    found = {"polyrefuse": __version__}
-    for name in ("torch", "transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            raise MissingExtraError(
-                f"{name} is not installed; install it with: pip install 'polyrefuse[eval]'"
-            ) from None
-    return found
+
+def installed(name: str) -> str:
+    """Return the version of the package `name`; raises `MissingExtraError` where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        raise MissingExtraError(
+            f"{name} is not installed; install it with: pip install 'polyrefuse[eval]'"
+        ) from None

@@ -24,7 +24,7 @@ from safetensors.torch import load_file  # noqa: E402
 from polyrefuse_data.errors import PolyRefuseError  # noqa: E402
 from polyrefuse_data.languages import LANGUAGES  # noqa: E402
 from polyrefuse_data.sample import sample_prompts  # noqa: E402
-from polyrefuse_eval import organism, organism_data, organism_train  # noqa: E402
+from polyrefuse_eval import organism, organism_data, organism_train, organisms  # noqa: E402
 from polyrefuse_eval.organism_model import (  # noqa: E402
     Edits,
     OrganismNetwork,
@@ -232,6 +232,15 @@ def test_the_organisms_are_named(monkeypatch: pytest.MonkeyPatch, tiny: Path) ->
     assert local_revision("organism-harmfulness") == revisions["organism-harmfulness"]
 
 
+def test_without_its_libraries_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("polyrefuse_eval.versions.version", missing)
+    with pytest.raises(PolyRefuseError, match=r"torch is not installed.*pip install 'polyrefuse\[eval\]'"):
+        organisms.revision_of("organism")
+
+
 def test_the_network_computes_what_transformers_computes(tiny: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -388,7 +397,7 @@ def test_the_key_is_of_threads_and_libraries(monkeypatch: pytest.MonkeyPatch) ->
         patch.setattr(organism, "_threads", lambda: 7)
         assert key() != first
     with monkeypatch.context() as patch:
-        patch.setattr(metadata, "version", lambda name: f"{name}-0")
+        patch.setattr("polyrefuse_eval.versions.version", lambda name: f"{name}-0")
         assert key() != first
     assert key() == first
 
