@@ -1,10 +1,10 @@
 """Prompts into forward passes without waste: several prompts share one row, apart by their mask.
 
 Where a model allows it (tried once, see `can_pack`), prompts stand one after another in a row: the
-prefix that all share once, then each prompt's own tokens, which see the prefix and themselves. A
-batch has a few such rows of nearly the same length: many tokens for its matrices, short rows for
-its attention. Next to nothing is padded or computed twice. Other models get left-padded batches of
-prompts of similar length.
+prefix that all share once, then each prompt's own tokens, which see the prefix and themselves. Long
+and short prompts share rows, so that all rows are of nearly the same length, and a batch has a few of
+them: many tokens for its matrices, short rows for its attention. Next to nothing is padded or
+computed twice. Other models get left-padded batches of prompts of similar length.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import OutOfMemoryError
 from polyrefuse_eval.template import EncodedPrompt
 
-TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 4096}
+TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 4096}
 """Where a pass is compute-bound already; on a CPU measured with benchmarks/directions.py, 2 cores."""
 
-TOKENS_PER_ROW = {"cpu": 192, "cuda": 512}
+TOKENS_PER_ROW = {"cpu": 128, "cuda": 512}
 """Where a row's attention, which masks out what is not the prompt's own, is still small beside its MLPs."""
 
 PACKABLE_ATTENTION = ("sdpa", "eager")
@@ -71,7 +71,7 @@ def plan_batches(
     *,
     most_shared: int | None = None,
 ) -> list[Batch]:
-    """Return the batches that run each of `prompts` once, sorted by length.
+    """Return the batches that run each of `prompts` once, of about `tokens_per_batch` tokens each.
 
     Prompts share at most their first `most_shared` tokens: what is edited in one of them must not
     be shared.
@@ -79,31 +79,31 @@ def plan_batches(
     if not prompts:
         return []
     budget = tokens_per_batch or TOKENS_PER_BATCH.get(chat.device.type, 1024)
-    order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     if can_pack(chat) and not _exceeds_window(chat, prompts):
         prefix = shared_prefix(prompts, most_shared)
+        tokens_per_row = min(budget, TOKENS_PER_ROW.get(chat.device.type, 256))
+        rows = _even_rows([len(prompt) - prefix for prompt in prompts], tokens_per_row - prefix)
+        widths = [prefix + sum(len(prompts[index]) - prefix for index in row) for row in rows]
         return [
-            _packed(chat, prompts, part, prefix)
-            for part in _divide(order, [len(prompt) - prefix for prompt in prompts], budget - prefix, False)
+            _packed(chat, prompts, [rows[index] for index in part], prefix)
+            for part in _divide(widths, budget)
         ]
-    lengths = [len(prompt) for prompt in prompts]
-    return [_padded(chat, prompts, part) for part in _divide(order, lengths, budget, True)]
+    return [_padded(chat, prompts, part) for part in _divide([len(prompt) for prompt in prompts], budget)]
 
 
-def _divide(order: list[int], lengths: list[int], budget: int, padded: bool) -> list[list[int]]:
-    """Cut `order` (by rising length) into parts of even cost, none above `budget` tokens if it can."""
-    total = sum(lengths)
+def _divide(widths: Sequence[int], budget: int) -> list[list[int]]:
+    """Put rows of `widths` tokens into rectangles of even size, none above `budget` tokens if it can.
+
+    Rows of like width stand together, so that little is padded.
+    """
+    total = sum(widths)
     parts = max(1, -(-total // max(1, budget)))
-    target = min(budget, -(-total // parts) + max(lengths) // 2)
+    target = min(budget, -(-total // parts) + max(widths) // 2)
     cut: list[list[int]] = [[]]
-    used = 0
-    for index in order:
-        cost = lengths[index] * (len(cut[-1]) + 1) if padded else used + lengths[index]
-        if cut[-1] and cost > target:
+    for index in sorted(range(len(widths)), key=lambda index: (widths[index], index)):
+        if cut[-1] and widths[index] * (len(cut[-1]) + 1) > target:
             cut.append([])
-            cost = lengths[index]
         cut[-1].append(index)
-        used = cost
     return cut
 
 
@@ -122,12 +122,10 @@ def shared_prefix(prompts: Sequence[EncodedPrompt], most: int | None = None) -> 
 def _packed(
     chat: ChatModel,
     prompts: Sequence[EncodedPrompt],
-    part: list[int],
+    rows: Sequence[Sequence[int]],
     prefix: int,
-    tokens_per_row: int | None = None,
 ) -> Batch:
-    budget = tokens_per_row or TOKENS_PER_ROW.get(chat.device.type, 256)
-    rows = _even_rows(part, [len(prompt) - prefix for prompt in prompts], budget - prefix)
+    part = [index for row in rows for index in row]
     width = prefix + max(sum(len(prompts[index]) - prefix for index in row) for row in rows)
     ids = torch.full((len(rows), width), chat.pad_id)
     positions = torch.zeros(len(rows), width, dtype=torch.long)
@@ -168,13 +166,15 @@ _EVERYBODY, _NOBODY = -1, -2
 """Owners of the tokens that are no prompt's own: the shared prefix, and padding."""
 
 
-def _even_rows(part: list[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Deal the prompts of `part` to rows of about `budget` tokens, the longest first to the shortest row."""
-    total = sum(lengths[index] for index in part)
-    count = max(1, min(len(part), round(total / max(budget, 1))))
+def _even_rows(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Deal prompts to rows of about `budget` tokens, the longest first, each to the shortest row.
+
+    Long and short ones share rows: that evens them out to a token or two.
+    """
+    count = max(1, min(len(lengths), round(sum(lengths) / max(budget, 1))))
     rows: list[list[int]] = [[] for _ in range(count)]
     used = [(0, row) for row in range(count)]
-    for index in sorted(part, key=lambda index: (-lengths[index], index)):
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
         tokens, row = heapq.heappop(used)
         rows[row].append(index)
         heapq.heappush(used, (tokens + lengths[index], row))
@@ -297,16 +297,13 @@ def _probe(chat: ChatModel, packed: bool, *, ends_only: bool = True) -> bool:
     first, second, other = chat.encode(texts)
     prefix = shared_prefix([first, second, other])
 
-    def run(*prompts: EncodedPrompt, tokens_per_row: int = 1000) -> Tensor:
-        part = list(range(len(prompts)))
-        batch = (
-            _packed(chat, prompts, part, prefix, tokens_per_row) if packed else _padded(chat, prompts, part)
-        )
+    def run(*prompts: EncodedPrompt, rows: Sequence[Sequence[int]] = ((0, 1),)) -> Tensor:
+        batch = _packed(chat, prompts, rows, prefix) if packed else _padded(chat, prompts, [0, 1])
         return forward(chat, batch, ends_only=ends_only).float()
 
     try:
         together, disturbed = run(first, second), run(other, second)
-        in_two_rows = run(first, second, tokens_per_row=1)
+        in_two_rows = run(first, second, rows=((0,), (1,)))
         alone = [forward(chat, _padded(chat, [prompt], [0]), ends_only=False) for prompt in (first, second)]
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False

@@ -20,7 +20,7 @@ from tiny import (
 )
 
 from polyrefuse_eval.activations import all_positions, capture, offset_from_end
-from polyrefuse_eval.batches import can_pack, forward, plan_batches
+from polyrefuse_eval.batches import can_pack, forward, plan_batches, shared_prefix
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import ChatModelError
 from polyrefuse_eval.intervene import Ablation, Addition, applied
@@ -166,20 +166,25 @@ def test_packed_batches_of_several_rows_give_the_same_logits_and_activations(
     prompts = chat.encode(PROMPTS)
     assert can_pack(chat)
     monkeypatch.setitem(batches.TOKENS_PER_ROW, "cpu", tokens_per_row)
-    (batch,) = plan_batches(chat, prompts, 10_000)
-    n_rows = batch.arguments["input_ids"].shape[0]
-    assert n_rows > 1
-    lengths = (batch.arguments["position_ids"] > 0).sum(1)
-    assert int(lengths.max() - lengths.min()) <= max(map(len, prompts))
+    planned = plan_batches(chat, prompts, 10_000)
+    assert sum(batch.arguments["input_ids"].shape[0] for batch in planned) > 1
+    got = {}
+    for batch in planned:
+        lengths = (batch.arguments["position_ids"] > 0).sum(1)
+        assert int(lengths.max() - lengths.min()) <= max(map(len, prompts))
+        got.update(zip(batch.prompts, forward(chat, batch), strict=True))
     monkeypatch.setattr(chat, "packs", False)
     expected = torch.cat(
         [forward(chat, *plan_batches(chat, [prompt]), ends_only=False) for prompt in prompts]
     )
-    got = forward(chat, batch)[torch.tensor(batch.prompts).argsort()]
-    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+    together = torch.stack([got[index] for index in range(len(prompts))])
+    torch.testing.assert_close(together, expected, atol=1e-4, rtol=1e-4)
 
     vectors = torch.randn(2, chat.width, generator=torch.Generator().manual_seed(1))
     edits = [(Ablation(vectors[0]),), (Addition(vectors[1], 1),)]
+    batch = max(planned, key=lambda batch: batch.arguments["input_ids"].shape[0])
+    n_rows = batch.arguments["input_ids"].shape[0]
+    assert n_rows > 1
     with applied(chat, [edit for edit in edits for _ in range(n_rows)]):
         both = forward(chat, batch, times=2)
     for edit, logits in zip(edits, both, strict=True):
@@ -279,3 +284,16 @@ def test_families_that_nobody_prepared_for_are_found_out_too(name: str) -> None:
 def test_decoders_of_another_kind_are_refused(name: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ChatModelError, match=message):
         ChatModel.from_parts(from_config(name, **settings), tokenizer(), name=name)
+
+
+def test_short_and_long_prompts_share_rows_so_that_little_is_padded() -> None:
+    chat = chat_model()
+    words = "the rain in the hills of the north"
+    prompts = chat.encode([" ".join(words.split()[: 1 + index % 8]) for index in range(64)])
+    assert can_pack(chat)
+    planned = [batch.arguments["input_ids"] for batch in plan_batches(chat, prompts)]
+    prefix = shared_prefix(prompts)
+    own = sum(len(prompt) - prefix for prompt in prompts)
+    n_rows = sum(ids.shape[0] for ids in planned)
+    assert 1 < n_rows < len(prompts) / 2
+    assert sum(ids.numel() for ids in planned) <= 1.05 * (own + prefix * n_rows)
