@@ -18,6 +18,7 @@ from polyrefuse_eval.cli_options import (
     load_chat,
     need,
     parse_layers,
+    train_option,
     with_options,
 )
 
@@ -55,14 +56,7 @@ def guard_group() -> None:
     show_default=True,
     help="How to know which training prompts are refused; `label` takes all.",
 )
-@click.option(
-    "--train",
-    "n_train",
-    type=at_least_one,
-    default=100,
-    show_default=True,
-    help="Training prompts of each label.",
-)
+@train_option
 @click.option("--validation", "n_validation", type=at_least_one, help="Validation prompts.  [default: all]")
 @click.option("--layers", help="Layers to read: 5-20, or 3,7; L is the last one's output.  [default: all]")
 @click.option("--out", type=file_path, required=True, help="File ending in .safetensors; not overwritten.")

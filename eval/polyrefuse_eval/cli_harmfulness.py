@@ -17,6 +17,7 @@ from polyrefuse_eval.cli_options import (
     need,
     parse_layers,
     place_path,
+    train_option,
     with_options,
 )
 
@@ -42,14 +43,7 @@ if TYPE_CHECKING:
     help="Know refusals by judged answers, or by the sign of the refusal score.",
 )
 @click.option("--refusal-tokens", help="For first-token: words or ids.  [default: found]")
-@click.option(
-    "--train",
-    "n_train",
-    type=at_least_one,
-    default=100,
-    show_default=True,
-    help="Training prompts of each label.",
-)
+@train_option
 @click.option("--test", "n_test", type=at_least_one, help="Test prompts of each label.  [default: all]")
 @click.option(
     "--steered",

@@ -44,6 +44,15 @@ any_place = _PlacePath(path_type=Path)
 place_path.name = any_place.name = "folder|address"
 file_path = click.Path(path_type=Path, dir_okay=False)
 
+train_option = click.option(
+    "--train",
+    "n_train",
+    type=at_least_one,
+    default=100,
+    show_default=True,
+    help="Training prompts of each label.",
+)
+
 MODEL_OPTIONS = (
     click.option(
         "--model",

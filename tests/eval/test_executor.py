@@ -20,8 +20,10 @@ pytest.importorskip("distributed", reason="the dask extra is not installed")
 
 from click.testing import CliRunner, Result
 from clusters import cluster_of
+from tiny import tiny_model, tokenizer
 
 from polyrefuse_data.errors import PolyRefuseError
+from polyrefuse_eval.cell_files import safe_name
 from polyrefuse_eval.cli import eval_group
 from polyrefuse_eval.locks import LOCK_FILE
 from polyrefuse_eval.results import RunFolder
@@ -200,6 +202,35 @@ def test_what_fails_is_named_while_the_rest_goes_on(
     assert result.exit_code == 0, result.output
     assert_same(out, local)
     assert sum(timing.part == "cell" for timing in read_timings(out)) == N_CELLS
+
+
+def test_workers_read_for_judges_that_are_models(
+    cluster: Any, model_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    judge = tmp_path / "judge"
+    tiny_model("llama", layers=2, max_position_embeddings=8192).save_pretrained(judge)
+    tokenizer().save_pretrained(judge)
+    further = (
+        *("--judges", "native,wildguard", "--judge-model", f"wildguard={judge}"),
+        *("--langs", "en", "--directions", "en"),
+    )
+    here, there = tmp_path / "here", tmp_path / "there"
+    for out, how in ((here, ()), (there, dask(cluster))):
+        result = call(*command(model_folder, data_folder, out, *further, *how))
+        assert result.exit_code == 0, result.output + str(result.exception)
+    assert_same(there, here)
+    (name,) = (name for name in RunFolder(there).signature["judges"] if name.startswith("wildguard"))
+    assert len(RunFolder(there).verdicts(name, "en")) == len(RunFolder(there).completions("en"))
+    # A cell whose verdicts are lost is read again, and nothing else is.
+    lost = there / "verdicts" / safe_name(name) / "en" / "harmful.baseline.jsonl"
+    content = lost.read_bytes()
+    lost.unlink()
+    (there / "summary.json").unlink()
+    before = read_timings(there)
+    assert call(*command(model_folder, data_folder, there, *further, *dask(cluster))).exit_code == 0
+    assert lost.read_bytes() == content
+    assert_same(there, here)
+    assert [timing.part for timing in read_timings(there)[len(before) :] if timing.part == "cell"] == []
 
 
 def test_processes_started_here_end_with_the_command(
