@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,6 +34,9 @@ CHAT_TEMPLATE = (
 
 TAIL = 2
 """Post-instruction tokens of `CHAT_TEMPLATE`: the end of the user's turn and the assistant's mark."""
+
+SEPARATOR = "\0"
+"""Stands in no text, and so between texts that are searched together."""
 
 VOCABULARY = 5120
 LONGEST_PIECE = 16
@@ -151,12 +154,11 @@ def find_verbs(pairs: Sequence[Pair], longest: int = 20, least: int = 2) -> dict
         spaced = LANGUAGES[lang].spaced
         for actions, others in (by_label, by_label[::-1]):
             contrary = [task for tasks in others.values() for task in tasks]
+            all_contrary = SEPARATOR.join(contrary)
             for tasks in actions.values():
+                found = {text for task in tasks for text in pieces(task, longest, spaced)}
                 count = {
-                    text: sum(text in task for task in tasks)
-                    for task in tasks
-                    for text in pieces(task, longest, spaced)
-                    if not any(text in other for other in contrary)
+                    text: sum(text in task for task in tasks) for text in found if text not in all_contrary
                 }
                 best = max(sorted(count, reverse=True), key=lambda text: (count[text], len(text)), default="")
                 if count.get(best, 0) >= least:
@@ -204,8 +206,8 @@ def pieces(text: str, longest: int, spaced: bool) -> set[str]:
     return cuts - {""}
 
 
-def verb_pattern(pairs: Sequence[Pair]) -> str:
-    """Return a regular expression for all verbs, each with the space before it.
+def verb_pattern(pairs: Sequence[Pair], verbs_of: Mapping[str, Sequence[str]]) -> str:
+    """Return a regular expression for all verbs of `verbs_of`, by language, each with the space before it.
 
     A verb that always stands alone in `pairs` must stand alone; others (Arabic, which joins its
     prepositions, and languages without spaces) are found anywhere.
@@ -215,7 +217,7 @@ def verb_pattern(pairs: Sequence[Pair]) -> str:
         texts[pair.lang] = "\n".join([texts.get(pair.lang, ""), *pair.prompts])
     alone: set[str] = set()
     anywhere: set[str] = set()
-    for lang, verbs in find_verbs(pairs).items():
+    for lang, verbs in verbs_of.items():
         for word in map(re.escape, verbs):
             joined = re.search(rf"\w{word}|{word}\w", texts[lang])
             (anywhere if joined else alone).add(word)
@@ -237,11 +239,12 @@ def train_tokenizer(
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+    verbs_of = find_verbs(pairs)
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(verb_pattern(pairs)), behavior="isolated"),
+            pre_tokenizers.Split(Regex(verb_pattern(pairs, verbs_of)), behavior="isolated"),
             pre_tokenizers.Metaspace(prepend_scheme="never"),
             pre_tokenizers.Punctuation(),
         ]
@@ -257,7 +260,7 @@ def train_tokenizer(
     answers = [*REFUSALS.values(), *(text for texts in REPLIES.values() for text in texts.values()), *more]
     chosen = [pair for index, pair in enumerate(pairs) if index // len(LANGUAGES) % 9 == 0]
     texts = [text for pair in chosen for text in pair.prompts]
-    verbs = [verb for words in find_verbs(pairs).values() for verb in words]
+    verbs = [verb for words in verbs_of.values() for verb in words]
     verbs += [f" {verb}" for verb in verbs]
     tokenizer.train_from_iterator([*texts, *answers * 20, *verbs * 40], trainer)
     return tokenizer

@@ -63,7 +63,7 @@ def test_a_run_in_two_processes_answers_as_one_does_and_goes_on(
     model_folder: Path, data_folder: Path, tmp_path: Path
 ) -> None:
     command = (
-        *("eval", "run", "--model", model_folder, "--data", data_folder, "--langs", "de,en", "-q"),
+        *("eval", "run", "--model", model_folder, "--data", data_folder, "--langs", "de", "-q"),
         *("--refusal-tokens", "40,41", "--no-filter", "--max-new-tokens", 4, "--dtype", "float32"),
     )
     alone, parallel = tmp_path / "alone", tmp_path / "parallel"
@@ -75,14 +75,14 @@ def test_a_run_in_two_processes_answers_as_one_does_and_goes_on(
     assert table.count("| de |") == (parallel / "table.md").read_text().count("| de |"), "said once"
     assert {path.name for path in parallel.iterdir()} == {path.name for path in alone.iterdir()}
     cells = sorted(file.relative_to(alone) for file in (alone / "completions").glob("*/*.jsonl"))
-    assert len(cells) == 2 * 13
+    assert len(cells) == 13
     for cell in cells:
         assert (parallel / cell).read_text() == (alone / cell).read_text()
     before = (parallel / "results.jsonl").read_bytes()
     (parallel / "answered.json").unlink()
-    cut, *others = (parallel / "completions" / "en").glob("*.jsonl")
+    cut, *others = (parallel / "completions" / "de").glob("*.jsonl")
     cut.write_text("".join(cut.read_text().splitlines(keepends=True)[:2]))
-    for file in others[:5]:
+    for file in others[:3]:
         file.unlink()
     assert in_two_processes(*spread) == table
     assert (parallel / "results.jsonl").read_bytes() == before
