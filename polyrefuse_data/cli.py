@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyrefuse_data.cli_cluster import executor_options, take_cluster_options
+from polyrefuse_data.cli_lists import checks, languages, recipes, sources
+from polyrefuse_data.cli_memory import memory
+from polyrefuse_data.cli_parts import EXIT_ERROR, file_argument, folder_argument, print_table
 from polyrefuse_data.cli_translators import languages_option, print_plan, translation_options
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.version import __version__
@@ -22,10 +25,7 @@ if TYPE_CHECKING:
 PLUGINS = "polyrefuse.commands"
 """Entry-point group through which other packages add commands; each is loaded when it is called."""
 
-EXIT_ERROR, EXIT_GAPS, EXIT_INTERRUPTED = 2, 3, 130
-
-folder_argument = click.Path(path_type=Path, file_okay=False)
-file_argument = click.Path(path_type=Path, dir_okay=False)
+EXIT_GAPS, EXIT_INTERRUPTED = 3, 130
 
 
 class _Commands(click.Group):
@@ -96,13 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"Error: '{error.filename}': {error.strerror}", err=True)
         sys.exit(EXIT_ERROR)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    cells = [[str(value) for value in row] for row in [header, *rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    for row in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 class _Bar:
@@ -233,7 +226,7 @@ def _print_build(result: BuildResult) -> None:
         [lang, *(summary["rows"].get(place, 0) for place in places), summary["flagged_rows"]]
         for lang, summary in manifest["languages"].items()
     ]
-    _table(["lang", *places, "flagged"], table)
+    print_table(["lang", *places, "flagged"], table)
     severities = manifest["severities"]
     click.echo(
         "Checks: "
@@ -324,168 +317,8 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, out: Path |
     click.echo(f"Wrote {out}; use it with --thresholds {out}")
 
 
-@cli.group(invoke_without_command=True)
-@click.pass_context
-def sources(ctx: click.Context) -> None:
-    """Show the upstream files: names, licences, pinned addresses, checksums."""
-    if ctx.invoked_subcommand is not None:
-        return
-    from polyrefuse_data.sources import SOURCES
-
-    _table(
-        ["source", "label", "licence", "file", "sha256"],
-        [[row.name, row.label, row.licence, row.file, row.sha256] for row in SOURCES.values()],
-    )
-    click.echo("\nAddresses, pinned:")
-    for row in SOURCES.values():
-        click.echo(f"  {row.url}")
-
-
-@sources.command("verify")
-@click.argument("folder", type=folder_argument)
-def sources_verify(folder: Path) -> int:
-    """Check a local mirror FOLDER against the pinned checksums."""
-    from polyrefuse_data.sources import verify_mirror
-
-    problems = verify_mirror(folder)
-    for name, problem in problems.items():
-        click.echo(f"ok     {name}" if problem is None else f"WRONG  {problem}")
-    return EXIT_ERROR if any(problems.values()) else 0
-
-
-@sources.command("fetch")
-def sources_fetch() -> None:
-    """Fetch all upstream files from their pinned addresses into the cache, verified."""
-    from polyrefuse_data.fetch import cache_folder, fetch
-    from polyrefuse_data.sources import SOURCES
-
-    for row in SOURCES.values():
-        fetch(row)
-        click.echo(f"ok     {row.name}")
-    click.echo(f"In {cache_folder()}, which is also a mirror for --sources.")
-
-
-@cli.command()
-@languages_option
-def languages() -> None:
-    """Show the languages, their scripts and which detectors judge them."""
-    from polyrefuse_data.languages import LANGUAGES
-
-    _table(
-        ["code", "language", "native name", "scripts", "judged by langdetect"],
-        [
-            [
-                row.code,
-                row.name,
-                row.native_name,
-                "+".join(row.scripts),
-                "yes" if row.code_for("langdetect") else "no",
-            ]
-            for row in LANGUAGES.values()
-        ],
-    )
-
-
-@cli.command()
-def recipes() -> None:
-    """Show the recipes that come with the package, with their sizes."""
-    from polyrefuse_data.recipes import builtin_recipes
-
-    for recipe in builtin_recipes().values():
-        click.echo(f"{recipe.name}: {recipe.title}")
-        for label, splits in recipe.sizes().items():
-            click.echo(f"  {label}: " + ", ".join(f"{split} {number}" for split, number in splits.items()))
-        click.echo(f"  {recipe.description}\n")
-
-
-@cli.command()
-def checks() -> None:
-    """Show the checks: what each measures and how bad a finding is."""
-    from polyrefuse_data.checks.lists import LIST_CHECKS
-    from polyrefuse_data.checks.rows import CHECKS
-
-    rows = [[check.name, check.severity, check.measures] for check in CHECKS.values()]
-    _table(
-        ["check", "severity", "measures"],
-        rows + [[name, "by list", what] for name, what in LIST_CHECKS.items()],
-    )
-
-
-@cli.group()
-def memory() -> None:
-    """Fill, export and look at a translation memory."""
-
-
-memory_option = click.option(
-    "--memory", "memory_file", type=file_argument, help="Translation memory.  [default: in your data folder]"
-)
-
-
-def _memory_path(path: Path | None) -> Path:
-    from polyrefuse_data.build import default_memory
-
-    return path or default_memory()
-
-
-@memory.command("import")
-@click.argument("source", type=click.Path(path_type=Path))
-@memory_option
-@click.option("--english", type=folder_argument, help="English lists of a release.  [default: beside it]")
-@click.option("--back", type=folder_argument, help="Back-translations of a release.  [default: beside it]")
-@languages_option
-def memory_import(source: Path, memory_file: Path | None, english: Path | None, back: Path | None) -> None:
-    """Add translations from SOURCE: a folder in the published release's layout, or a JSON Lines file.
-
-    A list of a release without English text in its rows is matched by position, and only if its lengths
-    follow the English; one that is not parallel is refused with the reason.
-    """
-    from polyrefuse_data.checks.thresholds import load_thresholds
-    from polyrefuse_data.release import read_release, release_folders
-    from polyrefuse_data.translate.imports import import_jsonl, import_release
-    from polyrefuse_data.translate.memory import TranslationMemory
-
-    path = _memory_path(memory_file)
-    if source.is_file():
-        with TranslationMemory(path, create=True) as opened:
-            added = import_jsonl(source, opened)
-    else:
-        folder, beside_english, beside_back = release_folders(source)
-        release = read_release(folder, english or beside_english, back or beside_back)
-        with TranslationMemory(path, create=True) as opened:
-            done = import_release(release, opened, load_thresholds())
-        added = done.added
-        click.echo(f"Release: {done.version}")
-        for finding in release.findings:
-            if finding.severity != "note":
-                click.echo(f"  {finding.severity}: {finding.message}", err=True)
-        for refused in done.refused:
-            click.echo(f"  refused: {refused.file}: {refused.reason}", err=True)
-    click.echo(f"{path}: {added.new} new, {added.same} there already")
-    if added.different:
-        click.echo(f"  {added.different} differ from what is there, which was kept", err=True)
-
-
-@memory.command("export")
-@click.argument("target", type=file_argument)
-@memory_option
-def memory_export(target: Path, memory_file: Path | None) -> None:
-    """Write all translations to TARGET as JSON Lines, sorted."""
-    from polyrefuse_data.translate.imports import export_jsonl
-    from polyrefuse_data.translate.memory import TranslationMemory
-
-    with TranslationMemory(_memory_path(memory_file)) as opened:
-        count = export_jsonl(opened, target)
-    click.echo(f"{target}: {count} translations")
-
-
-@memory.command("stats")
-@memory_option
-def memory_stats(memory_file: Path | None) -> None:
-    """Show how many translations there are, by language, direction and backend."""
-    from polyrefuse_data.translate.memory import TranslationMemory
-
-    with TranslationMemory(_memory_path(memory_file)) as opened:
-        _table(["lang", "direction", "backend", "version", "translations"], opened.stats())
+for command in (sources, languages, recipes, checks, memory):
+    cli.add_command(command)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
+from polyrefuse_data.cli_parts import file_argument
 from polyrefuse_data.cluster import ClusterOptions
 from polyrefuse_data.errors import ClusterError
 
@@ -24,7 +24,7 @@ EXECUTOR_OPTIONS = (
     ),
     click.option(
         "--slurm",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=file_argument,
         help="With dask: YAML file that says which Slurm jobs the workers are.",
     ),
     click.option(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyrefuse_data.cli_parts import folder_argument
 from polyrefuse_data.cli_translators import languages_option
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("publish")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=folder_argument)
 @click.option(
     "--to", required=True, metavar="NAME/DATASET", help="The data set on the Hub; created private if absent."
 )

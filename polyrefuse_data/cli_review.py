@@ -6,10 +6,8 @@ from pathlib import Path
 
 import click
 
+from polyrefuse_data.cli_parts import file_argument, folder_argument
 from polyrefuse_data.cli_translators import languages_option
-
-_folder = click.Path(path_type=Path, file_okay=False)
-_file = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group()
@@ -18,12 +16,12 @@ def review() -> None:
 
 
 @review.command("export")
-@click.argument("folder", type=_folder)
+@click.argument("folder", type=folder_argument)
 @click.option("--flagged", is_flag=True, help="Only rows that a check flags.")
 @click.option(
     "--langs", default="all", show_default=True, help="'all', or codes divided by commas: de,yo,zh."
 )
-@click.option("--out", type=_file, required=True, help="CSV file to write.")
+@click.option("--out", type=file_argument, required=True, help="CSV file to write.")
 @languages_option
 def export(folder: Path, flagged: bool, langs: str, out: Path) -> None:
     """Write rows of the build in FOLDER to a CSV file, to be corrected in its column `correction`."""
@@ -35,8 +33,8 @@ def export(folder: Path, flagged: bool, langs: str, out: Path) -> None:
 
 
 @review.command("import")
-@click.argument("file", type=_file)
-@click.option("--memory", type=_file, help="Translation memory.  [default: in your data folder]")
+@click.argument("file", type=file_argument)
+@click.option("--memory", type=file_argument, help="Translation memory.  [default: in your data folder]")
 @click.option("--who", help="Who corrected, where the column `who` does not say.  [default: your login name]")
 @languages_option
 def import_(file: Path, memory: Path | None, who: str | None) -> None:

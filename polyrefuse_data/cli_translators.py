@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from polyrefuse_data.cli_parts import file_argument
+
 
 def _load_languages(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     """Make a user's languages known before any other option is read."""
@@ -20,7 +22,7 @@ def _load_languages(ctx: click.Context, parameter: click.Parameter, value: Path 
 
 languages_option = click.option(
     "--languages-file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=file_argument,
     is_eager=True,
     expose_value=False,
     callback=_load_languages,
@@ -57,7 +59,7 @@ _OPTIONS = (
         "--timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
         help="Seconds that an answer may take.",
     ),
-    click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="File that gets a log."),
+    click.option("--log", type=file_argument, help="File that gets a log."),
     click.option("--dry-run", is_flag=True, help="Print requests, minutes and money; ask nothing."),
 )  # fmt: skip
 
