@@ -101,6 +101,12 @@ def line(result: Result) -> str:
     return str(result.exception)
 
 
+def said(result: Result) -> str:
+    """What a command that must go well printed."""
+    assert result.exit_code == 0, f"{result.exception!r} {result.output}"
+    return result.stdout
+
+
 def no_model(*_arguments: object, **_keywords: object) -> None:
     raise AssertionError("no model is needed")
 
@@ -109,16 +115,15 @@ def test_a_run_to_a_busy_store_has_the_bytes_of_a_local_one(
     run: Run, local: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3.busy = 0.3
-    made = run(OUT)
-    assert made.exit_code == 0, made.output
-    assert made.stdout == (local / "table.md").read_text()
+    table = said(run(OUT))
+    assert table == (local / "table.md").read_text()
     assert s3.refused > 20
     assert there(s3) == files(local)
     # Done, it does nothing, and fetches nothing that it has.
     s3.seen.clear()
     with monkeypatch.context() as patch:
         patch.setattr("polyrefuse_eval.chat.ChatModel.load", no_model)
-        assert run(OUT).stdout == made.stdout
+        assert said(run(OUT)) == table
         assert {path for method, path in s3.seen if method == "PUT"} == {"/bucket/runs/one/driver.json"}
         assert {path for method, path in s3.seen if method == "GET"} <= {
             "/bucket",
@@ -127,7 +132,7 @@ def test_a_run_to_a_busy_store_has_the_bytes_of_a_local_one(
         }
         # On another machine, too.
         patch.setenv("POLYREFUSE_CACHE", os.environ["POLYREFUSE_CACHE"] + "-elsewhere")
-        assert run(OUT).stdout == made.stdout
+        assert said(run(OUT)) == table
     assert there(s3) == files(local)
 
 
@@ -213,8 +218,7 @@ def test_killed_it_goes_on_from_an_empty_cache_and_does_only_what_is_missing(
     monkeypatch.setattr(lease, "DEAD_AFTER", -1.0)  # as if the time had passed
     made = Answered(data_folder)
     monkeypatch.setattr(cells_module, "generate", made)
-    again = run(OUT)
-    assert again.exit_code == 0, again.output
+    said(run(OUT))
     assert made.cells == cells(whole) - cells(left)
     assert there(s3) == whole
 
@@ -227,8 +231,7 @@ def test_killed_it_goes_on_at_once_here_with_what_was_not_sent_yet(
     assert set(there(s3)) == {"driver.json"}
     made = Answered(data_folder)
     monkeypatch.setattr(cells_module, "generate", made)
-    again = run(OUT)
-    assert again.exit_code == 0, again.output
+    said(run(OUT))
     assert len(made.cells) == len(cells(files(local))) - 5
     assert there(s3) == files(local)
 
@@ -252,7 +255,7 @@ def test_what_cannot_be_sent_is_kept_and_the_same_command_sends_it(
     assert failed.output.count("the work goes on, and it is tried again") == 1
     s3.busy = 0.0
     monkeypatch.setattr("polyrefuse_eval.chat.ChatModel.load", no_model)
-    assert run(OUT).exit_code == 0
+    said(run(OUT))
     assert there(s3) == files(local)
 
 
