@@ -158,14 +158,16 @@ _RESULT = regex.compile(
 _LONGEST_RESULT = 100_000
 """Characters of markup; a request holds some thousand characters of text."""
 
-_ASKED = regex.compile(r"<input\b[^>]*>", regex.S)
+_INPUT = regex.compile(r"<input\b[^>]*>", regex.S)
+_NAMED_Q = regex.compile(r'\bname="q"')
+_VALUE = regex.compile(r'\bvalue="([^"]*)"')
 
 
 def _asked_of(page: str) -> str | None:
     """Return the text that the page says it translated: its field `q`; None if it has none."""
-    for field in _ASKED.findall(page):
-        if regex.search(r'\bname="q"', field):
-            value = regex.search(r'\bvalue="([^"]*)"', field)
+    for field in _INPUT.findall(page):
+        if _NAMED_Q.search(field):
+            value = _VALUE.search(field)
             return html.unescape(value.group(1)) if value else None
     return None
 

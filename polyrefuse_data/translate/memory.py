@@ -236,31 +236,34 @@ class TranslationMemory:
         new = same = different = 0
         run = self._connection.execute
         for entry in entries:
-            english_hash = text_hash(entry.english)
-            for text in (entry.english, entry.given or entry.english):
-                run("INSERT OR IGNORE INTO source_text VALUES (?, ?)", (text_hash(text), text))
+            english_hash = given_hash = text_hash(entry.english)
+            run("INSERT OR IGNORE INTO source_text VALUES (?, ?)", (english_hash, entry.english))
+            if entry.given is not None and entry.given != entry.english:
+                given_hash = text_hash(entry.given)
+                run("INSERT OR IGNORE INTO source_text VALUES (?, ?)", (given_hash, entry.given))
             key = (
                 entry.lang,
                 entry.direction,
                 english_hash,
-                entry.given_hash,
+                given_hash,
                 entry.occurrence,
                 entry.translator.backend,
                 entry.translator.version,
                 entry.translator.parameters,
             )
+            added = run(
+                "INSERT INTO translation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (*key, entry.text, entry.note),
+            )
+            if added.rowcount:
+                new += 1
+                continue
             there = run(
                 "SELECT text FROM translation WHERE lang = ? AND direction = ? AND english_hash = ? AND "
                 "input_hash = ? AND occurrence = ? AND backend = ? AND version = ? AND parameters = ?",
                 key,
             ).fetchone()
-            if there is None:
-                run(
-                    "INSERT INTO translation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (*key, entry.text, entry.note),
-                )
-                new += 1
-            elif there[0] == entry.text:
+            if there[0] == entry.text:
                 same += 1
             else:
                 different += 1

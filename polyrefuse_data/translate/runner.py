@@ -93,6 +93,7 @@ class Runner:
         self._open: dict[Question, _Open] = {}
         self._whole: dict[Work, _Whole] = {}
         self._settled_works: dict[Question, list[Work]] = {}
+        self._stored: set[Question] = set()
         self._failed: dict[Work, str] = {}
         self._again: list[list[Question]] = []
         self._contested: list[list[Question]] = []
@@ -125,6 +126,7 @@ class Runner:
 
     def _plan(self, works: Sequence[Work]) -> None:
         known = self._memory.replies(self._backend.translator)
+        self._stored = set(known)
         ready = []
         for work in works:
             whole = _Whole(cut(work.given, self._backend.limits))
@@ -198,12 +200,9 @@ class Runner:
 
     def _work(self) -> None:
         """Ask and commit, again and again: what a thread does."""
-        while True:
-            with self._turn:
-                batch = self._next()
-                if batch is None:
-                    return
-                self._meet(batch)
+        with self._turn:
+            batch = self._next()
+        while batch is not None:
             results = self._ask(batch)
             with self._turn:
                 company = self._part(batch)
@@ -215,6 +214,7 @@ class Runner:
                     self._stop.set()
                 self._out -= 1
                 self._turn.notify_all()
+                batch = self._next()
 
     def _meet(self, batch: list[Question]) -> None:
         """Note that `batch` goes out: it and all that are out already keep each other company."""
@@ -236,7 +236,9 @@ class Runner:
             given_up = self._problem is not None or self._crash is not None
             if self._wave and self._out < self._width and not given_up:
                 self._out += 1
-                return self._wave.pop()
+                batch = self._wave.pop()
+                self._meet(batch)
+                return batch
             if not self._out and (given_up or not (self._wave or self._again or self._contested)):
                 self._finished = True
                 self._turn.notify_all()
@@ -313,10 +315,22 @@ class Runner:
                 self._stop.set()
             else:
                 self._give_up(question, outcome)
-        self._memory.keep(self._backend.translator, kept, entries, forget)
+        self._keep(kept, entries, forget)
         for work in finished:
             del self._whole[work]
             self._watcher.done(work)
+
+    def _keep(
+        self,
+        replies: Sequence[tuple[Question, Reply]],
+        settled: Sequence[Entry],
+        questions: Sequence[Question],
+    ) -> None:
+        """Commit all of it; `questions` are settled, and their replies, if any are stored, forgotten."""
+        self._stored.update(question for question, _ in replies)
+        forget = [question for question in questions if question in self._stored]
+        self._memory.keep(self._backend.translator, replies, settled, forget)
+        self._stored.difference_update(forget)
 
     def _open_works(self, question: Question) -> list[Work]:
         return self._settled_works.get(question, [])
@@ -341,7 +355,7 @@ class Runner:
                 self._finish_whole(work)
 
     def _finish_whole(self, work: Work) -> None:
-        self._memory.keep(self._backend.translator, (), [self._entry(work)], self._questions(work))
+        self._keep((), [self._entry(work)], self._questions(work))
         del self._whole[work]
         self._watcher.done(work)
 

@@ -244,17 +244,13 @@ def test_what_each_backend_covers() -> None:
 
 def test_a_quota_warning_is_no_translation() -> None:
     from polyrefuse_data.translate import deep
-    from polyrefuse_data.translate.web import Web
+    from polyrefuse_data.translate.web import Response, Web
 
     class Quota(Web):
-        def get(self, address: str, **options: object):  # type: ignore[no-untyped-def]
-            import requests
-
-            response = requests.Response()
-            response.status_code = 200
+        def get(self, address: str, **options: object) -> Response:
             said = {"translatedText": "MYMEMORY WARNING: YOU USED ALL"}
-            response._content = json.dumps({"responseData": said, "responseStatus": 429}).encode()
-            self._local.response = response
+            content = json.dumps({"responseData": said, "responseStatus": 429}).encode()
+            response = self._local.response = Response(200, {}, content)
             return response
 
     backend = deep.make_mymemory("", Settings())
