@@ -46,6 +46,11 @@ def visible_length(text: str) -> float:
     return float(len(_VISIBLE.findall(text)))
 
 
+def has_visible(text: str) -> bool:
+    """Return whether `text` has a visible character."""
+    return _VISIBLE.search(text) is not None
+
+
 def echo(text: str, text_en: str) -> float:
     """Return the token Jaccard of translation and source: 1.0 for text that came back untranslated."""
     return jaccard(tokens(text), tokens(text_en))

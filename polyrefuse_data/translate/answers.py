@@ -119,7 +119,7 @@ class Judge:
 
     def judge(self, text: str, answer: str, source: Language, target: Language) -> list[str]:
         """Return the doubts about a tidied answer; raises `Fault` for one that is wrong."""
-        if not answer or not scores.visible_length(answer):
+        if not scores.has_visible(answer):
             raise Fault("empty")
         if set(_NO_TEXT.findall(answer)) - set(text):
             raise Fault("truncated", "signs that are no text")

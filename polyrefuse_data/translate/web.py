@@ -305,12 +305,13 @@ def _read(answer: urllib3.BaseHTTPResponse) -> bytes:
     return content
 
 
-def on_web(function: Callable[..., Any], web: Web) -> Callable[..., Any]:
-    """Return `function` with `web` where its module says `requests`; the module itself is left alone."""
+def on_web(function: Callable[..., Any], web: Web, **others: Any) -> Callable[..., Any]:
+    """Return `function` with `web` where its module says `requests`, and with `others` by their names; the
+    module itself is left alone."""
     assert isinstance(function, types.FunctionType)  # noqa: S101
     copy = types.FunctionType(
         function.__code__,
-        {**function.__globals__, "requests": web},
+        {**function.__globals__, "requests": web, **others},
         function.__name__,
         function.__defaults__,
         function.__closure__,
