@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,6 +176,29 @@ class PoorBackend(GoodBackend):
 
     def say(self, text: str, source: Language, target: Language) -> str:
         return translation(f"{text} but differently", source.code, target.code)
+
+
+def test_a_gap_names_the_reason_of_each_backend_in_the_manifest(tmp_path: Path) -> None:
+    from polyrefuse_data.build import BuildRequest, build
+
+    request = BuildRequest(
+        "sample", langs=["de", "yo"], size={"train": 4, "validation": 2, "test": 4}, run=QUICK
+    )
+    with Server() as good:
+        build(replace(request, out=tmp_path / "a", memory=tmp_path / "a.sqlite", translator="google",
+                      translator_url=f"{good.url}/m"))  # fmt: skip
+        stubborn = next(iter(good.stats()["asked"]))
+    with Server(always={stubborn: "echo"}) as one, Server(always={stubborn: "refusal"}) as two:
+        url = f"google={one.url}/m\nmymemory={two.url}/get\nlibre={one.url}/"
+        result = build(replace(request, out=tmp_path / "b", memory=tmp_path / "b.sqlite",
+                               translator="google,mymemory,libre", translator_url=url))  # fmt: skip
+    assert not result.complete
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    reasons = {gap["lang"]: list(gap["reasons"].values()) for gap in manifest["gaps"]}
+    assert reasons == {
+        "de": ["google: echo; mymemory: answer; libre: echo"],
+        "yo": ["google: echo; mymemory: answer; libre: uncovered"],
+    }
 
 
 def test_batches_are_sorted_by_length_and_fall_together_again_after_a_stop(tmp_path: Path) -> None:
