@@ -244,7 +244,8 @@ def test_what_each_backend_covers() -> None:
 
 RESULTS = (
     "Die Kinder lesen.", " \u00a0Die\r\nKinder\tlesen.\u3000", "子供は本を読む。",
-    "Sie sagte &quot;ja&quot; &amp; ging.", "&lt;b&gt; ist ein Tag", "Die<br>Kinder <b>lesen</b>.", "a &unknown; b", "1 > 0", "&#39;&#x27;&#150;",
+    "Sie sagte &quot;ja&quot; &amp; ging.", "&lt;b&gt; ist ein Tag", "Die<br>Kinder <b>lesen</b>.",
+    "a &unknown; b", "1 > 0", "&#39;&#x27;&#150;",
 )  # fmt: skip
 
 
