@@ -141,7 +141,11 @@ class Judge:
 
     @staticmethod
     def _echo(text: str, answer: str) -> list[str]:
-        words, back = _WORD.findall(text.casefold()), _WORD.findall(answer.casefold())
+        text, answer = text.casefold(), answer.casefold()
+        first, first_back = _WORD.search(text), _WORD.search(answer)
+        if first and first_back and first.group() != first_back.group():
+            return []  # nearly every answer
+        words, back = _WORD.findall(text), _WORD.findall(answer)
         if words != back:
             return []
         if len(words) >= 3:
