@@ -33,6 +33,8 @@ class _Handle:
     a descriptor that is being shut down must not be another socket's meanwhile.
     """
 
+    _close = staticmethod(socket.close)  # there at the interpreter's end, too
+
     def __init__(self, sock: socket.socket) -> None:
         self._kind = sock.family, sock.type, sock.proto
         self._descriptor = socket.dup(sock.fileno())
@@ -49,7 +51,7 @@ class _Handle:
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
-            socket.close(self._descriptor)
+            self._close(self._descriptor)
 
 
 class Limit:

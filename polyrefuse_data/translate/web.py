@@ -34,10 +34,7 @@ MAXIMUM_RETRY_AFTER = 30 * 86400.0
 """More seconds than that no Retry-After is taken to mean."""
 
 MOST_CONNECTIONS = 256
-"""Connections kept open for later requests."""
-
-MOST_ROUTES = 64
-"""Addresses whose way is remembered; a client asks one or two."""
+"""Connections kept open for later requests, of one host; and hosts: a client asks one or two."""
 
 _ONCE = urllib3.Retry(False, redirect=False)
 """No second try, and errors as they come: the runner tries again (see `asking`)."""
@@ -147,7 +144,7 @@ class Web:
         self.timeout = timeout
         self.key_variable = key_variable
         self._local = threading.local()
-        self._adapter = LimitedAdapter(pool_connections=4, pool_maxsize=MOST_CONNECTIONS, max_retries=0)
+        self._adapter = LimitedAdapter(MOST_CONNECTIONS, MOST_CONNECTIONS)
         self._headers = dict(requests.utils.default_headers())
         self._routes: dict[str, _Route] = {}
         self._timeouts = urllib3.Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout)
@@ -234,16 +231,14 @@ class Web:
             raise Fault("page" if head.startswith(b"<") else "truncated", "no JSON in the answer") from None
 
     def _route(self, address: str) -> _Route:
-        """Return the way to `address`, past the proxy that the environment names for it; looked up once."""
+        """Return the way to `address`, through the environment's proxy if it names one; looked up once."""
         route = self._routes.get(address)
         if route is None:
             proxies = requests.utils.get_environ_proxies(address)
             request = requests.Request("GET", address).prepare()
             connections = self._adapter.get_connection_with_tls_context(request, self._certificates, proxies)
             assert isinstance(connections, urllib3.HTTPConnectionPool)  # noqa: S101
-            route = _Route(connections, self._adapter.request_url(request, proxies))
-            if len(self._routes) < MOST_ROUTES:
-                self._routes[address] = route
+            route = self._routes[address] = _Route(connections, self._adapter.request_url(request, proxies))
         return route
 
     def _check(self, response: Response, address: str) -> None:
