@@ -51,10 +51,6 @@ class Entry:
     occurrence: int = 0
     note: str = ""
 
-    @property
-    def given_hash(self) -> str:
-        return text_hash(self.english if self.given is None else self.given)
-
 
 @dataclass(frozen=True)
 class Question:

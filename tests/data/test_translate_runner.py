@@ -226,6 +226,29 @@ def test_batches_are_sorted_by_length_and_fall_together_again_after_a_stop(tmp_p
     assert first.batches + rest.batches == whole.batches
 
 
+def test_an_answer_that_another_text_waits_for_is_kept(tmp_path: Path) -> None:
+    """Two texts share a line; the first is whole, and the run stops before the second is."""
+    shared, first, second = prompts(3).values()
+    works = [Work(text, "de", FORWARD, text) for text in (f"{shared}\n{first}", f"{shared}\n{second}")]
+
+    class LineByLine(GoodBackend):
+        limits = Limits(connections=1, keeps_lines=False)
+
+    class Stops(LineByLine):
+        def translate(self, texts: list[str], source: Language, target: Language) -> list[Answer]:
+            if len(self.batches) == 2:
+                raise TranslatorError("stop here")
+            return super().translate(texts, source, target)
+
+    with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
+        failed, _ = Runner(Stops(), memory, QUICK, Silent()).run(works)
+        assert list(failed) == works[1:]
+        rest = LineByLine()
+        assert Runner(rest, memory, QUICK, Silent()).run(works[1:]) == ({}, None)
+        assert rest.batches == [[second]]
+        assert memory.replies(rest.translator) == {}
+
+
 def test_a_local_model_is_not_asked_again_for_an_answer_that_it_would_repeat(tmp_path: Path) -> None:
     class Unpunctuated(GoodBackend):
         def say(self, text: str, source: Language, target: Language) -> str:
