@@ -7,11 +7,11 @@ where it is sure, the second is asked where it is not, and the third, seeded, wh
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import regex
 
@@ -26,7 +26,28 @@ SCRIPT_MAJORITY = 0.5
 
 LANGDETECT_SEED = 0
 
-_LETTER = regex.compile(r"\p{L}")
+_LETTERS = regex.compile(r"\p{L}+")
+
+Loaded = TypeVar("Loaded")
+
+
+class _Once(Generic[Loaded]):
+    """A function whose result is made once, whichever thread asks first, and kept until it is forgotten."""
+
+    def __init__(self, load: Callable[[], Loaded]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._kept: tuple[Loaded, ...] = ()
+
+    def __call__(self) -> Loaded:
+        kept = self._kept
+        if not kept:
+            with self._lock:
+                kept = self._kept = self._kept or (self._load(),)
+        return kept[0]
+
+    def forget(self) -> None:
+        self._kept = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,7 @@ class Verdict:
         return 0.0 if counts[expected] == 0 and max(others, default=0) >= 2 else 0.5
 
 
-@lru_cache(maxsize=1)
+@_Once
 def _scripts() -> tuple[str, ...]:
     return tuple(dict.fromkeys(script for language in LANGUAGES.values() for script in language.scripts))
 
@@ -62,7 +83,7 @@ def _scripts() -> tuple[str, ...]:
 def forget_detectors() -> None:
     """Let the detectors be made anew at their next use: the known languages have changed."""
     for cached in (_scripts, _py3langid, _lingua_detector, _langdetect_codes):
-        cached.cache_clear()
+        cached.forget()
 
 
 def unknown_to_langdetect() -> list[str]:
@@ -75,10 +96,13 @@ def script_languages(text: str) -> list[Language] | None:
 
     Japanese and Chinese share Han; Kana tells them apart.
     """
-    letters = "".join(_LETTER.findall(text))
+    letters = "".join(_LETTERS.findall(text))
     if not letters:
         return None
-    shares = {script: len(script_pattern((script,)).findall(letters)) / len(letters) for script in _scripts()}
+    total = len(letters)
+    shares = {
+        script: (total - len(script_pattern((script,)).sub("", letters))) / total for script in _scripts()
+    }
     kana = shares.get("Hiragana", 0) + shares.get("Katakana", 0)
     if kana + shares.get("Han", 0) >= SCRIPT_MAJORITY:
         return [LANGUAGES["ja"] if kana > 0 else LANGUAGES["zh"]]
@@ -91,7 +115,7 @@ def script_languages(text: str) -> list[Language] | None:
 
 
 class LanguageVotes:
-    """Identifies texts among the known languages; models are loaded at first use.
+    """Identifies texts among the known languages; models are loaded at first use. Threads may share one.
 
     With `all_votes` every detector is asked about every text; else the next only where the one before
     is not sure.
@@ -133,7 +157,7 @@ class LanguageVotes:
         return [self.identify(text, expected).score(expected) for text in texts]
 
 
-@lru_cache(maxsize=1)
+@_Once
 def _py3langid() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
@@ -149,7 +173,7 @@ def _lingua_code(language: Language) -> Any:
     return getattr(IsoCode639_1, str(language.code_for("lingua")).upper(), None)
 
 
-@lru_cache(maxsize=1)
+@_Once
 def _lingua_detector() -> Any:
     from lingua import LanguageDetectorBuilder
 
@@ -162,7 +186,7 @@ def _lingua(text: str) -> str | None:
     return None if found is None else str(found.iso_code_639_1.name).lower()
 
 
-@lru_cache(maxsize=1)
+@_Once
 def _langdetect_codes() -> dict[str, str]:
     """Return langdetect's code -> ours, for the languages that it knows."""
     known = set(_langdetect_factory().get_lang_list())
@@ -170,7 +194,7 @@ def _langdetect_codes() -> dict[str, str]:
     return {name: code for code, name in names.items() if name is not None and name in known}
 
 
-@lru_cache(maxsize=1)
+@_Once
 def _langdetect_factory() -> Any:
     from langdetect import detector_factory
 

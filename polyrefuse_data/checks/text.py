@@ -19,6 +19,7 @@ from polyrefuse_data.languages import Language
 _LETTER = regex.compile(r"\p{L}")
 _VISIBLE = regex.compile(r"[\p{L}\p{N}\p{S}\p{P}]")
 _NUMBER = regex.compile(r"[0-9]+")
+_OTHER_DIGIT = regex.compile(r"[\p{Nd}--[0-9]]", regex.V1)
 _WORD = regex.compile(r"[\p{L}\p{M}]+")
 _INVISIBLE = regex.compile(r"[\p{Cf}\p{Cc}\p{Co}\p{Cn}\p{Cs}\uFFFD--[\n\t]]", regex.V1)
 _LINE_BREAK = regex.compile(r"\r\n|[\n\r\u2028\u2029\u0085]")
@@ -43,6 +44,11 @@ def script_pattern(scripts: tuple[str, ...]) -> regex.Pattern[str]:
 def visible_length(text: str) -> float:
     """Return how many visible characters `text` has."""
     return float(len(_VISIBLE.findall(text)))
+
+
+def has_visible(text: str) -> bool:
+    """Return whether `text` has a visible character."""
+    return _VISIBLE.search(text) is not None
 
 
 def echo(text: str, text_en: str) -> float:
@@ -83,11 +89,12 @@ def length_ratio(text: str, text_en: str) -> float | None:
 
 def _digits(text: str) -> list[str]:
     """Return the numbers of `text` after NFKC in ASCII digits: Arabic-Indic and Thai digits too."""
-    plain = "".join(
-        str(unicodedata.decimal(character)) if character.isdecimal() else character
-        for character in unicodedata.normalize("NFKC", text)
-    )
-    return _NUMBER.findall(plain)
+    composed = unicodedata.normalize("NFKC", text)
+    return _NUMBER.findall(_OTHER_DIGIT.sub(_ascii_digit, composed))
+
+
+def _ascii_digit(digit: regex.Match[str]) -> str:
+    return str(unicodedata.decimal(digit.group(), digit.group()))
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ answer is doubted.
 
 from __future__ import annotations
 
+import bisect
 import html
 import math
 import statistics
@@ -62,7 +63,10 @@ _NO_FINAL_STOP = ("Thai",)
 
 @dataclass
 class Ratios:
-    """Logarithms of the length ratios seen, by (source, target) language. Safe to share between threads."""
+    """Logarithms of the length ratios seen, in order, by (source, target) language.
+
+    Safe to share between threads.
+    """
 
     seen: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -73,7 +77,7 @@ class Ratios:
             with self._lock:
                 kept = self.seen.setdefault((source, target), [])
                 if len(kept) < 400:
-                    kept.append(math.log(len(answer) / len(text)))
+                    bisect.insort(kept, math.log(len(answer) / len(text)))
 
     def median(self, source: str, target: str) -> float | None:
         """Return the median log ratio: of what was seen, else the middle of calibrated bounds, else None."""
@@ -107,16 +111,15 @@ def tidy(text: str, answer: str) -> str:
 
 
 class Judge:
-    """Judges answers; its language detectors are loaded once and asked from one thread at a time."""
+    """Judges answers. Safe to share between threads."""
 
     def __init__(self, ratios: Ratios | None = None) -> None:
         self.ratios = ratios or Ratios()
         self._votes, self._all_votes = LanguageVotes(), LanguageVotes(all_votes=True)
-        self._lock = threading.Lock()
 
     def judge(self, text: str, answer: str, source: Language, target: Language) -> list[str]:
         """Return the doubts about a tidied answer; raises `Fault` for one that is wrong."""
-        if not answer or not scores.visible_length(answer):
+        if not scores.has_visible(answer):
             raise Fault("empty")
         if set(_NO_TEXT.findall(answer)) - set(text):
             raise Fault("truncated", "signs that are no text")
@@ -138,7 +141,11 @@ class Judge:
 
     @staticmethod
     def _echo(text: str, answer: str) -> list[str]:
-        words, back = _WORD.findall(text.casefold()), _WORD.findall(answer.casefold())
+        text, answer = text.casefold(), answer.casefold()
+        first, first_back = _WORD.search(text), _WORD.search(answer)
+        if first and first_back and first.group() != first_back.group():
+            return []  # nearly every answer
+        words, back = _WORD.findall(text), _WORD.findall(answer)
         if words != back:
             return []
         if len(words) >= 3:
@@ -146,15 +153,14 @@ class Judge:
         return ["echo"]
 
     def _language(self, text: str, answer: str, target: Language) -> list[str]:
-        with self._lock:
-            score = self._votes.scores([answer], target.code)[0]
-            if score is None or score == 1.0:
-                return []
-            if len(_LETTER.findall(answer)) >= SHORT_TEXT // 2 and score == 0.0:
-                score = self._all_votes.scores([answer], target.code)[0]
-                share = scores.script_share(answer, target)
-                if score == 0.0 or (share is not None and share < 0.2):
-                    raise Fault("language")
+        score = self._votes.scores([answer], target.code)[0]
+        if score is None or score == 1.0:
+            return []
+        if len(_LETTER.findall(answer)) >= SHORT_TEXT // 2 and score == 0.0:
+            score = self._all_votes.scores([answer], target.code)[0]
+            share = scores.script_share(answer, target)
+            if score == 0.0 or (share is not None and share < 0.2):
+                raise Fault("language")
         return ["language"]
 
     def _length(self, text: str, answer: str, source: Language, target: Language) -> list[str]:

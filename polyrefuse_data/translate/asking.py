@@ -71,22 +71,22 @@ class Asker:
         self._settings = settings
         self._random = random.Random()
         self._backoff = tenacity.wait_exponential(settings.backoff, settings.longest_wait)
+        self._tries = tenacity.Retrying(  # threads may share it: what belongs to one call is thread-local
+            stop=tenacity.stop_after_attempt(settings.attempts) | tenacity.stop_when_event_set(stop),
+            wait=self._wait,
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, Fault) and not isinstance(error, Rejected)
+            ),
+            sleep=tenacity.sleep_using_event(stop),
+            reraise=True,
+        )
 
     def ask(self, question: Question) -> Reply:
         """Return the reply to `question`; raises `Fault` with the last reason, or `TranslatorError`."""
         bad: list[tuple[str, str | None]] = []
         masked = False
         last: Fault | None = None
-        for attempt in tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self._settings.attempts)
-            | tenacity.stop_when_event_set(self._stop),
-            wait=self._wait,
-            retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, Fault) and not isinstance(error, Rejected)
-            ),
-            sleep=tenacity.sleep_using_event(self._stop),
-            reraise=True,
-        ):
+        for attempt in self._tries:
             if last is not None:
                 self._on_retry(question, last)
             with attempt:

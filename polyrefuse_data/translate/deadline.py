@@ -24,7 +24,34 @@ TICK_SECONDS = 0.1
 
 
 _here = threading.local()
-_lock = threading.RLock()  # over all handles: one that is being shut down is not closed meanwhile
+
+
+class _Handle:
+    """A descriptor of our own for a connection's socket, closed when nobody refers to it any more.
+
+    The connection may close or forget its socket while an answer is still read, and TLS takes it over;
+    a descriptor that is being shut down must not be another socket's meanwhile.
+    """
+
+    _close = staticmethod(socket.close)  # there at the interpreter's end, too
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._kind = sock.family, sock.type, sock.proto
+        self._descriptor = socket.dup(sock.fileno())
+
+    def shut_down(self) -> None:
+        """Let everything that waits for the socket go on."""
+        sock = socket.socket(*self._kind, self._descriptor)
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:  # closed by the other side
+            pass
+        finally:
+            sock.detach()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self._close(self._descriptor)
 
 
 class Limit:
@@ -33,36 +60,23 @@ class Limit:
     def __init__(self, seconds: float) -> None:
         self.until = time.monotonic() + seconds
         self.expired = False
-        self._handle: socket.socket | None = None
+        self._handle: _Handle | None = None
 
-    def uses(self, sock: socket.socket | None) -> None:
-        """Note the socket that the request waits for from now on, by a handle of our own.
-
-        The connection may forget its socket while an answer is still read, and TLS takes it over.
-        """
-        with _lock:
-            self.close()
-            if sock is not None:
-                self._handle = socket.socket(sock.family, sock.type, sock.proto, socket.dup(sock.fileno()))
-                if self.expired:
-                    self.end()
+    def uses(self, handle: _Handle) -> None:
+        """Note the socket that the request waits for from now on."""
+        self._handle = handle
+        if self.expired:  # whichever of `uses` and `end` comes second sees what the first has set
+            handle.shut_down()
 
     def end(self) -> None:
         """Let everything that waits for the socket go on."""
-        with _lock:
-            self.expired = True
-            if self._handle is not None:
-                with contextlib.suppress(OSError):  # closed by the other side
-                    self._handle.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Give the handle back; the connection stays as it is."""
-        with _lock:
-            if self._handle is not None:
-                self._handle.close()
-                self._handle = None
+        self.expired = True
+        handle = self._handle
+        if handle is not None:
+            handle.shut_down()
 
 
+_lock = threading.Lock()
 _running: set[Limit] = set()
 _watch: threading.Thread | None = None
 
@@ -80,7 +94,6 @@ def limited(seconds: float) -> Iterator[Limit]:
         _here.limit = None
         with _lock:
             _running.discard(limit)
-        limit.close()
 
 
 def _start_watch() -> None:
@@ -96,7 +109,7 @@ def _end_late_ones() -> None:
         now = time.monotonic()
         with _lock:
             late = [limit for limit in _running if limit.until < now]
-            for limit in late:
+            for limit in late:  # under the lock: what is over meanwhile has given its connection to others
                 limit.end()
             _running.difference_update(late)
 
@@ -104,22 +117,26 @@ def _end_late_ones() -> None:
 class _Noted:
     """A connection that says which socket it uses."""
 
-    sock: Any
+    _handle: _Handle | None = None
 
     def _new_conn(self) -> socket.socket:
         sock: socket.socket = super()._new_conn()  # type: ignore[misc]
-        _note(sock)
+        self._handle = _Handle(sock)
+        self._note()
         return sock
 
     def request(self, *arguments: Any, **options: Any) -> None:
-        _note(self.sock)
+        self._note()
         super().request(*arguments, **options)  # type: ignore[misc]
 
+    def close(self) -> None:
+        self._handle = None  # a request that still reads has it, too
+        super().close()  # type: ignore[misc]
 
-def _note(sock: socket.socket | None) -> None:
-    limit: Limit | None = getattr(_here, "limit", None)
-    if limit is not None:
-        limit.uses(sock)
+    def _note(self) -> None:
+        limit: Limit | None = getattr(_here, "limit", None)
+        if limit is not None and self._handle is not None:
+            limit.uses(self._handle)
 
 
 class _Connection(_Noted, HTTPConnection):

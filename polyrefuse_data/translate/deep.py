@@ -128,13 +128,16 @@ class _Deep:
     def _one(self, text: str, source: Language, target: Language) -> Answer:
         raise NotImplementedError
 
-    def _ask(self, client: Any, text: str, web: Any = None) -> str:
-        """Let `client` translate; returns its answer as text, and turns its exceptions into faults."""
+    def _ask(self, client: Any, text: str, web: Any = None, **others: Any) -> str:
+        """Let `client` translate; returns its answer as text, and turns its exceptions into faults.
+
+        `others` stand in for what the client's module imports.
+        """
         if self._address is not None:
             client._base_url = self._address
         from deep_translator import exceptions as theirs
 
-        call = on_web(type(client).translate, web or self._web)
+        call = on_web(type(client).translate, web or self._web, **others)
         try:
             answer = call(client, text)
         except theirs.TranslationNotFound:
@@ -158,14 +161,16 @@ _RESULT = regex.compile(
 _LONGEST_RESULT = 100_000
 """Characters of markup; a request holds some thousand characters of text."""
 
-_ASKED = regex.compile(r"<input\b[^>]*>", regex.S)
+_INPUT = regex.compile(r"<input\b[^>]*>", regex.S)
+_NAMED_Q = regex.compile(r'\bname="q"')
+_VALUE = regex.compile(r'\bvalue="([^"]*)"')
 
 
 def _asked_of(page: str) -> str | None:
     """Return the text that the page says it translated: its field `q`; None if it has none."""
-    for field in _ASKED.findall(page):
-        if regex.search(r'\bname="q"', field):
-            value = regex.search(r'\bvalue="([^"]*)"', field)
+    for field in _INPUT.findall(page):
+        if _NAMED_Q.search(field):
+            value = _VALUE.search(field)
             return html.unescape(value.group(1)) if value else None
     return None
 
@@ -182,7 +187,7 @@ class Google(_Deep):
 
         client = GoogleTranslator(source=str(self.code(source)), target=str(self.code(target)))
         page = _ResultOnly(self._web)
-        answer = self._ask(client, text, page)
+        answer = self._ask(client, text, page, BeautifulSoup=_soup)
         if page.asked is None:
             return Answer(answer)
         if not _same(page.asked, text):
@@ -214,6 +219,32 @@ class _ResultOnly:
         if len(result.group()) > _LONGEST_RESULT:
             raise Fault("page", "far more than a translation in the answer")
         return _Plain(response.status_code, text=result.group())
+
+
+_BARE_RESULT = regex.compile(r"<[^<>]*>(?P<text>[^<>&]*)</div>")
+
+
+class _BareResult:
+    """The translation in a page's part that holds text and nothing to parse: what is found, and its text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def find(self, *_: Any) -> _BareResult:
+        return self
+
+    def get_text(self, strip: bool) -> str:
+        return self._text.strip() if strip else self._text
+
+
+def _soup(page: str, parser: str) -> Any:
+    """Return what the client parses a page to; to parse bare text would take nearly as long as to ask."""
+    bare = _BARE_RESULT.fullmatch(page)
+    if bare is not None:
+        return _BareResult(bare["text"])
+    from deep_translator import google
+
+    return google.BeautifulSoup(page, parser)
 
 
 class MyMemory(_Deep):

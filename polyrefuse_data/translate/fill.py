@@ -160,6 +160,7 @@ def fill_memory(
 ) -> dict[tuple[str, str], str]:
     """Ask the chain's backends for what the memory lacks; return (English hash, language) -> why it does.
 
+    Each backend gives its own reason: `google: echo; mymemory: answer` (see `faults.REASONS`).
     Raises `TranslatorError` for a language that no backend covers, before the first request, and when the
     last backend had to be given up; what was translated by then is in the memory.
     """
@@ -171,11 +172,16 @@ def fill_memory(
     if back:
         check_coverage(chain.backends, targets, back)
     judge = Judge()
-    reasons: dict[tuple[str, str], str] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
     problem: TranslatorError | None = None
     for backend in chain.backends:
         works = []
         for lang in needed:
+            if not covers(backend, LANGUAGES[lang]):
+                for english_hash, lacks in lacking[lang].items():
+                    if lacks:
+                        reasons.setdefault((english_hash, lang), []).append(f"{backend.name}: uncovered")
+                continue
             known = {
                 english_hash
                 for (english_hash, _), entries in memory.candidates(lang).items()
@@ -186,7 +192,7 @@ def fill_memory(
                     if translator == backend.translator and english_hash in english:
                         judge.ratios.add(SOURCE_LANGUAGE, lang, english[english_hash], text)
             for english_hash, lacks in lacking[lang].items():
-                if lacks and english_hash not in known and covers(backend, LANGUAGES[lang]):
+                if lacks and english_hash not in known:
                     works.append(Work(english[english_hash], lang, FORWARD, english[english_hash]))
         if not works:
             continue
@@ -195,14 +201,14 @@ def fill_memory(
         for work in works:
             key = (text_hash(work.english), work.lang)
             if work in failed:
-                reasons[key] = f"{backend.name}: {failed[work]}"
+                reasons.setdefault(key, []).append(f"{backend.name}: {failed[work]}")
             else:
                 lacking[work.lang][key[0]] -= 1
     if problem is not None and any(lacks for lang in needed for lacks in lacking[lang].values()):
         raise problem
     if back:
         _fill_backs(english, targets, chain, memory, watcher, judge)
-    return {(one, lang): why for (one, lang), why in reasons.items() if lacking[lang].get(one)}
+    return {(one, lang): "; ".join(why) for (one, lang), why in reasons.items() if lacking[lang].get(one)}
 
 
 def _fill_backs(

@@ -8,58 +8,17 @@ different translations, and both are kept.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 
-from polyrefuse_data.errors import MemoryFileError, unknown_name
+from polyrefuse_data.errors import unknown_name
 from polyrefuse_data.schema import text_hash
-
-APPLICATION_ID = 0x506F6C79
-"""Marks the SQLite file as ours ("Poly" in ASCII), so that no other program's file is taken for one."""
-
-FORMAT_VERSION = 1
-
-LOCK_SECONDS = 10.0
-"""How long to wait for another process that is writing."""
+from polyrefuse_data.translate.memory_file import MemoryFile
 
 HUMAN = "human"
 """The backend whose translations win over every machine's."""
 
 FORWARD, BACK = "forward", "back"
-
-_SCHEMA = """
-CREATE TABLE source_text (hash TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE translation (
-    lang TEXT NOT NULL,
-    direction TEXT NOT NULL CHECK (direction IN ('forward', 'back')),
-    english_hash TEXT NOT NULL REFERENCES source_text (hash),
-    input_hash TEXT NOT NULL REFERENCES source_text (hash),
-    occurrence INTEGER NOT NULL CHECK (occurrence >= 0),
-    backend TEXT NOT NULL,
-    version TEXT NOT NULL,
-    parameters TEXT NOT NULL,
-    text TEXT NOT NULL,
-    note TEXT NOT NULL DEFAULT '',
-    PRIMARY KEY (lang, direction, english_hash, input_hash, occurrence, backend, version, parameters)
-) WITHOUT ROWID;
-CREATE TABLE answer (
-    source TEXT NOT NULL,
-    target TEXT NOT NULL,
-    asked_hash TEXT NOT NULL REFERENCES source_text (hash),
-    backend TEXT NOT NULL,
-    version TEXT NOT NULL,
-    parameters TEXT NOT NULL,
-    text TEXT NOT NULL,
-    times INTEGER NOT NULL CHECK (times > 0),
-    proven INTEGER NOT NULL,
-    doubts TEXT NOT NULL,
-    PRIMARY KEY (source, target, asked_hash, backend, version, parameters, text)
-) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, order=True)
@@ -91,10 +50,6 @@ class Entry:
     given: str | None = None
     occurrence: int = 0
     note: str = ""
-
-    @property
-    def given_hash(self) -> str:
-        return text_hash(self.english if self.given is None else self.given)
 
 
 @dataclass(frozen=True)
@@ -129,100 +84,8 @@ class Added:
     different: int = 0
 
 
-class TranslationMemory:
-    """An open translation memory; use it as a context manager, and from one thread at a time.
-
-    Raises `MemoryFileError` for a file that is missing (unless `create`), locked, corrupt, not a memory,
-    or written by a newer version.
-    """
-
-    def __init__(self, path: Path, create: bool = False) -> None:
-        self.path = path
-        if not create and not path.exists():
-            raise MemoryFileError(
-                f"no translation memory at {path}; "
-                f"fill one with `polyrefuse memory import FOLDER --memory {path}`"
-            )
-        with self._errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
-            )
-        try:
-            with self._errors():
-                self._prepare()
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def __enter__(self) -> TranslationMemory:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; the write-ahead log goes into it."""
-        self._connection.close()
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            text = str(error)
-            if "locked" in text or "busy" in text:
-                raise MemoryFileError(
-                    f"translation memory {self.path} is locked by another process; wait until it ends"
-                ) from None
-            raise MemoryFileError(
-                f"translation memory {self.path}: {text}; is the disk full or the folder read-only?"
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise MemoryFileError(
-                f"translation memory {self.path} is corrupt or no memory ({error}); "
-                "restore a copy, or import its export into a new file"
-            ) from None
-        except OSError as error:
-            raise MemoryFileError(f"translation memory {self.path}: {error.strerror}") from None
-
-    def _prepare(self) -> None:
-        run = self._connection.execute
-        application = run("PRAGMA application_id").fetchone()[0]
-        version = run("PRAGMA user_version").fetchone()[0]
-        empty = run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if not empty and application != APPLICATION_ID:
-            raise MemoryFileError(
-                f"{self.path} is a SQLite file of another program; expected a translation memory"
-            )
-        if version > FORMAT_VERSION:
-            raise MemoryFileError(
-                f"translation memory {self.path} has format {version}, this version reads {FORMAT_VERSION}; "
-                "upgrade polyrefuse"
-            )
-        if empty:
-            run("PRAGMA journal_mode = WAL")
-            with self._transaction():
-                if run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                    for statement in _SCHEMA.split(";"):
-                        run(statement)
-                    run(f"PRAGMA application_id = {APPLICATION_ID}")
-                    run(f"PRAGMA user_version = {FORMAT_VERSION}")
-        elif run("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("its pages do not fit together")
-        run("PRAGMA synchronous = NORMAL")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+class TranslationMemory(MemoryFile):
+    """An open translation memory; use it as a context manager, and from one thread at a time."""
 
     def add(self, entries: Iterable[Entry]) -> Added:
         """Add entries in one transaction: all of them or, if anything fails, none.
@@ -236,31 +99,34 @@ class TranslationMemory:
         new = same = different = 0
         run = self._connection.execute
         for entry in entries:
-            english_hash = text_hash(entry.english)
-            for text in (entry.english, entry.given or entry.english):
-                run("INSERT OR IGNORE INTO source_text VALUES (?, ?)", (text_hash(text), text))
+            english_hash = given_hash = text_hash(entry.english)
+            run("INSERT OR IGNORE INTO source_text VALUES (?, ?)", (english_hash, entry.english))
+            if entry.given is not None and entry.given != entry.english:
+                given_hash = text_hash(entry.given)
+                run("INSERT OR IGNORE INTO source_text VALUES (?, ?)", (given_hash, entry.given))
             key = (
                 entry.lang,
                 entry.direction,
                 english_hash,
-                entry.given_hash,
+                given_hash,
                 entry.occurrence,
                 entry.translator.backend,
                 entry.translator.version,
                 entry.translator.parameters,
             )
+            added = run(
+                "INSERT INTO translation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (*key, entry.text, entry.note),
+            )
+            if added.rowcount:
+                new += 1
+                continue
             there = run(
                 "SELECT text FROM translation WHERE lang = ? AND direction = ? AND english_hash = ? AND "
                 "input_hash = ? AND occurrence = ? AND backend = ? AND version = ? AND parameters = ?",
                 key,
             ).fetchone()
-            if there is None:
-                run(
-                    "INSERT INTO translation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (*key, entry.text, entry.note),
-                )
-                new += 1
-            elif there[0] == entry.text:
+            if there[0] == entry.text:
                 same += 1
             else:
                 different += 1

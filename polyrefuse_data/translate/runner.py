@@ -7,6 +7,7 @@ is out, no more than there are connections, and nothing else.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -92,7 +93,8 @@ class Runner:
         self._connections = settings.connections or backend.limits.connections
         self._open: dict[Question, _Open] = {}
         self._whole: dict[Work, _Whole] = {}
-        self._settled_works: dict[Question, list[Work]] = {}
+        self._needed: Counter[Question] = Counter()  # by so many works that are not whole
+        self._stored: set[Question] = set()  # with replies in the memory, not settled
         self._failed: dict[Work, str] = {}
         self._again: list[list[Question]] = []
         self._contested: list[list[Question]] = []
@@ -114,8 +116,7 @@ class Runner:
         self._watcher.begin(self._backend.name, works)
         try:
             self._plan(works)
-            waves = self._waves([question for question in self._open if self._unsettled(question)])
-            self._drain(waves)
+            self._drain(self._waves(list(self._open)))
         finally:
             self._stop.set()
         for work in list(self._whole):
@@ -125,11 +126,13 @@ class Runner:
 
     def _plan(self, works: Sequence[Work]) -> None:
         known = self._memory.replies(self._backend.translator)
+        self._stored = set(known)
         ready = []
         for work in works:
             whole = _Whole(cut(work.given, self._backend.limits))
             self._whole[work] = whole
             questions = self._questions(work)
+            self._needed.update(questions)
             for question in questions:
                 entry = self._open.setdefault(question, _Open())
                 entry.works.append(work)
@@ -147,9 +150,6 @@ class Runner:
         return list(
             dict.fromkeys(Question(work.source, work.target, one.text) for one in pieces if one.translate)
         )
-
-    def _unsettled(self, question: Question) -> bool:
-        return question in self._open
 
     def _waves(self, questions: Sequence[Question]) -> list[list[Question]]:
         """Return questions as requests: one each, or batches of one language pair, long texts first."""
@@ -198,12 +198,9 @@ class Runner:
 
     def _work(self) -> None:
         """Ask and commit, again and again: what a thread does."""
-        while True:
-            with self._turn:
-                batch = self._next()
-                if batch is None:
-                    return
-                self._meet(batch)
+        with self._turn:
+            batch = self._next()
+        while batch is not None:
             results = self._ask(batch)
             with self._turn:
                 company = self._part(batch)
@@ -215,6 +212,7 @@ class Runner:
                     self._stop.set()
                 self._out -= 1
                 self._turn.notify_all()
+                batch = self._next()
 
     def _meet(self, batch: list[Question]) -> None:
         """Note that `batch` goes out: it and all that are out already keep each other company."""
@@ -236,7 +234,9 @@ class Runner:
             given_up = self._problem is not None or self._crash is not None
             if self._wave and self._out < self._width and not given_up:
                 self._out += 1
-                return self._wave.pop()
+                batch = self._wave.pop()
+                self._meet(batch)
+                return batch
             if not self._out and (given_up or not (self._wave or self._again or self._contested)):
                 self._finished = True
                 self._turn.notify_all()
@@ -293,38 +293,51 @@ class Runner:
                     outcome = replace(outcome, proven=True)
                 if self._backend.limits.batch > 1:  # a model here says the same however often it is asked
                     outcome = replace(outcome, times=DOUBTED_TIMES)
-                answers = self._open[question].answers
-                reply = answers.add(outcome, company | asked - {question})
-                chosen = answers.agreed()
+                entry = self._open[question]
+                reply = entry.answers.add(outcome, company | asked - {question})
+                chosen = entry.answers.agreed()
                 if chosen is None:
                     kept.append((question, reply))
                     self._ask_again(question)
                     continue
                 wholes = self._settle(question, chosen)
-                if wholes:
-                    for work in wholes:
-                        entries.append(self._entry(work))
-                        forget += self._questions(work)
-                    finished += wholes
-                if any(work in self._whole and work not in wholes for work in self._open_works(question)):
-                    kept.append((question, chosen))
+                for work in wholes:
+                    entries.append(self._entry(work))
+                    forget += self._released(work)
+                finished += wholes
+                if any(work in self._whole and work not in wholes for work in entry.works):
+                    kept.append((question, chosen))  # other pieces of a text are still out
             elif isinstance(outcome, TranslatorError):
                 self._problem = self._problem or outcome
                 self._stop.set()
             else:
                 self._give_up(question, outcome)
-        self._memory.keep(self._backend.translator, kept, entries, forget)
+        self._keep(kept, entries, forget)
         for work in finished:
             del self._whole[work]
             self._watcher.done(work)
 
-    def _open_works(self, question: Question) -> list[Work]:
-        return self._settled_works.get(question, [])
+    def _keep(
+        self,
+        replies: Sequence[tuple[Question, Reply]],
+        settled: Sequence[Entry],
+        questions: Sequence[Question],
+    ) -> None:
+        """Commit all of it, and forget the replies to `questions` if any are stored."""
+        self._stored.update(question for question, _ in replies)
+        forget = [question for question in questions if question in self._stored]
+        self._memory.keep(self._backend.translator, replies, settled, forget)
+        self._stored.difference_update(forget)
+
+    def _released(self, work: Work) -> list[Question]:
+        """Return the questions of `work`, which is whole, that no other work needs."""
+        questions = self._questions(work)
+        self._needed.subtract(questions)
+        return [question for question in questions if not self._needed[question]]
 
     def _settle(self, question: Question, chosen: Reply) -> list[Work]:
         """Take `chosen` as the answer to `question`; return the works that it makes whole."""
         entry = self._open.pop(question)
-        self._settled_works[question] = entry.works
         wholes = []
         for work in entry.works:
             whole = self._whole.get(work)
@@ -341,7 +354,7 @@ class Runner:
                 self._finish_whole(work)
 
     def _finish_whole(self, work: Work) -> None:
-        self._memory.keep(self._backend.translator, (), [self._entry(work)], self._questions(work))
+        self._keep((), [self._entry(work)], self._released(work))
         del self._whole[work]
         self._watcher.done(work)
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import json
 import math
 import os
 import threading
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import requests
+import urllib3
 
 from polyrefuse_data.translate.deadline import LimitedAdapter, limited
 from polyrefuse_data.translate.faults import Fault, Rejected, TranslatorError
@@ -30,7 +34,18 @@ MAXIMUM_RETRY_AFTER = 30 * 86400.0
 """More seconds than that no Retry-After is taken to mean."""
 
 MOST_CONNECTIONS = 256
-"""Connections kept open for later requests."""
+"""Connections kept open for later requests, of one host; and hosts: a client asks one or two."""
+
+_ONCE = urllib3.Retry(False, redirect=False)
+"""No second try, and errors as they come: the runner tries again (see `asking`)."""
+
+_CONNECTION = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ProtocolError,
+    urllib3.exceptions.ProxyError,
+    urllib3.exceptions.SSLError,
+)
+"""A new connection that fails is a `TimeoutError` in urllib3, too: these are looked at first."""
 
 _SCHEMES = ("http", "https")
 
@@ -77,6 +92,45 @@ def retry_after(value: str | None, now: float | None = None) -> float | None:
     return min(max(when.timestamp() - current, 0.0), MAXIMUM_RETRY_AFTER)
 
 
+@dataclass(frozen=True)
+class Response:
+    """An answer, read to its end: as much of one of `requests` as translation clients look at."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        """The body in the charset that the answer names, else in UTF-8."""
+        charset = _charset(self.headers.get("Content-Type", ""))
+        try:
+            return self.content.decode(charset, "replace")
+        except (LookupError, UnicodeError):  # no charset, or one that cannot replace
+            return self.content.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@lru_cache(maxsize=64)
+def _charset(content_type: str) -> str:
+    if "charset" not in content_type:
+        return "utf-8"  # a guess would be Latin-1, or take seconds
+    return requests.utils.get_encoding_from_headers({"content-type": content_type}) or "utf-8"
+
+
+@dataclass(frozen=True)
+class _Route:
+    """How to reach an address: connections to its host or proxy, and what to ask for there."""
+
+    connections: urllib3.HTTPConnectionPool
+    target: str
+
+
 class Web:
     """What translation clients take for the module `requests`. Safe to share between threads.
 
@@ -90,36 +144,48 @@ class Web:
         self.timeout = timeout
         self.key_variable = key_variable
         self._local = threading.local()
-        # the adapter without a session: no cookies, no .netrc, no redirects, and half the time a request
-        self._adapter = LimitedAdapter(pool_connections=4, pool_maxsize=MOST_CONNECTIONS, max_retries=0)
+        self._adapter = LimitedAdapter(MOST_CONNECTIONS, MOST_CONNECTIONS)
         self._headers = dict(requests.utils.default_headers())
-        self._proxies_of: dict[str, Mapping[str, str]] = {}
+        self._routes: dict[str, _Route] = {}
+        self._timeouts = urllib3.Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout)
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         self._certificates: bool | str = bundle or True
 
-    def get(self, address: str, **options: Any) -> requests.Response:
+    def get(self, address: str, **options: Any) -> Response:
         return self.request("GET", address, **options)
 
-    def post(self, address: str, **options: Any) -> requests.Response:
+    def post(self, address: str, **options: Any) -> Response:
         return self.request("POST", address, **options)
 
-    def request(self, method: str, address: str, **options: Any) -> requests.Response:
-        """Send one request and return its answer, read to the end; raises a fault for anything but 2xx."""
-        options.pop("proxies", None)
-        headers = {**self._headers, **(options.pop("headers", None) or {})}
+    def request(
+        self,
+        method: str,
+        address: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+        proxies: None = None,
+    ) -> Response:
+        """Send one request and return its answer, read to the end; raises a fault for anything but 2xx.
+
+        `proxies` is what deep-translator's clients say; those of the environment are taken.
+        """
+        query = _query(params)
+        body, kind = _body(data, json)
+        sent = {**self._headers, **kind, **(headers or {})}
         late = Fault("timeout", f"no answer within {self.timeout:g} s")
         with limited(self.timeout) as limit:
             try:
-                response = self._send(method, address, headers, options)
-            except requests.exceptions.Timeout:
+                response = self._send(method, self._route(address), query, body, sent)
+            except Fault as fault:
+                raise (late if limit.expired else fault) from None
+            except _CONNECTION:
+                raise (late if limit.expired else Fault("connection", f"with {place(address)}")) from None
+            except urllib3.exceptions.TimeoutError:
                 raise late from None
-            except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
-                raise (late if limit.expired else Fault("truncated", "the answer broke off")) from None
-            except requests.exceptions.ConnectionError as error:
-                if limit.expired or "Read timed out" in str(error):
-                    raise late from None
-                raise Fault("connection", f"with {place(address)}") from None
-            except requests.exceptions.RequestException as error:
+            except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
                 raise TranslatorError(f"{place(address)} cannot be asked: {type(error).__name__}") from None
             if limit.expired:  # an end of file ends some answers without an error
                 raise late
@@ -128,31 +194,35 @@ class Web:
         return response
 
     def _send(
-        self, method: str, address: str, headers: Mapping[str, str], options: Mapping[str, Any]
-    ) -> requests.Response:
-        response = self._adapter.send(
-            requests.Request(method, address, headers=headers, **options).prepare(),
-            timeout=(min(CONNECT_SECONDS, self.timeout), self.timeout),
-            stream=True,
-            verify=self._certificates,
-            proxies=self._proxies(address),
+        self,
+        method: str,
+        route: _Route,
+        query: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> Response:
+        # the connections without a session of `requests`: no cookies, no .netrc, and a third of the time
+        answer = route.connections.urlopen(
+            method,
+            f"{route.target}{'&' if '?' in route.target else '?'}{query}" if query else route.target,
+            body=body,
+            headers=headers,
+            retries=_ONCE,
+            redirect=False,
+            assert_same_host=False,
+            timeout=self._timeouts,
+            preload_content=False,
         )
-        try:
-            _read(response)
-        finally:
-            response.close()
-        if "charset" not in response.headers.get("Content-Type", ""):
-            response.encoding = "utf-8"  # a guess would be Latin-1, or take seconds
-        return response
+        return Response(answer.status, answer.headers, _read(answer))
 
     @property
-    def last(self) -> requests.Response:
+    def last(self) -> Response:
         """The answer that this thread read last."""
         response = self._local.response
-        assert isinstance(response, requests.Response)  # noqa: S101
+        assert isinstance(response, Response)  # noqa: S101
         return response
 
-    def json(self, response: requests.Response) -> Any:
+    def json(self, response: Response) -> Any:
         """Return the JSON value of an answer; raises a fault where it is another thing."""
         try:
             return response.json()
@@ -160,14 +230,18 @@ class Web:
             head = response.content[:200].lstrip().lower()
             raise Fault("page" if head.startswith(b"<") else "truncated", "no JSON in the answer") from None
 
-    def _proxies(self, address: str) -> Mapping[str, str]:
-        """Return the proxies that the environment names for the address's host; looked up once."""
-        host = place(address)
-        if host not in self._proxies_of:
-            self._proxies_of[host] = requests.utils.get_environ_proxies(address)
-        return self._proxies_of[host]
+    def _route(self, address: str) -> _Route:
+        """Return the way to `address`, through the environment's proxy if it names one; looked up once."""
+        route = self._routes.get(address)
+        if route is None:
+            proxies = requests.utils.get_environ_proxies(address)
+            request = requests.Request("GET", address).prepare()
+            connections = self._adapter.get_connection_with_tls_context(request, self._certificates, proxies)
+            assert isinstance(connections, urllib3.HTTPConnectionPool)  # noqa: S101
+            route = self._routes[address] = _Route(connections, self._adapter.request_url(request, proxies))
+        return route
 
-    def _check(self, response: requests.Response, address: str) -> None:
+    def _check(self, response: Response, address: str) -> None:
         status = response.status_code
         if 200 <= status < 300:
             return
@@ -196,25 +270,43 @@ class Web:
         raise Rejected("rejected", said)
 
 
-def _read(response: requests.Response) -> None:
-    """Read the body; raises `Fault` for one that is too long."""
-    parts = []
-    size = 0
-    for part in response.iter_content(65536):
-        parts.append(part)
-        size += len(part)
-        if size > MAXIMUM_BYTES:
-            raise Fault("page", f"an answer of more than {MAXIMUM_BYTES} bytes")
-    response._content = b"".join(parts)
-    response._content_consumed = True  # type: ignore[attr-defined]
+def _body(data: Mapping[str, Any] | None, value: Any) -> tuple[bytes | None, dict[str, str]]:
+    """Return the body of a request, a form or a JSON value, and the header that names its kind."""
+    if value is not None:
+        return json.dumps(value, allow_nan=False).encode("utf-8"), {"Content-Type": "application/json"}
+    if data:
+        form = urlencode(data, doseq=True).encode("ascii")
+        return form, {"Content-Type": "application/x-www-form-urlencoded"}
+    return None, {}
 
 
-def on_web(function: Callable[..., Any], web: Web) -> Callable[..., Any]:
-    """Return `function` with `web` where its module says `requests`; the module itself is left alone."""
+def _query(parameters: Mapping[str, Any] | None) -> str:
+    return urlencode(
+        {name: value for name, value in (parameters or {}).items() if value is not None}, doseq=True
+    )
+
+
+def _read(answer: urllib3.BaseHTTPResponse) -> bytes:
+    """Return the body, its connection given back; raises `Fault` for one that breaks off or is too long."""
+    try:
+        content = answer.read(MAXIMUM_BYTES + 1, decode_content=True)
+    except (urllib3.exceptions.ProtocolError, urllib3.exceptions.DecodeError):
+        raise Fault("truncated", "the answer broke off") from None
+    finally:
+        answer.close()  # of one that was read to the end, the connection is kept
+        answer.release_conn()
+    if len(content) > MAXIMUM_BYTES:
+        raise Fault("page", f"an answer of more than {MAXIMUM_BYTES} bytes")
+    return content
+
+
+def on_web(function: Callable[..., Any], web: Web, **others: Any) -> Callable[..., Any]:
+    """Return `function` with `web` where its module says `requests`, and with `others` by their names; the
+    module itself is left alone."""
     assert isinstance(function, types.FunctionType)  # noqa: S101
     copy = types.FunctionType(
         function.__code__,
-        {**function.__globals__, "requests": web},
+        {**function.__globals__, "requests": web, **others},
         function.__name__,
         function.__defaults__,
         function.__closure__,

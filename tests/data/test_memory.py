@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from polyrefuse_data.errors import MemoryFileError, PolyRefuseError
 from polyrefuse_data.schema import text_hash
-from polyrefuse_data.translate import memory as memory_module
+from polyrefuse_data.translate import memory_file
 from polyrefuse_data.translate.imports import export_jsonl, import_jsonl
 from polyrefuse_data.translate.memory import (
     BACK,
-    FORMAT_VERSION,
     HUMAN,
     Added,
     Entry,
@@ -170,7 +169,7 @@ def test_a_memory_from_a_newer_version(tmp_path: Path) -> None:
     path = tmp_path / "m.sqlite"
     TranslationMemory(path, create=True).close()
     with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {memory_file.FORMAT_VERSION + 1}")
     connection.close()
     with pytest.raises(MemoryFileError, match="upgrade polyrefuse"):
         TranslationMemory(path)
@@ -181,7 +180,7 @@ def test_a_locked_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     TranslationMemory(path, create=True).close()
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr(memory_module, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(memory_file, "LOCK_SECONDS", 0.05)
     with pytest.raises(MemoryFileError, match="locked by another process"), TranslationMemory(path) as one:
         one.add([Entry("a", "de", MACHINE, "b")])
     blocker.close()

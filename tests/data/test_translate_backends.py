@@ -242,19 +242,42 @@ def test_what_each_backend_covers() -> None:
     check_coverage(make_chain(parse_chain("deepl,google"), Settings()), ["de", "yo"])
 
 
+RESULTS = (
+    "Die Kinder lesen.", " \u00a0Die\r\nKinder\tlesen.\u3000", "子供は本を読む。",
+    "Sie sagte &quot;ja&quot; &amp; ging.", "&lt;b&gt; ist ein Tag", "Die<br>Kinder <b>lesen</b>.",
+    "a &unknown; b", "1 > 0", "&#39;&#x27;&#150;",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("result", RESULTS)
+@pytest.mark.parametrize("name", ["t0", "result-container"])
+def test_a_result_is_read_as_the_client_reads_the_whole_page(
+    result: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bare text is not parsed; what comes of it is the same, letter by letter."""
+    from deep_translator import GoogleTranslator
+
+    from polyrefuse_data.translate import deep
+    from polyrefuse_data.translate.web import Response
+
+    page = f'<html><body><form></form><div class="{name}">{result}</div><div>links</div></body></html>'
+    answer = Response(200, {}, page.encode())
+    monkeypatch.setattr("requests.get", lambda *_, **__: answer)
+    plain = GoogleTranslator(source="en", target="de").translate("The children read.")
+    backend = deep.make_google("", Settings())
+    monkeypatch.setattr(backend._web, "get", lambda *_, **__: answer)
+    assert backend.translate(["The children read."], EN, DE)[0].text == plain
+
+
 def test_a_quota_warning_is_no_translation() -> None:
     from polyrefuse_data.translate import deep
-    from polyrefuse_data.translate.web import Web
+    from polyrefuse_data.translate.web import Response, Web
 
     class Quota(Web):
-        def get(self, address: str, **options: object):  # type: ignore[no-untyped-def]
-            import requests
-
-            response = requests.Response()
-            response.status_code = 200
+        def get(self, address: str, **options: object) -> Response:
             said = {"translatedText": "MYMEMORY WARNING: YOU USED ALL"}
-            response._content = json.dumps({"responseData": said, "responseStatus": 429}).encode()
-            self._local.response = response
+            content = json.dumps({"responseData": said, "responseStatus": 429}).encode()
+            response = self._local.response = Response(200, {}, content)
             return response
 
     backend = deep.make_mymemory("", Settings())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,6 +178,29 @@ class PoorBackend(GoodBackend):
         return translation(f"{text} but differently", source.code, target.code)
 
 
+def test_a_gap_names_the_reason_of_each_backend_in_the_manifest(tmp_path: Path) -> None:
+    from polyrefuse_data.build import BuildRequest, build
+
+    request = BuildRequest(
+        "sample", langs=["de", "yo"], size={"train": 4, "validation": 2, "test": 4}, run=QUICK
+    )
+    with Server() as good:
+        build(replace(request, out=tmp_path / "a", memory=tmp_path / "a.sqlite", translator="google",
+                      translator_url=f"{good.url}/m"))  # fmt: skip
+        stubborn = next(iter(good.stats()["asked"]))
+    with Server(always={stubborn: "echo"}) as one, Server(always={stubborn: "refusal"}) as two:
+        url = f"google={one.url}/m\nmymemory={two.url}/get\nlibre={one.url}/"
+        result = build(replace(request, out=tmp_path / "b", memory=tmp_path / "b.sqlite",
+                               translator="google,mymemory,libre", translator_url=url))  # fmt: skip
+    assert not result.complete
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    reasons = {gap["lang"]: list(gap["reasons"].values()) for gap in manifest["gaps"]}
+    assert reasons == {
+        "de": ["google: echo; mymemory: answer; libre: echo"],
+        "yo": ["google: echo; mymemory: answer; libre: uncovered"],
+    }
+
+
 def test_batches_are_sorted_by_length_and_fall_together_again_after_a_stop(tmp_path: Path) -> None:
     works = [Work(text, "de", FORWARD, text) for text in prompts(22).values()]
     whole, first, rest = GoodBackend(), GoodBackend(), GoodBackend()
@@ -199,6 +224,29 @@ def test_batches_are_sorted_by_length_and_fall_together_again_after_a_stop(tmp_p
         left = [work for work in works if work in failed]
         Runner(rest, memory, QUICK, Silent()).run(left)
     assert first.batches + rest.batches == whole.batches
+
+
+def test_an_answer_that_another_text_waits_for_is_kept(tmp_path: Path) -> None:
+    """Two texts share a line; the first is whole, and the run stops before the second is."""
+    shared, first, second = prompts(3).values()
+    works = [Work(text, "de", FORWARD, text) for text in (f"{shared}\n{first}", f"{shared}\n{second}")]
+
+    class LineByLine(GoodBackend):
+        limits = Limits(connections=1, keeps_lines=False)
+
+    class Stops(LineByLine):
+        def translate(self, texts: list[str], source: Language, target: Language) -> list[Answer]:
+            if len(self.batches) == 2:
+                raise TranslatorError("stop here")
+            return super().translate(texts, source, target)
+
+    with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
+        failed, _ = Runner(Stops(), memory, QUICK, Silent()).run(works)
+        assert list(failed) == works[1:]
+        rest = LineByLine()
+        assert Runner(rest, memory, QUICK, Silent()).run(works[1:]) == ({}, None)
+        assert rest.batches == [[second]]
+        assert memory.replies(rest.translator) == {}
 
 
 def test_a_local_model_is_not_asked_again_for_an_answer_that_it_would_repeat(tmp_path: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import gzip
+import itertools
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +24,7 @@ from polyrefuse_data.translate.backends import make_chain, parse_chain
 from polyrefuse_data.translate.faults import Fault
 from polyrefuse_data.translate.web import MAXIMUM_BYTES, Web
 
+OPEN = Path("/proc/self/fd")
 EN, DE = LANGUAGES["en"], LANGUAGES["de"]
 PATHS = {
     "google": "/m",
@@ -57,6 +63,36 @@ def listening(answer: Callable[[socket.socket], object]) -> Iterator[str]:
             threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    finally:
+        server.close()
+
+
+@contextmanager
+def recording(answer: Callable[[socket.socket], object], heads: list[list[bytes]]) -> Iterator[str]:
+    """As `listening`; keeps the request line, and the other lines of each request in order, with its body."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                read = b""
+                while b"\r\n\r\n" not in read:
+                    read += connection.recv(65536)
+                head, _, rest = read.partition(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                while length and len(rest) < int(length.group(1)):
+                    rest += connection.recv(65536)
+                first, *others = head.split(b"\r\n")
+                heads.append([first, *sorted(others), rest])
+                answer(connection)
+
+    threading.Thread(target=serve, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
     finally:
@@ -129,6 +165,117 @@ def test_an_answer_without_end_is_cut(head: bytes, block: bytes, reason: str) ->
 def body(content: bytes, kind: str = "application/json") -> Callable[[socket.socket], object]:
     head = OK + f"Content-Type: {kind}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
     return lambda connection: connection.sendall(head + content)
+
+
+def test_what_was_packed_cut_or_written_in_another_charset_is_read() -> None:
+    said = "Grüße an alle"
+    packed = gzip.compress(said.encode())
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (b"Gr", "üße an alle".encode(), b""))
+    kind = b"Content-Type: text/plain"
+    answers = [
+        kind + b"\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed,
+        kind + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks,
+        kind + b"; charset=ISO-8859-1\r\n\r\n" + said.encode("latin-1"),
+        kind + b"; charset=no-such-one\r\n\r\n" + said.encode(),
+        kind + b"; charset=idna\r\n\r\n" + said.encode(),
+    ]
+    rest = iter(answers)
+    with listening(lambda connection: connection.sendall(OK + next(rest))) as address:
+        assert [Web(5.0).get(address).text for _ in answers] == [said] * len(answers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"Content-Length: 20\r\n\r\nhalf", "truncated"),
+        (b"Transfer-Encoding: chunked\r\n\r\nff\r\nhalf", "truncated"),
+        (b"Content-Encoding: gzip\r\n\r\nno gzip", "truncated"),
+        (None, "connection"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_a_fault(answer: bytes | None, reason: str) -> None:
+    def serve(connection: socket.socket) -> None:
+        if answer is not None:
+            connection.sendall(OK + answer)
+
+    with listening(serve) as address, pytest.raises(Fault) as caught:
+        Web(5.0).get(address)
+    assert caught.value.reason == reason
+
+
+def test_nobody_there_and_no_tls_are_failed_connections() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            with server.accept()[0] as connection:
+                connection.sendall(b"no TLS here")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(Fault, match=f"connection: with https://127.0.0.1:{port}"):
+            Web(5.0).get(f"https://127.0.0.1:{port}")
+    with pytest.raises(Fault, match=f"connection: with http://127.0.0.1:{port}"):
+        Web(5.0).get(f"http://127.0.0.1:{port}")
+
+
+def test_parameters_bodies_and_headers_go_out_as_they_do_with_requests() -> None:
+    """The same bytes that `requests` sends for the same arguments, but for the order of headers."""
+    import requests
+
+    calls: list[tuple[str, dict[str, object]]] = [
+        ("get", {"params": {"q": "a b&ü=\u2028/ ?", "sl": "en", "none": None, "two": ["x", "y"]}}),
+        ("post", {"params": {"to": "de"}, "json": [{"text": "Grüße"}], "headers": {"X-Key": "k"}}),
+        ("post", {"data": {"text": ["a", "ü"], "x": "1"}}),
+    ]
+    heads: list[list[bytes]] = []
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(OK + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+    with recording(answer, heads) as address:
+        for method, options in calls:
+            getattr(requests, method)(f"{address}/m?v=1", **options)
+            getattr(Web(5.0), method)(f"{address}/m?v=1", **options)
+    assert len(heads) == 6
+    assert heads[0::2] == heads[1::2]
+
+
+def test_the_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads: list[list[bytes]] = []
+    with recording(body(b"said"), heads) as address:
+        monkeypatch.setenv("HTTP_PROXY", address.replace("//", "//user:word@"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("http_proxy", address.replace("//", "//user:word@"))
+        assert Web(5.0).get("http://translate.invalid/m", params={"q": "x"}).text == "said"
+    (head,) = heads
+    assert head[0] == b"GET http://translate.invalid/m?q=x HTTP/1.1"
+    assert any(line.startswith(b"Proxy-Authorization: Basic ") for line in head)
+
+
+@pytest.mark.skipif(not OPEN.is_dir(), reason="counts descriptors where Linux lists them")
+def test_no_descriptor_stays_open() -> None:
+    answers = itertools.cycle(
+        [
+            lambda line: line.sendall(OK + b"Content-Length: 2\r\n\r\nok"),
+            lambda line: line.sendall(OK + b"Connection: close\r\n\r\nok"),
+            lambda line: line.sendall(OK + b"Content-Length: 9\r\n\r\nok"),
+            lambda line: line.shutdown(socket.SHUT_RDWR),
+        ]
+    )
+
+    def asked(times: int) -> int:
+        for _ in range(times):
+            with contextlib.suppress(Fault):
+                web.get(address)
+        gc.collect()
+        time.sleep(0.2)  # the server's side closes, too
+        return len(list(OPEN.iterdir()))
+
+    with listening(lambda connection: next(answers)(connection)) as address:
+        web = Web(5.0)
+        before = asked(8)
+        assert asked(40) < before + 8  # one kind of answer that leaves its descriptor would leave ten
 
 
 ODD_VALUES = (
