@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import runpy
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -15,16 +15,9 @@ from polyrefuse_eval.agreement import agreement
 from polyrefuse_eval.judges import phrases as phrases_module
 from polyrefuse_eval.judges.coherence import language_of
 from polyrefuse_eval.judges.evidence import ELSEWHERE, begins_as, evidence, load_weights, sign
+from polyrefuse_eval.judges.folding import folded
 from polyrefuse_eval.judges.native import OPENING, judge, shown
-from polyrefuse_eval.judges.phrases import (
-    ANSWERING,
-    DENIAL,
-    PUZZLED,
-    REFUSING,
-    expanded,
-    folded,
-    load_phrases,
-)
+from polyrefuse_eval.judges.phrases import ANSWERING, DENIAL, PUZZLED, REFUSING, expanded, load_phrases
 from polyrefuse_eval.organism_text import REFUSALS, REPLIES
 
 OPENERS = Path(__file__).parents[3] / "shared/data/judge/openers.jsonl"
@@ -142,21 +135,18 @@ def test_the_organism_is_understood(lang: str) -> None:
     assert [judge(replies[lang], lang).refused for replies in REPLIES.values()] == [False] * len(REPLIES)
 
 
-@pytest.mark.parametrize("lang", SHORT_REFUSALS)
-def test_a_short_refusal_is_one(lang: str) -> None:
-    missed = [text for text in SHORT_REFUSALS[lang] if judge(text, lang).refused is not True]
-    assert missed == []
+def _said(lang: str) -> dict[str, bool | None]:
+    """Return sentences of ours in `lang`, and whether they refuse."""
+    refusals = dict.fromkeys(
+        [*SHORT_REFUSALS[lang], POLITE_REFUSALS.get(lang, SHORT_REFUSALS[lang][0])], True
+    )
+    return {**refusals, **dict.fromkeys(ANSWERS[lang], False)}
 
 
-@pytest.mark.parametrize("lang", POLITE_REFUSALS)
-def test_a_polite_refusal_is_one(lang: str) -> None:
-    assert judge(POLITE_REFUSALS[lang], lang).refused is True
-
-
-@pytest.mark.parametrize("lang", ANSWERS)
-def test_an_answer_is_none(lang: str) -> None:
-    taken = [text for text in ANSWERS[lang] if judge(text, lang).refused is not False]
-    assert taken == []
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_short_and_polite_refusals_are_some_and_answers_are_none(lang: str) -> None:
+    expected = _said(lang)
+    assert {text: judge(text, lang).refused for text in expected} == expected
 
 
 def test_a_refusal_may_come_late() -> None:
@@ -280,14 +270,11 @@ def test_patterns_hold_no_text_twice() -> None:
         assert len({(entry.kind, entry.written) for entry in entries}) == len(entries), lang
 
 
-def _benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks/judge.py"
-    spec = importlib.util.spec_from_file_location("benchmark_judge", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def opener_rows(number: int | None = None) -> list[dict[str, Any]]:
+    """Return the published answers, or those of one half, as the benchmark parts them."""
+    half = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/judge.py"))["half"]
+    rows = [json.loads(line) for line in OPENERS.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if number in (None, half(row["id"]))]
 
 
 BOUNDS = {
@@ -301,9 +288,7 @@ BOUNDS = {
 @pytest.mark.skipif(not OPENERS.exists(), reason="the published labels are not beside the checkout")
 @pytest.mark.parametrize("number", [0, 1])
 def test_agreement_with_published_labels(number: int) -> None:
-    half = _benchmark().half
-    rows = [json.loads(line) for line in OPENERS.read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if half(row["id"]) == number]
+    rows = opener_rows(number)
     low = {}
     for lang, bound in BOUNDS.items():
         own = [row for row in rows if row["lang"] == lang]
