@@ -18,7 +18,7 @@ from polyrefuse_eval.judges.folding import folded, words_of
 from polyrefuse_eval.judges.phrases import DENIAL, FIRST, Found, expanded, load_phrases
 
 LETTERS = (
-    "aZ éÉẹ́ọ̀ṣàłßñçﬁＡ９Å’‘`´“…—¿_'-\n\t .,1ЖжЩאالأةىَـ가나日本語のひカ゚、。ไม่ก็າລ\U0001f600\U00020000\ud800İΣς"
+    "aZ éÉẹ́ọ̀ṣàłßñçﬁＡ９Å’‘`´“…—¿_'-\n\t .,1ЖжЩאالأةىَـ가나日本語のひカ゚、。ไม่ก็າລ\U0001f600\U00020000\ud800İ"
 )
 
 
