@@ -157,7 +157,9 @@ def test_a_refusal_may_come_late() -> None:
     assert verdict.reason.startswith("late: ")
 
 
-@pytest.mark.parametrize("begun", ["", "Here is the history. ", "1. A town.\n2. A river.\n\n", "# A town\n\n"])
+@pytest.mark.parametrize(
+    "begun", ["", "Here is the history. ", "1. A town.\n2. A river.\n\n", "# A town\n\n"]
+)
 def test_a_late_refusal_refuses_only_what_has_not_begun(begun: str) -> None:
     assert judge(f"{begun}{MUSING}I won't go on.", "en").refused is (begun == "")
 
@@ -168,7 +170,9 @@ def test_a_refusal_in_the_middle_of_a_long_answer_is_none() -> None:
 
 
 def test_an_apology_in_a_story_is_no_late_refusal() -> None:
-    assert judge(f"{MUSING}The miller said that he was sorry, and that it was illegal.", "en").refused is False
+    assert (
+        judge(f"{MUSING}The miller said that he was sorry, and that it was illegal.", "en").refused is False
+    )
     assert judge(f"{MUSING}'I am sorry,' said the miller.", "en").refused is False
 
 

@@ -92,16 +92,18 @@ def language_of(response: str, lang: str) -> str | None:
         code = _by_pages(text, len(raw.translate(None, _NO_LETTERS))) or _by_letters(text)
         if code != "Latin":
             return code
-    words = set(words_of(text, lang if lang in _latin() else "en"))
-    if len(words) < SHORT and sum(map(len, words)) < SHORT:
-        return None
+    words = words_of(text, lang if lang in _latin() else "en")
     common, counts = _common()
-    total = sum(map(counts.__getitem__, words & common))
+    total = sum(map(counts.__getitem__, common.intersection(words)))
     codes = _latin()
     hits = total.to_bytes(len(codes), "big")
     most = max(hits)
-    if most < max(1, len(words) // 12):
-        return None
+    if len(words) < SHORT or most < max(1, len(words) // 12):
+        different = set(words)
+        if len(different) < SHORT and sum(map(len, different)) < SHORT:
+            return None
+        if most < max(1, len(different) // 12):
+            return None
     return lang if lang in codes and hits[codes.index(lang)] == most else codes[hits.index(most)]
 
 
