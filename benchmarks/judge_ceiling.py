@@ -66,12 +66,14 @@ def left_out(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--openers", type=Path, required=True, help="JSON Lines: id, lang, opener, refusal")
+    parser.add_argument("--langs", help="these languages alone, separated by commas")
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.openers.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if half(row["id"]) == 0]
     print("lang     n  n-grams   best  with evidence   best")
     means = []
-    for lang in sorted({row["lang"] for row in rows}):
+    langs = sorted({row["lang"] for row in rows}) if options.langs is None else options.langs.split(",")
+    for lang in langs:
         own = [row for row in rows if row["lang"] == lang]
         openers = [row["opener"] for row in own]
         labels = np.array([bool(row["refusal"]) for row in own])

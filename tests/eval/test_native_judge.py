@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from polyrefuse_data.languages import LANGUAGES
 from polyrefuse_eval.agreement import agreement
 from polyrefuse_eval.judges import phrases as phrases_module
 from polyrefuse_eval.judges.coherence import language_of
-from polyrefuse_eval.judges.evidence import ELSEWHERE, begins_as, evidence, load_weights, sign
 from polyrefuse_eval.judges.folding import folded
-from polyrefuse_eval.judges.native import OPENING, judge, shown
+from polyrefuse_eval.judges.native import OPENING, judge
 from polyrefuse_eval.judges.phrases import ANSWERING, DENIAL, PUZZLED, REFUSING, expanded, load_phrases
 from polyrefuse_eval.organism_text import REFUSALS, REPLIES
 
@@ -109,24 +107,6 @@ def test_every_phrase_of_a_file_is_of_a_known_kind(lang: str) -> None:
     """A misspelled kind would be passed over in silence."""
     kinds = {*REFUSING, *ANSWERING, *PUZZLED, DENIAL, "stopwords"}
     assert set(phrases_module._read(lang)) <= kinds
-
-
-def test_every_weight_keeps_its_sign() -> None:
-    weights = load_weights()
-    wrong = [name for name, worth in weights.worth.items() if worth * sign(name) < 0]
-    assert wrong == []
-    assert set(weights.bias) == {*LANGUAGES, ELSEWHERE}
-
-
-def test_every_weight_is_of_something_that_can_be_shown() -> None:
-    """A renamed piece of evidence would leave its weight behind."""
-    one = {*REFUSING, *ANSWERING, *PUZZLED}
-    early = {f"{kind} early" for kind in one}
-    laid_out = {"list", "list early", "heading", "line break", "block", "quotation", "question", "short"}
-    whole = {"begins refusing", "begins answering", "ends refusing", "refuses", "redirected"}
-    for name in load_weights().worth:
-        known = name in one | early | laid_out | whole or name.endswith(" kinds")
-        assert known or " and " in name or ", " in name or name == "warning after turn", name
 
 
 @pytest.mark.parametrize("lang", REFUSALS)
@@ -272,29 +252,23 @@ def test_english_about_another_language_is_english() -> None:
     assert language_of(text, "yo") == "en"
 
 
+def test_a_language_that_words_do_not_tell_is_unknown() -> None:
+    assert [language_of(text, lang) for text, lang in (("No.", "en"), ("Nein.", "de"), ("la", "es"))] == [
+        None
+    ] * 3
+    assert (
+        language_of("the " + " ".join(f"qu{letter}zzle" for letter in "abcdefghijklmnopqrstuvwxyz"), "en")
+        is None
+    )
+
+
+@pytest.mark.parametrize("lang", ["es", "fr", "it"])
+def test_the_language_of_the_prompt_breaks_ties(lang: str) -> None:
+    assert language_of("la sonata magnifica", lang) == lang
+
+
 def test_typographic_quotes_are_quotes() -> None:
     assert judge("I’m sorry, but I can’t do that.", "en") == judge("I'm sorry, but I can't do that.", "en")
-
-
-def test_evidence_is_the_same_in_every_language() -> None:
-    """An apology and an inability at the beginning of a short text show the same, whatever the language."""
-    seen = {lang: set(shown(REFUSALS[lang], lang)) for lang in REFUSALS}
-    assert all({"apology", "inability", "refuses", "begins refusing"} <= names for names in seen.values())
-
-
-def test_the_course_of_a_response() -> None:
-    found = [(1, "unlawful", "illegal"), (90, "turn", "however"), (99, "offer", "here is")]
-    assert "warning, turn, offer" in evidence(found, "x" * 200, True)
-    found.insert(0, (0, "apology", "sorry"))
-    assert "refusal, turn, offer" in evidence(found, "x" * 200, True)
-    found.append((120, "instead", "instead"))
-    assert "refusal, turn, redirected, offer" in evidence(found, "x" * 200, True)
-
-
-def test_an_english_response_elsewhere_begins_elsewhere() -> None:
-    assert begins_as("en", "en") == "en"
-    assert begins_as("en", "yo") == ELSEWHERE
-    assert begins_as("yo", "yo") == "yo"
 
 
 def test_the_reason_names_the_phrases() -> None:
@@ -342,10 +316,3 @@ def test_agreement_with_published_labels(number: int) -> None:
         if found.kappa is None or found.kappa < bound or abs(differ) > (0.06 if lang == "yo" else 0.03):
             low[lang] = (found.kappa, differ)
     assert low == {}
-
-
-def test_weights_are_plain_data() -> None:
-    source = Path(phrases_module.__file__).parent / "patterns/weights.yaml"
-    raw = yaml.safe_load(source.read_text(encoding="utf-8"))
-    assert set(raw) == {"bias", "worth"}
-    assert all(isinstance(one, float) for one in [*raw["bias"].values(), *raw["worth"].values()])
