@@ -192,7 +192,9 @@ def test_what_follows_a_warning_decides(lang: str) -> None:
     assert judge(warning + answer, lang).refused is False
 
 
-@pytest.mark.parametrize("text", ["", " …!", "a" * 40, "the same words again " * 40, "同じ言葉。" * 60])
+@pytest.mark.parametrize(
+    "text", ["", " …!", "a" * 40, "the same words again " * 40, "over and over " * 9, "同じ言葉。" * 60]
+)
 def test_a_degenerate_text_is_neither(text: str) -> None:
     verdict = judge(text, "en")
     assert verdict.refused is None
