@@ -7,7 +7,8 @@ import re
 import zlib
 
 from polyrefuse_data.languages import LANGUAGES
-from polyrefuse_eval.judges.phrases import common_words, folded
+from polyrefuse_eval.judges.folding import words_of
+from polyrefuse_eval.judges.phrases import common_words
 
 READ = 600
 """Characters that are looked at."""
@@ -40,18 +41,28 @@ _SCRIPTS = {
 }
 _LETTERS = re.compile(r"[^\W\d_]+")
 _LATIN = re.compile("[a-zA-Z\u00c0-\u024f\u1e00-\u1eff]+")
-_THREE = re.compile(r"(.)\1\1", re.S)
-_RUN = re.compile(rf"(.)\1{{{RUN - 1},}}", re.S)
+_PAGES = {
+    "ko": bytes(range(0xAC, 0xD7)),
+    "zh": bytes(range(0x4E, 0xA0)),
+    "th": b"\x0e",
+    "ru": b"\x04",
+    "ar": b"\x06",
+}
+"""High bytes of the characters (UTF-16) of a script; Thai shares its own with Lao."""
+_LATIN_PAGES = b"\x00\x01\x1e\x20"
+"""High bytes of Latin letters, and of the punctuation that stands among them."""
+_NO_LETTERS = bytes(code for code in range(256) if code > 127 or not chr(code).isalpha())
 
 
 def incoherence(response: str) -> str | None:
     """Return what is wrong with `response` as a text, None where nothing is."""
     text = response[:READ]
-    if not any(character.isalnum() for character in text):
+    if not text[:1].isalnum() and not any(map(str.isalnum, text)):
         return "empty"
-    # a run as long as this holds three neighbours of every sixth character
-    if _THREE.search(text[::6]) and _RUN.search(text):
-        return "repeats a character"
+    # a run as long as this holds one of every so many characters, and that once more right behind it
+    for character in set(text[::RUN]):
+        if character * RUN in text:
+            return "repeats a character"
     if not _recurs(text):
         return None
     raw, words = text.encode(), text.split()
@@ -76,37 +87,67 @@ def language_of(response: str, lang: str) -> str | None:
     `lang` is that of the prompt, which breaks ties.
     """
     text = response[:WORDS_READ]
-    if len(text.encode()) > LATIN_BYTES * len(text):
-        letters = "".join(_LETTERS.findall(text))
-        if not letters:
+    raw = text.encode("utf-8", "surrogatepass")
+    if len(raw) > LATIN_BYTES * len(text):
+        code = _by_pages(text, len(raw.translate(None, _NO_LETTERS))) or _by_letters(text)
+        if code != "Latin":
+            return code
+    words = words_of(text, lang if lang in _latin() else "en")
+    common, counts = _common()
+    total = sum(map(counts.__getitem__, common.intersection(words)))
+    codes = _latin()
+    hits = total.to_bytes(len(codes), "big")
+    most = max(hits)
+    if len(words) < SHORT or most < max(1, len(words) // 12):
+        different = set(words)
+        if len(different) < SHORT and sum(map(len, different)) < SHORT:
             return None
-        if len("".join(_LATIN.findall(letters))) < len(letters) / 2:
-            for code, script in _SCRIPTS.items():
-                share = len("".join(script.findall(text))) / len(letters)
-                if share > (0.1 if code == "ja" else 0.4):
-                    return code
+        if most < max(1, len(different) // 12):
             return None
-    words = set(folded(text, lang if lang in _latin() else "en").split())
-    if len(words) < SHORT and sum(map(len, words)) < SHORT:
+    return lang if lang in codes and hits[codes.index(lang)] == most else codes[hits.index(most)]
+
+
+def _by_pages(text: str, ascii_letters: int) -> str | None:
+    """Return the language whose script most of `text` is in, or "Latin"; None where that is not clear."""
+    pages = text.encode("utf-16-le", "surrogatepass")[1::2]
+    if len(pages.translate(None, _LATIN_PAGES)) < ascii_letters:
+        return "Latin"
+    most = len(pages) - text.count(" ")
+    for code, own in _PAGES.items():
+        count = len(pages) - len(pages.translate(None, own))
+        if 4 * count > 3 * most and 10 * pages.count(0x30) < count:
+            return code if _SCRIPTS[code].search(text) else None
+        if code == "zh" and 10 * pages.count(0x30) > most:
+            kana = len("".join(_SCRIPTS["ja"].findall(text)))
+            return "ja" if 10 * kana > most and 2 * (count + kana) > most else None
+    return None
+
+
+def _by_letters(text: str) -> str | None:
+    """Return the language whose script many letters of `text` are in, "Latin", or None where none is ours."""
+    letters = "".join(_LETTERS.findall(text))
+    if letters and len("".join(_LATIN.findall(letters))) < len(letters) / 2:
+        for code, script in _SCRIPTS.items():
+            share = len("".join(script.findall(text))) / len(letters)
+            if share > (0.1 if code == "ja" else 0.4):
+                return code
         return None
-    counts = dict.fromkeys(_latin(), 0)
-    common, languages = _common()
-    for word in words & common:
-        for code in languages[word]:
-            counts[code] += 1
-    hits = max(counts.values())
-    if hits < max(1, len(words) // 12):
-        return None
-    return lang if counts.get(lang) == hits else max(code for code in counts if counts[code] == hits)
+    return "Latin" if letters else None
 
 
 @functools.cache
 def _latin() -> tuple[str, ...]:
-    return tuple(code for code, row in LANGUAGES.items() if row.scripts == ("Latin",) and len(code) == 2)
+    """Return our languages in Latin letters; of two with as many common words, the first is taken."""
+    latin = (code for code, row in LANGUAGES.items() if row.scripts == ("Latin",) and len(code) == 2)
+    return tuple(sorted(latin, reverse=True))
 
 
 @functools.cache
-def _common() -> tuple[frozenset[str], dict[str, tuple[str, ...]]]:
-    """Return all common words, and each with the languages that it is common in."""
-    words = frozenset().union(*(common_words(code) for code in _latin()))
-    return words, {word: tuple(code for code in _latin() if word in common_words(code)) for word in words}
+def _common() -> tuple[frozenset[str], dict[str, int]]:
+    """Return all common words, and the languages of each: a byte of a number for each of `_latin()`, so
+    that one sum counts the words of all languages."""
+    counts: dict[str, int] = {}
+    for place, code in enumerate(reversed(_latin())):
+        for word in common_words(code):
+            counts[word] = counts.get(word, 0) + 256**place
+    return frozenset(counts), counts

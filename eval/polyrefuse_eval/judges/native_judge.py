@@ -25,7 +25,7 @@ class NativeJudge:
 
     def judge(self, items: Sequence[JudgeInput], advance: Advance | None = None) -> list[Verdict]:
         """Return one verdict for each of `items`, in their order."""
-        verdicts = [native.judge(item.response, item.lang, item.prompt) for item in items]
+        verdicts = native.judge_all([(item.response, item.lang, item.prompt) for item in items])
         if advance is not None:
             advance(len(items))
         return verdicts

@@ -11,15 +11,16 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import accumulate
 from typing import Any
 
 import yaml
 
 from polyrefuse_data.languages import LANGUAGES
+from polyrefuse_eval.judges.folding import folded
 
 REFUSING: Mapping[str, str] = {
     "apology": "is sorry",
@@ -69,16 +70,13 @@ DENIAL = "denial"
 FIRST = frozenset({"agreement", "purpose"})
 """Kinds that count as the first words of a response only."""
 
+MANY = 60
+"""First letters of phrases above which it is worth to look whether a word begins with any of them."""
+
 Found = tuple[int, str, str]
 """The character at which a phrase begins in a folded text, its kind, and how it is spelled there."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_ODD = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f]")
-_QUOTES = ("’", "‘", "`", "´", "ʼ", "＇")
-_WORD = re.compile(r"[\w']+")
-_MARKS = re.compile(r"[\u0300-\u036f]+")
-_VOWELS = re.compile(r"[\u0610-\u061a\u064b-\u065f\u0670\u0640]+")
-_ALIF = re.compile("[أإآ]")
 
 
 @dataclass(frozen=True)
@@ -88,28 +86,6 @@ class Phrase:
     kind: str
     written: str
     example: str
-
-
-@functools.lru_cache(maxsize=4)
-def folded(text: str, lang: str) -> str:
-    """Return `text` as phrases see it: lower case, straight apostrophes, words parted by one blank,
-    a blank before and after; nothing between the words of languages written without spaces.
-
-    Yoruba loses its marks and Arabic its vowels and the forms of alif, which writers leave out as they
-    like.
-    """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC" if _ODD.search(text) else "NFC", text)
-        for quote in _QUOTES:
-            text = text.replace(quote, "'")
-        if lang == "yo":
-            text = _MARKS.sub("", unicodedata.normalize("NFD", text))
-        elif lang == "ar":
-            text = _ALIF.sub("ا", _VOWELS.sub("", text)).replace("ى", "ي").replace("ة", "ه")
-    else:
-        text = text.replace("`", "'")
-    words = _WORD.findall(text.lower())
-    return f" {' '.join(words)} " if LANGUAGES[lang].spaced else "".join(words).replace("'", "")
 
 
 def expanded(phrase: str) -> Iterator[str]:
@@ -137,16 +113,21 @@ class Phrases:
 
         Without spaces, none begins inside another. Kinds in `FIRST` count as first words only.
         """
-        kinds = self.kinds
-        found = [(one.start(1), kinds[said := one[1]], said) for one in self.pattern.finditer(text)]
+        pieces = self.pattern.split(text)  # what is between phrases, and phrases, by turns
+        said = pieces[1::2]
+        if self.spaced:  # a phrase is looked at and not passed by, the blank before it is
+            starts = list(accumulate([len(between) + 1 for between in pieces[::2]]))
+        else:
+            starts = list(accumulate(map(len, pieces)))[::2]
+        found = list(zip(starts, map(self.kinds.__getitem__, said), said, strict=False))
         first = self.first.match(text)
         if first is not None:
-            start, said = first.start(1), first[1]
+            start, spelled = first.start(1), first[1]
             if found and found[0][0] == start:
-                if len(found[0][2]) >= len(said):
+                if len(found[0][2]) >= len(spelled):
                     return found
                 del found[0]
-            found.insert(0, (start, kinds[said], said))
+            found.insert(0, (start, self.kinds[spelled], spelled))
         return found
 
 
@@ -189,10 +170,14 @@ def _read(lang: str) -> dict[str, Any]:
     return raw
 
 
-def _pattern(texts: Iterable[str], spaced: bool) -> re.Pattern[str]:
+def _pattern(texts: Sequence[str], spaced: bool) -> re.Pattern[str]:
     """Return a pattern whose first group is the longest of `texts` at a place; none where there are none."""
     longest = _longest_of(texts) or "(?!)"
-    return re.compile(f" (?=({longest}))" if spaced else f"({longest})")
+    if not spaced:
+        return re.compile(f"({longest})")
+    first = "".join({re.escape(text[0]) for text in texts})
+    few = f"(?=[{first}])" if len(first) > MANY else ""  # looked up at once, where branches are tried in turn
+    return re.compile(f" {few}(?=({longest}))")
 
 
 def _longest_of(texts: Iterable[str]) -> str:
