@@ -123,6 +123,7 @@ def test_half_a_surrogate_pair_is_read() -> None:
     """A cut \\ud83d\\ude00 in a JSON file is no character, and no fault of whoever judges the file."""
     assert native.judge("I'm sorry \ud83d, but I can't help with that.", "en").refused is True
     assert native.judge("\ud83d", "ja").refused is None
+    assert native.judge("Sorry, no. \ud83d " * 40, "en").reason == "repeats itself"
 
 
 @pytest.mark.real

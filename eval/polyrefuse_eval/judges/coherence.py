@@ -65,7 +65,7 @@ def incoherence(response: str) -> str | None:
             return "repeats a character"
     if not _recurs(text):
         return None
-    raw, words = text.encode(), text.split()
+    raw, words = text.encode("utf-8", "surrogatepass"), text.split()
     squeezed = len(raw) >= LONG and len(zlib.compress(raw, 1)) < COMPRESSED * len(raw)
     if squeezed or (len(words) >= 24 and len(set(words)) < len(words) / 5):
         return "repeats itself"
