@@ -25,6 +25,7 @@ from tiny import tiny_model, tokenizer
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_eval.cell_files import safe_name
 from polyrefuse_eval.cli import eval_group
+from polyrefuse_eval.judges.local_model import LocalModel
 from polyrefuse_eval.locks import LOCK_FILE
 from polyrefuse_eval.results import RunFolder
 from polyrefuse_eval.timings import TIMINGS_FILE, read_timings
@@ -205,7 +206,7 @@ def test_what_fails_is_named_while_the_rest_goes_on(
 
 
 def test_workers_read_for_judges_that_are_models(
-    cluster: Any, model_folder: Path, data_folder: Path, tmp_path: Path
+    cluster: Any, model_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = tmp_path / "judge"
     tiny_model("llama", layers=2, max_position_embeddings=8192).save_pretrained(judge)
@@ -218,6 +219,8 @@ def test_workers_read_for_judges_that_are_models(
     for out, how in ((here, ()), (there, dask(cluster))):
         result = call(*command(model_folder, data_folder, out, *further, *how))
         assert result.exit_code == 0, result.output + str(result.exception)
+        # From now on whatever the workers do not read is missed.
+        monkeypatch.setattr(LocalModel, "load", lambda _self: pytest.fail("the judge is loaded here"))
     assert_same(there, here)
     (name,) = (name for name in RunFolder(there).signature["judges"] if name.startswith("wildguard"))
     assert len(RunFolder(there).verdicts(name, "en")) == len(RunFolder(there).completions("en"))
