@@ -36,17 +36,32 @@ PATHS = {
 }
 
 
+def request_on(connection: socket.socket) -> list[bytes]:
+    """The request line, the other lines of the head in order, and the body."""
+    read = b""
+    while b"\r\n\r\n" not in read:
+        read += connection.recv(65536)
+    head, _, body = read.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    while length and len(body) < int(length.group(1)):
+        body += connection.recv(65536)
+    first, *others = head.split(b"\r\n")
+    return [first, *sorted(others), body]
+
+
 @contextmanager
-def listening(answer: Callable[[socket.socket], object]) -> Iterator[str]:
-    """Serve `answer` to every connection, once the request's head is there; yield the address."""
+def listening(
+    answer: Callable[[socket.socket], object], requests_seen: list[list[bytes]] | None = None
+) -> Iterator[str]:
+    """Serve `answer` to every connection, once its request is there; yield the address."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve(connection: socket.socket) -> None:
         with connection:
             try:
-                read = b""
-                while b"\r\n\r\n" not in read:
-                    read += connection.recv(65536)
+                request = request_on(connection)
+                if requests_seen is not None:
+                    requests_seen.append(request)
                 answer(connection)
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(65536):  # what is unread would reset the connection
@@ -63,36 +78,6 @@ def listening(answer: Callable[[socket.socket], object]) -> Iterator[str]:
             threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-    finally:
-        server.close()
-
-
-@contextmanager
-def recording(answer: Callable[[socket.socket], object], heads: list[list[bytes]]) -> Iterator[str]:
-    """As `listening`; keeps the request line, and the other lines of each request in order, with its body."""
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection:
-                read = b""
-                while b"\r\n\r\n" not in read:
-                    read += connection.recv(65536)
-                head, _, rest = read.partition(b"\r\n\r\n")
-                length = re.search(rb"(?i)content-length: (\d+)", head)
-                while length and len(rest) < int(length.group(1)):
-                    rest += connection.recv(65536)
-                first, *others = head.split(b"\r\n")
-                heads.append([first, *sorted(others), rest])
-                answer(connection)
-
-    threading.Thread(target=serve, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
     finally:
@@ -232,7 +217,7 @@ def test_parameters_bodies_and_headers_go_out_as_they_do_with_requests() -> None
     def answer(connection: socket.socket) -> None:
         connection.sendall(OK + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}")
 
-    with recording(answer, heads) as address:
+    with listening(answer, heads) as address:
         for method, options in calls:
             getattr(requests, method)(f"{address}/m?v=1", **options)
             getattr(Web(5.0), method)(f"{address}/m?v=1", **options)
@@ -242,7 +227,7 @@ def test_parameters_bodies_and_headers_go_out_as_they_do_with_requests() -> None
 
 def test_the_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     heads: list[list[bytes]] = []
-    with recording(body(b"said"), heads) as address:
+    with listening(body(b"said"), heads) as address:
         monkeypatch.setenv("HTTP_PROXY", address.replace("//", "//user:word@"))
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.setenv("NO_PROXY", "")
