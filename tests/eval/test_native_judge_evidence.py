@@ -78,6 +78,13 @@ def test_how_many_kinds_and_where_they_begin_and_end() -> None:
     assert "ends refusing" in evidence(found[:-1], "x" * 200, True)
 
 
+def test_what_comes_before_the_first_turn_says_whether_a_response_warned_or_refused() -> None:
+    kinds = ("unlawful", "turn", "apology", "turn", "offer")
+    names = evidence([(10 * place, kind, kind) for place, kind in enumerate(kinds)], "x" * 200, True)
+    assert "warning, turn, offer" in names
+    assert "refusal, turn, offer" not in names
+
+
 def test_an_english_response_elsewhere_begins_elsewhere() -> None:
     assert begins_as("en", "en") == "en"
     assert begins_as("en", "yo") == ELSEWHERE
