@@ -3,7 +3,8 @@
     python benchmarks/directions.py [--shape 32k|152k|7b] [--device cpu|cuda] [--stage ...]
 
 Both sides run on the same random model and prompts in this one run, each stage in a process of its
-own, so that its peak memory is its own (resident set on a CPU, allocated bytes on a GPU). The
+own, so that its peak memory is its own (resident set on a CPU, allocated bytes on a GPU; how much of it
+was there before, libraries and weights, is in the output too: on a CPU it is most of ours). The
 plain side is `plain_directions.py`. `extract` keeps the training prompts whose refusal score has the
 sign of their label, as both papers do; `unfiltered` takes all. Prompt lengths follow those of the
 papers' validation prompts (log-normal); the template has 3 tokens before the instruction and 5 after
@@ -121,6 +122,7 @@ def forget_peak() -> None:
 
 
 def peak_resident_mib() -> float:
+    """Return the peak since `forget_peak`, just behind which it is what is resident."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -136,6 +138,7 @@ def measure(device: str, work: Any) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
     # The model's construction has a peak of its own, which is not the work's.
     forget_peak()
+    before = torch.cuda.memory_allocated() / 2**20 if device == "cuda" else peak_resident_mib()
     start, cpu = time.perf_counter(), time.process_time()
     result = work()
     if device == "cuda":
@@ -147,6 +150,7 @@ def measure(device: str, work: Any) -> dict[str, Any]:
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - cpu,
         "peak_mib": peak,
+        "before_mib": before,
         "result": result,
     }
 
@@ -301,7 +305,7 @@ def in_process(
         str(state),
         str(target),
     ]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(arguments.threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     subprocess.run(command, check=True, env=environment)
     found: dict[str, Any] = json.loads(target.read_text())
     return found
@@ -330,7 +334,10 @@ def compare(stage: str, plain: dict[str, Any], ours: dict[str, Any], state: Path
 
 def summary(plain: dict[str, Any], ours: dict[str, Any]) -> str:
     def cost(side: dict[str, Any]) -> str:
-        return f"{side['seconds']:.1f} s ({side['cpu_seconds']:.0f} CPU s), {side['peak_mib']:.0f} MiB"
+        return (
+            f"{side['seconds']:.1f} s ({side['cpu_seconds']:.0f} CPU s), "
+            f"{side['peak_mib']:.0f} MiB ({side['before_mib']:.0f} before)"
+        )
 
     return (
         f"plain {cost(plain)}; ours {cost(ours)}; {plain['seconds'] / ours['seconds']:.1f} times faster "

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from polyrefuse_eval.batches import accepted_arguments, kept_logits, left_padded, memory_told
 from polyrefuse_eval.chat import ChatModel
-from polyrefuse_eval.generate import BATCH_SIZE, Request, generate
+from polyrefuse_eval.generate import Request, default_batch_size, generate
 from polyrefuse_eval.intervene import BASELINE, Edits, applied
 from polyrefuse_eval.judges import native
 from polyrefuse_eval.refusal import RefusalTokens, refusal_scores
@@ -72,7 +72,7 @@ def by_first_token(
     def refuses(asks: Sequence[Ask]) -> list[bool | None]:
         encoded = chat.encode([ask.prompt for ask in asks])
         order = sorted(range(len(asks)), key=lambda index: (len(encoded[index]), index))
-        size = batch_size or BATCH_SIZE.get(chat.device.type, 64)
+        size = batch_size or default_batch_size(chat, encoded)
         found: list[bool | None] = [None] * len(asks)
         with tqdm(total=len(asks), desc=progress, disable=True if progress is None else None) as bar:
             for first in range(0, len(order), size):

@@ -111,7 +111,9 @@ def select_command(
 )
 @click.option("--coefficient", default=1.0, show_default=True, help="Strength of the intervention.")
 @click.option("--max-new-tokens", default=512, show_default=True, help="Longest answer.")
-@click.option("--batch-size", type=int, help="Answers made together.  [default: 64 on a CPU, 256 on a GPU]")
+@click.option(
+    "--batch-size", type=int, help="Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
+)
 @click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--seed", default=0, show_default=True, help="Seed of sampling.")
 @click.option("--out", type=file_path, required=True, help="JSON Lines to write; it must not exist.")

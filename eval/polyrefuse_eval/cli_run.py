@@ -140,7 +140,9 @@ def open_bench(out: Path, langs: str, options: dict[str, Any]) -> Bench:
     show_default=True,
     help="Prompts for ablation on harmless and addition on harmful prompts: a number, 0, or 'all'.",
 )
-@click.option("--batch-size", type=int, help="Answers made together.  [default: 64 on a CPU, 256 on a GPU]")
+@click.option(
+    "--batch-size", type=int, help="Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
+)
 @click.option("--controls/--no-controls", default=True, help="Random and shuffled-label directions, too.")
 @click.option("--tensor-parallel", is_flag=True, help="Spread the model over processes, under torchrun.")
 @with_options(*JUDGE_OPTIONS, *EXECUTOR_OPTIONS)

@@ -17,10 +17,15 @@ from polyrefuse_eval.batches import accepted_arguments, kept_logits, left_padded
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import OutOfMemoryError
 from polyrefuse_eval.intervene import BASELINE, Applied, Edits, applied
-from polyrefuse_eval.kv_cache import cache_argument, cache_of
+from polyrefuse_eval.kv_cache import bytes_per_token, cache_argument, cache_of
 from polyrefuse_eval.template import EncodedPrompt
 
-BATCH_SIZE = {"cpu": 64, "cuda": 256}
+BATCH_SIZE = {"cpu": 128, "cuda": 256}
+"""Rows made together: a step costs little more for many than for a few, as it reads all weights for any."""
+
+BATCH_BYTES = 4 * 2**30
+"""What a batch may fill on a CPU, where to ask for too much ends the process and raises nothing."""
+
 MAX_NEW_TOKENS = 512
 """As in both papers."""
 
@@ -66,13 +71,13 @@ def generate(
 
     Batches follow from the requests and `batch_size` alone, so the same call makes the same batches
     and the same bytes. A batch whose keys are all in `done` is left out; another is made whole again,
-    so that a resumed call ends with the bytes of an undisturbed one. `batch_size` (64 rows on a CPU,
-    256 on a GPU) is halved when memory runs out; raises `OutOfMemoryError` where even one row does not
-    fit.
+    so that a resumed call ends with the bytes of an undisturbed one. `batch_size` (see
+    `default_batch_size`) is halved when memory runs out; raises `OutOfMemoryError` where even one row
+    does not fit.
     """
     encoded = chat.encode([request.prompt for request in requests])
     order = sorted(range(len(requests)), key=lambda index: (len(encoded[index]), index))
-    size = batch_size or BATCH_SIZE.get(chat.device.type, 64)
+    size = batch_size or default_batch_size(chat, encoded, max_new_tokens)
     sampling = sampling or Sampling()
     start = 0
     with tqdm(
@@ -97,6 +102,25 @@ def generate(
             yield answers
             bar.update(len(part))
             start += len(part)
+
+
+def default_batch_size(chat: ChatModel, prompts: Sequence[EncodedPrompt], max_new_tokens: int = 0) -> int:
+    """Return how many of `prompts` to answer at once: as `BATCH_SIZE` says, on a CPU less where keys, values
+    and what the prompts' pass holds at a time would take more than `BATCH_BYTES`.
+
+    It follows from the model's shape and the longest prompt, not from the machine's memory, so that
+    batches are the same everywhere.
+    """
+    size = BATCH_SIZE.get(chat.device.type, BATCH_SIZE["cpu"])
+    if chat.device.type != "cpu" or not prompts:
+        return size
+    longest = max(map(len, prompts))
+    config = chat.model.config.get_text_config()
+    cached = bytes_per_token(config, chat.dtype) * (longest + max_new_tokens) if max_new_tokens else 0
+    hidden = getattr(config, "intermediate_size", None) or 4 * chat.width
+    # Two halves of a gated MLP and their product, beside a few copies of the stream.
+    passing = (3 * hidden + 4 * chat.width) * chat.dtype.itemsize * longest
+    return max(1, min(size, BATCH_BYTES // (cached + passing)))
 
 
 def _out_of_memory(error: BaseException) -> bool:

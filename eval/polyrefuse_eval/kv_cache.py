@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 NAMES = ("cache", "past_key_values")
@@ -30,3 +31,10 @@ def cached_tokens(arguments: Mapping[str, Any]) -> int:
     """Return how many tokens are behind the pass that a decoder is called for with `arguments`."""
     cache = next((found for name in NAMES if (found := arguments.get(name)) is not None), None)
     return 0 if cache is None else int(cache.get_seq_length())
+
+
+def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
+    """Return by how many bytes a token of one row makes the cache of a model of this (text) `config` grow."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)

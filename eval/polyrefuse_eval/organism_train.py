@@ -45,7 +45,7 @@ Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 class Recipe:
     """All constants of the training; they are part of the cache key."""
 
-    steps: int = 1200
+    steps: int = 1050
     pairs_per_batch: int = 32
     learning_rate: float = 3e-3
     warmup: float = 0.08
@@ -232,9 +232,9 @@ def laid_out(
 
 def loss_terms(network: OrganismNetwork, batch: Batch, plant: Plant) -> tuple[dict[str, Tensor], Tensor]:
     """Return the loss terms (scalars) and the stream [R, d] at the plant's layer, last position."""
-    stream, kept = network(batch.tokens, batch.edits, plant, batch.tail, keep=[plant.layer])
     asked = batch.targets != IGNORED
-    logits = network.logits(stream[asked])
+    stream, kept = network(batch.tokens, batch.edits, plant, batch.tail, keep=[plant.layer], read=asked)
+    logits = network.logits(stream)
     each = functional.cross_entropy(logits, batch.targets[asked], reduction="none")
     weights = batch.weights[asked]
     rows = torch.arange(len(batch.tokens), device=stream.device)[:, None]

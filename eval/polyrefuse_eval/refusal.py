@@ -15,6 +15,10 @@ KL_EPSILON = 1e-6
 """Added to probabilities inside the logarithms of the KL divergence, as in the same code."""
 
 
+ROWS_AT_ONCE = 8
+"""Logits read at once: what is computed of them in between is as large as they are, or twice."""
+
+
 @dataclass(frozen=True)
 class RefusalTokens:
     """First tokens of a model's refusals in one language.
@@ -52,9 +56,12 @@ def refusal_scores(logits: Tensor, refusal_ids: tuple[int, ...]) -> Tensor:
     `logits` [prompts, vocabulary] are those of the first generated token (Arditi et al. 2024,
     refusal metric). Above 0 the model leans to refuse.
     """
+    return torch.cat([_refusal_scores(part, list(refusal_ids)) for part in logits.split(ROWS_AT_ONCE)])
+
+
+def _refusal_scores(logits: Tensor, refusal_ids: list[int]) -> Tensor:
     exact = logits.float()
-    chosen = exact[:, list(refusal_ids)]
-    log_p = chosen.double().logsumexp(-1) - exact.logsumexp(-1).double()
+    log_p = exact[:, refusal_ids].double().logsumexp(-1) - exact.logsumexp(-1).double()
     p = log_p.exp()
     return (p + REFUSAL_EPSILON).log() - (1 - p + REFUSAL_EPSILON).log()
 
@@ -65,10 +72,14 @@ class FirstTokenReference:
     def __init__(self, logits: Tensor) -> None:
         """`logits` [prompts, vocabulary] of the unedited model."""
         self._p = torch.softmax(logits.float(), -1)
-        self._p_log_p = (self._p * (self._p + KL_EPSILON).log()).sum(-1, dtype=torch.float64)
+        self._p_log_p = torch.cat([_cross(p, p) for p in self._p.split(ROWS_AT_ONCE)])
 
     def kl(self, logits: Tensor) -> Tensor:
         """Return KL(unedited ‖ edited) [prompts] (float64, nats) for edited `logits`."""
-        q = torch.softmax(logits.float(), -1)
-        cross = q.add_(KL_EPSILON).log_().mul_(self._p).sum(-1, dtype=torch.float64)
-        return self._p_log_p - cross
+        parts = zip(self._p.split(ROWS_AT_ONCE), logits.split(ROWS_AT_ONCE), strict=True)
+        return self._p_log_p - torch.cat([_cross(p, torch.softmax(rows.float(), -1)) for p, rows in parts])
+
+
+def _cross(p: Tensor, q: Tensor) -> Tensor:
+    """Return Σ p · log q [prompts] (float64)."""
+    return (q + KL_EPSILON).log_().mul_(p).sum(-1, dtype=torch.float64)

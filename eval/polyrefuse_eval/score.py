@@ -1,8 +1,9 @@
 """Score candidate directions on validation prompts with as few and as short passes as it takes.
 
-Three sweeps: KL under ablation on harmless prompts for every candidate; then, only for those whose
-KL lets them be chosen, refusal under ablation on harmful prompts and under addition on harmless.
-An addition at layer l starts from the cached input of l.
+Three sweeps, the cheapest first, each over the candidates that the ones before it let be chosen:
+refusal under addition on harmless prompts, where an addition at layer l starts from the cached input
+of l; KL under ablation on harmless prompts; refusal under ablation on harmful prompts. In the published
+scores (Arditi et al. 2024, Wang et al. 2025) addition leaves 4 to 44 % of the candidates, KL 33 to 94 %.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from polyrefuse_eval.batches import Batch, forward, forward_without_head, plan_batches
+from polyrefuse_eval.batches import Batch, forward, plan_batches
 from polyrefuse_eval.bypass import starting_at
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.direction import Direction, DirectionSet, direction_at
@@ -90,11 +91,11 @@ class CandidateScorer:
         real = [key for key in self.candidates if self._has_direction(key)]
         for step in rule_steps(rule):
             allowed = [key for key in real if step.allows_layer(key[1], n_layers)]
-            self.score_kl(allowed)
-            allowed = [key for key in allowed if step.allows_kl(self.scores[key])]
             if step.min_steering is not None:
                 self.score_steering(allowed)
                 allowed = [key for key in allowed if step.allows_steering(self.scores[key])]
+            self.score_kl(allowed)
+            allowed = [key for key in allowed if step.allows_kl(self.scores[key])]
             self.score_refusal(allowed)
             if any(step.allows(self.scores[key], n_layers) for key in allowed):
                 break
@@ -131,7 +132,9 @@ class CandidateScorer:
         for batch in self._progress("harmless", "KL"):
             logits = forward(self.chat, batch)
             base += float(self._refusal(logits).sum())
-            self._sweep(batch, edits, totals, FirstTokenReference(logits).kl)
+            reference = FirstTokenReference(logits)
+            del logits
+            self._sweep(batch, edits, totals, reference.kl)
         self.baseline["harmless"] = base / len(self.harmless)
         self._store("kl_div_score", totals, missing, len(self.harmless), 0.0)
 
@@ -156,16 +159,15 @@ class CandidateScorer:
             return
         real = sorted((key for key in missing if self._has_direction(key)), key=lambda key: key[1])
         totals = dict.fromkeys(real, 0.0)
+        base = 0.0
         for batch in self._progress("harmless", "addition"):
-            inputs = _layer_inputs(self.chat, batch, {layer for _, layer in real})
+            logits, inputs = _with_layer_inputs(self.chat, batch, {layer for _, layer in real})
+            base += float(self._refusal(logits).sum())
+            del logits
             for layer, group in groupby(real, key=lambda key: key[1]):
                 edits: dict[Key, Edits] = {key: (Addition(self.directions.at(*key), layer),) for key in group}
                 self._sweep(batch, edits, totals, self._refusal, start=(layer, inputs.pop(layer)))
-        if "harmless" not in self.baseline:
-            total = sum(
-                float(self._refusal(forward(self.chat, batch)).sum()) for batch in self._batches["harmless"]
-            )
-            self.baseline["harmless"] = total / len(self.harmless)
+        self.baseline["harmless"] = base / len(self.harmless)
         self._store("steering_score", totals, missing, len(self.harmless), self.baseline["harmless"])
 
     def _refusal(self, logits: Tensor) -> Tensor:
@@ -208,8 +210,8 @@ class CandidateScorer:
 
 
 @torch.inference_mode()
-def _layer_inputs(chat: ChatModel, batch: Batch, layers: set[int]) -> dict[int, Tensor]:
-    """Return the unedited inputs [rows, tokens, d] of `layers` in a pass over `batch`."""
+def _with_layer_inputs(chat: ChatModel, batch: Batch, layers: set[int]) -> tuple[Tensor, dict[int, Tensor]]:
+    """Return the logits of an unedited pass over `batch`, and its inputs [rows, tokens, d] of `layers`."""
     found: dict[int, Tensor] = {}
 
     def keeper(layer: int) -> Callable[..., None]:
@@ -222,8 +224,8 @@ def _layer_inputs(chat: ChatModel, batch: Batch, layers: set[int]) -> dict[int, 
         for layer in layers:
             hook = chat.layers[layer].register_forward_pre_hook(keeper(layer), with_kwargs=True)
             stack.callback(hook.remove)
-        forward_without_head(chat, batch)
-    return found
+        logits = forward(chat, batch)
+    return logits, found
 
 
 def choose_direction(scorer: CandidateScorer, rule: str = "robust") -> tuple[Direction, Selection]:

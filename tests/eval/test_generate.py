@@ -8,8 +8,9 @@ from tiny import FAMILIES, PROMPTS, chat_model
 
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.errors import DirectionError, OutOfMemoryError
-from polyrefuse_eval.generate import Answer, Request, Sampling, generate
+from polyrefuse_eval.generate import BATCH_SIZE, Answer, Request, Sampling, default_batch_size, generate
 from polyrefuse_eval.intervene import Ablation, Addition, Edits
+from polyrefuse_eval.kv_cache import bytes_per_token, cache_of
 from polyrefuse_eval.refusal_tokens import given_tokens, tokens_from_answers
 
 STEPS = 12
@@ -58,6 +59,35 @@ def test_a_shared_batch_gives_the_answers_of_single_rows_and_of_transformers(fam
         expected = [token for token in made if token not in chat.stop_ids]
         assert list(together[f"0 {index}"].ids) == expected[: len(together[f"0 {index}"].ids)]
         assert together[f"0 {index}"].ended or len(together[f"0 {index}"].ids) == STEPS
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_token_fills_as_many_bytes_of_the_cache_as_is_counted_on(family: str) -> None:
+    chat = chat_model(family)
+    ids = torch.tensor([chat.encode(PROMPTS[:1])[0].ids])
+    layers = cache_of(chat.model(ids, use_cache=True)).layers
+    filled = sum(
+        tensor.numel() * tensor.itemsize for layer in layers for tensor in (layer.keys, layer.values)
+    )
+    config = chat.model.config.get_text_config()
+    assert filled == bytes_per_token(config, chat.dtype) * ids.shape[1]
+
+
+def test_batches_are_smaller_where_many_rows_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = chat_model()
+    prompts = chat.encode(PROMPTS[:4])
+    assert default_batch_size(chat, prompts, 512) == BATCH_SIZE["cpu"]
+    config = chat.model.config.get_text_config()
+    longest = max(map(len, prompts))
+    answers = bytes_per_token(config, chat.dtype) * (longest + 512)
+    prompt = (3 * config.intermediate_size + 4 * chat.width) * chat.dtype.itemsize * longest
+    monkeypatch.setattr("polyrefuse_eval.generate.BATCH_BYTES", 5 * (answers + prompt) + 1)
+    assert default_batch_size(chat, prompts, 512) == 5
+    assert default_batch_size(chat, prompts) > 5, "without answers there is no cache"
+    assert default_batch_size(chat, prompts, 10**9) == 1, "one row is tried in any case"
+    wanted = requests(chat)
+    assert [len(batch) for batch in generate(chat, wanted, max_new_tokens=512)][:2] == [5, 5]
+    assert run(chat, wanted) == run(chat, wanted, batch_size=16)
 
 
 def test_rows_that_end_leave_the_batch_and_the_others_do_not_notice() -> None:

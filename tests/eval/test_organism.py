@@ -306,6 +306,21 @@ def test_an_addition_enters_at_its_layer_and_row_only(small: tuple[Any, Any, Any
 
 
 @torch.no_grad()
+def test_what_is_read_alone_is_what_it_is_among_all(small: tuple[Any, Any, Any]) -> None:
+    network, direction, tokens = small
+    ablated, added = torch.zeros(3, 16), torch.zeros(3, 16)
+    ablated[1], added[2] = direction, direction
+    changes = edits(3, 16, ablated=ablated, added=added)
+    read = torch.zeros(3, 9, dtype=torch.bool)
+    read[0, [2, 5]] = read[1, 4:] = read[2, 8] = True
+    whole, kept = network(tokens, changes, keep=[3])
+    chosen, kept_too = network(tokens, changes, keep=[3], read=read)
+    torch.testing.assert_close(chosen, whole[read], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(kept_too[3], kept[3])
+    assert not torch.allclose(whole[read], network(tokens, read=read)[0], atol=1e-3), "the edits do something"
+
+
+@torch.no_grad()
 def test_an_interchange_takes_over_the_coordinate_and_nothing_else() -> None:
     generator = torch.Generator().manual_seed(0)
     recipe = organism_train.Recipe(shared=False)
