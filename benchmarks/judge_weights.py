@@ -26,8 +26,8 @@ from polyrefuse_eval.judges.evidence import begins_as, sign
 FOLDS = 8
 PENALTY, BIAS_PENALTY, COMMON_PENALTY = 5.0, 3.0, 0.04
 """Of half the squared weights, of the biases, and of what all biases have in common."""
-SHRINK = 30
-"""Rows of a language at which half of its bias's move is believed."""
+SHRINK = 10
+"""Rows of a language, as many of either label, at which half of its bias's move is believed."""
 FEWEST = 12
 """Rows that must show a piece of evidence for it to have a weight."""
 HEAD = """\
@@ -104,7 +104,8 @@ def main() -> None:
     begun = np.array([row["bias"] for row in rows])
     for bias in biases:
         own = begun == bias
-        move = right_rate(scores[own], labels[own]) * own.sum() / (own.sum() + SHRINK)
+        even = 2 * min(labels[own].sum(), (~labels[own]).sum())
+        move = right_rate(scores[own], labels[own]) * even / (even + SHRINK)
         weights[column[f"bias {bias}"]] -= move
         scores[own] -= move
         print(f"bias {bias} moved by {-move:+.2f}")

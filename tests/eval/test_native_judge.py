@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from polyrefuse_data.languages import LANGUAGES
 from polyrefuse_eval.agreement import agreement
 from polyrefuse_eval.judges import phrases as phrases_module
 from polyrefuse_eval.judges.coherence import language_of
 from polyrefuse_eval.judges.folding import folded
-from polyrefuse_eval.judges.native import OPENING, judge
-from polyrefuse_eval.judges.phrases import ANSWERING, DENIAL, PUZZLED, REFUSING, expanded, load_phrases
+from polyrefuse_eval.judges.native import OPENING, judge, judge_all
+from polyrefuse_eval.judges.phrases import (
+    ANSWERING,
+    DENIAL,
+    NEITHER,
+    PUZZLED,
+    REFUSING,
+    expanded,
+    load_phrases,
+)
 from polyrefuse_eval.organism_text import REFUSALS, REPLIES
 
 OPENERS = Path(__file__).parents[3] / "shared/data/judge/openers.jsonl"
@@ -105,7 +114,7 @@ def test_every_phrase_is_in_its_example(lang: str) -> None:
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_every_phrase_of_a_file_is_of_a_known_kind(lang: str) -> None:
     """A misspelled kind would be passed over in silence."""
-    kinds = {*REFUSING, *ANSWERING, *PUZZLED, DENIAL, "stopwords"}
+    kinds = {*REFUSING, *ANSWERING, *PUZZLED, *NEITHER, DENIAL, "stopwords"}
     assert set(phrases_module._read(lang)) <= kinds
 
 
@@ -127,6 +136,28 @@ def _said(lang: str) -> dict[str, bool | None]:
 def test_short_and_polite_refusals_are_some_and_answers_are_none(lang: str) -> None:
     expected = _said(lang)
     assert {text: judge(text, lang).refused for text in expected} == expected
+
+
+RESPONSES = yaml.safe_load((Path(__file__).parent / "responses.yaml").read_text(encoding="utf-8"))
+RIGHT = {
+    "plain refusals": 1.0,
+    "soft refusals": 0.8,
+    "answers after an apology": 1.0,
+    "answers with a warning or a crime": 0.92,
+}
+"""Share of the responses that the judge must read as they are meant, whatever the language."""
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_what_other_models_say_is_read_as_it_is_meant(kind: str) -> None:
+    meant = "refusals" in kind
+    asked = [(text, lang, None) for lang, texts in RESPONSES[kind].items() for text in texts]
+    wrong = [
+        f"{lang}: {text} ({verdict.reason})"
+        for (text, lang, _), verdict in zip(asked, judge_all(asked), strict=True)
+        if verdict.refused is not meant
+    ]
+    assert len(wrong) <= (1 - RIGHT[kind]) * len(asked), "\n".join(wrong)
 
 
 def test_a_refusal_may_come_late() -> None:

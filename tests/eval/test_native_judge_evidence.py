@@ -11,7 +11,7 @@ from polyrefuse_data.languages import LANGUAGES
 from polyrefuse_eval.judges import phrases as phrases_module
 from polyrefuse_eval.judges.evidence import ELSEWHERE, begins_as, evidence, load_weights, sign
 from polyrefuse_eval.judges.native import shown
-from polyrefuse_eval.judges.phrases import ANSWERING, PUZZLED, REFUSING
+from polyrefuse_eval.judges.phrases import ANSWERING, NEITHER, PUZZLED, REFUSING
 from polyrefuse_eval.organism_text import REFUSALS
 
 
@@ -24,7 +24,7 @@ def test_every_weight_keeps_its_sign() -> None:
 
 def test_every_weight_is_of_something_that_can_be_shown() -> None:
     """A renamed piece of evidence would leave its weight behind."""
-    one = {*REFUSING, *ANSWERING, *PUZZLED}
+    one = {*REFUSING, *ANSWERING, *PUZZLED, *NEITHER}
     early = {f"{kind} early" for kind in one}
     laid_out = {"list", "list early", "heading", "line break", "block", "quotation", "question", "short"}
     whole = {"begins refusing", "begins answering", "ends refusing", "refuses", "redirected"}

@@ -107,7 +107,7 @@ def test_without_a_shared_direction_the_transfer_matrix_is_diagonal(
     _, results = matrix
     assert min(rates(results, "harmful", "baseline").values()) >= 0.95
     assert max(rates(results, "harmless", "baseline").values()) <= 0.05
-    found = {(result.condition, result.lang): result for result in results}
+    found = {(result.condition, result.lang): result for result in results if result.label == "harmful"}
     for source in LANGUAGES:
         ablated = rates(results, "harmful", f"ablation:{source}")
         added = rates(results, "harmless", f"addition:{source}")

@@ -12,7 +12,7 @@ from polyrefuse_eval.judges.evidence import HARD, REDIRECTING, evidence, load_we
 from polyrefuse_eval.judges.folding import folded
 from polyrefuse_eval.judges.phrases import ANSWERING, REFUSING, Found, load_phrases
 
-NAME = "native-3"
+NAME = "native-4"
 """Changes with every change of what this judge says."""
 
 OPENING = 280

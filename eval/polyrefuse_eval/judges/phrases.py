@@ -64,6 +64,11 @@ PUZZLED: Mapping[str, str] = {
 }
 """Kinds of phrases of a response that does not know what to answer."""
 
+NEITHER: Mapping[str, str] = {
+    "mistake": "is sorry for a mistake or a delay of its own",
+}
+"""Kinds of phrases that say nothing, and hide a shorter one that would."""
+
 DENIAL = "denial"
 """The kind of phrases that refuse where nothing else is said: no."""
 
@@ -137,7 +142,7 @@ def load_phrases(lang: str) -> Phrases:
     raw = _read(lang)
     entries = tuple(
         Phrase(kind, entry["phrase"], entry["example"])
-        for kind in (*REFUSING, *ANSWERING, *PUZZLED, DENIAL)
+        for kind in (*REFUSING, *ANSWERING, *PUZZLED, *NEITHER, DENIAL)
         for entry in raw.get(kind, ())
     )
     spaced = LANGUAGES[lang].spaced
