@@ -116,7 +116,8 @@ def default_batch_size(chat: ChatModel, prompts: Sequence[EncodedPrompt], max_ne
         return size
     longest = max(map(len, prompts))
     config = chat.model.config.get_text_config()
-    cached = bytes_per_token(config, chat.dtype) * (longest + max_new_tokens) if max_new_tokens else 0
+    token = bytes_per_token(config, chat.n_layers, chat.width, chat.dtype)
+    cached = token * (longest + max_new_tokens) if max_new_tokens else 0
     hidden = getattr(config, "intermediate_size", None) or 4 * chat.width
     # Two halves of a gated MLP and their product, beside a few copies of the stream.
     passing = (3 * hidden + 4 * chat.width) * chat.dtype.itemsize * longest

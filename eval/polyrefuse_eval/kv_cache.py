@@ -33,8 +33,13 @@ def cached_tokens(arguments: Mapping[str, Any]) -> int:
     return 0 if cache is None else int(cache.get_seq_length())
 
 
-def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
-    """Return by how many bytes a token of one row makes the cache of a model of this (text) `config` grow."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)
+def bytes_per_token(config: Any, n_layers: int, width: int, dtype: torch.dtype) -> int:
+    """Return by how many bytes a token of one row makes a model's cache grow.
+
+    config: the (text) configuration, which may name fewer heads or another width of them.
+    n_layers, width: of the model; where `config` names no heads, keys and values are as wide as the stream.
+    """
+    heads = getattr(config, "num_attention_heads", None) or 1
+    head_width = getattr(config, "head_dim", None) or width // heads
+    kept = (getattr(config, "num_key_value_heads", None) or heads) * head_width
+    return int(2 * n_layers * kept * dtype.itemsize)

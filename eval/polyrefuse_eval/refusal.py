@@ -14,7 +14,6 @@ REFUSAL_EPSILON = 1e-8
 KL_EPSILON = 1e-6
 """Added to probabilities inside the logarithms of the KL divergence, as in the same code."""
 
-
 ROWS_AT_ONCE = 8
 """Logits read at once: what is computed of them in between is as large as they are, or twice."""
 

@@ -70,7 +70,7 @@ def test_a_token_fills_as_many_bytes_of_the_cache_as_is_counted_on(family: str) 
         tensor.numel() * tensor.itemsize for layer in layers for tensor in (layer.keys, layer.values)
     )
     config = chat.model.config.get_text_config()
-    assert filled == bytes_per_token(config, chat.dtype) * ids.shape[1]
+    assert filled == bytes_per_token(config, chat.n_layers, chat.width, chat.dtype) * ids.shape[1]
 
 
 def test_batches_are_smaller_where_many_rows_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_batches_are_smaller_where_many_rows_would_fill_the_memory(monkeypatch: 
     assert default_batch_size(chat, prompts, 512) == BATCH_SIZE["cpu"]
     config = chat.model.config.get_text_config()
     longest = max(map(len, prompts))
-    answers = bytes_per_token(config, chat.dtype) * (longest + 512)
+    answers = bytes_per_token(config, chat.n_layers, chat.width, chat.dtype) * (longest + 512)
     prompt = (3 * config.intermediate_size + 4 * chat.width) * chat.dtype.itemsize * longest
     monkeypatch.setattr("polyrefuse_eval.generate.BATCH_BYTES", 5 * (answers + prompt) + 1)
     assert default_batch_size(chat, prompts, 512) == 5
