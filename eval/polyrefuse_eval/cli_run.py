@@ -46,7 +46,9 @@ RUN_OPTIONS = (
     ),
     click.option("--validation", "n_validation", default=32, show_default=True, help="Validation prompts."),
     click.option(
-        "--no-filter", is_flag=True, help="Use training prompts that the model does not refuse, too."
+        "--no-filter",
+        is_flag=True,
+        help="Use training and validation prompts that the model does not refuse, too.",
     ),
     click.option("--refusal-tokens", help="First tokens of refusals: words or ids.  [default: found]"),
     click.option("--all-candidates", is_flag=True, help="Score also candidates that the rule rules out."),

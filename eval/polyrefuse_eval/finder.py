@@ -16,7 +16,7 @@ from polyrefuse_eval.judges import native
 from polyrefuse_eval.refusal import RefusalTokens
 from polyrefuse_eval.refusal_tokens import find_refusal_tokens, given_tokens
 from polyrefuse_eval.results import read_json, write_json
-from polyrefuse_eval.score import CandidateScorer, choose_direction
+from polyrefuse_eval.score import CandidateScorer, choose_direction, leaning
 from polyrefuse_eval.select import write_scores
 from polyrefuse_eval.settings import POOLED, BenchSettings
 
@@ -82,12 +82,13 @@ class DirectionFinder:
             return Direction.load(file, self.chat)
         directions = self.extract(lang)
         directions.save(file.with_name(f"{lang}.all.safetensors"))
+        home = self._home(lang)
         scorer = CandidateScorer(
             self.chat,
             directions,
-            self._validation(self._home(lang), "harmful"),
-            self._validation(self._home(lang), "harmless"),
-            self.tokens(self._home(lang)),
+            self._validation(home, "harmful"),
+            self._validation(home, "harmless"),
+            self.tokens(home),
             progress=self.progress,
         )
         if self.settings.all_candidates:
@@ -151,7 +152,11 @@ class DirectionFinder:
         return harmful, harmless
 
     def _validation(self, lang: str, label: str) -> list[str]:
-        return [row.text for row in self.data.prompts(lang, "validation", label, self.settings.n_validation)]
+        rows = self.data.prompts(lang, "validation", label, self.settings.n_validation)
+        texts = [row.text for row in rows]
+        if not self.settings.filter_prompts:
+            return texts
+        return leaning(self.chat, texts, self.tokens(lang), refuse=label == "harmful")
 
     def _home(self, lang: str) -> str:
         """The language whose validation prompts and refusal tokens choose the direction of `lang`."""

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from polyrefuse_eval.batches import Batch, forward, plan_batches
 from polyrefuse_eval.bypass import starting_at
 from polyrefuse_eval.chat import ChatModel
-from polyrefuse_eval.direction import Direction, DirectionSet, direction_at
+from polyrefuse_eval.direction import MINIMUM_PROMPTS, Direction, DirectionSet, direction_at
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.intervene import Ablation, Addition, Edits, applied
 from polyrefuse_eval.positions import Position
@@ -228,6 +228,24 @@ def _with_layer_inputs(chat: ChatModel, batch: Batch, layers: set[int]) -> tuple
     return logits, found
 
 
+@torch.inference_mode()
+def leaning(chat: ChatModel, prompts: Sequence[str], tokens: RefusalTokens, *, refuse: bool) -> list[str]:
+    """Return those of `prompts` which the model leans to refuse, or else those which it does not.
+
+    Both papers choose a direction on such prompts alone, as they fit it: one harmless prompt that is refused
+    anyway counts for a large KL. All are returned where fewer than `MINIMUM_PROMPTS` would be left.
+    """
+    kept = []
+    for batch in plan_batches(chat, chat.encode(list(prompts))):
+        scores = refusal_scores(forward(chat, batch), tokens.ids)
+        kept += [
+            index
+            for index, score in zip(batch.prompts, scores.tolist(), strict=True)
+            if (score > 0) == refuse
+        ]
+    return [prompts[index] for index in sorted(kept)] if len(kept) >= MINIMUM_PROMPTS else list(prompts)
+
+
 def choose_direction(scorer: CandidateScorer, rule: str = "robust") -> tuple[Direction, Selection]:
     """Return the direction that `rule` chooses, with all scores and the reason in its metadata."""
     chosen = scorer.select(rule)
@@ -240,5 +258,6 @@ def choose_direction(scorer: CandidateScorer, rule: str = "robust") -> tuple[Dir
         scores=scores,
         refusal_tokens=scorer.refusal_tokens.to_json(),
         baseline_refusal=dict(scorer.baseline),
+        n_validation={"harmful": len(scorer.harmful), "harmless": len(scorer.harmless)},
     )
     return direction, chosen

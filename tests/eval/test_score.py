@@ -16,7 +16,7 @@ from polyrefuse_eval.direction import Direction, DirectionSet, direction_at, fit
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.positions import T_INST, Position
 from polyrefuse_eval.refusal import FirstTokenReference, RefusalTokens, refusal_scores
-from polyrefuse_eval.score import CandidateScorer, choose_direction
+from polyrefuse_eval.score import CandidateScorer, choose_direction, leaning
 
 HARMFUL = PROMPTS[:4]
 HARMLESS = PROMPTS[3:]
@@ -194,6 +194,26 @@ def test_only_prompts_that_the_model_refuses_or_accepts_count() -> None:
     torch.testing.assert_close(kept.vectors, expected.vectors, atol=1e-4, rtol=1e-4)
     everything = fit_directions(chat, [*harmful, *accepted], harmless)
     assert (everything.vectors - kept.vectors).abs().max() > 1e-2
+
+
+def test_a_direction_is_chosen_on_prompts_that_the_model_treats_as_they_are_labelled() -> None:
+    chat = chat_model()
+    (base,) = capture(chat, chat.encode(PROMPTS), [0], [T_INST], logits=True, tokens_per_batch=10_000)
+    assert base.logits is not None
+    logits = base.logits[torch.tensor(base.prompts).argsort()]
+    # The likeliest tokens of all prompts, so many that about half of the prompts lean to them.
+    order = logits.softmax(-1).mean(0).argsort(descending=True)
+    count = next(n for n in range(1, len(order)) if (refusal_scores(logits, tuple(order[:n])) > 0).sum() >= 2)
+    ids = tuple(order[:count].tolist())
+    refused = [text for text, score in zip(PROMPTS, refusal_scores(logits, ids), strict=True) if score > 0]
+    accepted = [text for text in PROMPTS if text not in refused]
+    assert accepted
+    tokens = RefusalTokens("en", ids)
+    mixed = [*refused * 4, *accepted * 4]
+    assert leaning(chat, mixed, tokens, refuse=True) == refused * 4
+    assert leaning(chat, mixed, tokens, refuse=False) == accepted * 4
+    few = [*refused[:1] * 3, *accepted * 4]
+    assert leaning(chat, few, tokens, refuse=True) == few, "three are too few to choose by"
 
 
 def test_too_few_prompts_left_say_how_many_and_the_way_out() -> None:
