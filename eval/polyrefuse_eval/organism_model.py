@@ -133,7 +133,7 @@ class Block(nn.Module):
         scale = query.shape[-1] ** -0.5
         scores = torch.baddbmm(future.expand(len(query), -1, -1), query, key.transpose(1, 2), alpha=scale)
         heard = torch.bmm(scores.softmax(dim=-1), mixed[2].flatten(0, 1))
-        heard = heard.unflatten(0, (batch, self.heads)).transpose(1, 2).reshape(batch, length, width)
+        heard = heard.view(batch, self.heads, length, -1).transpose(1, 2).reshape(batch, length, width)
         written: Tensor = self.o_proj(heard if read is None else heard[read])
         return written
 

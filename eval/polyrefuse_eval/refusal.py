@@ -55,7 +55,7 @@ def refusal_scores(logits: Tensor, refusal_ids: tuple[int, ...]) -> Tensor:
     `logits` [prompts, vocabulary] are those of the first generated token (Arditi et al. 2024,
     refusal metric). Above 0 the model leans to refuse.
     """
-    return torch.cat([_refusal_scores(part, list(refusal_ids)) for part in logits.split(ROWS_AT_ONCE)])
+    return torch.cat([_refusal_scores(part, list(refusal_ids)) for part in torch.split(logits, ROWS_AT_ONCE)])
 
 
 def _refusal_scores(logits: Tensor, refusal_ids: list[int]) -> Tensor:
@@ -71,11 +71,11 @@ class FirstTokenReference:
     def __init__(self, logits: Tensor) -> None:
         """`logits` [prompts, vocabulary] of the unedited model."""
         self._p = torch.softmax(logits.float(), -1)
-        self._p_log_p = torch.cat([_cross(p, p) for p in self._p.split(ROWS_AT_ONCE)])
+        self._p_log_p = torch.cat([_cross(p, p) for p in torch.split(self._p, ROWS_AT_ONCE)])
 
     def kl(self, logits: Tensor) -> Tensor:
         """Return KL(unedited ‖ edited) [prompts] (float64, nats) for edited `logits`."""
-        parts = zip(self._p.split(ROWS_AT_ONCE), logits.split(ROWS_AT_ONCE), strict=True)
+        parts = zip(torch.split(self._p, ROWS_AT_ONCE), torch.split(logits, ROWS_AT_ONCE), strict=True)
         return self._p_log_p - torch.cat([_cross(p, torch.softmax(rows.float(), -1)) for p, rows in parts])
 
 
