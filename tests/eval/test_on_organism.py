@@ -114,7 +114,7 @@ def test_without_a_shared_direction_the_transfer_matrix_is_diagonal(
         assert ablated.pop(source) < 0.1
         assert added.pop(source) > 0.85
         assert min(ablated.values()) > 0.85, source
-        assert max(added.values()) < 0.2, source
+        assert max(added.values()) < 0.1, source
         # The intervals part each language from all others, in both ways.
         own = found["harmful", f"ablation:{source}", source]
         others = [found["harmful", f"ablation:{source}", lang] for lang in LANGUAGES if lang != source]
