@@ -168,6 +168,18 @@ def test_kl_is_zero_of_itself_and_grows() -> None:
     assert 0 < near < far
 
 
+def test_many_prompts_are_scored_as_each_of_them_is() -> None:
+    """More than are read at once, and a number of them that these do not divide."""
+    generator = torch.Generator().manual_seed(5)
+    base, edited = (3 * torch.randn(19, 50, generator=generator) for _ in range(2))
+    p, q = base.double().softmax(-1), edited.double().softmax(-1)
+    expected = (p * ((p + 1e-6).log() - (q + 1e-6).log())).sum(-1)
+    torch.testing.assert_close(FirstTokenReference(base).kl(edited), expected, atol=1e-5, rtol=1e-4)
+    refusing = p[:, [3, 9]].sum(-1)
+    expected = (refusing + 1e-8).log() - (1 - refusing + 1e-8).log()
+    torch.testing.assert_close(refusal_scores(base, (3, 9)), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_only_prompts_that_the_model_refuses_or_accepts_count() -> None:
     chat = chat_model()
     encoded = chat.encode(PROMPTS)
