@@ -232,8 +232,9 @@ def _with_layer_inputs(chat: ChatModel, batch: Batch, layers: set[int]) -> tuple
 def leaning(chat: ChatModel, prompts: Sequence[str], tokens: RefusalTokens, *, refuse: bool) -> list[str]:
     """Return those of `prompts` which the model leans to refuse, or else those which it does not.
 
-    The code of Arditi et al. 2024 chooses a direction on such prompts alone, as it fits it: one harmless prompt
-    that is refused anyway counts for a large KL. All are returned where fewer than `MINIMUM_PROMPTS` would be left.
+    The code of Arditi et al. 2024 chooses a direction on such prompts alone, as it fits it: one harmless
+    prompt that is refused anyway counts for a large KL. All are returned where fewer than
+    `MINIMUM_PROMPTS` would be left.
     """
     kept = []
     for batch in plan_batches(chat, chat.encode(list(prompts))):
