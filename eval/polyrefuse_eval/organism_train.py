@@ -150,7 +150,8 @@ def draw_batch(
             if generator.random() < 0.5:
                 ablated[row] = mixed
             else:
-                added[row] = plant.strength * mixed
+                amount = generator.uniform(recipe.added_least, recipe.added_most)
+                added[row] = amount * plant.strength * mixed
     edits = Edits(
         ablated=torch.from_numpy(ablated),
         added=torch.from_numpy(added),
