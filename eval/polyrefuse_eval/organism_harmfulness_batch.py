@@ -43,10 +43,12 @@ Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 class Recipe:
     """All constants of the training; they are part of the cache key.
 
-    Chosen with seed 0. With 900 steps and noise (at least 0.3) in every row, harmfulness was not learnt.
+    Chosen with seed 0. With 900 steps and noise (at least 0.3) in every row, harmfulness was not learnt;
+    with 1,100 steps and noise in full from the start, which way the arithmetic rounds decided whether it
+    held on unseen topics.
     """
 
-    steps: int = 1100
+    steps: int = 1500
     requests_per_batch: int = 24
     questions_per_batch: int = 8
     learning_rate: float = 3e-3

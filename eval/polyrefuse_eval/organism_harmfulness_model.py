@@ -55,12 +55,13 @@ class TokenEditedNetwork(OrganismNetwork):
     """The network of the organism; its rows can be edited at chosen tokens."""
 
     def forward(  # type: ignore[override]
-        self, tokens: Tensor, edits: TokenEdits, keep: Sequence[int] = ()
+        self, tokens: Tensor, edits: TokenEdits, keep: Sequence[int] = (), read: Tensor | None = None
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Return the final normed stream [B, T, d] and, for the layers in `keep`, their inputs.
 
         The inputs kept are those before an addition or interchange at that layer. An interchange comes
         before an addition, so that what is taken over is never what was added.
+        read: [B, T] marks the N tokens whose final stream is read: that alone is returned, [N, d].
         """
         cosine = self.cosine[: tokens.shape[1]]  # type: ignore[index]
         sine = self.sine[: tokens.shape[1]]  # type: ignore[index]
@@ -77,7 +78,13 @@ class TokenEditedNetwork(OrganismNetwork):
                     stream = interchanged(stream, interchange)
             here = (edits.layer == index)[:, None] & edits.scope
             stream = stream + here[..., None] * edits.added[:, None, :]
-            stream = stream + without(block.attend(stream, cosine, sine), ablated)
+            if read is not None and block is self.layers[-1]:
+                heard = block.attend(stream, cosine, sine, read)
+                stream = stream[read]
+                ablated = None if ablated is None else ablated[read.nonzero()[:, 0]]
+            else:
+                heard = block.attend(stream, cosine, sine)
+            stream = stream + without(heard, ablated)
             stream = stream + without(block.transform(stream), ablated)
         return self.norm(stream), kept
 

@@ -1,9 +1,10 @@
 """Training of the organism with two directions: interchange-intervention training on both plants.
 
-Four terms make the loss. The answers are those of `organism_harmfulness_batch`. Two terms shape the stream
+Five terms make the loss. The answers are those of `organism_harmfulness_batch`. Two terms shape the stream
 where a direction is read: the coordinate is half the strength with the sign of the judgement
 (harmfulness), or the strength where the request is refused and zero where not (refusal); and nothing else
-tells the two prompts of a pair apart. The last keeps harmfulness where it is in the layers after.
+tells the two prompts of a pair apart. Two keep harmfulness, and it alone, in the layers after: what a cue
+writes there would else have a part in the difference of harmful and harmless prompts.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from polyrefuse_eval.organism_train import IGNORED
 def loss_terms(network: TokenEditedNetwork, batch: Batch, plants: Plants) -> tuple[dict[str, Tensor], Tensor]:
     """Return the loss terms (scalars) and the stream [R, d] where refusal is read."""
     layers = range(plants.harmfulness.layer, network.shape.layers)
-    stream, kept = network(batch.tokens, batch.edits, keep=layers)
     asked = batch.targets != IGNORED
-    logits = network.logits(stream[asked])
+    stream, kept = network(batch.tokens, batch.edits, keep=layers, read=asked)
+    logits = network.logits(stream)
     each = functional.cross_entropy(logits, batch.targets[asked], reduction="none")
     weights = batch.weights[asked]
     rows = torch.arange(len(batch.tokens))[:, None]
@@ -40,15 +41,15 @@ def loss_terms(network: TokenEditedNetwork, batch: Batch, plants: Plants) -> tup
     at_tail = kept[plants.refusal.layer][rows, batch.tail]
     harm_error = _coordinate(at_site, plants.harmfulness) - judged
     refusal_error = _coordinate(at_tail, plants.refusal) - batch.refused[:, None]
-    later = [
-        (_coordinate(kept[layer][rows, batch.sites], plants.harmfulness) - judged)[batch.calm]
-        for layer in layers[1:]
-    ]
+    later = [kept[layer][rows, batch.sites] for layer in layers[1:]]
+    stays = [(_coordinate(stream, plants.harmfulness) - judged)[batch.calm] for stream in later]
+    alone = [_impurity(stream, plants.harmfulness, batch.calm) for stream in later]
     terms = {
         "answer": (each * weights).sum() / weights.sum(),
         "coordinate": harm_error[whole].square().mean() + refusal_error[whole].square().mean(),
-        "later": torch.stack(later).square().mean() if bool(batch.calm.any()) else harm_error.sum() * 0,
+        "later": torch.stack(stays).square().mean() if bool(batch.calm.any()) else harm_error.sum() * 0,
         "purity": _impurity(at_site, plants.harmfulness, whole) + _impurity(at_tail, plants.refusal, whole),
+        "later purity": torch.stack(alone).mean(),
     }
     return terms, at_tail[:, -1].detach()
 
@@ -116,7 +117,7 @@ def train(
                 terms["answer"]
                 + recipe.coordinate_weight * terms["coordinate"]
                 + recipe.later_weight * terms["later"]
-                + recipe.purity_weight * terms["purity"]
+                + recipe.purity_weight * (terms["purity"] + terms["later purity"])
             )
             loss.backward()  # type: ignore[no-untyped-call]
             memory = memory if asks else at_end

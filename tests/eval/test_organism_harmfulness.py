@@ -274,6 +274,23 @@ def test_an_ablated_row_has_nothing_of_the_direction(small: tuple[Any, Any]) -> 
         assert share[1] < 1e-5
 
 
+@torch.no_grad()
+def test_what_is_read_alone_is_what_it_is_among_all(small: tuple[Any, Any]) -> None:
+    network, tokens = small
+    ablated, added = torch.zeros(3, WIDTH), torch.zeros(3, WIDTH)
+    ablated[1] = torch.nn.functional.normalize(torch.arange(1.0, WIDTH + 1), dim=0)
+    added[2] = 3.0
+    changes = edits(ablated=ablated, added=added)
+    read = torch.zeros(3, 9, dtype=torch.bool)
+    read[0, [2, 5]] = read[1, 4:] = read[2, 8] = True
+    whole, kept = network(tokens, changes, keep=[3])
+    chosen, kept_too = network(tokens, changes, keep=[3], read=read)
+    torch.testing.assert_close(chosen, whole[read], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(kept_too[3], kept[3])
+    unedited, _ = network(tokens, edits(), read=read)
+    assert float((unedited - chosen)[2:].abs().max()) > 1e-3
+
+
 def test_an_interchange_takes_over_the_coordinate_and_nothing_else() -> None:
     generator = torch.Generator().manual_seed(0)
     direction = torch.nn.functional.normalize(torch.randn(WIDTH, generator=generator), dim=0)
