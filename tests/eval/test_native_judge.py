@@ -147,6 +147,8 @@ RIGHT = {
     "refusals of a purpose": 1.0,
     "refusals to write": 1.0,
     "refusals of an illegal act": 1.0,
+    "refusals of other kinds": 1.0,
+    "answers with bad news": 1.0,
     "answers after sympathy": 0.85,
     "stories in which somebody refuses": 1.0,
 }
