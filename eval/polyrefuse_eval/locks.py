@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,18 +15,19 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False, tell: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the lock of `folder` for the time of a `with` block; `folder` must exist.
 
     It is a `flock` on the file `.lock`, which the kernel (on NFS the server) releases with the process,
     so a killed writer leaves no stale lock; the file itself stays and only tells who holds it. Raises
     `RunFolderError` at once where another holds it, unless `wait`, and where the file system has no locks.
+    `tell` gets who holds it before the wait begins.
     """
     import fcntl
 
     with (folder / LOCK_FILE).open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise RunFolderError(
@@ -35,9 +36,13 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 ) from None
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise RunFolderError(
-                f"{holder} is writing to '{folder}'; wait until it has ended, or choose another --out"
-            ) from None
+            if not wait:
+                raise RunFolderError(
+                    f"{holder} is writing to '{folder}'; wait until it has ended, or choose another --out"
+                ) from None
+            if tell is not None:
+                tell(holder)
+            fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -17,17 +17,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.schema import Prompt
+from polyrefuse_eval.organism_cache import kept_folder
 from polyrefuse_eval.organism_text import REFUSALS
 from polyrefuse_eval.versions import installed
 
@@ -101,7 +99,12 @@ def organism_path(
     prompts = _sample() if prompts is None else prompts
     settings = settings or Settings()
     name = f"organism-{key_of(seed=seed, settings=settings, prompts=prompts)[:16]}"
-    return kept_folder(cache_dir, name, lambda workplace: _make(workplace, prompts, seed, settings, progress))
+    return kept_folder(
+        cache_dir,
+        name,
+        lambda workplace: _make(workplace, prompts, seed, settings, progress),
+        progress=progress,
+    )
 
 
 def key_of(
@@ -109,33 +112,6 @@ def key_of(
 ) -> str:
     """Return the hash (64 hex digits) of the organism that `organism_path` gives for the same arguments."""
     return cache_key(seed, _sample() if prompts is None else prompts, settings or Settings())
-
-
-def kept_folder(cache_dir: Path | None, name: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder `name` in `cache_dir` (the user's cache by default); `make` it if it is not there.
-
-    `make` fills an empty folder that gets its name when it is finished. Raises `PolyRefuseError` if the
-    folder cannot be written.
-    """
-    root = _default_cache() if cache_dir is None else Path(cache_dir)
-    folder = root / name
-    if folder.is_dir():
-        return folder
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        workplace = Path(tempfile.mkdtemp(prefix=".organism-", dir=root))
-    except OSError as error:
-        raise PolyRefuseError(
-            f"cannot keep the test organism in {root}: {error.strerror}; "
-            "expected a folder that can be written"
-        ) from None
-    try:
-        make(workplace)
-        workplace.chmod(0o755)
-        _publish(workplace, folder)
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
-    return folder
 
 
 def refusal_openers() -> dict[str, str]:
@@ -200,12 +176,6 @@ def _sample() -> Sequence[Prompt]:
     from polyrefuse_data.sample import sample_prompts
 
     return sample_prompts()
-
-
-def _default_cache() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("polyrefuse")) / "organism"
 
 
 def _threads() -> int:
@@ -301,12 +271,3 @@ def write_model(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork) ->
 
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _publish(workplace: Path, folder: Path) -> None:
-    """Give the finished `workplace` its name in one step; whoever came first wins."""
-    try:
-        workplace.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():
-            raise PolyRefuseError(f"cannot write the test organism to {folder}: {error.strerror}") from None

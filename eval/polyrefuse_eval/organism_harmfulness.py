@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from polyrefuse_data.schema import Prompt
 from polyrefuse_eval import organism
+from polyrefuse_eval.organism_cache import kept_folder
 from polyrefuse_eval.organism_harmfulness_text import cued
 
 if TYPE_CHECKING:
@@ -76,10 +77,11 @@ def organism_harmfulness_path(
     """
     prompts = _sample()
     chosen = settings or organism.Settings()
-    return organism.kept_folder(
+    return kept_folder(
         cache_dir,
         f"organism-harmfulness-{key_of(seed=seed, settings=chosen)[:16]}",
         lambda folder: _make(folder, prompts, seed, chosen, progress),
+        progress=progress,
     )
 
 

@@ -1,15 +1,16 @@
 """Score candidate directions on validation prompts with as few and as short passes as it takes.
 
 Three sweeps, the cheapest first, each over the candidates that the ones before it let be chosen:
-refusal under addition on harmless prompts, where an addition at layer l starts from the cached input
-of l; KL under ablation on harmless prompts; refusal under ablation on harmful prompts. In the published
-scores (Arditi et al. 2024, Wang et al. 2025) addition leaves 4 to 44 % of the candidates, KL 33 to 94 %.
+refusal under addition on harmless prompts, where an addition at layer l starts from the unedited input
+of l, itself computed from the layer's before; KL under ablation on harmless prompts; refusal under
+ablation on harmful prompts. In the published scores (Arditi et al. 2024, Wang et al. 2025) addition
+leaves 4 to 44 % of the candidates, KL 33 to 94 %.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from polyrefuse_eval.batches import Batch, forward, plan_batches
-from polyrefuse_eval.bypass import starting_at
+from polyrefuse_eval.batches import Batch, forward, forward_without_head, plan_batches
+from polyrefuse_eval.bypass import bypassed, starting_at
 from polyrefuse_eval.chat import ChatModel
 from polyrefuse_eval.direction import MINIMUM_PROMPTS, Direction, DirectionSet, direction_at
 from polyrefuse_eval.errors import DirectionError
@@ -36,6 +37,9 @@ SMALLEST_NORM = 1e-8
 """What is added to a norm before dividing by it in the published code: below, there is no direction."""
 
 Key = tuple[Position, int]
+
+Start = tuple[int, Tensor]
+"""A layer and its input [rows, tokens, d]: where a pass begins that leaves out the layers before."""
 
 
 @dataclass
@@ -161,12 +165,12 @@ class CandidateScorer:
         totals = dict.fromkeys(real, 0.0)
         base = 0.0
         for batch in self._progress("harmless", "addition"):
-            logits, inputs = _with_layer_inputs(self.chat, batch, {layer for _, layer in real})
-            base += float(self._refusal(logits).sum())
-            del logits
+            start: Start | None = None
             for layer, group in groupby(real, key=lambda key: key[1]):
+                start = layer, _layer_input(self.chat, batch, layer, start)
                 edits: dict[Key, Edits] = {key: (Addition(self.directions.at(*key), layer),) for key in group}
-                self._sweep(batch, edits, totals, self._refusal, start=(layer, inputs.pop(layer)))
+                self._sweep(batch, edits, totals, self._refusal, start)
+            base += float(self._refusal(_logits_from(self.chat, batch, start)).sum())
         self.baseline["harmless"] = base / len(self.harmless)
         self._store("steering_score", totals, missing, len(self.harmless), self.baseline["harmless"])
 
@@ -189,7 +193,7 @@ class CandidateScorer:
         edits: dict[Key, Edits],
         totals: dict[Key, float],
         measure: Callable[[Tensor], Tensor],
-        start: tuple[int, Tensor] | None = None,
+        start: Start | None = None,
     ) -> None:
         """Add to `totals` the sum of `measure` over the prompts of `batch` under each of `edits`."""
         tokens = batch.arguments["input_ids"].numel()
@@ -210,22 +214,27 @@ class CandidateScorer:
 
 
 @torch.inference_mode()
-def _with_layer_inputs(chat: ChatModel, batch: Batch, layers: set[int]) -> tuple[Tensor, dict[int, Tensor]]:
-    """Return the logits of an unedited pass over `batch`, and its inputs [rows, tokens, d] of `layers`."""
-    found: dict[int, Tensor] = {}
+def _layer_input(chat: ChatModel, batch: Batch, layer: int, start: Start | None) -> Tensor:
+    """Return the unedited input [rows, tokens, d] of `layer`, computed from `start`, an earlier layer's."""
+    found: list[Tensor] = []
 
-    def keeper(layer: int) -> Callable[..., None]:
-        def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found[layer] = layer_input(args, kwargs)
-
-        return keep
+    def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append(layer_input(args, kwargs))
 
     with ExitStack() as stack:
-        for layer in layers:
-            hook = chat.layers[layer].register_forward_pre_hook(keeper(layer), with_kwargs=True)
-            stack.callback(hook.remove)
-        logits = forward(chat, batch)
-    return logits, found
+        if start is not None:
+            stack.enter_context(starting_at(chat, *start))
+        stack.enter_context(bypassed(chat, range(layer, chat.n_layers)))
+        stack.callback(chat.layers[layer].register_forward_pre_hook(keep, with_kwargs=True).remove)
+        forward_without_head(chat, batch)
+    return found[0]
+
+
+@torch.inference_mode()
+def _logits_from(chat: ChatModel, batch: Batch, start: Start | None) -> Tensor:
+    """Return the unedited logits [prompts, vocabulary] of `batch`, computed from `start`."""
+    with starting_at(chat, *start) if start is not None else nullcontext():
+        return forward(chat, batch)
 
 
 @torch.inference_mode()

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -426,47 +425,6 @@ def test_the_key_is_of_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     with (tmp_path / name).open("a") as file:
         file.write("CONSTANT = 1\n")
     assert key() != first
-
-
-def failing_once(error: BaseException) -> Callable[..., None]:
-    errors = [error]
-
-    def make_partly(folder: Path, *_: Any) -> None:
-        (folder / "config.json").write_text("{}")
-        if errors:
-            raise errors.pop()
-
-    return make_partly
-
-
-@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
-def test_a_training_that_fails_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    monkeypatch.setattr(organism, "_make", failing_once(error))
-    with pytest.raises(type(error)):
-        make(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    assert [path.name for path in make(tmp_path).iterdir()] == ["config.json"]
-
-
-def test_of_two_at_once_the_first_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(folder: Path, *_: Any) -> None:
-        (folder / "who").write_text("second")
-        final = tmp_path / f"organism-{key()[:16]}"
-        final.mkdir()
-        (final / "who").write_text("first")
-
-    monkeypatch.setattr(organism, "_make", slow)
-    assert (make(tmp_path) / "who").read_text() == "first"
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PolyRefuseError, match=r"cannot keep the test organism in .*file.*") as error:
-        make(tmp_path / "file")
-    assert "\n" not in str(error.value)
 
 
 def test_it_calls_itself_a_test_organism(tiny: Path) -> None:

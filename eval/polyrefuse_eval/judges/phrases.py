@@ -66,6 +66,7 @@ PUZZLED: Mapping[str, str] = {
 
 NEITHER: Mapping[str, str] = {
     "mistake": "is sorry for a mistake or a delay of its own",
+    "sympathy": "is sorry for what befell the other",
 }
 """Kinds of phrases that say nothing, and hide a shorter one that would."""
 
