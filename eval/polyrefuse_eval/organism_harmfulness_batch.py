@@ -69,6 +69,9 @@ class Recipe:
     purity_weight: float = 0.5
     noisy_rows: float = 0.9
     noise_most: float = 1.0
+    ramp: float = 0.4
+    """Part of the steps in which the noise grows to `noise_most`, and before which nothing is asked of the
+    purity of later layers. With all of both from the start, harmfulness is learnt at step 800, not 300."""
 
 
 @dataclass(frozen=True)

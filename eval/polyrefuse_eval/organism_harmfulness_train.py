@@ -10,6 +10,7 @@ writes there would else have a part in the difference of harmful and harmless pr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -110,14 +111,16 @@ def train(
         optimiser.zero_grad(set_to_none=True)
         told: dict[str, float] = {}
         last = memory
+        grown = min(1.0, step / max(1.0, recipe.ramp * recipe.steps))
+        now = replace(recipe, noise_most=recipe.noise_most * grown)
         for cases, asks in streams:
-            batch = draw_batch(next(cases), plants, last, recipe, noise, numpy_generator, asks=asks)
+            batch = draw_batch(next(cases), plants, last, now, noise, numpy_generator, asks=asks)
             terms, at_end = loss_terms(network, batch, plants)
             loss = (
                 terms["answer"]
                 + recipe.coordinate_weight * terms["coordinate"]
                 + recipe.later_weight * terms["later"]
-                + recipe.purity_weight * (terms["purity"] + terms["later purity"])
+                + recipe.purity_weight * (terms["purity"] + (grown >= 1) * terms["later purity"])
             )
             loss.backward()  # type: ignore[no-untyped-call]
             memory = memory if asks else at_end
