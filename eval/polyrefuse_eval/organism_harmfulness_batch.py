@@ -48,7 +48,7 @@ class Recipe:
     held on unseen topics.
     """
 
-    steps: int = 1500
+    steps: int = 1700
     requests_per_batch: int = 24
     questions_per_batch: int = 8
     learning_rate: float = 3e-3
