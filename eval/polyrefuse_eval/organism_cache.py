@@ -22,7 +22,7 @@ _STALE_SECONDS = 24 * 3600
 """A killed training leaves its unfinished folder; one this old is no running training's."""
 
 
-def default_cache() -> Path:
+def _default_cache() -> Path:
     """Return the folder of organisms in the user's cache."""
     return Path(platformdirs.user_cache_dir("polyrefuse")) / "organism"
 
@@ -36,7 +36,7 @@ def kept_folder(
     many times as long as one after the other, so a process waits for another that makes a folder here
     (and with `progress` says so). Raises `PolyRefuseError` if the folder cannot be written.
     """
-    root = default_cache() if cache_dir is None else Path(cache_dir)
+    root = _default_cache() if cache_dir is None else Path(cache_dir)
     folder = root / name
     if folder.is_dir():
         return folder

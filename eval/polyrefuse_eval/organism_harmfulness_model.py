@@ -78,14 +78,7 @@ class TokenEditedNetwork(OrganismNetwork):
                     stream = interchanged(stream, interchange)
             here = (edits.layer == index)[:, None] & edits.scope
             stream = stream + here[..., None] * edits.added[:, None, :]
-            if read is not None and block is self.layers[-1]:
-                heard = block.attend(stream, cosine, sine, read)
-                stream = stream[read]
-                ablated = None if ablated is None else ablated[read.nonzero()[:, 0]]
-            else:
-                heard = block.attend(stream, cosine, sine)
-            stream = stream + without(heard, ablated)
-            stream = stream + without(block.transform(stream), ablated)
+            stream = block.through(stream, cosine, sine, ablated, read if block is self.layers[-1] else None)
         return self.norm(stream), kept
 
 

@@ -137,6 +137,25 @@ class Block(nn.Module):
         written: Tensor = self.o_proj(heard if read is None else heard[read])
         return written
 
+    def through(
+        self,
+        stream: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        ablated: Tensor | None,
+        read: Tensor | None = None,
+    ) -> Tensor:
+        """Return the stream [B, T, d] behind this layer, or [N, d] where `read` [B, T] marks N tokens.
+
+        ablated: [B, d] unit vectors, projected out of what is written.
+        """
+        heard = self.attend(stream, cosine, sine, read)
+        if read is not None:
+            stream = stream[read]
+            ablated = None if ablated is None else ablated[read.nonzero()[:, 0]]
+        stream = stream + without(heard, ablated)
+        return stream + without(self.transform(stream), ablated)
+
     def transform(self, stream: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(self.post_attention_layernorm(stream)).chunk(2, dim=-1)
         written: Tensor = self.down_proj(functional.silu(gate) * up)
@@ -209,14 +228,7 @@ class OrganismNetwork(nn.Module):
                 stream = stream + (edits.added * here)[:, None, :]
                 if plant is not None and tail is not None and index == plant.layer:
                     stream = interchanged(stream, edits.source, edits.own, tail)
-            if read is not None and block is self.layers[-1]:
-                heard = block.attend(stream, cosine, sine, read)
-                stream = stream[read]
-                ablated = None if ablated is None else ablated[read.nonzero()[:, 0]]
-            else:
-                heard = block.attend(stream, cosine, sine)
-            stream = stream + without(heard, ablated)
-            stream = stream + without(block.transform(stream), ablated)
+            stream = block.through(stream, cosine, sine, ablated, read if block is self.layers[-1] else None)
         return self.norm(stream), kept
 
     def logits(self, stream: Tensor) -> Tensor:

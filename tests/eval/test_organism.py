@@ -18,6 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from read_alone import check_what_is_read_alone  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from polyrefuse_data.errors import PolyRefuseError  # noqa: E402
@@ -304,19 +305,11 @@ def test_an_addition_enters_at_its_layer_and_row_only(small: tuple[Any, Any, Any
     torch.testing.assert_close(kept[3][1:], plain[3][1:])
 
 
-@torch.no_grad()
 def test_what_is_read_alone_is_what_it_is_among_all(small: tuple[Any, Any, Any]) -> None:
     network, direction, tokens = small
     ablated, added = torch.zeros(3, 16), torch.zeros(3, 16)
     ablated[1], added[2] = direction, direction
-    changes = edits(3, 16, ablated=ablated, added=added)
-    read = torch.zeros(3, 9, dtype=torch.bool)
-    read[0, [2, 5]] = read[1, 4:] = read[2, 8] = True
-    whole, kept = network(tokens, changes, keep=[3])
-    chosen, kept_too = network(tokens, changes, keep=[3], read=read)
-    torch.testing.assert_close(chosen, whole[read], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(kept_too[3], kept[3])
-    assert not torch.allclose(whole[read], network(tokens, read=read)[0], atol=1e-3), "the edits do something"
+    check_what_is_read_alone(network, tokens, edits(3, 16, ablated=ablated, added=added), edits(3, 16))
 
 
 @torch.no_grad()
@@ -369,6 +362,11 @@ def test_answers_follow_the_role_of_each_row(trained_on: tuple[Any, Any], shared
     assert (refuses[plain] == labels[plain]).all()
     others = ((batch.edits.ablated @ plant.directions.T).abs() > 0.85).any(dim=1).numpy() & plain
     assert others.any() != shared
+    # What distracts is added as strongly, and as weakly, as what is planted.
+    strength = batch.edits.added[torch.from_numpy(plain)].norm(dim=1) / plant.strength
+    strength = strength[strength > 0]
+    assert recipe.added_least - 1e-5 < float(strength.min()) < recipe.added_least + 0.1
+    assert recipe.added_most - 0.1 < float(strength.max()) < recipe.added_most + 1e-5
 
 
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_callers_torch_alone(

@@ -15,12 +15,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from read_alone import check_what_is_read_alone  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from polyrefuse_data.languages import LANGUAGES  # noqa: E402
 from polyrefuse_data.sample import sample_prompts  # noqa: E402
-from polyrefuse_eval import organism, organism_data, organism_harmfulness  # noqa: E402
+from polyrefuse_eval import organism, organism_data, organism_harmfulness, organism_harmfulness_train  # noqa: E402
 from polyrefuse_eval.organism_harmfulness_batch import ROLES, Recipe, draw_batch, make_plants  # noqa: E402
 from polyrefuse_eval.organism_harmfulness_data import (  # noqa: E402
     Case,
@@ -274,21 +275,38 @@ def test_an_ablated_row_has_nothing_of_the_direction(small: tuple[Any, Any]) -> 
         assert share[1] < 1e-5
 
 
-@torch.no_grad()
 def test_what_is_read_alone_is_what_it_is_among_all(small: tuple[Any, Any]) -> None:
     network, tokens = small
     ablated, added = torch.zeros(3, WIDTH), torch.zeros(3, WIDTH)
     ablated[1] = torch.nn.functional.normalize(torch.arange(1.0, WIDTH + 1), dim=0)
     added[2] = 3.0
-    changes = edits(ablated=ablated, added=added)
-    read = torch.zeros(3, 9, dtype=torch.bool)
-    read[0, [2, 5]] = read[1, 4:] = read[2, 8] = True
-    whole, kept = network(tokens, changes, keep=[3])
-    chosen, kept_too = network(tokens, changes, keep=[3], read=read)
-    torch.testing.assert_close(chosen, whole[read], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(kept_too[3], kept[3])
-    unedited, _ = network(tokens, edits(), read=read)
-    assert float((unedited - chosen)[2:].abs().max()) > 1e-3
+    check_what_is_read_alone(network, tokens, edits(ablated=ablated, added=added), edits())
+
+
+def test_noise_grows_over_the_ramp_and_later_layers_are_judged_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_topics(monkeypatch)
+    drawn, terms = organism_harmfulness_train.draw_batch, organism_harmfulness_train.loss_terms
+    noise: list[float] = []
+    moved: list[bool] = []
+
+    def draw_too(*arguments: Any, **options: Any) -> Any:
+        noise.append(arguments[3].noise_most)
+        return drawn(*arguments, **options)
+
+    def terms_too(*arguments: Any) -> Any:
+        found, at_end = terms(*arguments)
+        found["later purity"].register_hook(lambda gradient: moved.append(bool(gradient)))
+        return found, at_end
+
+    monkeypatch.setattr(organism_harmfulness_train, "draw_batch", draw_too)
+    monkeypatch.setattr(organism_harmfulness_train, "loss_terms", terms_too)
+    recipe = {**TINY.recipe, "steps": 5, "ramp": 0.4}
+    make(tmp_path, settings=organism.Settings(width=32, heads=2, hidden=48, recipe=recipe))
+    # Two batches a step: requests, and questions.
+    assert noise == pytest.approx([0, 0, 0.5, 0.5, 1, 1, 1, 1, 1, 1])
+    assert moved == [False] * 4 + [True] * 6
 
 
 def test_an_interchange_takes_over_the_coordinate_and_nothing_else() -> None:
