@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,14 @@ TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 4096}
 """Where a pass is compute-bound already; on a CPU measured with benchmarks/directions.py, 2 cores."""
 
 TOKENS_PER_ROW = {"cpu": 128, "cuda": 512}
-"""Where a row's attention, which masks out what is not the prompt's own, is still small beside its MLPs."""
+"""Where a row's attention, which masks out what is not the prompt's own, is still small beside its MLPs.
+A long shared prefix makes rows longer, see `_row_length`."""
+
+PAIRS_PER_TOKEN = 2.4
+"""One token costs a layer's matrices as much as this times the model's width pairs of tokens cost its
+attention. By count it is 6 (12 d² weights, 2 d multiplications a pair), but attention does less than half as
+many in a second; measured on 2 cores at a width of 512, where rows of 64 to 192 tokens cost the same behind
+a prefix of 2, and behind one of 35 rows of 256 cost a tenth less than rows of 128."""
 
 PACKABLE_ATTENTION = ("sdpa", "eager")
 """Attention implementations that take a mask of our own."""
@@ -81,14 +89,25 @@ def plan_batches(
     budget = tokens_per_batch or TOKENS_PER_BATCH.get(chat.device.type, 1024)
     if can_pack(chat) and not _exceeds_window(chat, prompts):
         prefix = shared_prefix(prompts, most_shared)
-        tokens_per_row = min(budget, TOKENS_PER_ROW.get(chat.device.type, 256))
-        rows = _even_rows([len(prompt) - prefix for prompt in prompts], tokens_per_row - prefix)
+        row_length = min(budget, _row_length(chat, prefix))
+        rows = _even_rows([len(prompt) - prefix for prompt in prompts], row_length - prefix)
         widths = [prefix + sum(len(prompts[index]) - prefix for index in row) for row in rows]
         return [
             _packed(chat, prompts, [rows[index] for index in part], prefix)
             for part in _divide(widths, budget)
         ]
     return [_padded(chat, prompts, part) for part in _divide([len(prompt) for prompt in prompts], budget)]
+
+
+def _row_length(chat: ChatModel, prefix: int) -> int:
+    """Return how long a row is best that begins with a shared prefix of so many tokens.
+
+    n tokens of prompts in rows of own length s cost n/s rows, each of them p + s tokens in the matrices
+    and (p + s)² pairs in the attention, of which a token is worth r: least at s² = p² + r·p.
+    """
+    pairs = PAIRS_PER_TOKEN * chat.width
+    own = math.sqrt(prefix**2 + pairs * prefix)
+    return max(TOKENS_PER_ROW.get(chat.device.type, 256), prefix + round(own))
 
 
 def _divide(widths: Sequence[int], budget: int) -> list[list[int]]:
@@ -169,7 +188,7 @@ _EVERYBODY, _NOBODY = -1, -2
 def _even_rows(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Deal prompts to rows of about `budget` tokens, the longest first, each to the shortest row.
 
-    Long and short ones share rows: that evens them out to a token or two.
+    Long and short ones share rows: that evens them out, and `_exchange` does what is left.
     """
     count = max(1, min(len(lengths), round(sum(lengths) / max(budget, 1))))
     rows: list[list[int]] = [[] for _ in range(count)]
@@ -178,7 +197,34 @@ def _even_rows(lengths: Sequence[int], budget: int) -> list[list[int]]:
         tokens, row = heapq.heappop(used)
         rows[row].append(index)
         heapq.heappush(used, (tokens + lengths[index], row))
+    _exchange(rows, lengths)
     return rows
+
+
+def _exchange(rows: list[list[int]], lengths: Sequence[int]) -> None:
+    """Shorten the longest row as long as a prompt of it can go to the shortest row, or change places with
+    one there: a batch is as wide as its longest row, and the rest of it is padding."""
+    used = [sum(lengths[index] for index in row) for row in rows]
+    while True:
+        longest, shortest = used.index(max(used)), used.index(min(used))
+        gap = used[longest] - used[shortest]
+        # What the longest row gives away less what it gets: of use between 0 and the gap, best at its half.
+        exchanges = [
+            (abs(2 * given - gap), given, out, back)
+            for out in rows[longest]
+            for back in (None, *rows[shortest])
+            if 0 < (given := lengths[out] - (0 if back is None else lengths[back])) < gap
+        ]
+        if not exchanges:
+            return
+        _, given, out, back = min(exchanges, key=lambda exchange: exchange[:2])
+        for row, lost, found in ((rows[longest], out, back), (rows[shortest], back, out)):
+            if lost is not None:
+                row.remove(lost)
+            if found is not None:
+                row.append(found)
+        used[longest] -= given
+        used[shortest] += given
 
 
 def _padded(chat: ChatModel, prompts: Sequence[EncodedPrompt], part: list[int]) -> Batch:
