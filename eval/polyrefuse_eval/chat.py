@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyrefuse_eval.errors import ChatModelError
+from polyrefuse_eval.heap import keep_freed_memory
 from polyrefuse_eval.structure import Structure, find_structure, parse_structure, prove_structure, submodule
 from polyrefuse_eval.template import EncodedPrompt, Template, tokenizer_hash
 
@@ -68,11 +69,14 @@ class ChatModel:
     ) -> ChatModel:
         """Return the chat model made of a loaded `model` and `tokenizer`.
 
+        On a CPU the C library is told to keep the memory that a pass frees (see `heap`).
         Raises `ChatModelError` where the template or the decoder's shape is unknown.
         """
         template = Template(tokenizer, system, thinking)
         _ = template.post_instruction
         model.eval()
+        if input_device(model).type == "cpu":
+            keep_freed_memory()
         n_layers = int(model.config.get_text_config().num_hidden_layers)
         found = find_structure(model, n_layers, parse_structure(structure))
         ids = template.encode(["Name a colour."])[0].ids
