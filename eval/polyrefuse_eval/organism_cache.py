@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.heap import keep_freed_memory
 from polyrefuse_eval.locks import locked
 
 _UNFINISHED = ".organism-"
@@ -32,9 +33,10 @@ def kept_folder(
 ) -> Path:
     """Return the folder `name` in `cache_dir` (the user's cache by default); `make` it if it is not there.
 
-    `make` fills an empty folder that gets its name when it is finished. Two trainings side by side take
-    many times as long as one after the other, so a process waits for another that makes a folder here
-    (and with `progress` says so). Raises `PolyRefuseError` if the folder cannot be written.
+    `make` fills an empty folder that gets its name when it is finished, and keeps freed memory (see
+    `heap`). Two trainings side by side take many times as long as one after the other, so a process waits
+    for another that makes a folder here (and with `progress` says so). Raises `PolyRefuseError` if the
+    folder cannot be written.
     """
     root = _default_cache() if cache_dir is None else Path(cache_dir)
     folder = root / name
@@ -56,6 +58,7 @@ def kept_folder(
                 "expected a folder that can be written"
             ) from None
         stack.callback(shutil.rmtree, workplace, ignore_errors=True)
+        keep_freed_memory()
         make(workplace)
         workplace.chmod(0o755)
         _publish(workplace, folder)
