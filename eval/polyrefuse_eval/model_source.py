@@ -34,7 +34,8 @@ def folder_revision(folder: Path) -> str:
 def explain(source: str, error: Exception) -> str:
     """Return one line on why `source` cannot be loaded, from what the library said."""
     text = str(error)
-    low = text.lower()
+    # What the source is called, a folder's path for one, says nothing of what is wrong with it.
+    low = text.replace(source, "").lower()
     first = next(iter(text.strip().splitlines()), type(error).__name__)
     if "gated" in low or "awaiting a review" in low:
         return (

@@ -202,6 +202,13 @@ def test_messages_of_the_hub_become_one_line() -> None:
     assert "--trust-remote-code" in explain("x/y", remote)
 
 
+@pytest.mark.parametrize("name", ["404", "gated", "offline", "connect", "trust_remote_code", "revision not"])
+def test_the_name_of_a_folder_is_no_reason(name: str) -> None:
+    folder = f"/models/{name}/tiny"
+    error = OSError(f"Error no file named model.safetensors found in directory {folder}.")
+    assert "no safetensors weights" in explain(folder, error)
+
+
 def test_a_wrong_system_prompt_is_one_line(data_folder: Path, tmp_path: Path) -> None:
     from tiny import GEMMA
 

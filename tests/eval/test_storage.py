@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import stat
 import sys
 import time
@@ -513,8 +514,24 @@ def test_a_second_driver_is_told_here_and_elsewhere(
     assert DRIVER_FILE not in names(ObjectStore(address))
 
 
-def test_a_driver_whose_lease_is_taken_stops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("interrupts", ["heard", "ignored"])
+def test_a_driver_whose_lease_is_taken_stops_and_says_so(
+    interrupts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lease_module, "RENEW_EVERY", 0.05)
+    urgent = signal.getsignal(signal.SIGURG)
+    # A job that a script puts in the background ignores interrupts.
+    former = signal.signal(
+        signal.SIGINT, signal.SIG_IGN if interrupts == "ignored" else signal.default_int_handler
+    )
+    try:
+        _lose_the_lease()
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert signal.getsignal(signal.SIGURG) == urgent
+
+
+def _lose_the_lease() -> None:
     address = Address(MEMORY)
     other = Lease(ObjectStore(address))
 

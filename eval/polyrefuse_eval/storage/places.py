@@ -27,6 +27,10 @@ Say = Callable[[str], None]
 LOOK_EVERY = 2.0
 """Seconds between two looks for files to be sent."""
 
+END = signal.SIGURG
+"""Ends the work when another driver has taken over. SIGINT would not do: it is ignored in a job that a
+script puts in the background. Nobody is harmed by this one where it comes late."""
+
 HUB_SCHEME = "hf"
 
 
@@ -150,6 +154,8 @@ class _Sender:
         self._is_working = self._worker == threading.main_thread().ident
 
     def __enter__(self) -> None:
+        if self._is_working:
+            self._former_handler = signal.signal(END, _end_work)
         self._lease.__enter__()
         self._thread.start()
 
@@ -163,6 +169,8 @@ class _Sender:
                 self._finish(error)
         finally:
             self._lease.__exit__()
+            if self._worker == threading.main_thread().ident:
+                signal.signal(END, self._former_handler or signal.SIG_DFL)
         if self._lease.lost is not None:
             raise StorageError(f"{self._lease.lost}; what this driver has not sent is dropped")
 
@@ -194,8 +202,12 @@ class _Sender:
     def _end_at_once(self) -> None:
         """End the work, where it goes on in the main thread: another driver does it now."""
         with self._working:
-            if self._is_working and callable(signal.getsignal(signal.SIGINT)):
-                signal.pthread_kill(self._worker, signal.SIGINT)
+            if self._is_working:
+                signal.pthread_kill(self._worker, END)
+
+
+def _end_work(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager
