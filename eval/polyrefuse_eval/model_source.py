@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 
@@ -35,7 +36,7 @@ def explain(source: str, error: Exception) -> str:
     """Return one line on why `source` cannot be loaded, from what the library said."""
     text = str(error)
     # What the source is called, a folder's path for one, says nothing of what is wrong with it.
-    low = text.replace(source, "").lower()
+    low = re.sub(rf"(?<!\w){re.escape(source)}(?!\w)", "", text).lower()
     first = next(iter(text.strip().splitlines()), type(error).__name__)
     if "gated" in low or "awaiting a review" in low:
         return (

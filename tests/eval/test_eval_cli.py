@@ -207,6 +207,7 @@ def test_the_name_of_a_folder_is_no_reason(name: str) -> None:
     folder = f"/models/{name}/tiny"
     error = OSError(f"Error no file named model.safetensors found in directory {folder}.")
     assert "no safetensors weights" in explain(folder, error)
+    assert "accept its terms" in explain("a", OSError("a is gated")), "a letter is not taken out of words"
 
 
 def test_a_wrong_system_prompt_is_one_line(data_folder: Path, tmp_path: Path) -> None:
