@@ -63,8 +63,8 @@ class TokenEditedNetwork(OrganismNetwork):
         before an addition, so that what is taken over is never what was added.
         read: [B, T] marks the N tokens whose final stream is read: that alone is returned, [N, d].
         """
-        cosine = self.cosine[: tokens.shape[1]]  # type: ignore[index]
-        sine = self.sine[: tokens.shape[1]]  # type: ignore[index]
+        cosine = self.cosine[: tokens.shape[1]]
+        sine = self.sine[: tokens.shape[1]]
         ablated = edits.ablated if bool(edits.ablated.any()) else None
         kept: dict[int, Tensor] = {}
         stream: Tensor = self.embed_tokens(tokens)

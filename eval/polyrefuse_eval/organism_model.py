@@ -174,6 +174,9 @@ def without(stream: Tensor, direction: Tensor | None) -> Tensor:
 class OrganismNetwork(nn.Module):
     """A decoder with tied embeddings; rows are padded on the right."""
 
+    cosine: Tensor
+    sine: Tensor
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
@@ -213,8 +216,8 @@ class OrganismNetwork(nn.Module):
         read: [B, T] marks the N tokens whose final stream is read: that alone is returned, [N, d], and what
         decides nothing else is not computed in the last layer.
         """
-        cosine = self.cosine[: tokens.shape[1]]  # type: ignore[index]
-        sine = self.sine[: tokens.shape[1]]  # type: ignore[index]
+        cosine = self.cosine[: tokens.shape[1]]
+        sine = self.sine[: tokens.shape[1]]
         ablated = None if edits is None else edits.ablated
         kept: dict[int, Tensor] = {}
         stream: Tensor = self.embed_tokens(tokens)

@@ -69,3 +69,13 @@ def test_another_system_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(heap.sys, "platform", "darwin")
     assert not heap.keep_freed_memory()
+
+
+def test_a_model_on_a_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from tiny import chat_model
+
+    told: list[bool] = []
+    monkeypatch.setattr("polyrefuse_eval.chat.keep_freed_memory", lambda: told.append(True))
+    chat_model()
+    assert told == [True]
