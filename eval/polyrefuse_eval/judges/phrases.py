@@ -2,8 +2,8 @@
 
 A phrase matches at the beginning of a word (anywhere in languages written without spaces) and may end
 inside one, so that a stem covers its endings; a phrase that ends with a blank matches whole words only.
-`{a,b}` are alternatives, `{a,}` may be left out. All phrases of a language are one pattern that reads what
-they share once: a text is read once, however many phrases there are.
+`{a,b}` are alternatives, `{a,}` may be left out: the spellings of a language, 24,000 in English, are looked
+for at once, by an automaton (Aho and Corasick, 1975): a text is read once, however many there are.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import accumulate
 from typing import Any
 
+import ahocorasick
 import yaml
 
 from polyrefuse_data.languages import LANGUAGES
@@ -76,8 +76,9 @@ DENIAL = "denial"
 FIRST = frozenset({"agreement", "purpose"})
 """Kinds that count as the first words of a response only."""
 
-MANY = 60
-"""First letters of phrases above which it is worth to look whether a word begins with any of them."""
+_BEGIN = "\n"
+"""Stands before a text when phrases are looked for, and before those that count as first words only: no
+folded text holds one."""
 
 Found = tuple[int, str, str]
 """The character at which a phrase begins in a folded text, its kind, and how it is spelled there."""
@@ -104,14 +105,12 @@ def expanded(phrase: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Phrases:
-    """All phrases of a language, and how they are found: `kinds` has each as it is spelled in a text."""
+    """All phrases of a language: `automaton` finds how each is spelled, its length and its kind."""
 
     lang: str
     entries: tuple[Phrase, ...]
     spaced: bool
-    pattern: re.Pattern[str]
-    first: re.Pattern[str]
-    kinds: Mapping[str, str]
+    automaton: ahocorasick.Automaton
     denials: frozenset[str]
 
     def find(self, text: str) -> list[Found]:
@@ -119,21 +118,17 @@ class Phrases:
 
         Without spaces, none begins inside another. Kinds in `FIRST` count as first words only.
         """
-        pieces = self.pattern.split(text)  # what is between phrases, and phrases, by turns
-        said = pieces[1::2]
-        if self.spaced:  # a phrase is looked at and not passed by, the blank before it is
-            starts = list(accumulate([len(between) + 1 for between in pieces[::2]]))
-        else:
-            starts = list(accumulate(map(len, pieces)))[::2]
-        found = list(zip(starts, map(self.kinds.__getitem__, said), said, strict=False))
-        first = self.first.match(text)
-        if first is not None:
-            start, spelled = first.start(1), first[1]
-            if found and found[0][0] == start:
-                if len(found[0][2]) >= len(spelled):
-                    return found
-                del found[0]
-            found.insert(0, (start, self.kinds[spelled], spelled))
+        longest: dict[int, tuple[int, str, str]] = {}
+        for last, one in self.automaton.iter(_BEGIN + text):  # by their ends: of one start, the longer later
+            longest[last - one[0]] = one
+        if self.spaced:
+            return sorted([(start, kind, spelled) for start, (_, kind, spelled) in longest.items()])
+        found: list[Found] = []
+        end = 0
+        for start, (length, kind, spelled) in sorted(longest.items()):
+            if start >= end:
+                found.append((start, kind, spelled))
+                end = start + length
         return found
 
 
@@ -147,20 +142,20 @@ def load_phrases(lang: str) -> Phrases:
         for entry in raw.get(kind, ())
     )
     spaced = LANGUAGES[lang].spaced
-    kinds: dict[str, str] = {}
+    automaton = ahocorasick.Automaton()
     denials: set[str] = set()
     for entry in entries:
         if entry.kind == DENIAL:
             denials.update(folded(phrase, lang).strip() for phrase in expanded(entry.written))
             continue
+        before = (_BEGIN if entry.kind in FIRST else "") + " " * spaced
         for phrase in expanded(entry.written):
             text = folded(phrase, lang).lstrip(" ")
-            kinds.setdefault(text if phrase.endswith(" ") else text.rstrip(" "), entry.kind)
-    anywhere = [text for text, kind in kinds.items() if kind not in FIRST]
-    first = [text for text, kind in kinds.items() if kind in FIRST]
-    return Phrases(
-        lang, entries, spaced, _pattern(anywhere, spaced), _pattern(first, spaced), kinds, frozenset(denials)
-    )
+            text = text if phrase.endswith(" ") else text.rstrip(" ")
+            if before + text not in automaton:
+                automaton.add_word(before + text, (len(text), entry.kind, text))
+    automaton.make_automaton()
+    return Phrases(lang, entries, spaced, automaton, frozenset(denials))
 
 
 @functools.cache
@@ -174,26 +169,3 @@ def _read(lang: str) -> dict[str, Any]:
     source = files("polyrefuse_eval.judges").joinpath(f"patterns/{lang}.yaml")
     raw: dict[str, Any] = yaml.load(source.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506
     return raw
-
-
-def _pattern(texts: Sequence[str], spaced: bool) -> re.Pattern[str]:
-    """Return a pattern whose first group is the longest of `texts` at a place; none where there are none."""
-    longest = _longest_of(texts) or "(?!)"
-    if not spaced:
-        return re.compile(f"({longest})")
-    first = "".join({re.escape(text[0]) for text in texts})
-    few = f"(?=[{first}])" if len(first) > MANY else ""  # looked up at once, where branches are tried in turn
-    return re.compile(f" {few}(?=({longest}))")
-
-
-def _longest_of(texts: Iterable[str]) -> str:
-    """Return a pattern for the longest of `texts` at a place, which reads what several share once."""
-    rest: dict[str, list[str]] = {}
-    for text in sorted(set(texts)):
-        rest.setdefault(text[:1], []).append(text[1:])
-    ends = rest.pop("", None) is not None
-    branches = [re.escape(first) + _longest_of(more) for first, more in rest.items()]
-    if not branches:
-        return ""
-    whole = branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
-    return f"(?:{whole})?" if ends else whole
