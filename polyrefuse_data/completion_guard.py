@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import regex
 
 from polyrefuse_data.errors import PublishError
+from polyrefuse_data.parsing import parse_json
 
 COMPLETION_KEY = regex.compile(
     r"(?i)(^|[_\-. ])(completions?|responses?|generations?|generated([_\-. ]text)?|answers?|outputs?"
@@ -70,12 +70,12 @@ def completion_columns(names: Iterable[str]) -> list[str]:
 def _records(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (number of the line, value) of a JSON or JSON Lines file, a line at a time where it has lines."""
     if path.suffix == ".json":
-        yield 1, json.loads(path.read_text(encoding="utf-8"))
+        yield 1, parse_json(path.read_text(encoding="utf-8"))
         return
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield number, json.loads(line)
+                yield number, parse_json(line)
 
 
 def refuse_completions(path: Path, name: str, long_texts: bool = False) -> None:

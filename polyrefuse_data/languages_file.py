@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from polyrefuse_data.errors import PolyRefuseError
 from polyrefuse_data.languages import LANGUAGES, Language
+from polyrefuse_data.parsing import parse_yaml
 
 
 class _Row(BaseModel):
@@ -30,7 +31,7 @@ class _Row(BaseModel):
 def load_languages(path: Path) -> list[Language]:
     """Return the languages of a YAML file: a list of rows; raises `PolyRefuseError` naming the row."""
     try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+        rows = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PolyRefuseError(f"cannot read the languages in {path}: {error}") from None
     if not isinstance(rows, list) or not rows:

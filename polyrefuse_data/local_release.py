@@ -13,6 +13,7 @@ from polyrefuse_data.companions import CARD, CROISSANT, FIGURE, LICENCES
 from polyrefuse_data.completion_guard import refuse_completions
 from polyrefuse_data.errors import PublishError
 from polyrefuse_data.package import MANIFEST, altered_files, file_sha256, read_manifest, safe_path
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_data.schema import column_names
 
 RESULTS_FORMAT = "polyrefuse-results-1"
@@ -186,7 +187,7 @@ def results_release(folder: Path, workspace: Path) -> LocalRelease:
 
 def _signature(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PublishError(f"{path} cannot be read ({error}); expected the signature of a run") from None
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from polyrefuse_data.companions import companion_files
 from polyrefuse_data.errors import BuildError, DatasetFolderError
 from polyrefuse_data.findings import Finding, count_by_severity
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_data.recipes import Recipe
 from polyrefuse_data.schema import LABELS, ROW_CHECKS, SPLITS, Row, arrow_schema, row_from_values, row_values
 
@@ -115,7 +116,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a build, complete or not; raises `DatasetFolderError`."""
     path = folder / MANIFEST
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DatasetFolderError(
             f"{folder}: no {MANIFEST}; expected a complete build (make one with `polyrefuse build`)"
@@ -195,7 +196,7 @@ class PackageFolder:
     def staged_part(self, lang: str, digest: str) -> LanguagePart | None:
         """Return the part of `lang` made from the inputs of `digest`: staged before, or in the old build."""
         try:
-            kept = json.loads((self._staging / f"{lang}.json").read_text(encoding="utf-8"))
+            kept = parse_json((self._staging / f"{lang}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             kept = {}
         return _kept_part(kept, digest, self._staging) or self._from_old(lang, digest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from polyrefuse_data.errors import PublishError
 from polyrefuse_data.hub import HubDataset, RemoteFile, RemoteState
 from polyrefuse_data.local_release import LocalRelease
 from polyrefuse_data.package import MANIFEST, file_sha256
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_data.snapshots import (
     FolderSnapshot,
     HubSnapshot,
@@ -134,7 +134,7 @@ def _published_files(
         )
     with hub.downloaded(MANIFEST, state.head) as path:
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = parse_json(path.read_text(encoding="utf-8"))
             listed, form = set(manifest["files"]), manifest["format"]
         except (ValueError, KeyError, TypeError):
             raise PublishError(

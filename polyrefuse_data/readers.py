@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyrefuse_data.errors import SourceError
+from polyrefuse_data.parsing import parse_json
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def read_lines(data: bytes, name: str) -> list[Record]:
 
 def _json_list(data: bytes, name: str) -> list[Any]:
     try:
-        value = json.loads(_decode(data, name))
+        value = parse_json(_decode(data, name))
     except json.JSONDecodeError as error:
         raise SourceError(f"{name}, line {error.lineno}: not valid JSON ({error.msg}); is it cut?") from None
     if not isinstance(value, list):

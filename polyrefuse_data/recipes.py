@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from polyrefuse_data.errors import RecipeError, unknown_name
+from polyrefuse_data.parsing import parse_yaml
 from polyrefuse_data.schema import SPLITS
 from polyrefuse_data.sources import SOURCES
 
@@ -208,7 +209,7 @@ def read_pin(name: str, folder: Path | None) -> list[str]:
 
 def _parse(text: str, where: str) -> Recipe:
     try:
-        value: Any = yaml.safe_load(text)
+        value: Any = parse_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"recipe {where} is not valid YAML: {error}") from None
     if not isinstance(value, dict):

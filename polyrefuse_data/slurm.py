@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from polyrefuse_data.errors import ClusterError, unknown_name
+from polyrefuse_data.parsing import parse_yaml
 
 JOBS = "jobs"
 OURS = ("self", "args", "kwargs", "base_class_kwargs", "job_kwargs", "n_workers", "job_cls", "loop",
@@ -97,7 +98,7 @@ def known_arguments(jobqueue: ModuleType) -> list[str]:
 def read_slurm(file: Path, known: list[str]) -> dict[str, Any]:
     """Return what stands in `file`, checked: every key known, and `jobs` a number above 0."""
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ClusterError(f"cannot read the Slurm file '{file}': {error}") from None
     if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):

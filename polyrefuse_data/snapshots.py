@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from polyrefuse_data.errors import DatasetFolderError, PublishError
 from polyrefuse_data.package import FORMAT, MANIFEST, altered_files, read_manifest, safe_path
+from polyrefuse_data.parsing import parse_json
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -82,7 +82,7 @@ class HubSnapshot:
 
 def _parsed(path: Path, name: str) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DatasetFolderError(f"the manifest of {name} cannot be read ({error})") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:

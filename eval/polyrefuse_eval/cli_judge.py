@@ -77,18 +77,18 @@ def judge_command(
 
     judges = judges_by_name(names, models=models, options=JudgeOptions(device, dtype, batch_size))
     found = scan(file, reference)
-    if agreement is not None and len(judges) + bool(found.with_reference) < 2:
+    if agreement is not None and len(judges) + found.has_references < 2:
         raise JudgeError(
             "--agreement takes two: name a second judge, or give the input a field `refused` with verdicts"
         )
     _say(_warnings(found, judges, file))
     judge_file(file, judges, out, progress=not quiet, found=found)
-    langs, verdicts = columns(file, out, judges, reference)
+    verdicts = columns(found, out, judges)
     if agreement is not None:
         from polyrefuse_eval.judge_agreement import agreement_page
         from polyrefuse_eval.results import write_text
 
-        write_text(agreement, agreement_page(langs, verdicts))
+        write_text(agreement, agreement_page(found.langs, verdicts))
     if not quiet:
         for column in verdicts:
             counts = {value: column.complied.count(value) for value in (False, True, None)}
@@ -113,11 +113,11 @@ def _warnings(found: Scan, judges: Sequence[Judge], file: Path) -> list[str]:
             )
         if judge.languages is None:
             continue
-        foreign = sorted(set(found.languages) - judge.languages)
+        foreign = sorted(set(found.langs) - judge.languages)
         if foreign:
             lines.append(
                 f"{judge.name} was not made for {', '.join(foreign)} "
-                f"({sum(found.languages[lang] for lang in foreign)} of {found.good} completions); "
+                f"({sum(map(found.langs.count, foreign))} of {found.good} completions); "
                 "read its verdicts there with care"
             )
     return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 from polyrefuse_data.errors import DatasetFolderError
 from polyrefuse_data.languages import language
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_data.schema import Row, row_from_values
 
 MANIFEST = "manifest.json"
@@ -98,7 +98,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
             f"'{folder}' has no {MANIFEST}, so no complete build; run polyrefuse build again"
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DatasetFolderError(f"'{path}' is no JSON: {error}") from None
     if not isinstance(manifest, dict) or "digest" not in manifest:

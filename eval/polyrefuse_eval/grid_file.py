@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from polyrefuse_data.errors import unknown_name
+from polyrefuse_data.parsing import parse_yaml
 from polyrefuse_eval.errors import RunFolderError
 
 PARTS = ("settings", "models")
@@ -67,8 +68,7 @@ def read_grid(file: Path, of_model: Sequence[str], of_all: Sequence[str]) -> lis
     """
     where = f"the grid '{file}'"
     try:
-        # a safe loader, and a stricter one
-        found = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+        found = parse_yaml(file.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise RunFolderError(f"{where} cannot be read: {error}") from None
     except yaml.YAMLError as error:

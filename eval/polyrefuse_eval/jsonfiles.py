@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_eval.errors import RunFolderError
 
 
@@ -18,7 +19,7 @@ def json_line(record: Mapping[str, Any]) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in `path`; raises `RunFolderError`."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunFolderError(f"'{path}' cannot be read: {error}") from None
     if not isinstance(found, dict):
@@ -85,7 +86,7 @@ def read_jsonl(path: Path, *, torn_end: bool = False, mend: bool = False) -> lis
     records = []
     for number, line in numbered_lines(path, torn_end=torn_end):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             raise RunFolderError(f"'{path}', line {number} is no JSON; remove the line to go on") from None
         if not isinstance(record, dict):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from polyrefuse_data.errors import unknown_name
 from polyrefuse_data.languages import PUBLISHED_LANGUAGES
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judges.base import Judge, JudgeInput, Measures, Verdict, opened
 from polyrefuse_eval.results import json_line, read_json, read_jsonl, write_json
@@ -49,18 +51,22 @@ class BadLine:
 
 @dataclass
 class Scan:
-    """What a file holds: completions by language, how many without a prompt and how many with a verdict of
-    the file's own, bad lines, its digest."""
+    """What a file holds: the language of each completion and the file's own verdict on it, in their order,
+    how many are without a prompt, bad lines, its digest."""
 
     digest: str = ""
-    languages: dict[str, int] = field(default_factory=dict)
+    langs: list[str] = field(default_factory=list)
+    references: list[bool | None] = field(default_factory=list)
     bad: list[BadLine] = field(default_factory=list)
     without_prompt: int = 0
-    with_reference: int = 0
 
     @property
     def good(self) -> int:
-        return sum(self.languages.values())
+        return len(self.langs)
+
+    @property
+    def has_references(self) -> bool:
+        return any(value is not None for value in self.references)
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,13 @@ class Column:
     complied: list[bool | None]
 
 
-def read_lines(path: Path, reference: str | None = None) -> Iterator[Line | BadLine]:
+def read_lines(
+    path: Path, reference: str | None = None, *, seen: Callable[[bytes], object] | None = None
+) -> Iterator[Line | BadLine]:
     """Yield the lines of `path` one by one; blank ones are left out.
 
     `reference` names the field of a verdict that the file brings; by default `refused` or `refusal`.
+    `seen` is told of all bytes as they are read.
     """
     try:
         file = path.open("rb")
@@ -84,13 +93,15 @@ def read_lines(path: Path, reference: str | None = None) -> Iterator[Line | BadL
         raise JudgeError(f"'{path}' cannot be read: {error.strerror}") from None
     with file:
         for number, raw in enumerate(file, 1):
-            if raw.strip():
+            if seen is not None:
+                seen(raw)
+            if not raw.isspace():
                 yield _line(number, raw, reference)
 
 
 def _line(number: int, raw: bytes, reference: str | None) -> Line | BadLine:
     try:
-        record = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+        record = parse_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
     except ValueError:
         cut = "" if raw.endswith(b"\n") else "; it has no end, so it was cut off"
         return BadLine(number, f"no JSON{cut}")
@@ -125,13 +136,13 @@ def good_lines(path: Path, reference: str | None = None) -> Iterator[Line]:
 
 def scan(path: Path, reference: str | None = None) -> Scan:
     """Read all of `path` once; raises `JudgeError` where nothing in it can be judged."""
-    found = Scan()
-    for line in read_lines(path, reference):
+    found, digest = Scan(), hashlib.sha256()
+    for line in read_lines(path, reference, seen=digest.update):
         if isinstance(line, BadLine):
             found.bad.append(line)
         else:
-            found.languages[line.item.lang] = found.languages.get(line.item.lang, 0) + 1
-            found.with_reference += line.reference is not None
+            found.langs.append(sys.intern(line.item.lang))
+            found.references.append(line.reference)
             found.without_prompt += not (line.item.prompt or "").strip()
     if not found.good:
         why = f": {found.bad[0]}" if found.bad else "; it is empty"
@@ -139,10 +150,6 @@ def scan(path: Path, reference: str | None = None) -> Scan:
             f"nothing in '{path}' can be judged{why}; expected JSON Lines with id, lang, response and, "
             "optionally, prompt"
         )
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
     found.digest = digest.hexdigest()
     return found
 
@@ -223,30 +230,23 @@ def record_of(line: Line, judge: str, verdict: Verdict) -> dict[str, Any]:
         "lang": line.item.lang,
         "line": line.number,
         "judge": judge,
-        **asdict(verdict),
+        **vars(verdict),
     }
 
 
-def columns(
-    source: Path, out: Path, judges: Sequence[Judge], reference: str | None = None
-) -> tuple[list[str], list[Column]]:
-    """Return the languages of the completions, and the verdicts of every judge in the same order; with
-    the input's own verdicts first where it brings any."""
-    langs: list[str] = []
-    given: list[bool | None] = []
-    for line in good_lines(source, reference):
-        langs.append(line.item.lang)
-        given.append(line.reference)
-    found = [Column(judge.name, judge.measures, [], []) for judge in judges]
-    by_name = {column.name: column for column in found}
+def columns(found: Scan, out: Path, judges: Sequence[Judge]) -> list[Column]:
+    """Return the verdicts of every judge in `out`, in the order of the completions `found`; with the
+    input's own verdicts first where it brings any."""
+    columns = [Column(judge.name, judge.measures, [], []) for judge in judges]
+    by_name = {column.name: column for column in columns}
     with out.open(encoding="utf-8") as file:
         for text in file:
-            record = json.loads(text)
+            record = parse_json(text)
             column = by_name[record["judge"]]
             verdict = Verdict(record["refused"], record["reason"], harmful=record["harmful"])
             column.refused.append(verdict.refused)
             column.complied.append(verdict.complied(column.measures))
-    if any(value is not None for value in given):
-        complied = [None if value is None else not value for value in given]
-        found.insert(0, Column(REFERENCE, "refusal", given, complied))
-    return langs, found
+    if found.has_references:
+        complied = [None if value is None else not value for value in found.references]
+        columns.insert(0, Column(REFERENCE, "refusal", found.references, complied))
+    return columns

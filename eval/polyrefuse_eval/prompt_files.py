@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.languages import SOURCE_LANGUAGE, language
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_data.schema import LABELS
 from polyrefuse_eval.errors import GuardError
 
@@ -99,7 +99,7 @@ def table(path: Path) -> list[Mapping[str, Any]]:
     if path.suffix == ".jsonl":
         return [record for _, record in _json_lines(path, text)]
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError as error:
         raise GuardError(f"'{path}' is no JSON: {error}") from None
     return _records(value, path)
@@ -124,7 +124,7 @@ def _json_lines(where: object, text: str) -> Iterable[tuple[int, dict[str, Any]]
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             raise GuardError(f"'{where}', line {number} is no JSON") from None
         if not isinstance(record, dict):

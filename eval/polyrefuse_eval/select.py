@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from polyrefuse_data.errors import unknown_name
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.positions import Position
 
@@ -159,7 +160,7 @@ def select(scores: Sequence[CandidateScore], rule: str = "robust", n_layers: int
 def read_scores(path: Path) -> list[CandidateScore]:
     """Return the candidate scores of a JSON file; raises `DirectionError` where it holds others."""
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
+        records = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DirectionError(f"'{path}' cannot be read: {error.strerror}") from None
     except ValueError as error:

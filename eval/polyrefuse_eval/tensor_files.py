@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from polyrefuse_data.errors import PolyRefuseError
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_eval.chat import ChatModel
 
 IDENTITY = ("model", "revision", "template_hash", "tokenizer_hash", "d_model", "n_layers")
@@ -54,7 +55,7 @@ def read_tensors(
         raise error(f"no file '{path}'; make one with: {how_to_make}")
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("polyrefuse", "{}"))
+            header = parse_json((file.metadata() or {}).get("polyrefuse", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as fault:
         raise error(f"'{path}' is no safetensors file that can be read: {fault}") from None

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from polyrefuse_data.errors import PolyRefuseError
+from polyrefuse_data.parsing import parse_yaml
 
 DEFAULT = "default"
 
@@ -78,7 +79,7 @@ def load_thresholds(path: Path | None = None) -> Thresholds:
             )
         else:
             text = path.read_text(encoding="utf-8")
-        file = _File.model_validate(yaml.safe_load(text))
+        file = _File.model_validate(parse_yaml(text))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PolyRefuseError(f"cannot read the thresholds {where}: {error}") from None
     except ValidationError as error:

@@ -23,6 +23,7 @@ from urllib.parse import urlencode, urlsplit
 import requests
 import urllib3
 
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_data.translate.deadline import LimitedAdapter, limited
 from polyrefuse_data.translate.faults import Fault, Rejected, TranslatorError
 
@@ -110,7 +111,7 @@ class Response:
             return self.content.decode("utf-8", "replace")
 
     def json(self) -> Any:
-        return json.loads(self.text)
+        return parse_json(self.text)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -226,7 +227,7 @@ class Web:
         """Return the JSON value of an answer; raises a fault where it is another thing."""
         try:
             return response.json()
-        except (ValueError, RecursionError):
+        except ValueError:
             head = response.content[:200].lstrip().lower()
             raise Fault("page" if head.startswith(b"<") else "truncated", "no JSON in the answer") from None
 

@@ -260,7 +260,15 @@ def test_judging_without_a_model_loads_no_torch(tmp_path: Path) -> None:
 def test_the_digest_is_of_the_whole_file(tmp_path: Path) -> None:
     first = scan(written(tmp_path / "a.jsonl", record(1)))
     assert first.digest != scan(written(tmp_path / "b.jsonl", record(1), "")).digest
-    assert (first.good, first.languages, first.without_prompt) == (1, {"en": 1}, 1)
+    assert (first.good, first.langs, first.without_prompt) == (1, ["en"], 1)
+
+
+def test_a_line_nested_without_end_is_named_and_the_others_are_judged(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", record(1), "[" * 200_000, '{"id": ' * 200_000, record(2))
+    done = call(source, "--out", tmp_path / "out.jsonl")
+    assert done.exit_code == 3
+    assert done.stderr.splitlines()[:2] == [f"'{source}', line {n}: no JSON" for n in (2, 3)]
+    assert [one["id"] for one in records(tmp_path / "out.jsonl")] == ["1", "2"]
 
 
 def test_the_native_judge_is_the_function(tmp_path: Path) -> None:

@@ -278,6 +278,16 @@ def test_an_adapter_sits_on_its_base(
         judge_by_name("strongreject", model=str(folder))
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [("{", "cannot be read"), ("[" * 200_000, "cannot be read: nested too deeply"), ("[1]", "sits on ''")],
+)
+def test_an_adapter_whose_config_is_none_says_so(tmp_path: Path, config: str, message: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(config)
+    with pytest.raises(JudgeError, match=message):
+        judge_by_name("strongreject", model=str(tmp_path))
+
+
 def test_a_missing_extra_names_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 

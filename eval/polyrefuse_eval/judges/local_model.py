@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_eval.errors import JudgeError, OutOfMemoryError, require
 from polyrefuse_eval.judges.base import Advance
 from polyrefuse_eval.model_source import explain, folder_revision, split_revision
@@ -73,9 +73,12 @@ class ModelSource:
 def _folder_base(folder: Path, published: ModelSource | None) -> ModelSource | None:
     if not (folder / ADAPTER_FILE).is_file():
         return None
-    config = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
-    place = str(config.get("base_model_name_or_path") or "")
-    if Path(place).is_dir():
+    try:
+        config = parse_json((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise JudgeError(f"'{folder / ADAPTER_FILE}' cannot be read: {error}") from None
+    place = str(config.get("base_model_name_or_path") or "") if isinstance(config, dict) else ""
+    if place and Path(place).is_dir():
         return ModelSource(place, None)
     if published is not None and place == published.place:
         return published

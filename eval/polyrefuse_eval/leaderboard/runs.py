@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.errors import PolyRefuseError
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.records import AgreementRecord
 from polyrefuse_eval.results import Comparison, Result, RunFolder, Summary, read_json
@@ -210,8 +210,8 @@ def _safetensors_header(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            header = json.loads(opened.read(min(length, 10**8)))
-        found = json.loads(header["__metadata__"]["polyrefuse"])
+            header = parse_json(opened.read(min(length, 10**8)))
+        found = parse_json(header["__metadata__"]["polyrefuse"])
     except (OSError, ValueError, KeyError, TypeError):
         raise RunFolderError(f"'{file}' is no direction that can be read") from None
     return found if isinstance(found, dict) else {}

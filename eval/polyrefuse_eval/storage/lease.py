@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_eval.errors import StorageError, TakenError
 from polyrefuse_eval.storage.objects import ObjectStore
 
@@ -101,7 +102,7 @@ class Lease:
             if content is None:
                 return None
             try:
-                record = json.loads(content)
+                record = parse_json(content)
                 who, name, since = (str(record[key]) for key in ("id", "driver", "since"))
                 return Driver(FORMAT, who, name, since, float(record["renewed"]))
             except (ValueError, TypeError, KeyError):

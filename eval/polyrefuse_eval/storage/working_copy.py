@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.parsing import parse_json
 from polyrefuse_eval.baselines import cache_folder
 from polyrefuse_eval.cell_files import BEGUN_ENDING
 from polyrefuse_eval.errors import StorageError
@@ -206,7 +207,7 @@ class WorkingCopy:
 
     def _load(self) -> None:
         try:
-            state = json.loads((self.root / STATE_FILE).read_text(encoding="utf-8"))
+            state = parse_json((self.root / STATE_FILE).read_text(encoding="utf-8"))
             self.driver = state["driver"]
             self._known = {name: Known(**known) for name, known in state["objects"].items()}
         except (OSError, ValueError, TypeError, KeyError):
@@ -288,7 +289,7 @@ def _by_rank(names: Iterable[str]) -> Iterator[list[str]]:
 def _identity(run: bytes | None) -> Any:
     """Return what of a `run.json` makes it the run that it is: not who has judged it."""
     try:
-        record = json.loads(run or b"")
+        record = parse_json(run or b"")
         return {key: value for key, value in record["signature"].items() if key != "judges"}
     except (ValueError, TypeError, KeyError, AttributeError):
         return run

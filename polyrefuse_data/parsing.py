@@ -1,0 +1,31 @@
+"""JSON and YAML of files that others wrote.
+
+Python's parsers answer a text nested thousands of levels deep with `RecursionError`, which nobody who reads a
+file expects; here it is the error of any other text that is not valid.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+_TOO_DEEP = "nested too deeply"
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the JSON value of `text`; raises `json.JSONDecodeError`, or `UnicodeDecodeError` of bytes."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        start = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        raise json.JSONDecodeError(_TOO_DEEP, start, 0) from None
+
+
+def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """Return the YAML value of `text`, as a safe `loader` makes it; raises `yaml.YAMLError`."""
+    try:
+        return yaml.load(text, Loader=loader)  # noqa: S506 (a safe loader)
+    except RecursionError:
+        raise yaml.YAMLError(_TOO_DEEP) from None
