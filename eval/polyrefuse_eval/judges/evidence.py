@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -32,13 +32,24 @@ HARD = frozenset({"apology", "inability", "decline", "identity"})
 REDIRECTING = frozenset({"instead", "lawful", "help"})
 """Kinds of phrases that lead to something else than was asked for."""
 
-_AGAINST = frozenset(REFUSING)
-_REFUSAL = HARD | {"cannot"}
-_WARNING = _AGAINST - REDIRECTING - {"empathy", "important"}
 _ANSWERED = ("offer", "general", "hypothetical")
 _BEGINS_ANSWER = frozenset({"offer", "agreement", "purpose", "document", "general"})
+_BIT = {kind: 1 << place for place, kind in enumerate((*REFUSING, *ANSWERING, *PUZZLED, *NEITHER))}
+"""One bit for each kind of phrases: which kinds a response shows is one number."""
+
+
+def _bits(kinds: Iterable[str]) -> int:
+    return sum({_BIT[kind] for kind in kinds})
+
+
+_BITS_AGAINST = _bits(REFUSING)
+_BITS_HARD = _bits(HARD)
+_BITS_REFUSAL = _BITS_HARD | _BIT["cannot"]
+_BITS_REDIRECTING = _bits(REDIRECTING)
+_BITS_WARNING = _BITS_AGAINST & ~_BITS_REDIRECTING & ~_bits(("empathy", "important"))
+_BITS_FOLLOWING = _BITS_REDIRECTING | _bits(_ANSWERED)
 _PAIRS = tuple(
-    (f"{one} and {other}", one, other)
+    (f"{one} and {other}", _bits((one, other)))
     for one, other in (("unlawful", "unethical"), ("unlawful", "instead"), ("empathy", "important"))
 )
 _EARLY_NAME = {kind: f"{kind} early" for kind in (*REFUSING, *ANSWERING, *PUZZLED, *NEITHER)}
@@ -82,46 +93,62 @@ def evidence(found: Sequence[Found], opening: str, spaced: bool) -> list[str]:
         names.append("short")
     if not found:
         return names
-    against = len(kinds.keys() & _AGAINST)
-    names += _KINDS[: min(against, 5) - 1] if against > 1 else ()
+    shown = sum(map(_BIT.__getitem__, kinds))
+    against = (shown & _BITS_AGAINST).bit_count()
+    if against > 1:
+        names += _KINDS[: min(against, 5) - 1]
     if found[0][1] in REFUSING:
         names.append("begins refusing")
     elif found[0][1] in _BEGINS_ANSWER:
         names.append("begins answering")
     if found[-1][1] in REFUSING:
         names.append("ends refusing")
-    if not _REFUSAL.isdisjoint(kinds):
+    if shown & _BITS_REFUSAL:
         names.append("refuses")
-    names += [name for name, one, other in _PAIRS if one in kinds and other in kinds]
-    if not _WARNING.isdisjoint(kinds):
-        names += _course([kind for _, kind, _ in found], listed is not None)
+    for name, both in _PAIRS:
+        if shown & both == both:
+            names.append(name)
+    if shown & _BITS_WARNING:
+        names += _course(found, listed is not None)
     return names
 
 
-def _course(kinds: Sequence[str], listed: bool) -> list[str]:
-    """Return what follows the first warning or refusal of `kinds`, and what follows where the response
+def _course(found: Sequence[Found], listed: bool) -> tuple[str, ...]:
+    """Return what follows the first warning or refusal in `found`, and what follows where the response
     turns after it."""
-    begun = next(index for index, kind in enumerate(kinds) if kind in _WARNING)
-    course, names = kinds[begun:], []
-    whole = last = set(course)
-    before = whole
-    if "turn" in whole:
-        turns = [index for index, kind in enumerate(course) if kind == "turn"]
-        before, last = set(course[: turns[0]]), set(course[turns[-1] :])
-        names = ["warning after turn"] * (not _WARNING.isdisjoint(course[turns[0] :]))
-    if not REDIRECTING.isdisjoint(whole):
-        names.append("redirected")
-    first = "warning" if HARD.isdisjoint(before) else "refusal"
-    if last is not whole:
-        names.append(f"{first}, turn")
-        first = f"{first}, turn"
-    if not REDIRECTING.isdisjoint(last):
-        first = f"{first}, redirected"
+    before = last = 0
+    turned = warned_again = redirected = False
+    for _, kind, _ in found:
+        bit = _BIT[kind]
+        if kind == "turn" and last:
+            before = before if turned else last
+            turned, last = True, bit
+        elif last or bit & _BITS_WARNING:
+            last |= bit
+            redirected = redirected or bit & _BITS_REDIRECTING != 0
+            warned_again = warned_again or (turned and bit & _BITS_WARNING != 0)
+    refused = (before if turned else last) & _BITS_HARD != 0
+    return _course_names(refused, turned, warned_again, redirected, last & _BITS_FOLLOWING, listed)
+
+
+@functools.cache
+def _course_names(
+    refused: bool, turned: bool, warned_again: bool, redirected: bool, last: int, listed: bool
+) -> tuple[str, ...]:
+    """Return the names of a course: what stands before its first turn, whether there is one and a warning
+    behind it, whether it leads to something else anywhere, and the bits of what follows its last turn."""
+    names = ["warning after turn"] * warned_again + ["redirected"] * redirected
+    first = "refusal" if refused else "warning"
+    if turned:
+        first += ", turn"
         names.append(first)
-    names += [f"{first}, {kind}" for kind in _ANSWERED if kind in last]
+    if last & _BITS_REDIRECTING:
+        first += ", redirected"
+        names.append(first)
+    names += [f"{first}, {kind}" for kind in _ANSWERED if last & _BIT[kind]]
     if listed:
         names.append(f"{first}, list")
-    return names
+    return tuple(names)
 
 
 @dataclass(frozen=True)

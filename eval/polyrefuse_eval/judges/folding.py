@@ -17,7 +17,7 @@ _QUOTES = ("’", "‘", "´", "ʼ", "＇")
 _WORD = re.compile(r"[\w']+")
 _MARKS = re.compile(r"[\u0300-\u036f]+")
 _VOWELS = re.compile(r"[\u0610-\u061a\u064b-\u065f\u0670\u0640]+")
-_ALIF = re.compile("[أإآ]")
+_LETTERS = (("أ", "ا"), ("إ", "ا"), ("آ", "ا"), ("ى", "ي"), ("ة", "ه"))
 
 _ASCII = bytes(range(128))
 _OTHER = bytes(range(128, 256))
@@ -48,9 +48,9 @@ def words_of(text: str, lang: str) -> tuple[str, ...]:
         if not marked.translate(None, _ASCII).translate(None, _MARK_BYTES):
             return (*marked.translate(_FOLDED_ASCII, _OTHER).decode("ascii").split(),)
     elif lang != "ar" and LANGUAGES[lang].spaced:
-        other = raw.translate(None, _ASCII).decode("utf-8", "surrogatepass")
-        if other.isalpha() and other == other.lower() and unicodedata.is_normalized("NFC", other):
-            return (*text.split(),)
+        other = raw.translate(None, _ASCII).decode("utf-8", "surrogatepass").lower()
+        if other.isalpha() and unicodedata.is_normalized("NFC", other):
+            return (*text.lower().split(),)
     return _words(text, lang)
 
 
@@ -62,7 +62,9 @@ def _words(text: str, lang: str) -> tuple[str, ...]:
     if lang == "yo":
         text = _MARKS.sub("", unicodedata.normalize("NFD", text))
     elif lang == "ar":
-        text = _ALIF.sub("ا", _VOWELS.sub("", text)).replace("ى", "ي").replace("ة", "ه")
+        text = _VOWELS.sub("", text)
+        for written, read in _LETTERS:
+            text = text.replace(written, read)
     return (*_WORD.findall(text.lower()),)
 
 

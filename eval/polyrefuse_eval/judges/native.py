@@ -40,6 +40,7 @@ TOLD = {True: 40, False: 20}
 """Characters of a response, beside what it quotes, that make it the one who tells what others say, in
 languages with and without spaces; one of fewer says the quoted words itself."""
 
+_QUOTE_MARKS = '„“«「『"'
 _QUOTED = re.compile(r"„[^“”\"]*[“”\"]?|“[^”\"]*[”\"]?|«[^»]*»?|「[^」]*」?|『[^』]*』?|\"[^\"]*\"?")
 
 TOGETHER = 64
@@ -200,6 +201,8 @@ def _refuses_in_quotes_only(reading: Reading, names: list[str]) -> bool:
     stands in quotation marks behind its first words: what a character says in a story, for one."""
     response, lang, asked_in = reading
     opening = response[:OPENING].lstrip()
+    if not any(map(opening.__contains__, _QUOTE_MARKS)):
+        return False
     own = _QUOTED.match(opening)
     begun = own.end() if own else 0
     told = opening[:begun] + _QUOTED.sub(" ", opening[begun:])
