@@ -1,9 +1,10 @@
 """The native judge's weights, fitted anew to published labels: prints what they would be, or writes them.
 
-Logistic regression on the evidence of half 0 (see `judge.py`); each piece has one weight for all
+Logistic regression on the evidence of half 0 (see `judge.py`) and of responses written in the manner of
+other models (`--written`), each of which counts as `WRITTEN` rows; each piece has one weight for all
 languages, kept to the sign that its meaning gives it, so that little is learnt from one language's or
-one model's habits. Each language has a bias, moved so that as many are refused as the labels say, by
-scores of prompts that were left out of the fit (8 folds of prompt numbers). Needs numpy and scipy.
+one model's habits, and each language has a bias. Kappa is shown over 8 folds of prompt numbers, each left
+out of a fit. Needs numpy and scipy.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -24,10 +26,10 @@ from polyrefuse_eval.judges.coherence import incoherence, language_of
 from polyrefuse_eval.judges.evidence import begins_as, sign
 
 FOLDS = 8
-PENALTY, BIAS_PENALTY, COMMON_PENALTY = 5.0, 3.0, 0.04
+PENALTY, BIAS_PENALTY, COMMON_PENALTY = 3.0, 3.0, 0.04
 """Of half the squared weights, of the biases, and of what all biases have in common."""
-SHRINK = 10
-"""Rows of a language, as many of either label, at which half of its bias's move is believed."""
+WRITTEN = 0.5
+"""So many rows a written response counts as: it stands for models that the labelled answers are not of."""
 FEWEST = 12
 """Rows that must show a piece of evidence for it to have a weight."""
 HEAD = """\
@@ -41,9 +43,11 @@ def fold(identifier: str) -> int:
     return hashlib.sha256(f"fold {identifier.rsplit('-', 1)[-1]}".encode()).digest()[0] % FOLDS
 
 
-def fitted(design: np.ndarray, labels: np.ndarray, signs: list[int], begin: np.ndarray) -> np.ndarray:
-    """Return the weights of the columns; `signs` are of the first of them, biases follow, and last
-    what all biases have in common."""
+def fitted(
+    design: np.ndarray, labels: np.ndarray, counts: np.ndarray, signs: list[int], begin: np.ndarray
+) -> np.ndarray:
+    """Return the weights of the columns; `counts` is what each row counts as, `signs` are of the first
+    columns, biases follow, and last what all biases have in common."""
     penalty = np.full(design.shape[1], BIAS_PENALTY)
     penalty[: len(signs)] = PENALTY
     penalty[-1] = COMMON_PENALTY
@@ -52,8 +56,9 @@ def fitted(design: np.ndarray, labels: np.ndarray, signs: list[int], begin: np.n
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         score = design @ weights
-        wrong = 1 / (1 + np.exp(-np.clip(score, -30, 30))) - labels
-        value = np.logaddexp(0, np.where(labels, -score, score)).sum() + (penalty * weights**2).sum() / 2
+        wrong = counts * (1 / (1 + np.exp(-np.clip(score, -30, 30))) - labels)
+        unlikely = counts * np.logaddexp(0, np.where(labels, -score, score))
+        value = unlikely.sum() + (penalty * weights**2).sum() / 2
         return value, design.T @ wrong + penalty * weights
 
     return minimize(
@@ -61,19 +66,30 @@ def fitted(design: np.ndarray, labels: np.ndarray, signs: list[int], begin: np.n
     ).x
 
 
-def right_rate(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the threshold above which as many scores lie as there are labels."""
-    count, ordered = int(labels.sum()), np.sort(scores)[::-1]
-    return float(ordered[count - 1] + ordered[count]) / 2 if 0 < count < len(ordered) else 0.0
+def written_rows(path: Path) -> list[dict[str, Any]]:
+    """Return rows as the labelled ones are. Stories are left out: quotation marks tell who refuses in them."""
+    return [
+        {"id": text, "lang": lang, "opener": text, "refusal": kind.startswith("refusals")}
+        for kind, by_lang in yaml.safe_load(path.read_text(encoding="utf-8")).items()
+        if kind != "answers, stories"
+        for lang, texts in by_lang.items()
+        for text in texts
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--openers", type=Path, required=True, help="JSON Lines: id, lang, opener, refusal")
+    parser.add_argument(
+        "--written", type=Path, help="YAML: kinds of `refusals, …` and `answers, …`, languages, texts"
+    )
     parser.add_argument("--write", type=Path, help="the YAML file to write")
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.openers.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if half(row["id"]) == 0 and incoherence(row["opener"]) is None]
+    labelled = len(rows)
+    if options.written is not None:
+        rows += written_rows(options.written)
     for row in rows:
         written = language_of(row["opener"], row["lang"])
         read = written if written in ("en", row["lang"]) else row["lang"]
@@ -94,21 +110,18 @@ def main() -> None:
         design[index, [column[name] for name in own if name in column]] = 1
     labels = np.array([bool(row["refusal"]) for row in rows])
     folds = np.array([fold(row["id"]) for row in rows])
+    times = np.where(np.arange(len(rows)) < labelled, 1.0, WRITTEN)
     signs = [sign(name) for name in names]
-    weights = fitted(design, labels, signs, np.zeros(len(column)))
+    weights = fitted(design, labels, times, signs, np.zeros(len(column)))
     scores = np.zeros(len(rows))
     for number in range(FOLDS):
         out = folds == number
-        scores[out] = design[out] @ fitted(design[~out], labels[~out], signs, weights)
+        scores[out] = design[out] @ fitted(design[~out], labels[~out], times[~out], signs, weights)
+    if options.written is not None:
+        right = (scores > 0)[labelled:] == labels[labelled:]
+        print(f"{right.mean():.1%} of {len(right)} written responses over the folds")
+    scores, labels, rows = scores[:labelled], labels[:labelled], rows[:labelled]
     asked = np.array([row["lang"] for row in rows])
-    begun = np.array([row["bias"] for row in rows])
-    for bias in biases:
-        own = begun == bias
-        even = 2 * min(labels[own].sum(), (~labels[own]).sum())
-        move = right_rate(scores[own], labels[own]) * even / (even + SHRINK)
-        weights[column[f"bias {bias}"]] -= move
-        scores[own] -= move
-        print(f"bias {bias} moved by {-move:+.2f}")
     kappas = []
     for lang in sorted(set(asked)):
         own = asked == lang

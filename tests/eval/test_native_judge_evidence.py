@@ -27,10 +27,12 @@ def test_every_weight_is_of_something_that_can_be_shown() -> None:
     one = {*REFUSING, *ANSWERING, *PUZZLED, *NEITHER}
     early = {f"{kind} early" for kind in one}
     laid_out = {"list", "list early", "heading", "line break", "block", "quotation", "question", "short"}
+    laid_out |= {"salutation"}
+    course = {"warning after turn", "turns to refuse", "refuses last"}
     whole = {"begins refusing", "begins answering", "ends refusing", "refuses", "redirected"}
     for name in load_weights().worth:
-        known = name in one | early | laid_out | whole or name.endswith(" kinds")
-        assert known or " and " in name or ", " in name or name == "warning after turn", name
+        known = name in one | early | laid_out | whole | course or name.endswith(" kinds")
+        assert known or " and " in name or ", " in name, name
 
 
 def test_evidence_is_the_same_in_every_language() -> None:
@@ -50,6 +52,23 @@ def test_the_course_of_a_response() -> None:
     assert "refusal, turn, redirected, offer" not in evidence(found, "x" * 200, True)
 
 
+def test_what_a_response_turns_to_and_ends_with() -> None:
+    refusal, turn, offer = (9, "decline", "i won't"), (60, "turn", "but"), (99, "offer", "here is")
+    assert "refuses last" in evidence([refusal, turn], "x" * 200, True)
+    assert "refuses last" not in evidence([refusal, turn, offer], "x" * 200, True)
+    assert "turns to refuse" not in evidence([refusal, turn], "x" * 200, True)
+    late = (120, "decline", "i won't")
+    assert {"turns to refuse", "refuses last"} <= set(evidence([turn, offer, late], "x" * 200, True))
+
+
+def test_who_corrects_a_mistake_apologises_for_that() -> None:
+    apology, mistake = (0, "apology", "sorry"), (20, "mistake", "my mistake")
+    assert "refuses" not in evidence([apology, mistake], "x" * 200, True)
+    refusal = (60, "inability", "i can't")
+    assert "refuses" in evidence([apology, mistake, refusal], "x" * 200, True)
+    assert "refuses" in evidence([apology], "x" * 200, True)
+
+
 LAYOUTS = {
     "a " * 80: set(),
     "a": {"short"},
@@ -59,6 +78,9 @@ LAYOUTS = {
     "歩く：\nb": {"short", "line break", "block"},
     "# Walks": {"short", "heading"},
     "«a»": {"short", "quotation"},
+    "Dear Ann,\n\na": {"short", "line break", "salutation"},
+    "Dear Ann.\n\na,\n": {"short", "line break"},
+    "尊敬的王老师：\n您好": {"short", "line break", "block", "salutation"},
     "a？": {"short", "question"},
 }
 

@@ -99,11 +99,22 @@ def test_each_script_is_told_at_a_glance() -> None:
         assert (coherence._by_pages(text, 0), language_of(text, "en")) == (lang, lang)
 
 
-@given(st.text(st.sampled_from("ab 。"), max_size=30), st.integers(0, 30), st.sampled_from("x。 "))
+@given(st.text(st.sampled_from("ab 。"), max_size=30), st.integers(0, 30), st.sampled_from("x。 あ7"))
 def test_a_run_is_one_from_twenty_on(before: str, length: int, character: str) -> None:
+    """Of a letter or a digit always, of another character where there is little else."""
     text = f"word {before}{character * length}"
-    runs = [len(run[0]) for run in re.finditer(r"(.)\1*", text)]
-    assert (incoherence(text) == "repeats a character") == (max(runs) >= coherence.RUN)
+    runs = [run[0] for run in re.finditer(r"(.)\1*", text)]
+    long = [run[0] for run in runs if len(run) >= coherence.RUN]
+    said = any(one.isalnum() or text.count(one) > len(text) / 2 for one in long)
+    assert (incoherence(text) == "repeats a character") == said
+
+
+@pytest.mark.parametrize("line", ["=" * 40, "-" * 60, "| " + "-" * 30 + " |", "    " * 8 + "x = 1", "_" * 25])
+def test_a_line_that_is_drawn_or_indented_is_text(line: str) -> None:
+    answer = (
+        f"A guide to the garden of a house\n{line}\n\nDig a hole, put the tree into it, and water it well."
+    )
+    assert incoherence(answer) is None
 
 
 def test_judged_together_as_one_by_one() -> None:

@@ -28,7 +28,7 @@ COMPRESSED = 0.22
 LONG = 300
 
 RUN = 20
-"""So many times the same character in a row is no text."""
+"""So many times the same letter or digit in a row is no text; other characters draw lines and indent."""
 
 _PROBE = 10
 _SCRIPTS = {
@@ -61,7 +61,7 @@ def incoherence(response: str) -> str | None:
         return "empty"
     # a run as long as this holds one of every so many characters, and that once more right behind it
     for character in set(text[::RUN]):
-        if character * RUN in text:
+        if character * RUN in text and (character.isalnum() or 2 * text.count(character) > len(text)):
             return "repeats a character"
     if not _recurs(text):
         return None

@@ -67,6 +67,7 @@ PUZZLED: Mapping[str, str] = {
 NEITHER: Mapping[str, str] = {
     "mistake": "is sorry for a mistake or a delay of its own",
     "sympathy": "is sorry for what befell the other",
+    "modest": "is no expert, has no opinion, cannot know or decide it for the other",
 }
 """Kinds of phrases that say nothing, and hide a shorter one that would."""
 
