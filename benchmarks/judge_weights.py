@@ -67,7 +67,7 @@ def fitted(
 
 
 def written_rows(path: Path) -> list[dict[str, Any]]:
-    """Return rows as the labelled ones are. Stories are left out: quotation marks tell who refuses in them."""
+    """Return rows as the labelled ones are; without stories, in which quotation marks tell who refuses."""
     return [
         {"id": text, "lang": lang, "opener": text, "refusal": kind.startswith("refusals")}
         for kind, by_lang in yaml.safe_load(path.read_text(encoding="utf-8")).items()

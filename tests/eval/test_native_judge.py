@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from polyrefuse_data.languages import LANGUAGES
+from polyrefuse_data.parsing import parse_yaml
 from polyrefuse_eval.agreement import agreement
 from polyrefuse_eval.judges import phrases as phrases_module
 from polyrefuse_eval.judges.coherence import language_of
@@ -180,7 +181,7 @@ def test_what_is_said_in_the_manner_of_other_models_is_read_as_it_is_meant(
     name: str, meant: str, least: float
 ) -> None:
     path = Path(__file__).parent / f"responses_{name}.yaml"
-    kinds = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    kinds = parse_yaml(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     asked = [
         (text, lang, None)
         for kind, by_lang in kinds.items()
