@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from polyrefuse_data.parsing import parse_json
 from polyrefuse_eval.errors import RunFolderError
 
 
-def json_line(record: Mapping[str, Any]) -> str:
-    """Return `record` as one line of JSON Lines."""
-    return json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
+def json_line(record: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> str:
+    """Return `record` as one line of JSON Lines; `default` makes JSON of what is none."""
+    return json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False, default=default) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
