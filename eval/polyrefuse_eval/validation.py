@@ -38,7 +38,7 @@ def json_schema(kind: type[Any]) -> dict[str, Any]:
 
 def record_lines(records: Sequence[Any]) -> str:
     """Return dataclass `records` as JSON Lines; raises `RunFolderError` for one that breaks its schema."""
-    # `asdict` copies all that it meets, which for the hundred thousands of a run takes longer than judging them
+    # `asdict` copies all that it meets: of the hundred thousands of a run, longer work than judging them
     lines = [json_line(vars(record), default=asdict) for record in records]
     for record, line in zip(records, lines, strict=True):
         _validated(type(record), line, "a record to be written")
