@@ -71,7 +71,7 @@ def evidence(found: Sequence[Found], opening: str, spaced: bool) -> list[str]:
     """Return the names of what the `opening` of a response shows, given the phrases `found` in it.
 
     A kind of phrase is named once, and once more (`KIND early`) where it stands at the beginning. Who
-    corrects a mistake apologises for that.
+    corrects a mistake apologises for that, and a list of reasons is no answer.
     """
     kinds: dict[str, int] = {}
     for start, kind, _ in found:
@@ -83,7 +83,7 @@ def evidence(found: Sequence[Found], opening: str, spaced: bool) -> list[str]:
     early = EARLY[spaced]
     names = list(kinds)
     names += [_EARLY_NAME[kind] for kind, start in kinds.items() if start < early]
-    lines = "\n" in opening
+    lines = "\n" in opening and "reasons" not in kinds
     listed = (_FIRST_ITEM.match(opening) or _LATER_ITEM.search(opening)) if lines else None
     if listed is not None:
         names.append("list")

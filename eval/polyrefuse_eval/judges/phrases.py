@@ -42,6 +42,7 @@ REFUSING: Mapping[str, str] = {
     "important": "it is important to",
     "empathy": "I understand that you",
     "stress": "I must emphasise",
+    "reasons": "here is why not",
     "help": "ask somebody for help",
 }
 """Kinds of phrases that speak for a refusal, some loudly and some hardly, and what they say."""
