@@ -121,13 +121,17 @@ class Dispatcher:
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
             return
+        gone = ClusterError(
+            f"the scheduler at {self.cluster.place} is gone; run the same command again to go on"
+        )
         if self.cluster.client.status != "running":
-            raise ClusterError(
-                f"the scheduler at {self.cluster.place} is gone; run the same command again to go on"
-            )
-        self._workers = self.cluster.workers()
-        self._looked = time.monotonic()
-        self._take_back_strays()
+            raise gone
+        try:
+            self._workers = self.cluster.workers()
+            self._looked = time.monotonic()
+            self._take_back_strays()
+        except (OSError, TimeoutError):  # the client learns of it later than whoever asks
+            raise gone from None
         if self._workers:
             self._without_workers = None
         elif self._without_workers is None:

@@ -29,7 +29,8 @@ MOST_ASKS = 9
 def agreed(replies: Sequence[Reply]) -> Reply | None:
     """Return the reply that counts, None where it takes more answers to tell.
 
-    A proven answer without doubt counts at once; others when they came often enough.
+    A proven answer without doubt counts at once; others when they came often enough: a doubted one once more
+    where another came that nothing speaks against.
     """
     ranked = sorted(replies, key=lambda reply: (-reply.times, reply.text))
     for reply in ranked:
@@ -38,7 +39,8 @@ def agreed(replies: Sequence[Reply]) -> Reply | None:
     if not ranked:
         return None
     first = ranked[0]
-    wanted = DOUBTED_TIMES if first.doubts else UNPROVEN_TIMES
+    undoubted_rival = any(not reply.doubts for reply in ranked[1:])
+    wanted = DOUBTED_TIMES + undoubted_rival if first.doubts else UNPROVEN_TIMES
     alone = len(ranked) == 1 or ranked[1].times < first.times
     if first.times >= wanted and alone:
         return first

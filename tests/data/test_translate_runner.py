@@ -500,6 +500,9 @@ def test_when_an_answer_counts() -> None:
     assert agreed([reply("a", 1, proven=True)]) == reply("a", 1, proven=True)
     assert agreed([reply("a", 2, proven=True, doubts="length")]) is None
     assert agreed([reply("a", 3, doubts="length")]) == reply("a", 3, doubts="length")
+    assert agreed([reply("a", 3, doubts="length"), reply("b", 1)]) is None, "b may be the whole of it"
+    assert agreed([reply("a", 3, doubts="length"), reply("b", 1, doubts="end")]) is not None
+    assert agreed([reply("a", 4, doubts="length"), reply("b", 1)]) == reply("a", 4, doubts="length")
     assert agreed([reply("a", 2), reply("b", 2)]) is None
     assert agreed([reply("a", 2, doubts="end"), reply("b", 1, proven=True)]) == reply("b", 1, proven=True)
     many = [reply(letter, 1, proven=True, doubts="end,length") for letter in "bcdefgh"]

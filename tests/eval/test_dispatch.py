@@ -152,6 +152,28 @@ def test_workers_that_are_gone_end_the_work(monkeypatch: pytest.MonkeyPatch) -> 
         assert said[-1].startswith("no worker is left")
 
 
+@pytest.mark.parametrize("asked", ["nthreads", "processing"])
+def test_a_scheduler_that_does_not_answer_any_more_is_gone(
+    monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """Before its client knows: the first question after the end finds nobody there."""
+    monkeypatch.setattr(dispatch_module, "LOOK_SECONDS", 0.01)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError("Timed out trying to connect")
+
+    with cluster_of(1) as own, open_cluster(ClusterOptions(scheduler=own.scheduler_address)) as opened:
+        dispatcher = Dispatcher(opened)
+        dispatcher.add([Job(str(number), "a", Task("a", seconds=0.1)) for number in range(50)])
+        outcomes = dispatcher.outcomes()
+        next(outcomes)
+        if asked == "processing":  # is asked about tasks whose worker is not among those that there are
+            monkeypatch.setattr(opened, "workers", lambda: [])
+        monkeypatch.setattr(opened.client, asked, refused)
+        with pytest.raises(ClusterError, match=r"is gone; run the same command again"):
+            list(outcomes)
+
+
 def test_a_scheduler_that_is_gone_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch_module, "LOOK_SECONDS", 0.1)
     with cluster_of(1) as own, open_cluster(ClusterOptions(scheduler=own.scheduler_address)) as opened:
