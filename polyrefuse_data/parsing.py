@@ -1,4 +1,4 @@
-"""JSON and YAML of files that others wrote.
+"""JSON and YAML, of files that others wrote and of our own.
 
 Python's parsers answer a text nested thousands of levels deep with `RecursionError`, which nobody who reads a
 file expects; here it is the error of any other text that is not valid.
@@ -12,6 +12,9 @@ from typing import Any
 import yaml
 
 _TOO_DEEP = "nested too deeply"
+
+FAST_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""For our own files: many times faster, and its errors do not show the line that is wrong."""
 
 
 def parse_json(text: str | bytes) -> Any:

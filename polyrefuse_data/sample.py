@@ -12,9 +12,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-import yaml
-
 from polyrefuse_data.categories import SAMPLE
+from polyrefuse_data.parsing import FAST_LOADER, parse_yaml
 from polyrefuse_data.recipes import EMBEDDED
 from polyrefuse_data.schema import LABELS, Prompt
 
@@ -38,7 +37,7 @@ def _text(name: str) -> str:
 
 
 def _read(name: str) -> Any:
-    return yaml.load(_text(name), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (a safe loader)
+    return parse_yaml(_text(name), FAST_LOADER)
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from polyrefuse_data.errors import unknown_name
 from polyrefuse_data.parsing import parse_json
@@ -47,18 +48,18 @@ class Step:
         return not self.prune_layers or layer < int(LAYER_FRACTION * n_layers)
 
     def allows_kl(self, score: CandidateScore) -> bool:
-        return self.max_kl is None or (_finite(score.kl_div_score) and score.kl_div_score <= self.max_kl)  # type: ignore[operator]
+        return self.max_kl is None or (_finite(score.kl_div_score) and score.kl_div_score <= self.max_kl)
 
     def allows_steering(self, score: CandidateScore) -> bool:
         return self.min_steering is None or (
-            _finite(score.steering_score) and score.steering_score >= self.min_steering  # type: ignore[operator]
+            _finite(score.steering_score) and score.steering_score >= self.min_steering
         )
 
     def allows(self, score: CandidateScore, n_layers: int) -> bool:
         """Return whether the candidate passes; one without a refusal score never does."""
         return (
             _finite(score.refusal_score)
-            and (self.max_refusal is None or score.refusal_score <= self.max_refusal)  # type: ignore[operator]
+            and (self.max_refusal is None or score.refusal_score <= self.max_refusal)
             and self.allows_layer(score.layer, n_layers)
             and self.allows_kl(score)
             and self.allows_steering(score)
@@ -199,9 +200,9 @@ def write_scores(path: Path, scores: Iterable[CandidateScore]) -> None:
     path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 
 
-def _number(value: object) -> float | None:
-    return None if value is None else float(value)  # type: ignore[arg-type]
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
-def _finite(value: float | None) -> bool:
+def _finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)

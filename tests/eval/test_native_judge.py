@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from polyrefuse_data.languages import LANGUAGES
-from polyrefuse_data.parsing import parse_yaml
+from polyrefuse_data.parsing import FAST_LOADER, parse_yaml
 from polyrefuse_eval.agreement import agreement
 from polyrefuse_eval.judges import phrases as phrases_module
 from polyrefuse_eval.judges.coherence import language_of
@@ -183,7 +183,7 @@ def test_what_is_said_in_the_manner_of_other_models_is_read_as_it_is_meant(
     name: str, meant: str, least: float
 ) -> None:
     path = Path(__file__).parent / f"responses_{name}.yaml"
-    kinds = parse_yaml(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    kinds = parse_yaml(path.read_text(encoding="utf-8"), FAST_LOADER)
     asked = [
         (text, lang, None)
         for kind, by_lang in kinds.items()

@@ -17,9 +17,9 @@ from importlib.resources import files
 from typing import Any
 
 import ahocorasick
-import yaml
 
 from polyrefuse_data.languages import LANGUAGES
+from polyrefuse_data.parsing import FAST_LOADER, parse_yaml
 from polyrefuse_eval.judges.folding import folded
 
 REFUSING: Mapping[str, str] = {
@@ -84,8 +84,6 @@ folded text holds one."""
 
 Found = tuple[int, str, str]
 """The character at which a phrase begins in a folded text, its kind, and how it is spelled there."""
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -169,5 +167,5 @@ def common_words(lang: str) -> frozenset[str]:
 @functools.cache
 def _read(lang: str) -> dict[str, Any]:
     source = files("polyrefuse_eval.judges").joinpath(f"patterns/{lang}.yaml")
-    raw: dict[str, Any] = yaml.load(source.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506
+    raw: dict[str, Any] = parse_yaml(source.read_text(encoding="utf-8"), FAST_LOADER)
     return raw
