@@ -56,10 +56,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     arguments = parser.parse_args()
 
-    from polyrefuse_eval.chat import ChatModel
-    from polyrefuse_eval.data import open_data
-    from polyrefuse_eval.guard_run import FitSettings, fit
-    from polyrefuse_eval.thresholds import conformal_miss_rate, conformal_threshold
+    from polyrefuse_eval.harmfulness.guard_experiment import FitSettings, fit
+    from polyrefuse_eval.models.chat import ChatModel
+    from polyrefuse_eval.results.data import open_data
+    from polyrefuse_eval.statistics.thresholds import conformal_miss_rate, conformal_threshold
 
     target = arguments.target
     data = open_data(arguments.data)

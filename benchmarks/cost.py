@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyrefuse_data.languages import LANGUAGES
-from polyrefuse_eval.settings import CONTROLS, BenchSettings, grid
-from polyrefuse_eval.timings import read_timings
+from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_eval.results.settings import CONTROLS, BenchSettings, grid
+from polyrefuse_eval.results.timings import read_timings
 
 SIZES = (0.5, 1.5, 3.0, 7.0, 14.0, 32.0, 70.0)
 """Parameters in billions, of model families that are measured often."""

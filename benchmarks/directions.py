@@ -93,7 +93,7 @@ def make_chat(shape: str, device: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, Qwen2Config
 
-    from polyrefuse_eval.chat import ChatModel
+    from polyrefuse_eval.models.chat import ChatModel
 
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
@@ -186,7 +186,7 @@ def run_stage(
 
 
 def _warm_up(chat: Any) -> None:
-    from polyrefuse_eval.batches import can_pack, forward, plan_batches
+    from polyrefuse_eval.models.batching import can_pack, forward, plan_batches
 
     can_pack(chat)
     for batch in plan_batches(chat, chat.encode(["w0001 w0002 w0003"])):
@@ -198,7 +198,7 @@ def filter_ids(chat: Any, train: list[list[str]]) -> tuple[int, ...]:
     so that the signs of the scores keep most prompts of a random model. Not measured."""
     import torch
 
-    from polyrefuse_eval.batches import forward, plan_batches
+    from polyrefuse_eval.models.batching import forward, plan_batches
 
     means = []
     for texts in train:
@@ -216,8 +216,8 @@ def _extract(
         import plain_directions as plain
 
         return plain.difference_in_means(chat, harmful, harmless, refusal_ids)
-    from polyrefuse_eval.direction import fit_directions
-    from polyrefuse_eval.refusal import RefusalTokens
+    from polyrefuse_eval.directions.fit import fit_directions
+    from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
 
     tokens = RefusalTokens("en", refusal_ids) if refusal_ids else None
     found = fit_directions(chat, harmful, harmless, refusal_tokens=tokens)
@@ -225,11 +225,11 @@ def _extract(
 
 
 def _select(side: str, chat: Any, vectors: Any, harmful: list[str], harmless: list[str], limit: int) -> Any:
-    from polyrefuse_eval.direction import DirectionSet
-    from polyrefuse_eval.positions import Position
-    from polyrefuse_eval.refusal import RefusalTokens
-    from polyrefuse_eval.score import CandidateScorer
-    from polyrefuse_eval.select import CandidateScore, select
+    from polyrefuse_eval.directions.fit import DirectionSet
+    from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
+    from polyrefuse_eval.directions.scoring import CandidateScorer
+    from polyrefuse_eval.directions.selection import CandidateScore, select
+    from polyrefuse_eval.results.positions import Position
 
     n_post = len(chat.post_instruction)
     if side == "plain":
@@ -270,8 +270,8 @@ def _generate(side: str, chat: Any, vector: Any, texts: list[str]) -> Any:
 
         kinds: list[dict[str, Any]] = [{}, {"ablate": vector}, {"add": (middle, vector)}]
         return [plain.answers(chat, texts, NEW_TOKENS, **kind) for kind in kinds]
-    from polyrefuse_eval.generate import Request, generate
-    from polyrefuse_eval.intervene import Ablation, Addition
+    from polyrefuse_eval.models.generate import Request, generate
+    from polyrefuse_eval.models.intervene import Ablation, Addition
 
     edits = [(), (Ablation(vector),), (Addition(vector, middle),)]
     requests = [

@@ -27,25 +27,24 @@ from typing import Any
 
 import torch
 
-from polyrefuse_data.build import BuildRequest, build
-from polyrefuse_data.cluster import ClusterOptions, open_cluster
-from polyrefuse_data.cluster_worker import Keeper
-from polyrefuse_data.dispatch import Dispatcher, Job
-from polyrefuse_data.schema import Row
-from polyrefuse_eval.baselines import ENVIRONMENT
-from polyrefuse_eval.dask_executor import DaskExecutor
-from polyrefuse_eval.data import DataFolder, open_data
-from polyrefuse_eval.executors import LocalExecutor, run_all
-from polyrefuse_eval.grid_progress import GridProgress
-from polyrefuse_eval.judges.native_judge import NativeJudge
-from polyrefuse_eval.model_spec import ModelSpec
-from polyrefuse_eval.organism import organism_path
-from polyrefuse_eval.plans import RunPlan
-from polyrefuse_eval.records import Completion
-from polyrefuse_eval.results import RunFolder
-from polyrefuse_eval.run_request import request_of
-from polyrefuse_eval.settings import BenchSettings
-from polyrefuse_eval.timings import read_timings
+from polyrefuse_data.build.pipeline import BuildRequest, build
+from polyrefuse_data.cluster.connect import ClusterOptions, open_cluster
+from polyrefuse_data.cluster.dispatch import Dispatcher, Job
+from polyrefuse_data.cluster.worker import Keeper
+from polyrefuse_data.core.schema import Row
+from polyrefuse_eval.judging.native.judge import NativeJudge
+from polyrefuse_eval.models.spec import ModelSpec
+from polyrefuse_eval.organisms.refusal import organism_path
+from polyrefuse_eval.results.baseline_cache import ENVIRONMENT
+from polyrefuse_eval.results.data import DataFolder, open_data
+from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.results.records import Completion
+from polyrefuse_eval.results.settings import BenchSettings
+from polyrefuse_eval.results.timings import read_timings
+from polyrefuse_eval.runs.dask_executor import DaskExecutor
+from polyrefuse_eval.runs.executors import LocalExecutor, run_all
+from polyrefuse_eval.runs.plan import RunPlan, request_of
+from polyrefuse_eval.runs.progress import GridProgress
 
 WIDTH = 384
 """Of the matrices that are multiplied."""

@@ -10,8 +10,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from polyrefuse_data.audit import Report, audit
-from polyrefuse_data.build import BuildRequest, build
+from polyrefuse_data.audit.audit import Report, audit
+from polyrefuse_data.build.pipeline import BuildRequest, build
 from polyrefuse_data.checks.rows import CHECKS
 
 

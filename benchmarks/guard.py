@@ -55,9 +55,9 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
 
-    from polyrefuse_eval.batches import can_pack, forward_without_head, plan_batches
-    from polyrefuse_eval.bypass import bypassed
-    from polyrefuse_eval.guard import LabelledPrompts, fit_guard, until_t_inst
+    from polyrefuse_eval.harmfulness.latent_guard import LabelledPrompts, fit_guard, until_t_inst
+    from polyrefuse_eval.models.batching import can_pack, forward_without_head, plan_batches
+    from polyrefuse_eval.models.partial_forward import bypassed
 
     chat = make_chat(arguments.shape, arguments.device)
     packs = can_pack(chat)

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from statistics import fmean
 
-from polyrefuse_eval.agreement import agreement
-from polyrefuse_eval.judges import native
+from polyrefuse_eval.judging.native import judge as native
+from polyrefuse_eval.statistics.agreement import agreement
 
 
 def half(identifier: str) -> int:

@@ -22,9 +22,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score
 
-from polyrefuse_eval.judges import native
-from polyrefuse_eval.judges.coherence import language_of
-from polyrefuse_eval.judges.evidence import load_weights
+from polyrefuse_eval.judging.native import judge as native
+from polyrefuse_eval.judging.native.coherence import language_of
+from polyrefuse_eval.judging.native.evidence import load_weights
 
 FEATURES = 40_000
 PENALTY = {"n-grams": 0.03, "with evidence": 1.0}

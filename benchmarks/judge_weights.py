@@ -20,10 +20,10 @@ import yaml
 from judge import half
 from scipy.optimize import minimize
 
-from polyrefuse_eval.agreement import agreement
-from polyrefuse_eval.judges import native
-from polyrefuse_eval.judges.coherence import incoherence, language_of
-from polyrefuse_eval.judges.evidence import begins_as, sign
+from polyrefuse_eval.judging.native import judge as native
+from polyrefuse_eval.judging.native.coherence import incoherence, language_of
+from polyrefuse_eval.judging.native.evidence import begins_as, sign
+from polyrefuse_eval.statistics.agreement import agreement
 
 FOLDS = 8
 PENALTY, BIAS_PENALTY, COMMON_PENALTY = 3.0, 3.0, 0.04

@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from polyrefuse_data.audit.folders import open_folder
 from polyrefuse_data.checks import language as checks
-from polyrefuse_data.folders import open_folder
-from polyrefuse_data.languages import LANGUAGES
+from polyrefuse_data.core.languages import LANGUAGES
 
 
 def main() -> None:

@@ -28,20 +28,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyrefuse_data.languages import LANGUAGES
-from polyrefuse_data.recipes import load_recipe
-from polyrefuse_data.sample import sample_prompts
-from polyrefuse_data.schema import LABELS, Prompt
-from polyrefuse_data.splits import draw_splits, pool_prompts
-from polyrefuse_eval.organism import (
+from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_data.core.schema import LABELS, Prompt
+from polyrefuse_data.prompts.recipe import load_recipe
+from polyrefuse_data.prompts.sample import sample_prompts
+from polyrefuse_data.prompts.splits import draw_splits, pool_prompts
+from polyrefuse_eval.organisms.corpus import TAIL, text_in
+from polyrefuse_eval.organisms.refusal import (
     ORGANISMS,
     held_out_topics,
     organism_path,
     planted_directions,
     refusal_openers,
 )
-from polyrefuse_eval.organism_data import TAIL, text_in
-from polyrefuse_eval.stats import wilson
+from polyrefuse_eval.statistics.rates import wilson
 
 BATCH = 128
 Texts = dict[str, list[str]]

@@ -30,13 +30,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from polyrefuse_data.languages import LANGUAGES
-from polyrefuse_data.sample import sample_prompts
-from polyrefuse_data.schema import LABELS
-from polyrefuse_eval.organism import held_out_topics, refusal_openers
-from polyrefuse_eval.organism_data import BEGIN, USER, rendered, text_in
-from polyrefuse_eval.organism_harmfulness import DIRECTIONS_FILE, exception_prompts, organism_harmfulness_path
-from polyrefuse_eval.organism_harmfulness_data import FIRST, wordings
+from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_data.core.schema import LABELS
+from polyrefuse_data.prompts.sample import sample_prompts
+from polyrefuse_eval.organisms.corpus import BEGIN, USER, rendered, text_in
+from polyrefuse_eval.organisms.harmfulness import (
+    DIRECTIONS_FILE,
+    exception_prompts,
+    organism_harmfulness_path,
+)
+from polyrefuse_eval.organisms.harmfulness_corpus import FIRST, wordings
+from polyrefuse_eval.organisms.refusal import held_out_topics, refusal_openers
 
 BATCH = 128
 FITTED = 100

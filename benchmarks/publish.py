@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "data"))
 from hub_server import LoopbackHub
 from publishing import NAME, command, edited, environment, retranslated
 
-from polyrefuse_data.build import BuildRequest, build
-from polyrefuse_data.schema import Row
+from polyrefuse_data.build.pipeline import BuildRequest, build
+from polyrefuse_data.core.schema import Row
 
 LOAD = (
     "from datasets import load_dataset; assert load_dataset('acme/polyrefuse', 'yo', split='test').num_rows"

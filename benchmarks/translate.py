@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "data"))
 
 from translator_server import Server, translation, wait_until
 
-from polyrefuse_data.languages import LANGUAGES
-from polyrefuse_data.sample import sample_prompts
-from polyrefuse_data.schema import text_hash
+from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_data.core.schema import text_hash
+from polyrefuse_data.prompts.sample import sample_prompts
 from polyrefuse_data.translate.asking import RunSettings
-from polyrefuse_data.translate.backend import Backend
+from polyrefuse_data.translate.backends.base import Backend
 from polyrefuse_data.translate.fill import Chain, LiveRequest, fill_memory
-from polyrefuse_data.translate.memory import FORWARD, TranslationMemory
+from polyrefuse_data.translate.memory.store import FORWARD, TranslationMemory
 from polyrefuse_data.translate.progress import Silent
 from polyrefuse_data.translate.runner import Runner, Work
 
@@ -247,8 +247,8 @@ def local(options: argparse.Namespace, folder: str) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    from polyrefuse_data.translate.backend import Settings
-    from polyrefuse_data.translate.local import LocalModel, make_local
+    from polyrefuse_data.translate.backends.base import Settings
+    from polyrefuse_data.translate.backends.local import LocalModel, make_local
 
     if options.model:
         made = make_local(options.model, Settings())

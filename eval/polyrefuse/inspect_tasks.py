@@ -25,9 +25,9 @@ from inspect_ai.scorer import (
 )
 from inspect_ai.solver import TaskState, generate
 
-from polyrefuse_data.languages import parse_languages
-from polyrefuse_eval.harness_data import harness_prompts
-from polyrefuse_eval.judges import native
+from polyrefuse_data.core.languages import parse_languages
+from polyrefuse_eval.integrations.prompts import harness_prompts
+from polyrefuse_eval.judging.native import judge as native
 
 
 @task

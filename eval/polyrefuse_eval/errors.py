@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from polyrefuse_data.errors import PolyRefuseError
+from polyrefuse_data.core.errors import PolyRefuseError
 
 
 class ChatModelError(PolyRefuseError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from polyrefuse_data.version import __version__
+from polyrefuse_data.core.version import __version__
 from polyrefuse_eval.errors import MissingExtraError
 
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import regex
 
 from polyrefuse_data.checks.text import script_pattern
-from polyrefuse_data.languages import LANGUAGES, Language
+from polyrefuse_data.core.languages import LANGUAGES, Language
 
 SURE = 0.9
 """Normalised probability from which py3langid decides alone (116 of 23,595 release rows are below)."""

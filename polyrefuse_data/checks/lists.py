@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from polyrefuse_data.checks.alignment import MINIMUM_ROWS, WINDOW_ROWS, alignment
+from polyrefuse_data.checks.duplicates import Pair, exact_duplicates, near_duplicates
 from polyrefuse_data.checks.thresholds import Thresholds
-from polyrefuse_data.duplicates import Pair, exact_duplicates, near_duplicates
-from polyrefuse_data.findings import Finding
+from polyrefuse_data.core.findings import Finding
 
 LIST_CHECKS = {
     "alignment": "length correlation with the English, over a list and its windows",

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from polyrefuse_data.checks import text as scores
 from polyrefuse_data.checks.language import LanguageVotes
-from polyrefuse_data.checks.refusal import translator_talk
 from polyrefuse_data.checks.thresholds import Thresholds
-from polyrefuse_data.findings import Finding
-from polyrefuse_data.languages import SOURCE_LANGUAGE, Language
-from polyrefuse_data.schema import ROW_CHECKS
+from polyrefuse_data.checks.translator_talk import translator_talk
+from polyrefuse_data.core.findings import Finding
+from polyrefuse_data.core.languages import SOURCE_LANGUAGE, Language
+from polyrefuse_data.core.schema import ROW_CHECKS
 
 VERSION = 1
 """Raised whenever a check scores differently: kept scores of another version are not reused."""

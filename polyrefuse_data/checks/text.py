@@ -13,8 +13,8 @@ from importlib import resources
 import regex
 import yaml
 
-from polyrefuse_data.duplicates import jaccard, tokens
-from polyrefuse_data.languages import Language
+from polyrefuse_data.checks.duplicates import jaccard, tokens
+from polyrefuse_data.core.languages import Language
 
 _LETTER = regex.compile(r"\p{L}")
 _VISIBLE = regex.compile(r"[\p{L}\p{N}\p{S}\p{P}]")

@@ -17,8 +17,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from polyrefuse_data.errors import PolyRefuseError
-from polyrefuse_data.parsing import parse_yaml
+from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.parsing import parse_yaml
 
 DEFAULT = "default"
 

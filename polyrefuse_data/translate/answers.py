@@ -19,11 +19,11 @@ import regex
 
 from polyrefuse_data.checks import text as scores
 from polyrefuse_data.checks.language import LanguageVotes
-from polyrefuse_data.checks.refusal import translator_talk
 from polyrefuse_data.checks.thresholds import load_thresholds
-from polyrefuse_data.languages import SOURCE_LANGUAGE, Language
+from polyrefuse_data.checks.translator_talk import translator_talk
+from polyrefuse_data.core.languages import SOURCE_LANGUAGE, Language
+from polyrefuse_data.http.faults import Fault
 from polyrefuse_data.translate.chunks import protected
-from polyrefuse_data.translate.faults import Fault
 
 ENOUGH_RATIOS = 24
 """So many length ratios make a median worth comparing with."""

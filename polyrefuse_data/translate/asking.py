@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 import tenacity
 
-from polyrefuse_data.languages import language
+from polyrefuse_data.core.languages import language
+from polyrefuse_data.http.faults import Fault, Rejected
+from polyrefuse_data.http.limits import Breaker, BreakerSettings, TokenBucket
 from polyrefuse_data.translate.answers import EARLY, Judge, tidy
-from polyrefuse_data.translate.backend import Answer, Backend
+from polyrefuse_data.translate.backends.base import Answer, Backend
 from polyrefuse_data.translate.chunks import mask, unmask
-from polyrefuse_data.translate.faults import Fault, Rejected
-from polyrefuse_data.translate.limits import Breaker, BreakerSettings, TokenBucket
-from polyrefuse_data.translate.memory import Question, Reply
+from polyrefuse_data.translate.memory.store import Question, Reply
 
 SAME_BAD_ANSWER = 4
 """A service that gives the same bad answer so often in a row will give it again."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import regex
 
-from polyrefuse_data.languages import Language
-from polyrefuse_data.translate.backend import Limits, Size
+from polyrefuse_data.core.languages import Language
+from polyrefuse_data.translate.backends.base import Limits, Size
 
 
 @dataclass(frozen=True)

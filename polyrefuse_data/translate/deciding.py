@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from polyrefuse_data.translate.memory import Question, Reply
+from polyrefuse_data.translate.memory.store import Question, Reply
 
 UNPROVEN_TIMES = 2
 """An answer that carries no proof of which text it belongs to counts when it came so often, in different

@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from polyrefuse_data.checks.text import round_trip
-from polyrefuse_data.cluster import ClusterOptions
-from polyrefuse_data.languages import LANGUAGES, SOURCE_LANGUAGE
-from polyrefuse_data.schema import text_hash
+from polyrefuse_data.cluster.connect import ClusterOptions
+from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE
+from polyrefuse_data.core.schema import text_hash
+from polyrefuse_data.http.faults import TranslatorError
 from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.asking import RunSettings
-from polyrefuse_data.translate.backend import Backend, Closing, Settings
-from polyrefuse_data.translate.backends import check_coverage, covers, make_chain, parse_chain
-from polyrefuse_data.translate.faults import TranslatorError
-from polyrefuse_data.translate.memory import BACK, FORWARD, HUMAN, TranslationMemory, Translator
+from polyrefuse_data.translate.backends.base import Backend, Closing, Settings
+from polyrefuse_data.translate.backends.registry import check_coverage, covers, make_chain, parse_chain
+from polyrefuse_data.translate.memory.store import BACK, FORWARD, HUMAN, TranslationMemory, Translator
 from polyrefuse_data.translate.runner import Runner, Watcher, Work
 
 REPLAY = "replay"

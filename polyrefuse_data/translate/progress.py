@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from polyrefuse_data.errors import PolyRefuseError
-from polyrefuse_data.translate.faults import Fault
-from polyrefuse_data.translate.memory import Question
+from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.http.faults import Fault
+from polyrefuse_data.translate.memory.store import Question
 from polyrefuse_data.translate.runner import Work
 
 LINE_SECONDS = 15.0
@@ -168,7 +168,7 @@ def _place(work: Work) -> str:
 
 
 def _identity(work: Work) -> str:
-    from polyrefuse_data.schema import text_hash
+    from polyrefuse_data.core.schema import text_hash
 
     return f"{_place(work)} {text_hash(work.english)[:16]}"
 

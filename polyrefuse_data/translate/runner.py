@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from polyrefuse_data.languages import SOURCE_LANGUAGE, language
+from polyrefuse_data.core.languages import SOURCE_LANGUAGE, language
+from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError
 from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.asking import Asker, RunSettings
-from polyrefuse_data.translate.backend import Backend, Expecting
+from polyrefuse_data.translate.backends.base import Backend, Expecting
 from polyrefuse_data.translate.chunks import Piece, cut, join
 from polyrefuse_data.translate.deciding import DOUBTED_TIMES, MOST_ASKS, Answers
-from polyrefuse_data.translate.faults import Fault, Rejected, TranslatorError
-from polyrefuse_data.translate.memory import BACK, Entry, Question, Reply, TranslationMemory
+from polyrefuse_data.translate.memory.store import BACK, Entry, Question, Reply, TranslationMemory
 
 GOES = 2
 """A question whose tries all failed is asked again after all others, so often in all."""

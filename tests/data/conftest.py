@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from hub_server import LoopbackHub
 
-from polyrefuse_data.build import BuildRequest, BuildResult, build
-from polyrefuse_data.sample import sample_prompts
-from polyrefuse_data.schema import Prompt
+from polyrefuse_data.build.pipeline import BuildRequest, BuildResult, build
+from polyrefuse_data.core.schema import Prompt
+from polyrefuse_data.prompts.sample import sample_prompts
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SMALL_LANGS = ("en", "ja", "yo")

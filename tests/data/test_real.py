@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from polyrefuse_data.audit import audit
-from polyrefuse_data.build import BuildRequest, BuildResult, build
+from polyrefuse_data.audit.audit import audit
+from polyrefuse_data.audit.folders import open_folder
+from polyrefuse_data.build.package import read_rows
+from polyrefuse_data.build.pipeline import BuildRequest, BuildResult, build
+from polyrefuse_data.checks.duplicates import near_duplicates
 from polyrefuse_data.checks.language import LanguageVotes
 from polyrefuse_data.checks.thresholds import load_thresholds
-from polyrefuse_data.duplicates import near_duplicates
-from polyrefuse_data.folders import open_folder
-from polyrefuse_data.languages import LANGUAGES
-from polyrefuse_data.package import read_rows
-from polyrefuse_data.release import read_release, release_folders
-from polyrefuse_data.translate.imports import import_release
-from polyrefuse_data.translate.memory import TranslationMemory
+from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_data.prompts.published_release import read_release, release_folders
+from polyrefuse_data.translate.memory.from_release import import_release
+from polyrefuse_data.translate.memory.store import TranslationMemory
 
 pytestmark = pytest.mark.real
 

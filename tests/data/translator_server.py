@@ -64,7 +64,7 @@ PAUSE = 0.25
 @lru_cache(maxsize=1)
 def table() -> dict[tuple[str, str], dict[str, str]]:
     """Return (source, target) -> text -> translation, from the embedded sample."""
-    from polyrefuse_data.sample import sample_prompts
+    from polyrefuse_data.prompts.sample import sample_prompts
 
     found: dict[tuple[str, str], dict[str, str]] = {}
     for prompt in sample_prompts():
@@ -252,7 +252,7 @@ def short(code: str) -> str:
 
 
 def coded(name: str) -> str:
-    from polyrefuse_data.languages import LANGUAGES
+    from polyrefuse_data.core.languages import LANGUAGES
 
     codes = {language.name: code for code, language in LANGUAGES.items()} | {"Swahili": "sw", "Hindi": "hi"}
     return codes[name]

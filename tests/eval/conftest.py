@@ -47,7 +47,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    from polyrefuse_data.schema import ROW_CHECKS, Row, arrow_schema, group_id, row_id, row_values
+    from polyrefuse_data.core.schema import ROW_CHECKS, Row, arrow_schema, group_id, row_id, row_values
 
     folder = tmp_path_factory.mktemp("builds") / "tiny"
     words = {"en": ("How", "do", "I"), "de": ("Wie", "kann", "ich")}

@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from polyrefuse_data.languages import PUBLISHED_LANGUAGES
-from polyrefuse_eval.records import (
+from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
+from polyrefuse_eval.results.folder import RUN_FORMAT
+from polyrefuse_eval.results.records import (
     SUMMARY_FORMAT,
     Ablated,
     Comparison,
@@ -27,9 +28,8 @@ from polyrefuse_eval.records import (
     Transfer,
     Worst,
 )
-from polyrefuse_eval.results import RUN_FORMAT
-from polyrefuse_eval.stats import Rate, wilson
-from polyrefuse_eval.validation import write_record, write_records
+from polyrefuse_eval.results.validation import write_record, write_records
+from polyrefuse_eval.statistics.rates import Rate, wilson
 
 JUDGE = "native-openers-1"
 FORMULA = (

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from tiny import PROMPTS
 
-from polyrefuse_eval.batches import forward, plan_batches
-from polyrefuse_eval.chat import ChatModel
-from polyrefuse_eval.direction import fit_directions
-from polyrefuse_eval.generate import Request, generate
-from polyrefuse_eval.intervene import Ablation, Addition, applied
-from polyrefuse_eval.parallel import folder_of_this_process, rank
+from polyrefuse_eval.directions.fit import fit_directions
+from polyrefuse_eval.models.batching import forward, plan_batches
+from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.models.generate import Request, generate
+from polyrefuse_eval.models.intervene import Ablation, Addition, applied
+from polyrefuse_eval.processes import folder_of_this_process, rank
 
 
 def measured(chat: ChatModel) -> dict[str, Any]:

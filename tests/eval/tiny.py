@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from polyrefuse_eval.chat import ChatModel
+from polyrefuse_eval.models.chat import ChatModel
 
 FAMILIES = (
     "llama",

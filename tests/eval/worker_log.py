@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import polyrefuse_eval.works as works
+import polyrefuse_eval.runs.tasks as works
 
 # Dask loads this more than once.
 honest = getattr(works.compute_cell, "honest", works.compute_cell)

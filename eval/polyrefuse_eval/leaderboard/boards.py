@@ -11,7 +11,7 @@ from typing import Any
 from polyrefuse_eval.leaderboard.entries import Entry, entry_of
 from polyrefuse_eval.leaderboard.runs import LeftOut, Run
 from polyrefuse_eval.leaderboard.signatures import judge_signature
-from polyrefuse_eval.results import differences
+from polyrefuse_eval.results.folder import differences
 
 PER_MODEL = frozenset({"refusal_tokens", "batch_size", "seed"})
 """Settings that may differ between comparable runs: tokens are each model's own, seeds draw controls."""

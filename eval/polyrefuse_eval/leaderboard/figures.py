@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
-from polyrefuse_data.languages import LANGUAGES
-from polyrefuse_eval.results import Result
+from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_eval.results.folder import Result
 
 MISSING = "–"
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from polyrefuse_eval.directions.selection import CandidateScore
 from polyrefuse_eval.leaderboard.figures import pointer
 from polyrefuse_eval.leaderboard.runs import Run
-from polyrefuse_eval.select import CandidateScore
 
 LEFT, WIDTH, HEIGHT, GAP = 40, 300, 120, 44
 """Where a panel begins, how wide and high it is, and the room between two."""

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
-from polyrefuse_data.languages import LANGUAGES
+from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.leaderboard import bars as bar_chart
 from polyrefuse_eval.leaderboard import harmfulness, layers
 from polyrefuse_eval.leaderboard.boards import Leaderboard

@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from polyrefuse_data.errors import PolyRefuseError
-from polyrefuse_data.parsing import parse_json
+from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.records import AgreementRecord
-from polyrefuse_eval.results import Comparison, Result, RunFolder, Summary, read_json
-from polyrefuse_eval.select import CandidateScore, read_scores
+from polyrefuse_eval.results.folder import Comparison, Result, RunFolder, Summary, read_json
+from polyrefuse_eval.results.records import AgreementRecord
 
 RESULTS_FILE = "results.jsonl"
 DATA_FORMAT = "polyrefuse-run-data-1"

@@ -15,7 +15,7 @@ from polyrefuse_eval.leaderboard.boards import Leaderboard
 from polyrefuse_eval.leaderboard.entries import SITE_FILE
 from polyrefuse_eval.leaderboard.page import page
 from polyrefuse_eval.leaderboard.tables import FORMAT, comma_separated, markdown, site_json
-from polyrefuse_eval.results import read_json
+from polyrefuse_eval.results.folder import read_json
 
 _PARTIAL = ".partial-"
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
-from polyrefuse_data.parsing import parse_json
+from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.errors import StorageError, TakenError
 from polyrefuse_eval.storage.objects import ObjectStore
 

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from polyrefuse_data.errors import PolyRefuseError
-from polyrefuse_eval.baselines import ENVIRONMENT
+from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.errors import StorageError
-from polyrefuse_eval.locks import locked
-from polyrefuse_eval.parallel import rank
-from polyrefuse_eval.results import RUN_FILE
+from polyrefuse_eval.processes import rank
+from polyrefuse_eval.results.baseline_cache import ENVIRONMENT
+from polyrefuse_eval.results.files import locked
+from polyrefuse_eval.results.folder import RUN_FILE
 from polyrefuse_eval.storage.address import Address, is_inside
 from polyrefuse_eval.storage.lease import DRIVER_FILE, KeptLease, Lease
+from polyrefuse_eval.storage.mirror import WorkingCopy, copy_root, of_run, write_whole
 from polyrefuse_eval.storage.objects import ObjectStore
-from polyrefuse_eval.storage.working_copy import WorkingCopy, copy_root, of_run, write_whole
 
 Place = Path | Address
 """Where results lie."""

@@ -1,0 +1,1 @@
+"""The `polyrefuse eval` commands: parse options, call the library, format errors."""

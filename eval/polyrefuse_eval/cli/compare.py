@@ -1,0 +1,34 @@
+"""The command `polyrefuse eval compare`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from polyrefuse_eval.cli.options import place_path
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.storage.places import Place
+
+
+@click.command("compare")
+@click.argument("first", type=place_path)
+@click.argument("second", type=place_path)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a Markdown table.")
+def compare_command(first: Place, second: Place, as_json: bool) -> None:
+    """Say, language by language, what changed from run FIRST to run SECOND, and if it is more than chance.
+
+    Both are folders or addresses. They must measure the same prompts, and a judge must have read both.
+    """
+    from polyrefuse_eval.report.compare import compare_runs, comparison_json, comparison_table, is_compared
+    from polyrefuse_eval.results.folder import RunFolder
+    from polyrefuse_eval.storage.places import folders_to_read
+
+    with folders_to_read([first, second], is_compared) as (one, other):
+        found = compare_runs(RunFolder.existing(one), RunFolder.existing(other))
+    if as_json:
+        click.echo(json.dumps(comparison_json(found), ensure_ascii=False, indent=1))
+    else:
+        click.echo(comparison_table(found), nl=False)

@@ -1,0 +1,233 @@
+"""The commands `polyrefuse eval guard …`: parse, call the Python API, format what comes back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polyrefuse_data.core.languages import parse_languages
+from polyrefuse_eval.cli.options import (
+    MODEL_OPTIONS,
+    at_least_one,
+    check_new_file,
+    file_path,
+    folder_path,
+    load_chat,
+    need,
+    parse_layers,
+    train_option,
+    with_options,
+)
+
+guard_file = click.option("--guard", type=file_path, required=True, help="A guard from `guard fit`.")
+data_option = click.option(
+    "--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build."
+)
+
+
+@click.group("guard")
+def guard_group() -> None:
+    """An input guard made of the model itself: is a prompt harmful, by its hidden states at t_inst?
+
+    `fit` one for a model, `test` it per language, `score` prompts with it. It writes no answers and
+    needs one pass as far as the instruction's last token.
+    """
+
+
+@guard_group.command("fit")
+@with_options(*MODEL_OPTIONS)
+@data_option
+@click.option("--langs", default="en", show_default=True, help="Languages to fit in.")
+@click.option("--pooled", is_flag=True, help="One guard of all these languages, not one for each.")
+@click.option(
+    "--threshold",
+    default="zero",
+    show_default=True,
+    help="zero, balanced, false-alarm=RATE, or conformal=RATE (miss rate at most RATE).",
+)
+@click.option("--calibrate", default="all", show_default=True, help="Languages to calibrate thresholds in.")
+@click.option(
+    "--behaviour",
+    type=click.Choice(["answers", "first-token", "label"]),
+    default="answers",
+    show_default=True,
+    help="How to know which training prompts are refused; `label` takes all.",
+)
+@train_option
+@click.option("--validation", "n_validation", type=at_least_one, help="Validation prompts.  [default: all]")
+@click.option("--layers", help="Layers to read: 5-20, or 3,7; L is the last one's output.  [default: all]")
+@click.option("--out", type=file_path, required=True, help="File ending in .safetensors; not overwritten.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+def fit_command(data: Path, langs: str, calibrate: str, out: Path, quiet: bool, **options: Any) -> None:
+    """Fit a guard on the training prompts of a build, and draw its thresholds on the validation prompts."""
+    from polyrefuse_eval.results.data import open_data
+    from polyrefuse_eval.statistics.thresholds import Rule
+
+    check_new_file(out)
+    rule = Rule.parse(options.pop("threshold"))
+    wanted = parse_languages(langs)
+    layers = parse_layers(options.pop("layers"))
+    held = open_data(data, wanted)
+    calibrated = held.languages if calibrate == "all" else parse_languages(calibrate)
+    held = open_data(data, calibrated)
+    need()
+
+    from polyrefuse_eval.harmfulness.guard_experiment import FitSettings, fit
+
+    settings = FitSettings(
+        tuple(wanted),
+        tuple(calibrated),
+        rule=rule,
+        layers=layers,
+        **{name: options.pop(name) for name in ("pooled", "behaviour", "n_train", "n_validation")},
+    )
+    chat = load_chat(options, quiet=quiet)
+    guard = fit(chat, held, settings, progress=not quiet, say=lambda line: click.echo(line, err=True))
+    guard.save(out)
+    click.echo(f"{out}: {', '.join(guard.contrasts)}; {len(guard.layers)} layers, {out.stat().st_size} bytes")
+    for lang, threshold in guard.thresholds.items():
+        click.echo(f"{lang}: alpha {threshold.alpha:.6g} ({threshold.rule})")
+
+
+@guard_group.command("test")
+@with_options(*MODEL_OPTIONS)
+@guard_file
+@data_option
+@click.option("--langs", default="all", show_default=True, help="Languages to test in.")
+@click.option(
+    "--test", "n_test", type=at_least_one, help="Test prompts of each label and language.  [default: all]"
+)
+@click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
+@click.option(
+    "--jailbreaks",
+    multiple=True,
+    metavar="KIND=FILE",
+    help="Published jailbreaks: suffix, persuasion or template = CSV, JSON or JSON Lines.",
+)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="NAME[=PLACE]",
+    help="Published guards on the same prompts: llamaguard3, polyguard (in bfloat16).",
+)
+@click.option("--threshold", help="Calibrate anew on the validation prompts.  [default: the guard's own]")
+@click.option("--out", type=folder_path, required=True, help="New folder for guard.json and table.md.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def test_command(
+    guard: Path,
+    data: Path,
+    langs: str,
+    extra: Path | None,
+    jailbreaks: tuple[str, ...],
+    against: tuple[str, ...],
+    threshold: str | None,
+    out: Path,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Test a guard: AUROC, accuracy, miss and false alarm rates per language and kind of prompt."""
+    from polyrefuse_eval.errors import GuardError
+    from polyrefuse_eval.results.data import open_data
+    from polyrefuse_eval.results.folder import write_json, write_jsonl, write_text
+    from polyrefuse_eval.results.user_prompts import read_extra, read_jailbreaks
+    from polyrefuse_eval.statistics.detection import detection_table, detections
+    from polyrefuse_eval.statistics.thresholds import Rule
+
+    if out.exists():
+        raise GuardError(f"'{out}' exists and is not overwritten; choose another --out")
+    rule = None if threshold is None else Rule.parse(threshold)
+    wanted = parse_languages(langs)
+    held = open_data(data, wanted)
+    brought = [
+        *(read_extra(extra) if extra else ()),
+        *(
+            one
+            for text in jailbreaks
+            for one in read_jailbreaks(text, lambda line: click.echo(line, err=True))
+        ),
+    ]
+    n_test = options.pop("n_test")
+    need()
+
+    from polyrefuse_eval.harmfulness.guard_experiment import (
+        DATA,
+        calibrate,
+        compare,
+        prompts_to_test,
+        score_prompts,
+    )
+    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
+    from polyrefuse_eval.judging.local_model import JudgeOptions
+    from polyrefuse_eval.judging.published.prompt_guards import prompt_judge
+
+    judge_options = JudgeOptions(options["device"])
+    for name in against:
+        prompt_judge(name, judge_options).check()
+    prompts = prompts_to_test(held, wanted, n_test, brought)
+    chat = load_chat(options, quiet=quiet)
+    loaded = LatentGuard.load(guard, chat)
+    if rule is not None:
+        loaded = calibrate(loaded, held, rule, wanted, progress=not quiet)
+    scored = {"latent guard": score_prompts(loaded, prompts, progress=None if quiet else "guard")}
+    signature = {"guard": dict(loaded.metadata), "data": held.digest, "thresholds": _thresholds(loaded)}
+    del chat, loaded
+    scored.update(compare(against, prompts, judge_options))
+    found = {name: detections(one, DATA) for name, one in scored.items()}
+    record = {"format": "polyrefuse-guard-test-1", "signature": signature}
+    record["detections"] = {name: [one.to_json() for one in rows] for name, rows in found.items()}
+    table = "\n".join(f"## {name}\n\n{detection_table(rows)}" for name, rows in found.items())
+    write_jsonl(
+        out / "scores.jsonl", ({"guard": name, **vars(one)} for name, rows in scored.items() for one in rows)
+    )
+    write_text(out / "table.md", table)
+    write_json(out / "guard.json", record)
+    click.echo(table, nl=False)
+
+
+@guard_group.command("score")
+@with_options(*MODEL_OPTIONS)
+@guard_file
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-")
+@click.option("--lang", help="Language of prompts that name none, for its threshold.  [default: the lowest]")
+@click.option("--out", type=file_path, help="JSON Lines to write; not overwritten.  [default: print them]")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def score_command(
+    guard: Path, file: Path, lang: str | None, out: Path | None, quiet: bool, **options: Any
+) -> None:
+    """Score prompts: one JSON line each with `prompt`, `score`, `unsafe` and `alpha`.
+
+    FILE is a .jsonl with `prompt` (and maybe `lang`), or a text with one prompt a line; `-` is
+    standard input.
+    """
+    from polyrefuse_data.core.languages import language
+    from polyrefuse_eval.results.folder import json_line, write_text
+    from polyrefuse_eval.results.user_prompts import read_prompts
+
+    if out is not None:
+        check_new_file(out)
+    default = None if lang is None else language(lang).code
+    from_input = str(file) == "-"
+    prompts = read_prompts(None, sys.stdin.buffer.read()) if from_input else read_prompts(file)
+    need()
+
+    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
+
+    loaded = LatentGuard.load(guard, load_chat(options, quiet=quiet))
+    verdicts = loaded([one.prompt for one in prompts], [one.lang or default for one in prompts])
+    lines = [
+        json_line({"prompt": one.prompt, "lang": one.lang or default, **vars(verdict)})
+        for one, verdict in zip(prompts, verdicts, strict=True)
+    ]
+    if out is None:
+        click.echo("".join(lines), nl=False)
+    else:
+        write_text(out, "".join(lines))
+        unsafe = sum(verdict.unsafe for verdict in verdicts)
+        click.echo(f"{len(lines)} prompts in {out}, {unsafe} unsafe")
+
+
+def _thresholds(guard: Any) -> dict[str, Any]:
+    return {lang: vars(one) for lang, one in guard.thresholds.items()} or {"default": vars(guard.default)}

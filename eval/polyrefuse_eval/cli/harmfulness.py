@@ -1,0 +1,141 @@
+"""The command `polyrefuse eval harmfulness`: parse, call the Python API, format what comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from polyrefuse_data.core.languages import language, parse_languages
+from polyrefuse_eval.cli.options import (
+    MODEL_OPTIONS,
+    at_least_one,
+    file_path,
+    folder_path,
+    load_chat,
+    need,
+    parse_layers,
+    place_path,
+    train_option,
+    with_options,
+)
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.storage.places import Place
+
+
+@click.command("harmfulness")
+@with_options(*MODEL_OPTIONS)
+@click.option("--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build.")
+@click.option("--langs", default="all", show_default=True, help="Languages to measure in.")
+@click.option(
+    "--directions",
+    default="own",
+    show_default=True,
+    help="Whose directions: each language's own, or one language's for all.",
+)
+@click.option(
+    "--behaviour",
+    type=click.Choice(["answers", "first-token"]),
+    default="answers",
+    show_default=True,
+    help="Know refusals by judged answers, or by the sign of the refusal score.",
+)
+@click.option("--refusal-tokens", help="For first-token: words or ids.  [default: found]")
+@train_option
+@click.option("--test", "n_test", type=at_least_one, help="Test prompts of each label.  [default: all]")
+@click.option(
+    "--steered",
+    "n_steered",
+    type=at_least_one,
+    default=16,
+    show_default=True,
+    help="Test prompts steered a label, spread over all.",
+)
+@click.option(
+    "--inverted",
+    "n_inverted",
+    type=at_least_one,
+    default=32,
+    show_default=True,
+    help="Test prompts inverted a label, spread over all.",
+)
+@click.option("--layers", help="Layers to steer, one at a time: 5-20, or 3,7.  [default: all]")
+@click.option("--layer", type=int, help="Layer of the cosines between categories.  [default: the middle]")
+@click.option("--coefficient", default=1.0, show_default=True, help="Strength of steering.")
+@click.option(
+    "--scope",
+    type=click.Choice(["instruction", "prompt", "all"]),
+    default="instruction",
+    show_default=True,
+    help="Tokens that steering touches; `all` is with those of the answer.",
+)
+@click.option(
+    "--max-new-tokens",
+    type=at_least_one,
+    default=32,
+    show_default=True,
+    help="Longest answer that is judged.",
+)
+@click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
+@click.option("--plots/--no-plots", default=True, help="Draw figures, too.")
+@click.option(
+    "--out",
+    type=place_path,
+    required=True,
+    help="Folder or address of the run: a new one, its own, or `eval run`'s.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+def harmfulness_command(
+    data: Path,
+    langs: str,
+    directions: str,
+    layers: str | None,
+    extra: Path | None,
+    plots: bool,
+    out: Place,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Find harmfulness and refusal apart: directions, clusters, steering, reply inversion per language.
+
+    Killed, it goes on where it was with the same command. Answers are judged and not kept.
+    """
+    from polyrefuse_eval.harmfulness.report import harmfulness_tables
+    from polyrefuse_eval.results.data import open_data
+    from polyrefuse_eval.results.folder import write_text
+    from polyrefuse_eval.results.user_prompts import read_extra
+    from polyrefuse_eval.storage.places import working_folder
+
+    wanted = parse_languages(langs)
+    source = directions if directions == "own" else language(directions).code
+    held = open_data(data, [*wanted, *([] if source == "own" else [source])])
+    brought = read_extra(extra) if extra else []
+    chosen = parse_layers(layers)
+    need(*("torch", "transformers", "safetensors", *(["matplotlib"] if plots else [])))
+
+    from polyrefuse_eval.harmfulness.experiment import OWN_FOLDER, HarmfulnessRun, HarmfulnessSettings
+
+    names = (
+        "behaviour", "refusal_tokens", "n_train", "n_test", "n_steered", "n_inverted", "layer",
+        "coefficient", "scope", "max_new_tokens",
+    )  # fmt: skip
+    settings = HarmfulnessSettings(
+        tuple(wanted), source, layers=chosen, **{name: options.pop(name) for name in names}
+    )
+    with working_folder(out, _say) as folder:
+        chat = load_chat(options, quiet=quiet)
+        run = HarmfulnessRun.open(chat, held, settings, folder, brought, progress=not quiet, say=_say)
+        record = run.run()
+        if plots:
+            from polyrefuse_eval.harmfulness.plots import plot_harmfulness
+
+            plot_harmfulness(record, folder / OWN_FOLDER / "plots")
+        tables = harmfulness_tables(record)
+        write_text(folder / "harmfulness.md", tables)
+    click.echo(tables, nl=False)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

@@ -1,0 +1,128 @@
+"""The command `polyrefuse eval judge`: parse, call the Python API, say what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.judging.base import Judge
+    from polyrefuse_eval.judging.of_files import Scan
+
+EXIT_GAPS = 3
+"""As of a build with gaps: everything that can be judged is, and some lines could not be read."""
+
+SHOWN = 5
+"""So many bad lines are named; of the others their number."""
+
+file_path = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("judge")
+@click.argument("file", type=file_path)
+@click.option(
+    "--judge",
+    "names",
+    default="native",
+    show_default=True,
+    help="Judges, separated by commas: native, wildguard, polyguard, llamaguard3, strongreject, harmbench, "
+    "openai:MODEL@URL.",
+)
+@click.option(
+    "--judge-model",
+    "models",
+    multiple=True,
+    metavar="NAME=PLACE",
+    help="Where a judge's model lies: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
+)
+@click.option("--out", type=file_path, required=True, help="JSON Lines to write; it must not exist.")
+@click.option("--agreement", type=file_path, help="Also write a Markdown table of how far judges agree.")
+@click.option(
+    "--reference",
+    help="Field of FILE with a verdict to compare with: true, false or null.  [default: refused or refusal]",
+)
+@click.option(
+    "--device", help="Where judges' models run: cpu, cuda, cuda:1.  [default: a GPU if there is one]"
+)
+@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option("--batch-size", type=click.IntRange(1), help="Completions a model reads together.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars and no counts.")
+@click.pass_context
+def judge_command(
+    context: click.Context,
+    file: Path,
+    names: str,
+    models: Sequence[str],
+    out: Path,
+    agreement: Path | None,
+    reference: str | None,
+    device: str | None,
+    dtype: str,
+    batch_size: int | None,
+    quiet: bool,
+) -> None:
+    """Judge completions of any model: is each a refusal, and why?
+
+    FILE is JSON Lines with `id`, `lang`, `response` and, for judges that are models, `prompt`. Lines that
+    cannot be read are named on standard error, all others are judged, and the exit status is 3. Killed,
+    the same command goes on where it was.
+    """
+    from polyrefuse_eval.errors import JudgeError
+    from polyrefuse_eval.judging.local_model import JudgeOptions
+    from polyrefuse_eval.judging.of_files import columns, judge_file, scan
+    from polyrefuse_eval.judging.registry import judges_by_name
+
+    judges = judges_by_name(names, models=models, options=JudgeOptions(device, dtype, batch_size))
+    found = scan(file, reference)
+    if agreement is not None and len(judges) + found.has_references < 2:
+        raise JudgeError(
+            "--agreement takes two: name a second judge, or give the input a field `refused` with verdicts"
+        )
+    _say(_warnings(found, judges, file))
+    judge_file(file, judges, out, progress=not quiet, found=found)
+    verdicts = columns(found, out, judges)
+    if agreement is not None:
+        from polyrefuse_eval.judging.agreement_page import agreement_page
+        from polyrefuse_eval.results.folder import write_text
+
+        write_text(agreement, agreement_page(found.langs, verdicts))
+    if not quiet:
+        for column in verdicts:
+            counts = {value: column.complied.count(value) for value in (False, True, None)}
+            harm = column.measures == "harm"
+            click.echo(
+                f"{column.name}: {counts[False]} {'harmless' if harm else 'refused'}, "
+                f"{counts[True]} {'harmful' if harm else 'complied'}, {counts[None]} undecided"
+            )
+    if found.bad:
+        context.exit(EXIT_GAPS)
+
+
+def _warnings(found: Scan, judges: Sequence[Judge], file: Path) -> list[str]:
+    lines = [f"'{file}', {bad}" for bad in found.bad[:SHOWN]]
+    if len(found.bad) > SHOWN:
+        lines.append(f"'{file}': {len(found.bad) - SHOWN} more lines that cannot be read")
+    for judge in judges:
+        if judge.needs_prompt and found.without_prompt:
+            lines.append(
+                f"{judge.name} needs the prompt, which {found.without_prompt} of {found.good} completions "
+                "lack: undecided there"
+            )
+        if judge.languages is None:
+            continue
+        foreign = sorted(set(found.langs) - judge.languages)
+        if foreign:
+            lines.append(
+                f"{judge.name} was not made for {', '.join(foreign)} "
+                f"({sum(map(found.langs.count, foreign))} of {found.good} completions); "
+                "read its verdicts there with care"
+            )
+    return lines
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        click.echo(line, err=True)

@@ -1,0 +1,44 @@
+"""The command `polyrefuse eval leaderboard`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from polyrefuse_eval.cli.options import any_place, folder_path
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.storage.places import Place
+
+
+@click.command("leaderboard")
+@click.argument("runs", nargs=-1, required=True, type=any_place)
+@click.option(
+    "--out",
+    type=folder_path,
+    required=True,
+    help="Folder of the site: new, empty, or an older site, which is replaced.",
+)
+def leaderboard_command(runs: tuple[Place, ...], out: Path) -> None:
+    """Write a page that compares RUNS, folders or addresses of `eval run` or `eval rescore`, into --out.
+
+    Open index.html: it needs no network. The same numbers are beside it as JSON, Markdown and CSV;
+    no answers are. An address may be a pattern: 's3://bucket/runs/*'. What cannot be compared is shown
+    apart, and what is no run is left out; both are said on standard error.
+    """
+    from polyrefuse_eval.leaderboard.boards import leaderboard
+    from polyrefuse_eval.leaderboard.runs import is_shown, read_runs
+    from polyrefuse_eval.leaderboard.site import check_site_folder, write_site
+    from polyrefuse_eval.storage.places import folders_to_read
+
+    check_site_folder(out)
+    with folders_to_read(runs, is_shown) as folders:
+        read, left_out = read_runs(folders)
+    for one in left_out:
+        click.echo(f"left out: {one.reason}", err=True)
+    found = leaderboard(read, left_out)
+    for line in found.apart:
+        click.echo(line, err=True)
+    click.echo(write_site(found, out))

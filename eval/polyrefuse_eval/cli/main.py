@@ -1,0 +1,258 @@
+"""The commands `polyrefuse eval …`: parse, call the Python API, format what comes back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from polyrefuse_data.core.languages import parse_languages
+from polyrefuse_eval.cli.compare import compare_command
+from polyrefuse_eval.cli.guard import guard_group
+from polyrefuse_eval.cli.harmfulness import harmfulness_command
+from polyrefuse_eval.cli.judge import judge_command
+from polyrefuse_eval.cli.leaderboard import leaderboard_command
+from polyrefuse_eval.cli.options import MODEL_OPTIONS, file_path, folder_path
+from polyrefuse_eval.cli.options import load_chat as _chat
+from polyrefuse_eval.cli.options import need as _need
+from polyrefuse_eval.cli.options import with_options as _with
+from polyrefuse_eval.cli.rescore import rescore_command
+from polyrefuse_eval.cli.run import RUN_OPTIONS, run_command
+from polyrefuse_eval.cli.run import open_bench as _bench
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.models.generate import Answer
+
+
+@click.group("eval", context_settings={"help_option_names": ["-h", "--help"]})
+def eval_group() -> None:
+    """Measure how robustly a chat model refuses: directions, interventions, refusal rates.
+
+    Start with `polyrefuse eval run --model organism --data builds/sample --out runs/organism`: it
+    needs no download. Nothing here writes modified weights or uploads answers.
+    """
+
+
+@eval_group.command("extract")
+@_with(*MODEL_OPTIONS, *RUN_OPTIONS)
+@click.option("--langs", default="en", show_default=True, help="Languages to extract directions in.")
+@click.option("--out", type=folder_path, required=True, help="Folder for LANG.all.safetensors.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+def extract_command(out: Path, langs: str, **options: Any) -> None:
+    """Write the difference-in-means directions of every layer and position, for each language."""
+    bench = _bench(out, langs, options)
+    for lang in bench.settings.langs:
+        directions = bench.finder.extract(lang)
+        directions.save(out / "directions" / f"{lang}.all.safetensors")
+        counts = directions.metadata["counts"]
+        click.echo(
+            f"{lang}: {counts['n_harmful_kept']} of {counts['n_harmful']} harmful and "
+            f"{counts['n_harmless_kept']} of {counts['n_harmless']} harmless prompts, "
+            f"{len(directions.positions)} positions, {len(directions.layers)} layers"
+        )
+
+
+@eval_group.command("select")
+@_with(*MODEL_OPTIONS, *RUN_OPTIONS)
+@click.option(
+    "--scores", type=file_path, help="Choose from this file of candidate scores; no model is loaded."
+)
+@click.option(
+    "--layers", type=int, help="With --scores: how many layers the model has.  [default: as scored]"
+)
+@click.option("--langs", default="en", show_default=True, help="Languages to choose directions in.")
+@click.option("--out", type=folder_path, help="Without --scores: folder for LANG.safetensors.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+def select_command(
+    scores: Path | None, layers: int | None, langs: str, out: Path | None, **options: Any
+) -> None:
+    """Choose a direction; prints `position layer`, and for a fallback the step on standard error."""
+    if scores is not None:
+        from polyrefuse_eval.directions.selection import read_scores, select
+
+        chosen = select(read_scores(scores), options["rule"], layers)
+        if chosen.relaxed:
+            click.echo(
+                f"rule '{chosen.rule}' leaves no candidate; fell back to '{chosen.step}'",
+                err=True,
+            )
+        click.echo(f"{chosen.score.position} {chosen.score.layer}")
+        return
+    if out is None:
+        raise click.UsageError("give --scores FILE, or --out FOLDER to score candidates of a model")
+    bench = _bench(out, langs, options)
+    for lang in bench.settings.langs:
+        direction = bench.finder.direction(lang)
+        click.echo(f"{direction.position.label} {direction.layer}")
+
+
+@eval_group.command("generate")
+@_with(*MODEL_OPTIONS)
+@click.option("--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build.")
+@click.option("--langs", default="en", show_default=True, help="Languages of the prompts.")
+@click.option("--split", default="test", show_default=True, help="train, validation or test.")
+@click.option(
+    "--label",
+    type=click.Choice(["harmful", "harmless"]),
+    default="harmful",
+    show_default=True,
+    help="Which prompts to answer.",
+)
+@click.option("--limit", type=int, help="So many prompts a language.  [default: all]")
+@click.option("--direction", type=file_path, help="A direction from `select`.")
+@click.option(
+    "--action",
+    type=click.Choice(["none", "ablate", "add"]),
+    default="none",
+    show_default=True,
+    help="The edit.",
+)
+@click.option("--coefficient", default=1.0, show_default=True, help="Strength of the intervention.")
+@click.option("--max-new-tokens", default=512, show_default=True, help="Longest answer.")
+@click.option(
+    "--batch-size", type=int, help="Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
+)
+@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--seed", default=0, show_default=True, help="Seed of sampling.")
+@click.option("--out", type=file_path, required=True, help="JSON Lines to write; it must not exist.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def generate_command(
+    data: Path,
+    langs: str,
+    split: str,
+    label: str,
+    limit: int | None,
+    direction: Path | None,
+    action: str,
+    coefficient: float,
+    out: Path,
+    quiet: bool,
+    temperature: float,
+    seed: int,
+    **options: Any,
+) -> None:
+    """Write answers to the prompts of a build, with a direction ablated or added."""
+    from polyrefuse_eval.errors import RunFolderError
+    from polyrefuse_eval.results.data import open_data
+
+    if out.exists():
+        raise RunFolderError(f"'{out}' exists and is not overwritten; choose another --out")
+    if action != "none" and direction is None:
+        raise click.UsageError(f"--action {action} needs --direction FILE")
+    wanted = parse_languages(langs)
+    folder = open_data(data, wanted)
+    rows = [row for lang in wanted for row in folder.prompts(lang, split, label, limit)]
+    generation = {name: options.pop(name) for name in ("max_new_tokens", "batch_size")}
+    _need()
+
+    from polyrefuse_eval.directions.fit import Direction
+    from polyrefuse_eval.integrations.lm_eval_steering import edit_of
+    from polyrefuse_eval.models.generate import Request, Sampling, generate
+    from polyrefuse_eval.results.folder import write_jsonl
+
+    chat = _chat(options, quiet=quiet)
+    edits = (
+        ()
+        if direction is None or action == "none"
+        else (edit_of(Direction.load(direction, chat), action, coefficient),)
+    )
+    requests = [Request(f"{row.lang}/{row.id}", row.text, edits) for row in rows]
+    made: dict[str, Answer] = {}
+    for answers in generate(
+        chat,
+        requests,
+        sampling=Sampling(temperature, seed),
+        progress=None if quiet else "answers",
+        **generation,
+    ):
+        made.update((answer.key, answer) for answer in answers)
+    records = []
+    for row in rows:
+        answer = made[f"{row.lang}/{row.id}"]
+        records.append(
+            {
+                "id": row.id,
+                "lang": row.lang,
+                "label": row.label,
+                "response": answer.text,
+                "ended": answer.ended,
+            }
+        )
+    write_jsonl(out, records)
+    click.echo(f"{len(records)} answers in {out}")
+
+
+@eval_group.command("plot")
+@click.argument("run", type=folder_path)
+def plot_command(run: Path) -> None:
+    """Draw the scores by layer and position, and the cosines between languages, of a run."""
+    _need("torch", "safetensors", "matplotlib")
+
+    from polyrefuse_eval.directions.plots import draw_run
+
+    for path in draw_run(run):
+        click.echo(path)
+
+
+@eval_group.command("activations")
+@_with(*MODEL_OPTIONS)
+@click.option("--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build.")
+@click.option("--langs", default="all", show_default=True, help="Languages to draw.")
+@click.option("--limit", default=64, show_default=True, help="Training prompts of each label.")
+@click.option("--position", default="-1", show_default=True, help="A post-instruction token, or t_inst.")
+@click.option("--out", type=file_path, required=True, help="PNG, SVG or PDF; silhouette scores go beside it.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def activations_command(
+    data: Path, langs: str, limit: int, position: str, out: Path, quiet: bool, **options: Any
+) -> None:
+    """Draw the principal components of harmful and harmless activations, and silhouettes by layer."""
+    from polyrefuse_eval.results.data import open_data
+
+    wanted = parse_languages(langs)
+    folder = open_data(data, wanted)
+    _need("torch", "transformers", "matplotlib")
+
+    from polyrefuse_eval.directions.plots import draw_activations
+
+    scores = draw_activations(
+        _chat(options, quiet=quiet), folder, wanted, limit, position, out, progress=not quiet
+    )
+    click.echo(json.dumps({lang: max(values) for lang, values in scores.items()}, indent=1))
+
+
+@eval_group.command("steered")
+@_with(*MODEL_OPTIONS)
+@click.option("--direction", type=file_path, required=True, help="A direction from `select`.")
+@click.option(
+    "--action", type=click.Choice(["ablate", "add"]), default="ablate", show_default=True, help="The edit."
+)
+@click.option("--coefficient", default=1.0, show_default=True, help="Strength of addition.")
+@click.option("--out", type=file_path, required=True, help="File ending in .pt.")
+def steered_command(direction: Path, action: str, coefficient: float, out: Path, **options: Any) -> None:
+    """Export an intervention for `lm_eval --model steered`, unless it would do something else there."""
+    _need()
+
+    from polyrefuse_eval.directions.fit import Direction
+    from polyrefuse_eval.integrations.lm_eval_steering import edit_of, export_steered
+
+    chat = _chat(options)
+    click.echo(export_steered(chat, edit_of(Direction.load(direction, chat), action, coefficient), out))
+
+
+@eval_group.command("lm-eval-path")
+def lm_eval_path_command() -> None:
+    """Print the folder of our tasks for lm-evaluation-harness, for its --include_path."""
+    from polyrefuse_eval.integrations import lm_eval_tasks
+
+    click.echo(Path(lm_eval_tasks.__file__).parent)
+
+
+eval_group.add_command(run_command)
+eval_group.add_command(judge_command)
+eval_group.add_command(rescore_command)
+eval_group.add_command(compare_command)
+eval_group.add_command(leaderboard_command)
+eval_group.add_command(guard_group)
+eval_group.add_command(harmfulness_command)

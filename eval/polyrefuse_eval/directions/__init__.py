@@ -1,0 +1,1 @@
+"""Refusal directions: fit candidates, score them under interventions, select one."""

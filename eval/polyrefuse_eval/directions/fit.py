@@ -1,0 +1,249 @@
+"""Differences in means: fitted for every layer and position at once, frozen, saved with their story."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, refusal_scores
+from polyrefuse_eval.errors import DirectionError
+from polyrefuse_eval.models.activations import ActivationMeans, all_positions, capture
+from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.models.tensor_files import other_model, read_tensors, write_tensors
+from polyrefuse_eval.results.positions import Position
+from polyrefuse_eval.versions import versions
+
+FORMAT = "polyrefuse-direction-1"
+SET_FORMAT = "polyrefuse-directions-1"
+HOW_TO_MAKE = "polyrefuse eval extract, then select"
+MINIMUM_PROMPTS = 4
+"""Fewer refused or accepted prompts than this make no mean worth the name."""
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionSet:
+    """Harmful minus harmless mean activations at every position and layer input.
+
+    `vectors` [positions, layers, d] float64; `positions` and `layers` name the first two axes.
+    """
+
+    lang: str
+    vectors: Tensor
+    positions: tuple[Position, ...]
+    layers: tuple[int, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, position: Position, layer: int) -> Tensor:
+        """Return the difference in means [d] (float64) at `position` of the input of `layer`."""
+        if position not in self.positions or layer not in self.layers:
+            known = ", ".join(str(one.label) for one in self.positions)
+            raise DirectionError(
+                f"no direction at position {position.label}, layer {layer}; positions: {known}, "
+                f"layers: {self.layers[0]}-{self.layers[-1]}"
+            )
+        return self.vectors[self.positions.index(position), self.layers.index(layer)]
+
+    def save(self, path: Path) -> None:
+        """Write all vectors (float32) and metadata as one safetensors file."""
+        header = {
+            "format": SET_FORMAT,
+            "lang": self.lang,
+            "positions": [position.label for position in self.positions],
+            "layers": list(self.layers),
+            "metadata": dict(self.metadata),
+        }
+        write_tensors(path, {"vectors": self.vectors.float().contiguous()}, header)
+
+    @classmethod
+    def load(cls, path: Path) -> DirectionSet:
+        """Read what `save` wrote."""
+        tensors, header = read_tensors(path, SET_FORMAT, DirectionError, HOW_TO_MAKE)
+        return cls(
+            header["lang"],
+            tensors["vectors"].double(),
+            tuple(Position.parse(label) for label in header["positions"]),
+            tuple(header["layers"]),
+            header["metadata"],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """The chosen direction: `unit` [d] (float32), its `norm`, and where it was taken.
+
+    `unit * norm` is the difference in means at `position` of the input of `layer` (resid_pre),
+    harmful minus harmless: adding it leads to refusal.
+    """
+
+    unit: Tensor
+    norm: float
+    layer: int
+    position: Position
+    lang: str
+    kind: str = "difference_in_means"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def vector(self) -> Tensor:
+        """The difference in means [d] itself."""
+        return self.unit * self.norm
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file: the unit vector, and everything known about it."""
+        header = {
+            "format": FORMAT,
+            "site": "resid_pre",
+            "norm": self.norm,
+            "layer": self.layer,
+            "position": self.position.label,
+            "position_kind": self.position.kind,
+            "lang": self.lang,
+            "kind": self.kind,
+            "metadata": dict(self.metadata),
+        }
+        write_tensors(path, {"direction": self.unit.float().contiguous()}, header)
+
+    @classmethod
+    def load(cls, path: Path, chat: ChatModel | None = None) -> Direction:
+        """Read what `save` wrote; with `chat`, raise `DirectionError` where it is another model's."""
+        tensors, header = read_tensors(path, FORMAT, DirectionError, HOW_TO_MAKE)
+        direction = cls(
+            tensors["direction"],
+            float(header["norm"]),
+            int(header["layer"]),
+            Position.parse(header["position"]),
+            header["lang"],
+            header["kind"],
+            header["metadata"],
+        )
+        if chat is not None:
+            direction.check(chat)
+        return direction
+
+    def check(self, chat: ChatModel) -> None:
+        """Raise `DirectionError`, saying what differs, unless this direction belongs to `chat`."""
+        differing = other_model(self.metadata.get("model", {}), chat)
+        if differing:
+            raise DirectionError(f"the direction is of another model: {differing}; extract it again")
+        if self.unit.shape[-1] != chat.width:
+            raise DirectionError(f"the direction is {self.unit.shape[-1]} wide and {chat.name} {chat.width}")
+
+
+def direction_at(directions: DirectionSet, position: Position, layer: int, **metadata: Any) -> Direction:
+    """Return the direction of `directions` at one place, with `metadata` added to the set's."""
+    vector = directions.at(position, layer)
+    norm = float(vector.norm())
+    if not norm > 0:
+        raise DirectionError(f"the means at position {position.label}, layer {layer} do not differ at all")
+    unit = (vector / norm).float()
+    return Direction(
+        unit, norm, layer, position, directions.lang, metadata={**directions.metadata, **metadata}
+    )
+
+
+def random_direction(like: Direction, seed: int = 0) -> Direction:
+    """Return the control: a random direction of the norm of `like`, at the same place."""
+    generator = torch.Generator().manual_seed(seed)
+    vector = torch.randn(like.unit.shape, generator=generator, dtype=torch.float64)
+    return replace(
+        like, unit=(vector / vector.norm()).float(), kind="random", metadata={**like.metadata, "seed": seed}
+    )
+
+
+def fit_directions(
+    chat: ChatModel,
+    harmful: Sequence[str],
+    harmless: Sequence[str],
+    *,
+    lang: str = "en",
+    positions: Sequence[Position] | None = None,
+    refusal_tokens: RefusalTokens | Sequence[RefusalTokens] | None = None,
+    shuffle_labels: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    tokens_per_batch: int | None = None,
+    progress: bool = False,
+) -> DirectionSet:
+    """Return mean(harmful) - mean(harmless) at every layer's input and at `positions`.
+
+    With `refusal_tokens` only harmful prompts with a refusal score above 0 and harmless prompts
+    below 0 count (one list for all prompts, or one a prompt: harmful first, then harmless); how
+    many are left is in the metadata. `shuffle_labels` is the seed of the control in which labels
+    are dealt at random. Raises `DirectionError` where too few prompts are left.
+    """
+    where = tuple(positions) if positions is not None else all_positions(chat)
+    layers = tuple(range(chat.n_layers))
+    texts = [*harmful, *harmless]
+    is_harmful = torch.tensor([True] * len(harmful) + [False] * len(harmless))
+    if isinstance(refusal_tokens, RefusalTokens):
+        refusal_tokens = [refusal_tokens] * len(texts)
+    group = is_harmful
+    if shuffle_labels is not None:
+        group = is_harmful[
+            torch.randperm(len(texts), generator=torch.Generator().manual_seed(shuffle_labels))
+        ]
+    means = [ActivationMeans(len(where), len(layers), chat.width) for _ in range(2)]
+    passes = capture(
+        chat,
+        chat.encode(texts),
+        layers,
+        where,
+        logits=refusal_tokens is not None,
+        tokens_per_batch=tokens_per_batch,
+        progress=f"extract {lang}" if progress else None,
+    )
+    for captured in passes:
+        indices = torch.tensor(captured.prompts)
+        kept = torch.ones(len(indices), dtype=torch.bool)
+        if refusal_tokens is not None and captured.logits is not None:
+            scores = _scores(captured.logits, [refusal_tokens[index].ids for index in captured.prompts])
+            kept = (scores > 0) == is_harmful[indices]
+        for label in (0, 1):
+            chosen = kept & (group[indices] == bool(label))
+            if bool(chosen.any()):
+                means[label].update(captured.hidden[chosen.to(captured.hidden.device)])
+    harmless_mean, harmful_mean = means
+    counts = {
+        "n_harmful": len(harmful),
+        "n_harmless": len(harmless),
+        "n_harmful_kept": harmful_mean.count,
+        "n_harmless_kept": harmless_mean.count,
+        "filtered": refusal_tokens is not None,
+    }
+    _check_counts(counts, lang)
+    story = {**(metadata or {}), "model": chat.signature(), "counts": counts, "versions": versions()}
+    if refusal_tokens is not None:
+        story["refusal_tokens"] = {one.lang: one.to_json() for one in refusal_tokens}
+    if shuffle_labels is not None:
+        story["shuffled_labels_seed"] = shuffle_labels
+    return DirectionSet(lang, harmful_mean.mean - harmless_mean.mean, where, layers, story)
+
+
+def _scores(logits: Tensor, refusal_ids: Sequence[tuple[int, ...]]) -> Tensor:
+    """Return the refusal score of each prompt [prompts] by tokens of its own: once for each list of them."""
+    scores = torch.zeros(len(refusal_ids), dtype=torch.float64)
+    slots: dict[tuple[int, ...], list[int]] = {}
+    for slot, ids in enumerate(refusal_ids):
+        slots.setdefault(ids, []).append(slot)
+    for ids, own in slots.items():
+        scores[own] = refusal_scores(logits[own], ids).cpu()
+    return scores
+
+
+def _check_counts(counts: Mapping[str, Any], lang: str) -> None:
+    for label, behaviour in (("harmful", "refuses"), ("harmless", "accepts")):
+        left = counts[f"n_{label}_kept"]
+        if left < MINIMUM_PROMPTS:
+            way_out = (
+                f"the model {behaviour} only {left} of them; give more prompts, or use all with --no-filter"
+                if counts["filtered"]
+                else "give more prompts"
+            )
+            raise DirectionError(
+                f"{left} of {counts[f'n_{label}']} {label} prompts in '{lang}' are left, and a mean needs "
+                f"{MINIMUM_PROMPTS}: {way_out}"
+            )

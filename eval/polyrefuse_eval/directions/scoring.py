@@ -1,0 +1,273 @@
+"""Score candidate directions on validation prompts with as few and as short passes as it takes.
+
+Three sweeps, the cheapest first, each over the candidates that the ones before it let be chosen:
+refusal under addition on harmless prompts, where an addition at layer l starts from the unedited input
+of l, itself computed from the layer's before; KL under ablation on harmless prompts; refusal under
+ablation on harmful prompts. In the published scores (Arditi et al. 2024, Wang et al. 2025) addition
+leaves 4 to 44 % of the candidates, KL 33 to 94 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS, Direction, DirectionSet, direction_at
+from polyrefuse_eval.directions.refusal_tokens import FirstTokenReference, RefusalTokens, refusal_scores
+from polyrefuse_eval.directions.selection import CandidateScore, Selection, rule_steps, select
+from polyrefuse_eval.errors import DirectionError
+from polyrefuse_eval.models.batching import Batch, forward, forward_without_head, plan_batches
+from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.models.intervene import Ablation, Addition, Edits, applied
+from polyrefuse_eval.models.partial_forward import bypassed, starting_at
+from polyrefuse_eval.models.structure import layer_input
+from polyrefuse_eval.results.positions import Position
+
+TOKENS_PER_PASS = {"cpu": 0, "cuda": 8192}
+"""Several candidates share a pass up to so many tokens: a GPU gains, a CPU would lose."""
+
+SMALLEST_NORM = 1e-8
+"""What is added to a norm before dividing by it in the published code: below, there is no direction."""
+
+Key = tuple[Position, int]
+
+Start = tuple[int, Tensor]
+"""A layer and its input [rows, tokens, d]: where a pass begins that leaves out the layers before."""
+
+
+@dataclass
+class CandidateScorer:
+    """Scores of the candidates of `directions`, computed when asked for and kept.
+
+    `harmful` and `harmless` are validation prompts, `refusal_tokens` those of their language.
+    """
+
+    chat: ChatModel
+    directions: DirectionSet
+    harmful: Sequence[str]
+    harmless: Sequence[str]
+    refusal_tokens: RefusalTokens
+    tokens_per_batch: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.harmful or not self.harmless:
+            raise DirectionError("selection needs validation prompts of both labels")
+        self._batches = {
+            label: plan_batches(self.chat, self.chat.encode(list(texts)), self.tokens_per_batch)
+            for label, texts in (("harmful", self.harmful), ("harmless", self.harmless))
+        }
+        self.scores: dict[Key, CandidateScore] = {}
+        self.baseline: dict[str, float] = {}
+        """Mean refusal score of the unedited model on `harmful` and on `harmless` prompts."""
+
+    @property
+    def candidates(self) -> list[Key]:
+        """All post-instruction positions at all layers; t_inst is no candidate unless it is alone."""
+        positions = [position for position in self.directions.positions if position.offset < 0]
+        return [
+            (position, layer)
+            for position in positions or self.directions.positions
+            for layer in self.directions.layers
+        ]
+
+    def all_scores(self) -> list[CandidateScore]:
+        """Return all scores in the order of the candidates."""
+        return [self.scores.get(key, CandidateScore(key[0].label, key[1])) for key in self.candidates]
+
+    def complete(self) -> list[CandidateScore]:
+        """Compute every score of every candidate, for plots and tables."""
+        self.score_kl(self.candidates)
+        self.score_steering(self.candidates)
+        self.score_refusal(self.candidates)
+        return self.all_scores()
+
+    def select(self, rule: str = "robust") -> Selection:
+        """Return the choice of `rule`, computing only the scores that decide it."""
+        n_layers = self.chat.n_layers
+        real = [key for key in self.candidates if self._has_direction(key)]
+        for step in rule_steps(rule):
+            allowed = [key for key in real if step.allows_layer(key[1], n_layers)]
+            if step.min_steering is not None:
+                self.score_steering(allowed)
+                allowed = [key for key in allowed if step.allows_steering(self.scores[key])]
+            self.score_kl(allowed)
+            allowed = [key for key in allowed if step.allows_kl(self.scores[key])]
+            self.score_refusal(allowed)
+            if any(step.allows(self.scores[key], n_layers) for key in allowed):
+                break
+        return select([self.scores[key] for key in real if key in self.scores], rule, n_layers)
+
+    def _has_direction(self, key: Key) -> bool:
+        """Whether the means differ at all: the embedding of a template token (layer 0) never does."""
+        return float(self.directions.at(*key).norm()) > SMALLEST_NORM
+
+    def _lacking(self, keys: Iterable[Key], name: str) -> list[Key]:
+        for key in keys:
+            self.scores.setdefault(key, CandidateScore(key[0].label, key[1]))
+        return [key for key in keys if getattr(self.scores[key], name) is None]
+
+    def _store(
+        self, name: str, totals: Mapping[Key, float], keys: Sequence[Key], n: int, unedited: float
+    ) -> None:
+        for key in keys:
+            value = totals[key] / n if key in totals else unedited
+            self.scores[key] = replace(self.scores[key], **{name: value})  # type: ignore[arg-type]
+
+    def _ablations(self, keys: Sequence[Key]) -> dict[Key, Edits]:
+        """Return the ablation of each of `keys` that has a direction."""
+        return {key: (Ablation(self.directions.at(*key)),) for key in keys if self._has_direction(key)}
+
+    def score_kl(self, keys: Sequence[Key]) -> None:
+        """Compute KL(unedited ‖ ablated) on the harmless prompts for those of `keys` that lack it."""
+        missing = self._lacking(keys, "kl_div_score")
+        if not missing:
+            return
+        edits = self._ablations(missing)
+        totals = dict.fromkeys(edits, 0.0)
+        base = 0.0
+        for batch in self._progress("harmless", "KL"):
+            logits = forward(self.chat, batch)
+            base += float(self._refusal(logits).sum())
+            reference = FirstTokenReference(logits)
+            del logits
+            self._sweep(batch, edits, totals, reference.kl)
+        self.baseline["harmless"] = base / len(self.harmless)
+        self._store("kl_div_score", totals, missing, len(self.harmless), 0.0)
+
+    def score_refusal(self, keys: Sequence[Key]) -> None:
+        """Compute refusal under ablation on the harmful prompts for those of `keys` that lack it."""
+        missing = self._lacking(keys, "refusal_score")
+        if not missing:
+            return
+        edits = self._ablations(missing)
+        totals = dict.fromkeys(edits, 0.0)
+        base = 0.0
+        for batch in self._progress("harmful", "ablation"):
+            base += float(self._refusal(forward(self.chat, batch)).sum())
+            self._sweep(batch, edits, totals, self._refusal)
+        self.baseline["harmful"] = base / len(self.harmful)
+        self._store("refusal_score", totals, missing, len(self.harmful), self.baseline["harmful"])
+
+    def score_steering(self, keys: Sequence[Key]) -> None:
+        """Compute refusal under addition on the harmless prompts for those of `keys` that lack it."""
+        missing = self._lacking(keys, "steering_score")
+        if not missing:
+            return
+        real = sorted((key for key in missing if self._has_direction(key)), key=lambda key: key[1])
+        totals = dict.fromkeys(real, 0.0)
+        base = 0.0
+        for batch in self._progress("harmless", "addition"):
+            start: Start | None = None
+            for layer, group in groupby(real, key=lambda key: key[1]):
+                start = layer, _layer_input(self.chat, batch, layer, start)
+                edits: dict[Key, Edits] = {key: (Addition(self.directions.at(*key), layer),) for key in group}
+                self._sweep(batch, edits, totals, self._refusal, start)
+            base += float(self._refusal(_logits_from(self.chat, batch, start)).sum())
+        self.baseline["harmless"] = base / len(self.harmless)
+        self._store("steering_score", totals, missing, len(self.harmless), self.baseline["harmless"])
+
+    def _refusal(self, logits: Tensor) -> Tensor:
+        return refusal_scores(logits, self.refusal_tokens.ids)
+
+    def _logits(self, batch: Batch, times: int) -> Sequence[Tensor]:
+        if times == 1:
+            return [forward(self.chat, batch)]
+        return list(forward(self.chat, batch, times=times))
+
+    def _progress(self, label: str, name: str) -> Iterable[Batch]:
+        batches = self._batches[label]
+        return tqdm(batches, desc=f"{name} on {label}", unit="batch", disable=None if self.progress else True)
+
+    @torch.inference_mode()
+    def _sweep(
+        self,
+        batch: Batch,
+        edits: dict[Key, Edits],
+        totals: dict[Key, float],
+        measure: Callable[[Tensor], Tensor],
+        start: Start | None = None,
+    ) -> None:
+        """Add to `totals` the sum of `measure` over the prompts of `batch` under each of `edits`."""
+        tokens = batch.arguments["input_ids"].numel()
+        together = max(1, TOKENS_PER_PASS.get(self.chat.device.type, 0) // tokens) if batch.packed else 1
+        keys = list(edits)
+        for first in range(0, len(keys), together):
+            part = keys[first : first + together]
+            n_rows = batch.arguments["input_ids"].shape[0] if len(part) > 1 else 1
+            rows = [edits[key] for key in part for _ in range(n_rows)]
+            with ExitStack() as stack:
+                if start is not None:
+                    layer, hidden = start
+                    together_hidden = hidden.repeat(len(part), 1, 1) if len(part) > 1 else hidden
+                    stack.enter_context(starting_at(self.chat, layer, together_hidden))
+                stack.enter_context(applied(self.chat, rows[0] if len(rows) == 1 else rows))
+                for key, logits in zip(part, self._logits(batch, len(part)), strict=True):
+                    totals[key] += float(measure(logits).sum())
+
+
+@torch.inference_mode()
+def _layer_input(chat: ChatModel, batch: Batch, layer: int, start: Start | None) -> Tensor:
+    """Return the unedited input [rows, tokens, d] of `layer`, computed from `start`, an earlier layer's."""
+    found: list[Tensor] = []
+
+    def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append(layer_input(args, kwargs))
+
+    with ExitStack() as stack:
+        if start is not None:
+            stack.enter_context(starting_at(chat, *start))
+        stack.enter_context(bypassed(chat, range(layer, chat.n_layers)))
+        stack.callback(chat.layers[layer].register_forward_pre_hook(keep, with_kwargs=True).remove)
+        forward_without_head(chat, batch)
+    return found[0]
+
+
+@torch.inference_mode()
+def _logits_from(chat: ChatModel, batch: Batch, start: Start | None) -> Tensor:
+    """Return the unedited logits [prompts, vocabulary] of `batch`, computed from `start`."""
+    with starting_at(chat, *start) if start is not None else nullcontext():
+        return forward(chat, batch)
+
+
+@torch.inference_mode()
+def leaning(chat: ChatModel, prompts: Sequence[str], tokens: RefusalTokens, *, refuse: bool) -> list[str]:
+    """Return those of `prompts` which the model leans to refuse, or else those which it does not.
+
+    The code of Arditi et al. 2024 chooses a direction on such prompts alone, as it fits it: one harmless
+    prompt that is refused anyway counts for a large KL. All are returned where fewer than
+    `MINIMUM_PROMPTS` would be left.
+    """
+    kept = []
+    for batch in plan_batches(chat, chat.encode(list(prompts))):
+        scores = refusal_scores(forward(chat, batch), tokens.ids)
+        kept += [
+            index
+            for index, score in zip(batch.prompts, scores.tolist(), strict=True)
+            if (score > 0) == refuse
+        ]
+    return [prompts[index] for index in sorted(kept)] if len(kept) >= MINIMUM_PROMPTS else list(prompts)
+
+
+def choose_direction(scorer: CandidateScorer, rule: str = "robust") -> tuple[Direction, Selection]:
+    """Return the direction that `rule` chooses, with all scores and the reason in its metadata."""
+    chosen = scorer.select(rule)
+    scores = [vars(score) for score in scorer.all_scores()]
+    direction = direction_at(
+        scorer.directions,
+        chosen.position,
+        chosen.score.layer,
+        selection=chosen.to_json(),
+        scores=scores,
+        refusal_tokens=scorer.refusal_tokens.to_json(),
+        baseline_refusal=dict(scorer.baseline),
+        n_validation={"harmful": len(scorer.harmful), "harmless": len(scorer.harmless)},
+    )
+    return direction, chosen

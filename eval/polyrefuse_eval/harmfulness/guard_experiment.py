@@ -1,0 +1,192 @@
+"""Fit, calibrate and test a Latent Guard on a build, language by language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from polyrefuse_eval.directions.refusal_tokens import find_refusal_tokens
+from polyrefuse_eval.errors import GuardError
+from polyrefuse_eval.harmfulness.behaviour import TOKEN_PROMPTS, Ask, Refuses, by_answers, by_first_token
+from polyrefuse_eval.harmfulness.latent_guard import LabelledPrompts, LatentGuard, fit_guard
+from polyrefuse_eval.judging.base import opened
+from polyrefuse_eval.judging.local_model import JudgeOptions
+from polyrefuse_eval.judging.native import judge as native
+from polyrefuse_eval.judging.published.prompt_guards import judge_prompts, prompt_judge
+from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.results.data import DataFolder
+from polyrefuse_eval.results.user_prompts import UserPrompt
+from polyrefuse_eval.statistics.detection import Scored
+from polyrefuse_eval.statistics.thresholds import Rule
+
+DATA = "data"
+"""The `kind` of a build's own prompts."""
+
+ZERO = Rule("zero")
+"""The threshold of the paper, α = 0."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a guard is fitted: `langs` together (`pooled`) or each for itself, thresholds for `calibrate`."""
+
+    langs: tuple[str, ...]
+    calibrate: tuple[str, ...]
+    pooled: bool = False
+    rule: Rule = ZERO
+    behaviour: str = "answers"
+    n_train: int = 100
+    n_validation: int | None = None
+    layers: tuple[int, ...] | None = None
+
+
+def fit(
+    chat: ChatModel,
+    data: DataFolder,
+    settings: FitSettings,
+    *,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda _line: None,
+) -> LatentGuard:
+    """Return the guard fitted on refused harmful and accepted harmless training prompts, and
+    calibrated on the validation prompts of each language.
+
+    Raises `GuardError`, with the numbers, where there are too few of either.
+    """
+    prompts: dict[str, LabelledPrompts] = {}
+    for lang in settings.langs:
+        harmful, harmless = (
+            [row.text for row in data.prompts(lang, "train", label, settings.n_train)]
+            for label in ("harmful", "harmless")
+        )
+        prompts[lang] = _known(chat, LabelledPrompts(harmful, harmless), lang, settings.behaviour, progress)
+        say(
+            f"{lang}: {len(prompts[lang].harmful)} of {len(harmful)} harmful prompts refused, "
+            f"{len(prompts[lang].harmless)} of {len(harmless)} harmless accepted"
+        )
+    guard = fit_guard(
+        chat,
+        prompts,
+        pooled=settings.pooled,
+        layers=settings.layers,
+        metadata={"data": data.digest, "behaviour": settings.behaviour},
+        progress=progress,
+    )
+    if settings.rule.name == "zero":
+        return guard
+    return calibrate(guard, data, settings.rule, settings.calibrate, settings.n_validation, progress=progress)
+
+
+def calibrate(
+    guard: LatentGuard,
+    data: DataFolder,
+    rule: Rule,
+    langs: Sequence[str],
+    n_validation: int | None = None,
+    *,
+    progress: bool = False,
+) -> LatentGuard:
+    """Return `guard` with thresholds drawn by `rule` from the validation prompts of each of `langs`."""
+    scores = {}
+    for lang in langs:
+        harmful, harmless = (
+            guard.scores(
+                [row.text for row in data.prompts(lang, "validation", label, n_validation)],
+                lang,
+                progress=f"calibrate {lang}" if progress else None,
+            )
+            for label in ("harmful", "harmless")
+        )
+        scores[lang] = (harmful, harmless)
+    return guard.calibrated(rule, scores, calibration_data=data.digest)
+
+
+def _known(
+    chat: ChatModel, prompts: LabelledPrompts, lang: str, behaviour: str, progress: bool
+) -> LabelledPrompts:
+    """Return those of `prompts` whose behaviour is the usual one."""
+    if behaviour == "label":
+        return prompts
+    refuses = _reading(chat, prompts, lang, behaviour, progress)
+    refused = refuses([Ask(text, lang) for text in [*prompts.harmful, *prompts.harmless]])
+    n_harmful = len(prompts.harmful)
+    return LabelledPrompts(
+        [text for text, verdict in zip(prompts.harmful, refused[:n_harmful], strict=True) if verdict is True],
+        [
+            text
+            for text, verdict in zip(prompts.harmless, refused[n_harmful:], strict=True)
+            if verdict is False
+        ],
+    )
+
+
+def _reading(chat: ChatModel, prompts: LabelledPrompts, lang: str, behaviour: str, progress: bool) -> Refuses:
+    bar = f"behaviour {lang}" if progress else None
+    if behaviour == "answers":
+        return by_answers(chat, progress=bar)
+    tokens = find_refusal_tokens(
+        chat,
+        prompts.harmful[:TOKEN_PROMPTS],
+        prompts.harmless[:TOKEN_PROMPTS],
+        lang,
+        native.refuses,
+        progress=progress,
+    )
+    return by_first_token(chat, {lang: tokens}, progress=bar)
+
+
+def prompts_to_test(
+    data: DataFolder, langs: Sequence[str], n_test: int | None, extra: Sequence[UserPrompt]
+) -> list[UserPrompt]:
+    """Return the test prompts of `langs`, the build's first, and those of `extra` in these languages.
+
+    Raises `GuardError` where `extra` holds prompts in other languages: none is left out unsaid.
+    """
+    foreign = sorted({str(one.lang) for one in extra} - set(langs))
+    if foreign:
+        raise GuardError(
+            f"prompts to test in {', '.join(foreign)}, which is not among --langs {','.join(langs)}; add it"
+        )
+    found = []
+    for lang in langs:
+        for label in ("harmful", "harmless"):
+            rows = data.prompts(lang, "test", label, n_test)
+            found += [UserPrompt(row.text, label, lang, DATA) for row in rows]
+        found += [one for one in extra if one.lang == lang]
+    return found
+
+
+def score_prompts(
+    guard: LatentGuard, prompts: Sequence[UserPrompt], *, progress: str | None = None
+) -> list[Scored]:
+    """Return the guard's scores and verdicts on labelled `prompts`."""
+    langs = [one.lang for one in prompts]
+    scores = guard.scores([one.prompt for one in prompts], langs, progress=progress)
+    return [
+        Scored(
+            f"{one.kind}-{index:05d}",
+            one.lang or "",
+            one.label or "",
+            one.kind,
+            score,
+            score >= guard.thresholds.get(one.lang or "", guard.default).alpha,
+        )
+        for index, (one, score) in enumerate(zip(prompts, scores, strict=True))
+    ]
+
+
+def compare(
+    names: Sequence[str], prompts: Sequence[UserPrompt], options: JudgeOptions
+) -> Mapping[str, list[Scored]]:
+    """Return the verdicts of published guards on the same `prompts`, None where one is undecided. Each
+    is loaded and unloaded in turn, in bfloat16 unless `options` say otherwise."""
+    options = replace(options, dtype="bfloat16") if options.dtype == "auto" else options
+    found: dict[str, list[Scored]] = {}
+    for name in names:
+        with opened(prompt_judge(name, options)) as judge:
+            verdicts = judge_prompts(judge, [(one.prompt, one.lang or "") for one in prompts])
+            found[judge.name] = [
+                Scored(f"{one.kind}-{index:05d}", one.lang or "", one.label or "", one.kind, None, verdict)
+                for index, (one, verdict) in enumerate(zip(prompts, verdicts, strict=True))
+            ]
+    return found

@@ -1,0 +1,260 @@
+"""A Latent Guard: is a prompt harmful, by the model's own hidden states at t_inst (Zhao et al. 2025)?
+
+Δ(x) = mean over layers l of [cos(h_l(x), μ1_l) - cos(h_l(x), μ2_l)], with μ1 the mean hidden state of
+refused harmful and μ2 of accepted harmless prompts at t_inst. A prompt is unsafe if Δ(x) ≥ α. Since
+Δ(x) = mean_l h_l/‖h_l‖ · (μ1_l/‖μ1_l‖ - μ2_l/‖μ2_l‖), the guard keeps that difference alone, one vector
+a layer: the contrast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS
+from polyrefuse_eval.errors import GuardError
+from polyrefuse_eval.models.activations import ActivationMeans, capture
+from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.models.template import EncodedPrompt
+from polyrefuse_eval.models.tensor_files import other_model, read_tensors, write_tensors
+from polyrefuse_eval.results.positions import T_INST
+from polyrefuse_eval.statistics.thresholds import Rule, Threshold, choose_threshold
+from polyrefuse_eval.versions import versions
+
+FORMAT = "polyrefuse-guard-1"
+POOLED = "pooled"
+"""Key of the contrast that was fitted on the prompts of several languages together."""
+
+
+@dataclass(frozen=True)
+class LabelledPrompts:
+    """Prompts of one language: to fit with, refused harmful and accepted harmless ones."""
+
+    harmful: Sequence[str]
+    harmless: Sequence[str]
+
+
+@dataclass(frozen=True)
+class GuardVerdict:
+    """`unsafe` is `score >= alpha`; `score` is Δ(x), between -2 and 2."""
+
+    score: float
+    unsafe: bool
+    alpha: float
+
+
+@dataclass(frozen=True, eq=False)
+class LatentGuard:
+    """A guard that belongs to one model and template: `guard(prompts)` gives verdicts.
+
+    `contrasts` holds a tensor [layers, d] (float32) for each language it was fitted in, or one under
+    `pooled`. `layers` name layer inputs; `n_layers` of the model is the last layer's output.
+    `thresholds` are by language, `default` (α = 0 unless it was calibrated) for all others.
+    """
+
+    chat: ChatModel
+    contrasts: Mapping[str, Tensor]
+    layers: tuple[int, ...]
+    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def default(self) -> Threshold:
+        """The threshold where the language is not known: the lowest of all, so that a bound of the
+        miss rate that holds in each language holds there too."""
+        return min(self.thresholds.values(), key=lambda one: one.alpha, default=Threshold(0.0))
+
+    def contrast(self, lang: str | None) -> str:
+        """Return the key in `contrasts` that serves `lang`: its own, `pooled`, or the only one.
+
+        Raises `GuardError` where several languages have contrasts and `lang` has none.
+        """
+        if lang is not None and lang in self.contrasts:
+            return lang
+        if POOLED in self.contrasts:
+            return POOLED
+        if len(self.contrasts) == 1:
+            return next(iter(self.contrasts))
+        raise GuardError(
+            f"the guard was fitted in {', '.join(self.contrasts)}, each for itself, and is asked about "
+            f"{'an unnamed language' if lang is None else repr(lang)}; name one of these, or fit it --pooled"
+        )
+
+    def __call__(
+        self, prompts: str | Sequence[str], lang: str | Sequence[str | None] | None = None
+    ) -> list[GuardVerdict]:
+        """Return the verdict on each of `prompts`, with the thresholds of their languages."""
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        langs = _langs(lang, len(texts))
+        alphas = [self.thresholds.get(one or "", self.default).alpha for one in langs]
+        return [
+            GuardVerdict(score, score >= alpha, alpha)
+            for score, alpha in zip(self.scores(texts, langs), alphas, strict=True)
+        ]
+
+    def scores(
+        self,
+        prompts: Sequence[str],
+        lang: str | Sequence[str | None] | None = None,
+        *,
+        tokens_per_batch: int | None = None,
+        progress: str | None = None,
+    ) -> list[float]:
+        """Return Δ(x) of each of `prompts`: one pass up to t_inst and the last layer needed, no answer.
+
+        Raises `ChatModelError` for a prompt that is empty or longer than the context.
+        """
+        langs = _langs(lang, len(prompts))
+        keys = list(self.contrasts)
+        chosen = torch.tensor([keys.index(self.contrast(one)) for one in langs], dtype=torch.long)
+        stacked = torch.stack([self.contrasts[key] for key in keys])
+        found = torch.zeros(len(prompts))
+        passes = capture(
+            self.chat,
+            until_t_inst(self.chat.encode(prompts)),
+            self.layers,
+            [T_INST],
+            tokens_per_batch=tokens_per_batch,
+            progress=progress,
+        )
+        for captured in passes:
+            indices = list(captured.prompts)
+            stacked = stacked.to(captured.hidden.device)
+            contrasts = stacked[chosen[indices].to(stacked.device)]
+            found[indices] = cluster_scores(captured.hidden[:, 0], contrasts).cpu()
+        return [float(score) for score in found]
+
+    def calibrated(
+        self,
+        rule: Rule,
+        scores: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+        **metadata: Any,
+    ) -> LatentGuard:
+        """Return the guard with thresholds drawn by `rule` from the calibration `scores` (harmful,
+        harmless) of each language, which no prompt of the fit may be among.
+
+        Raises `GuardError` where a language has too few.
+        """
+        chosen = {
+            lang: choose_threshold(rule, harmful, harmless, lang)
+            for lang, (harmful, harmless) in scores.items()
+        }
+        return replace(
+            self, thresholds=chosen, metadata={**self.metadata, **metadata, "threshold_rule": str(rule)}
+        )
+
+    def save(self, path: Path) -> None:
+        """Write contrasts (float32), thresholds and everything known as one safetensors file."""
+        header = {
+            "format": FORMAT,
+            "site": "resid_pre",
+            "position": T_INST.label,
+            "layers": list(self.layers),
+            "languages": list(self.contrasts),
+            "thresholds": {lang: asdict(one) for lang, one in self.thresholds.items()},
+            "metadata": dict(self.metadata),
+        }
+        write_tensors(path, {lang: tensor.contiguous() for lang, tensor in self.contrasts.items()}, header)
+
+    @classmethod
+    def load(cls, path: Path, chat: ChatModel) -> LatentGuard:
+        """Read what `save` wrote; raises `GuardError`, saying what differs, unless it is `chat`'s."""
+        tensors, header = read_tensors(path, FORMAT, GuardError, "polyrefuse eval guard fit")
+        metadata = header["metadata"]
+        differing = other_model(metadata.get("model", {}), chat)
+        if differing:
+            raise GuardError(f"'{path}' guards another model: {differing}; fit it again for this one")
+        thresholds = {lang: Threshold(**one) for lang, one in header["thresholds"].items()}
+        contrasts = {lang: tensors[lang] for lang in header["languages"]}
+        return cls(chat, contrasts, tuple(header["layers"]), thresholds, metadata)
+
+
+def cluster_scores(hidden: Tensor, contrasts: Tensor) -> Tensor:
+    """Return Δ [prompts] of `hidden` [prompts, layers, d], given contrasts [prompts or 1, layers, d]."""
+    exact = hidden.float()
+    along = (exact * contrasts).sum(-1)
+    scores: Tensor = (along / exact.norm(dim=-1).clamp(min=1e-12)).mean(-1)
+    return scores
+
+
+def contrast_of(first: Tensor, second: Tensor) -> Tensor:
+    """Return the contrast [layers, d] (float32) of the centroids μ1 and μ2 [layers, d]."""
+    units = [
+        one.double() / one.double().norm(dim=-1, keepdim=True).clamp(min=1e-12) for one in (first, second)
+    ]
+    difference: Tensor = (units[0] - units[1]).float()
+    return difference
+
+
+def until_t_inst(prompts: Sequence[EncodedPrompt]) -> list[EncodedPrompt]:
+    """Return `prompts` cut behind t_inst, which a causal model does not see beyond."""
+    return [
+        EncodedPrompt(prompt.ids[: prompt.t_inst + 1], prompt.t_inst, 0, prompt.start) for prompt in prompts
+    ]
+
+
+def fit_guard(
+    chat: ChatModel,
+    prompts: Mapping[str, LabelledPrompts],
+    *,
+    pooled: bool = False,
+    layers: Sequence[int] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> LatentGuard:
+    """Return the guard fitted on refused harmful and accepted harmless `prompts`, by language.
+
+    One contrast a language, or with `pooled` one for all (languages weigh as much as they have
+    prompts). `layers` are all, 0 to the last layer's output, unless given. Raises `GuardError`, with
+    the numbers, where a centroid would have fewer than 4 prompts.
+    """
+    chosen = tuple(layers) if layers is not None else tuple(range(chat.n_layers + 1))
+    if not chosen or min(chosen) < 0 or max(chosen) > chat.n_layers:
+        raise GuardError(f"layers {list(chosen)} are not in {chat.name}, which has 0 to {chat.n_layers}")
+    means: dict[str, tuple[ActivationMeans, ActivationMeans]] = {}
+    for lang, labelled in prompts.items():
+        pair = means.setdefault(
+            POOLED if pooled else lang,
+            (ActivationMeans(1, len(chosen), chat.width), ActivationMeans(1, len(chosen), chat.width)),
+        )
+        if not pooled:
+            check_centroids(len(labelled.harmful), len(labelled.harmless), lang)
+        for mean, texts in zip(pair, (labelled.harmful, labelled.harmless), strict=True):
+            bar = f"guard {lang}" if progress else None
+            for captured in capture(chat, until_t_inst(chat.encode(texts)), chosen, [T_INST], progress=bar):
+                mean.update(captured.hidden)
+    counts = {key: {"n_harmful": pair[0].count, "n_harmless": pair[1].count} for key, pair in means.items()}
+    for key, count in counts.items():
+        check_centroids(count["n_harmful"], count["n_harmless"], key)
+    story = {
+        **(metadata or {}),
+        "model": chat.signature(),
+        "languages": list(prompts),
+        "counts": counts,
+        "versions": versions(),
+    }
+    contrasts = {key: contrast_of(pair[0].mean[0], pair[1].mean[0]) for key, pair in means.items()}
+    return LatentGuard(chat, contrasts, chosen, metadata=story)
+
+
+def check_centroids(n_refused: int, n_accepted: int, lang: str) -> None:
+    """Raise `GuardError` unless both centroids have prompts enough."""
+    for count, kind in ((n_refused, "refused harmful"), (n_accepted, "accepted harmless")):
+        if count < MINIMUM_PROMPTS:
+            raise GuardError(
+                f"{count} {kind} prompts in '{lang}', and a centroid needs {MINIMUM_PROMPTS}: give more with "
+                "--train, fit it together with other languages (--langs all --pooled), or take all prompts "
+                "by their label with --behaviour label"
+            )
+
+
+def _langs(lang: str | Sequence[str | None] | None, n: int) -> list[str | None]:
+    langs = [lang] * n if lang is None or isinstance(lang, str) else list(lang)
+    if len(langs) != n:
+        raise ValueError(f"{n} prompts and {len(langs)} languages")
+    return langs

@@ -1,0 +1,215 @@
+"""Reply inversion: does a direction carry harmfulness, or refusal? (Zhao et al. 2025)
+
+The prompt tells of somebody's request in the third person and asks a question whose answer
+"certainly" means that the request is harmful, and "no" that it is not. Only the tokens before the
+question are steered. A direction that carries harmfulness flips the answer; one that carries
+refusal does not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+
+import torch
+import yaml
+from torch import Tensor
+
+from polyrefuse_data.core.languages import language
+from polyrefuse_eval.errors import ChatModelError
+from polyrefuse_eval.harmfulness.steering_sweep import FORWARD, REVERSED
+from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.models.intervene import BASELINE, Addition, Edits
+from polyrefuse_eval.models.template import EncodedPrompt
+from polyrefuse_eval.models.token_spans import Positions, edited_logits
+from polyrefuse_eval.statistics.rates import Rate, rate
+
+REQUEST = "{request}"
+"""Where the request stands in `Wording.before`."""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One way to ask in one language: `before` holds `{request}`; `certainly` and `no` are the answers."""
+
+    before: str
+    question: str
+    certainly: str
+    no: str
+
+    def prompt(self, request: str) -> tuple[str, str]:
+        """Return what stands before the question, and the question with the space before it."""
+        return self.before.replace(REQUEST, request), f"\n{self.question}"
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """How `certainly` and `no` are told apart: `given` tokens that both answers begin with are put
+    behind the prompt, and the next token is read: one of `certainly`, or one of `no`."""
+
+    given: tuple[int, ...]
+    certainly: tuple[int, ...]
+    no: tuple[int, ...]
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Return log P(certainly) - log P(no) [prompts] of first-token `logits` [prompts, vocabulary]."""
+        odds: Tensor = logits[:, list(self.certainly)].logsumexp(-1) - logits[:, list(self.no)].logsumexp(-1)
+        return odds
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Of prompts with `label` that the unedited model answers rightly, the share whose answer flips
+    under h ← h + sign · coefficient · v at the input of `layer`, over all wordings."""
+
+    direction: str
+    label: str
+    sign: int
+    layer: int
+    coefficient: float
+    flipped: Rate
+    category: str | None = None
+    """That of the prompts; None for all of them."""
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Reply inversion in one language: `right` is the share of right unedited answers by label,
+    `right_by_category` that by label and category."""
+
+    lang: str
+    right: Mapping[str, Rate]
+    flips: tuple[Flips, ...]
+    right_by_category: Mapping[tuple[str, str], Rate] = field(default_factory=dict)
+
+
+def wordings(lang: str) -> tuple[Wording, ...]:
+    """Return the three wordings of `lang`."""
+    return _wordings()[language(lang).code]
+
+
+@functools.cache
+def _wordings() -> dict[str, tuple[Wording, ...]]:
+    text = files("polyrefuse_eval.harmfulness").joinpath("inversion.yaml").read_text(encoding="utf-8")
+    return {
+        lang: tuple(Wording(**record) for record in records) for lang, records in yaml.safe_load(text).items()
+    }
+
+
+def answer_tokens(chat: ChatModel, wording: Wording) -> AnswerTokens:
+    """Return how `chat` begins the two answers: as written or capitalised, with or without a space.
+
+    First tokens that both answers may have tell nothing and are left out; if none is left, the tokens
+    that both share are given and the first that differs is read. Raises `ChatModelError` where one
+    answer is the beginning of the other.
+    """
+
+    def forms(answer: str) -> list[tuple[int, ...]]:
+        texts = dict.fromkeys([answer, answer[:1].upper() + answer[1:]])
+        encoded = chat.tokenizer(
+            [space + text for space in ("", " ") for text in texts], add_special_tokens=False
+        )["input_ids"]
+        return [tuple(ids) for ids in encoded if ids]
+
+    certainly, no = forms(wording.certainly), forms(wording.no)
+    first = {ids[0] for ids in certainly}, {ids[0] for ids in no}
+    apart = first[0] - first[1], first[1] - first[0]
+    if all(apart):
+        return AnswerTokens((), tuple(sorted(apart[0])), tuple(sorted(apart[1])))
+    one, other = certainly[0], no[0]
+    for length, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return AnswerTokens(one[:length], (left,), (right,))
+    raise ChatModelError(
+        f"the answers '{wording.certainly}' and '{wording.no}' begin with the same tokens in {chat.name}, "
+        "so they cannot be told apart"
+    )
+
+
+def ask(
+    chat: ChatModel, wording: Wording, requests: Sequence[str]
+) -> tuple[AnswerTokens, list[EncodedPrompt], list[range]]:
+    """Return the prompts of `requests` in `wording`, and the span before the question in each."""
+    answers = answer_tokens(chat, wording)
+    prompts, spans = [], []
+    for prompt, stop in chat.encode_before([wording.prompt(request) for request in requests]):
+        given = (*prompt.ids, *answers.given)
+        prompts.append(replace(prompt, ids=given, n_post=prompt.n_post + len(answers.given)))
+        spans.append(range(min(prompt.start, stop - 1), stop))
+    return answers, prompts, spans
+
+
+@torch.inference_mode()
+def invert(
+    chat: ChatModel,
+    vectors: Mapping[str, Tensor],
+    requests: Mapping[str, Sequence[str]],
+    layers: Sequence[int],
+    *,
+    lang: str,
+    coefficient: float = 1.0,
+    tokens_per_batch: int | None = None,
+    categories: Mapping[str, Sequence[str | None]] | None = None,
+) -> Inversion:
+    """Return how often each of `vectors` ([L or more, d] by name) flips the answer at each of `layers`.
+
+    `requests` are by label. Harmful ones are steered in reverse (certainly becomes no), harmless ones
+    forward (no becomes certainly). With the `categories` of the requests of a label, the rates of each
+    category come as well.
+    """
+    right: dict[tuple[str, str | None], list[bool]] = {}
+    flipped: dict[tuple[str, str, int, str | None], list[bool]] = {}
+    for wording in wordings(lang):
+        for label, texts in requests.items():
+            if not texts:
+                continue
+            sign = _sign(label)
+            answers, prompts, spans = ask(chat, wording, texts)
+            keys = [(name, layer) for name in vectors for layer in layers]
+            makers = [_adding(vectors[name][layer], layer, sign * coefficient) for name, layer in keys]
+            logits = edited_logits(
+                chat, prompts, spans, [lambda _: BASELINE, *makers], tokens_per_batch=tokens_per_batch
+            )
+            unedited, *edited = [answers.log_odds(one) > 0 for one in logits]
+            rightly = unedited == (label == "harmful")
+            for category, mine in _members((categories or {}).get(label, [None] * len(texts))):
+                right.setdefault((label, category), []).extend(rightly[mine].tolist())
+                for (name, layer), said in zip(keys, edited, strict=True):
+                    marks = (said != unedited)[mine & rightly].tolist()
+                    flipped.setdefault((name, label, layer, category), []).extend(marks)
+    return Inversion(
+        lang,
+        {label: rate(found) for (label, category), found in right.items() if category is None},
+        tuple(
+            Flips(name, label, _sign(label), layer, coefficient, rate(found), category)
+            for (name, label, layer, category), found in flipped.items()
+        ),
+        {
+            (label, category): rate(found)
+            for (label, category), found in right.items()
+            if category is not None
+        },
+    )
+
+
+def _members(categories: Sequence[str | None]) -> list[tuple[str | None, Tensor]]:
+    """Return which requests are of each category (a mask [requests]), and first that all are of None."""
+    named = [category for category in dict.fromkeys(categories) if category is not None]
+    everything = torch.ones(len(categories), dtype=torch.bool)
+    return [
+        (None, everything),
+        *((name, torch.tensor([one == name for one in categories])) for name in named),
+    ]
+
+
+def _sign(label: str) -> int:
+    return REVERSED if label == "harmful" else FORWARD
+
+
+def _adding(vector: Tensor, layer: int, coefficient: float) -> Callable[[Positions], Edits]:
+    def edits(positions: Positions) -> Edits:
+        return (Addition(vector, layer, coefficient, positions),)
+
+    return edits

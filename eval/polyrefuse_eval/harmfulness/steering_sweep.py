@@ -1,0 +1,92 @@
+"""Steer prompts along a direction, one layer at a time: what does it do to refusal?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from polyrefuse_eval.harmfulness.behaviour import Ask, Refuses
+from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.models.intervene import Addition
+from polyrefuse_eval.models.token_spans import instruction_span, positions_of
+from polyrefuse_eval.statistics.rates import Rate, rate
+
+FORWARD, REVERSED = 1, -1
+
+SCOPES = ("instruction", "prompt", "all")
+"""Which tokens are steered: those of the instruction, of the whole prompt, or also of the answer."""
+
+
+@dataclass(frozen=True)
+class Steered:
+    """Refusals of prompts with `label` under h ← h + sign · coefficient · v at the input of `layer`.
+
+    `direction` names v: harmfulness or refusal; `layer` is None for the unedited model. `category` is
+    that of the prompts, None for all of them.
+    """
+
+    direction: str | None
+    label: str
+    sign: int
+    layer: int | None
+    coefficient: float
+    refusal: Rate
+    category: str | None = None
+
+
+def additions(
+    chat: ChatModel, prompts: Sequence[str], vector: Tensor, layer: int, coefficient: float, scope: str
+) -> list[Addition]:
+    """Return for each prompt the addition of `coefficient · vector` [d] at the input of `layer`, for
+    the tokens of `scope`, one of `SCOPES`."""
+    if scope != "instruction":
+        return [Addition(vector, layer, coefficient, scope)] * len(prompts)
+    return [
+        Addition(vector, layer, coefficient, positions_of(prompt, instruction_span(prompt)))
+        for prompt in chat.encode(prompts)
+    ]
+
+
+def sweep(
+    chat: ChatModel,
+    refuses: Refuses,
+    vectors: dict[str, Tensor],
+    prompts: Mapping[str, Sequence[str]],
+    layers: Sequence[int],
+    *,
+    lang: str,
+    coefficient: float = 1.0,
+    scope: str = "instruction",
+    categories: Mapping[str, Sequence[str | None]] | None = None,
+) -> list[Steered]:
+    """Return refusal rates by direction, label and layer: harmless prompts are steered forward along
+    v (towards harmful, towards refusal), harmful ones in reverse; and those of the unedited model.
+
+    `vectors` holds [L or more, d] by the direction's name, `prompts` by label. With the `categories` of
+    the prompts of a label, the rates of each category come as well.
+    """
+    asks: list[Ask] = []
+    keys: list[tuple[str | None, str, int, int | None]] = []
+    kinds: list[str | None] = []
+    for label, texts in prompts.items():
+        sign = REVERSED if label == "harmful" else FORWARD
+        asks += [Ask(text, lang) for text in texts]
+        keys += [(None, label, sign, None)] * len(texts)
+        of_texts = (categories or {}).get(label, [None] * len(texts))
+        kinds += [*of_texts] * (1 + len(vectors) * len(layers))
+        for name, vector in vectors.items():
+            for layer in layers:
+                edits = additions(chat, texts, vector[layer], layer, sign * coefficient, scope)
+                asks += [Ask(text, lang, (edit,)) for text, edit in zip(texts, edits, strict=True)]
+                keys += [(name, label, sign, layer)] * len(texts)
+    verdicts = refuses(asks)
+    grouped: dict[tuple[str | None, str, int, int | None, str | None], list[bool | None]] = {}
+    for key, kind, verdict in zip(keys, kinds, verdicts, strict=True):
+        for category in dict.fromkeys((None, kind)):
+            grouped.setdefault((*key, category), []).append(verdict)
+    return [
+        Steered(name, label, sign, layer, 0.0 if name is None else coefficient, rate(found), category)
+        for (name, label, sign, layer, category), found in grouped.items()
+    ]

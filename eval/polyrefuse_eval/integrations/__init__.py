@@ -1,0 +1,1 @@
+"""Prompts, judge and steering vectors for other evaluation tools."""

@@ -1,0 +1,252 @@
+"""Judge a JSON Lines file of completions: streaming, resumable; what cannot be read is named, not lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from polyrefuse_data.core.errors import unknown_name
+from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
+from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_eval.errors import JudgeError
+from polyrefuse_eval.judging.base import Judge, JudgeInput, Measures, Verdict, opened
+from polyrefuse_eval.results.folder import json_line, read_json, read_jsonl, write_json
+
+REFERENCE = "reference"
+"""What the column of the input's own verdicts is called in an agreement table."""
+
+REFERENCE_FIELDS = ("refused", "refusal")
+"""Fields of the input that are taken for a reference verdict where none is named."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One completion of the file, its line (from 1), and the file's own verdict on it."""
+
+    number: int
+    item: JudgeInput
+    reference: bool | None = None
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that cannot be judged, and why."""
+
+    number: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"line {self.number}: {self.problem}"
+
+
+@dataclass
+class Scan:
+    """What a file holds: the language of each completion and the file's own verdict on it, in their order,
+    how many are without a prompt, bad lines, its digest."""
+
+    digest: str = ""
+    langs: list[str] = field(default_factory=list)
+    references: list[bool | None] = field(default_factory=list)
+    bad: list[BadLine] = field(default_factory=list)
+    without_prompt: int = 0
+
+    @property
+    def good(self) -> int:
+        return len(self.langs)
+
+    @property
+    def has_references(self) -> bool:
+        return any(value is not None for value in self.references)
+
+
+@dataclass(frozen=True)
+class Column:
+    """The verdicts of one judge, or of the reference, in the order of the file."""
+
+    name: str
+    measures: Measures
+    refused: list[bool | None]
+    complied: list[bool | None]
+
+
+def read_lines(
+    path: Path, reference: str | None = None, *, seen: Callable[[bytes], object] | None = None
+) -> Iterator[Line | BadLine]:
+    """Yield the lines of `path` one by one; blank ones are left out.
+
+    `reference` names the field of a verdict that the file brings; by default `refused` or `refusal`.
+    `seen` is told of all bytes as they are read.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise JudgeError(f"'{path}' cannot be read: {error.strerror}") from None
+    with file:
+        for number, raw in enumerate(file, 1):
+            if seen is not None:
+                seen(raw)
+            if not raw.isspace():
+                yield _line(number, raw, reference)
+
+
+def _line(number: int, raw: bytes, reference: str | None) -> Line | BadLine:
+    try:
+        record = parse_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except ValueError:
+        cut = "" if raw.endswith(b"\n") else "; it has no end, so it was cut off"
+        return BadLine(number, f"no JSON{cut}")
+    if not isinstance(record, dict):
+        return BadLine(number, "no JSON object")
+    for name in ("id", "lang", "response"):
+        value = record.get(name)
+        if not isinstance(value, str) and not (name == "id" and isinstance(value, int)):
+            return BadLine(number, f"'{name}' is {_said(value)}, expected text")
+    prompt = record.get("prompt")
+    if prompt is not None and not isinstance(prompt, str):
+        return BadLine(number, f"'prompt' is {_said(prompt)}, expected text")
+    lang = record["lang"]
+    if lang not in PUBLISHED_LANGUAGES:
+        return BadLine(number, str(unknown_name("language", lang, PUBLISHED_LANGUAGES)))
+    names = (reference,) if reference else REFERENCE_FIELDS
+    known = next((record[name] for name in names if name in record), None)
+    if known not in (None, True, False):
+        return BadLine(number, f"the reference is {_said(known)}, expected true, false or null")
+    item = JudgeInput(str(record["id"]), lang, record["response"], prompt)
+    return Line(number, item, None if known is None else bool(known))
+
+
+def _said(value: Any) -> str:
+    return "missing" if value is None else json.dumps(value, ensure_ascii=False)[:40]
+
+
+def good_lines(path: Path, reference: str | None = None) -> Iterator[Line]:
+    """Yield the lines of `path` that can be judged."""
+    return (line for line in read_lines(path, reference) if isinstance(line, Line))
+
+
+def scan(path: Path, reference: str | None = None) -> Scan:
+    """Read all of `path` once; raises `JudgeError` where nothing in it can be judged."""
+    found, digest = Scan(), hashlib.sha256()
+    for line in read_lines(path, reference, seen=digest.update):
+        if isinstance(line, BadLine):
+            found.bad.append(line)
+        else:
+            found.langs.append(sys.intern(line.item.lang))
+            found.references.append(line.reference)
+            found.without_prompt += not (line.item.prompt or "").strip()
+    if not found.good:
+        why = f": {found.bad[0]}" if found.bad else "; it is empty"
+        raise JudgeError(
+            f"nothing in '{path}' can be judged{why}; expected JSON Lines with id, lang, response and, "
+            "optionally, prompt"
+        )
+    found.digest = digest.hexdigest()
+    return found
+
+
+def judge_file(
+    source: Path, judges: Sequence[Judge], out: Path, *, progress: bool = False, found: Scan | None = None
+) -> None:
+    """Write to `out` one line for each judge and completion of `source`, judge after judge.
+
+    One judge is loaded at a time. Verdicts are kept in `<out>.partial` as they come: the same call after
+    a kill goes on there, and `out` appears when it is whole. Raises `JudgeError` where `out` exists, or
+    where the partial file is of another input or other judges.
+    """
+    if out.exists():
+        raise JudgeError(f"'{out}' exists and is not overwritten; choose another --out")
+    found = found or scan(source)
+    partial, made_of = out.with_name(out.name + ".partial"), out.with_name(out.name + ".partial.json")
+    recipe = {"input_sha256": found.digest, "judges": [judge.name for judge in judges]}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not made_of.is_file() or read_json(made_of) != recipe:
+        if partial.is_file() and partial.stat().st_size:
+            raise JudgeError(
+                f"'{partial}' holds verdicts of another input or other judges; remove it, or choose "
+                "another --out"
+            )
+        write_json(made_of, recipe)
+    with _only_writer(partial) as file:
+        done = len(read_jsonl(partial, mend=True))
+        for index, judge in enumerate(judges):
+            start = min(max(done - index * found.good, 0), found.good)
+            if start == found.good:
+                continue
+            with (
+                opened(judge),
+                tqdm(
+                    total=found.good,
+                    initial=start,
+                    desc=judge.name,
+                    unit="verdict",
+                    disable=None if progress else True,
+                ) as bar,
+            ):
+                lines = islice(good_lines(source), start, None)
+                while chunk := list(islice(lines, judge.chunk)):
+                    verdicts = judge.judge([line.item for line in chunk], bar.update)
+                    # One write a chunk: a kill leaves at most one torn line, which is cut off again.
+                    file.write(
+                        "".join(
+                            json_line(record_of(line, judge.name, verdict))
+                            for line, verdict in zip(chunk, verdicts, strict=True)
+                        )
+                    )
+                    file.flush()
+    partial.replace(out)
+    made_of.unlink()
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[TextIO]:
+    """Open `path` to append to; raises `JudgeError` where another process does, or has just finished it."""
+    import fcntl
+
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = path.stat().st_ino == os.fstat(file.fileno()).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            same = False
+        if not same:
+            raise JudgeError(f"another process is writing '{path}'; wait until it has ended")
+        yield file
+
+
+def record_of(line: Line, judge: str, verdict: Verdict) -> dict[str, Any]:
+    """Return the output line: the completion's id, language and line in the input, and the verdict."""
+    return {
+        "id": line.item.id,
+        "lang": line.item.lang,
+        "line": line.number,
+        "judge": judge,
+        **vars(verdict),
+    }
+
+
+def columns(found: Scan, out: Path, judges: Sequence[Judge]) -> list[Column]:
+    """Return the verdicts of every judge in `out`, in the order of the completions `found`; with the
+    input's own verdicts first where it brings any."""
+    columns = [Column(judge.name, judge.measures, [], []) for judge in judges]
+    by_name = {column.name: column for column in columns}
+    with out.open(encoding="utf-8") as file:
+        for text in file:
+            record = parse_json(text)
+            column = by_name[record["judge"]]
+            verdict = Verdict(record["refused"], record["reason"], harmful=record["harmful"])
+            column.refused.append(verdict.refused)
+            column.complied.append(verdict.complied(column.measures))
+    if found.has_references:
+        complied = [None if value is None else not value for value in found.references]
+        columns.insert(0, Column(REFERENCE, "refusal", found.references, complied))
+    return columns

@@ -1,0 +1,1 @@
+"""Published judge models, each with its own prompt template and label parser."""

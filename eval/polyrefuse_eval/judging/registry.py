@@ -1,0 +1,97 @@
+"""All judges by name: `native`, the published models, and any OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from polyrefuse_data.core.errors import unknown_name
+from polyrefuse_eval.errors import JudgeError
+from polyrefuse_eval.judging.base import Judge
+from polyrefuse_eval.judging.local_model import JudgeOptions, ModelSource
+from polyrefuse_eval.judging.native.judge import NativeJudge
+from polyrefuse_eval.judging.published.harmbench import HARMBENCH
+from polyrefuse_eval.judging.published.llama_guard import LLAMA_GUARD
+from polyrefuse_eval.judging.published.polyguard import POLYGUARD
+from polyrefuse_eval.judging.published.row import ModelJudge, ModelJudgeRow
+from polyrefuse_eval.judging.published.strongreject import STRONGREJECT
+from polyrefuse_eval.judging.published.wildguard import WILDGUARD
+
+NATIVE = "native"
+ENDPOINT = "openai"
+MODEL_JUDGES: Mapping[str, ModelJudgeRow] = {
+    row.name: row for row in (WILDGUARD, POLYGUARD, LLAMA_GUARD, STRONGREJECT, HARMBENCH)
+}
+KNOWN = (NATIVE, *MODEL_JUDGES, f"{ENDPOINT}:MODEL[@URL]")
+"""What `--judge` takes."""
+
+
+@dataclass(frozen=True)
+class JudgeSpec:
+    """A judge by its name, where its model lies, and how it runs: what it takes to make it elsewhere."""
+
+    name: str
+    model: str | None = None
+    options: JudgeOptions | None = None
+
+    def __call__(self) -> Judge:
+        """Make the judge; it is not loaded."""
+        return judge_by_name(self.name, model=self.model, options=self.options)
+
+    @property
+    def is_model(self) -> bool:
+        """Whether the judge is a model that is loaded."""
+        return self.name in MODEL_JUDGES
+
+
+def judges_by_name(
+    names: str, *, models: Sequence[str] = (), options: JudgeOptions | None = None
+) -> list[Judge]:
+    """Return the judges in `names`, separated by commas; none is loaded yet. See `judge_specs`."""
+    return [spec() for spec in judge_specs(names, models=models, options=options)]
+
+
+def judge_specs(
+    names: str, *, models: Sequence[str] = (), options: JudgeOptions | None = None
+) -> list[JudgeSpec]:
+    """Return what makes the judges in `names`, separated by commas.
+
+    `models` are `NAME=PATH` or `NAME=REPOSITORY@REVISION`: where a published judge's model lies instead.
+    Raises `UnknownNameError` that lists the known ones, and `JudgeError` for a judge named twice or a
+    model for a judge that is not asked for.
+    """
+    places = dict(_place(text) for text in models)
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise JudgeError(f"no judge is named; available: {', '.join(KNOWN)}")
+    twice = sorted({name for name in wanted if wanted.count(name) > 1})
+    if twice:
+        raise JudgeError(f"judge '{twice[0]}' is named twice")
+    unused = sorted(set(places) - set(wanted))
+    if unused:
+        raise JudgeError(f"--judge-model names '{unused[0]}', which is not among the judges: {names}")
+    return [JudgeSpec(name, places.get(name), options) for name in wanted]
+
+
+def judge_by_name(name: str, *, model: str | None = None, options: JudgeOptions | None = None) -> Judge:
+    """Return the judge called `name`, not loaded; see `judges_by_name`."""
+    if name == NATIVE:
+        return NativeJudge()
+    if name.partition(":")[0] == ENDPOINT:
+        from polyrefuse_eval.judging.endpoint import EndpointJudge
+
+        return EndpointJudge.parse(name)
+    row = MODEL_JUDGES.get(name)
+    if row is None:
+        raise unknown_name("judge", name, KNOWN)
+    source = None if model is None else ModelSource.parse(model, row.source)
+    return ModelJudge(row, source, options)
+
+
+def _place(text: str) -> tuple[str, str]:
+    name, sign, place = text.partition("=")
+    if not sign or not place:
+        raise JudgeError(f"--judge-model '{text}' is not NAME=FOLDER or NAME=REPOSITORY@REVISION")
+    if name not in MODEL_JUDGES:
+        raise unknown_name("judge with a model", name, MODEL_JUDGES)
+    return name, place

@@ -1,0 +1,1 @@
+"""A chat model: loading, templates, activations, interventions, batching and generation."""

@@ -1,0 +1,217 @@
+"""Answers to many prompts under many edits, sharing batches: a greedy loop of our own.
+
+Rows of one batch may each have their own edits, so baseline, ablation and addition read the
+weights once. Rows that have finished leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from polyrefuse_eval.errors import OutOfMemoryError
+from polyrefuse_eval.models.batching import accepted_arguments, kept_logits, left_padded
+from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.models.intervene import BASELINE, Applied, Edits, applied
+from polyrefuse_eval.models.kv_cache import bytes_per_token, cache_argument, cache_of
+from polyrefuse_eval.models.template import EncodedPrompt
+
+BATCH_SIZE = {"cpu": 128, "cuda": 256}
+"""Rows made together: a step costs little more for many than for a few, as it reads all weights for any."""
+
+BATCH_BYTES = 4 * 2**30
+"""What a batch may fill on a CPU, where to ask for too much ends the process and raises nothing."""
+
+MAX_NEW_TOKENS = 512
+"""As in both papers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One answer to make: `key` names it in the caller's books."""
+
+    key: str
+    prompt: str
+    edits: Edits = BASELINE
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A generated answer: `ended` is False where it was cut at the token limit."""
+
+    key: str
+    text: str
+    ids: tuple[int, ...]
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Greedy at temperature 0, which is the default; else seeded for each request by its place."""
+
+    temperature: float = 0.0
+    seed: int = 0
+
+
+def generate(
+    chat: ChatModel,
+    requests: Sequence[Request],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int | None = None,
+    sampling: Sampling | None = None,
+    done: Collection[str] = (),
+    progress: str | None = None,
+) -> Iterator[list[Answer]]:
+    """Yield the answers to `requests`, batch by batch, longest prompts last.
+
+    Batches follow from the requests and `batch_size` alone, so the same call makes the same batches
+    and the same bytes. A batch whose keys are all in `done` is left out; another is made whole again,
+    so that a resumed call ends with the bytes of an undisturbed one. `batch_size` (see
+    `default_batch_size`) is halved when memory runs out; raises `OutOfMemoryError` where even one row
+    does not fit.
+    """
+    encoded = chat.encode([request.prompt for request in requests])
+    order = sorted(range(len(requests)), key=lambda index: (len(encoded[index]), index))
+    size = batch_size or default_batch_size(chat, encoded, max_new_tokens)
+    sampling = sampling or Sampling()
+    start = 0
+    with tqdm(
+        total=len(requests), desc=progress, unit="answer", disable=True if progress is None else None
+    ) as bar:
+        while start < len(order):
+            part = order[start : start + size]
+            if all(requests[index].key in done for index in part):
+                bar.update(len(part))
+                start += len(part)
+                continue
+            try:
+                answers = _generate_batch(chat, requests, encoded, part, max_new_tokens, sampling)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                answers = None
+            if answers is None:
+                # Outside of the handler, whose traceback would keep the batch's memory alive.
+                size = _halved(len(part), chat)
+                continue
+            yield answers
+            bar.update(len(part))
+            start += len(part)
+
+
+def default_batch_size(chat: ChatModel, prompts: Sequence[EncodedPrompt], max_new_tokens: int = 0) -> int:
+    """Return how many of `prompts` to answer at once: as `BATCH_SIZE` says, on a CPU less where keys, values
+    and what the prompts' pass holds at a time would take more than `BATCH_BYTES`.
+
+    It follows from the model's shape and the longest prompt, not from the machine's memory, so that
+    batches are the same everywhere.
+    """
+    size = BATCH_SIZE.get(chat.device.type, BATCH_SIZE["cpu"])
+    if chat.device.type != "cpu" or not prompts:
+        return size
+    longest = max(map(len, prompts))
+    config = chat.model.config.get_text_config()
+    token = bytes_per_token(config, chat.n_layers, chat.width, chat.dtype)
+    cached = token * (longest + max_new_tokens) if max_new_tokens else 0
+    hidden = getattr(config, "intermediate_size", None) or 4 * chat.width
+    # Two halves of a gated MLP and their product, beside a few copies of the stream.
+    passing = (3 * hidden + 4 * chat.width) * chat.dtype.itemsize * longest
+    return max(1, min(size, BATCH_BYTES // (cached + passing)))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _halved(size: int, chat: ChatModel) -> int:
+    if size <= 1:
+        raise OutOfMemoryError(
+            f"{chat.device} has no room for one answer of {chat.name}; try --dtype bfloat16, "
+            "--quantization 8bit, --device-map auto or fewer --max-new-tokens"
+        )
+    if chat.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return size // 2
+
+
+@torch.inference_mode()
+def _generate_batch(
+    chat: ChatModel,
+    requests: Sequence[Request],
+    encoded: Sequence[EncodedPrompt],
+    part: list[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+) -> list[Answer]:
+    generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + index) for index in part]
+    made: list[list[int]] = [[] for _ in part]
+    ended = [False] * len(part)
+    stop_ids = chat.stop_ids
+    edits = [requests[index].edits for index in part]
+    shared = all(row is edits[0] for row in edits)
+    with applied(chat, edits[0] if shared else edits) as state:
+        alive = list(range(len(part)))
+        arguments = left_padded(chat, [encoded[index].ids for index in part])
+        cache = None
+        for _step in range(max_new_tokens):
+            output = chat.model(
+                **accepted_arguments(chat, dict(arguments)),
+                **cache_argument(chat.model, cache),
+                use_cache=True,
+                **kept_logits(chat, 1),
+            )
+            cache = cache_of(output)
+            chosen = _choose(output.logits[:, -1], sampling, [generators[row] for row in alive])
+            for row, token in zip(alive, chosen.tolist(), strict=True):
+                if ended[row]:
+                    continue
+                if token in stop_ids:
+                    ended[row] = True
+                else:
+                    made[row].append(token)
+            left = [slot for slot, row in enumerate(alive) if not ended[row]]
+            if not left:
+                break
+            arguments = _next_arguments(arguments, chosen)
+            # Leaving costs a copy of the cache: worth it for an eighth of the rows at once.
+            if len(left) <= len(alive) * 7 // 8:
+                arguments, alive = _keep_rows(arguments, cache, state, alive, left)
+    texts = chat.tokenizer.batch_decode(made, skip_special_tokens=True)
+    return [
+        Answer(requests[index].key, text, tuple(ids), done)
+        for index, text, ids, done in zip(part, texts, made, ended, strict=True)
+    ]
+
+
+def _choose(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) -> Tensor:
+    if sampling.temperature <= 0:
+        return logits.argmax(-1)
+    weights = torch.softmax(logits.float() / sampling.temperature, -1).cpu()
+    drawn = [
+        torch.multinomial(row, 1, generator=generator)
+        for row, generator in zip(weights, generators, strict=True)
+    ]
+    return torch.cat(drawn).to(logits.device)
+
+
+def _next_arguments(arguments: dict[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+    mask = arguments["attention_mask"]
+    return {
+        "input_ids": chosen.unsqueeze(1),
+        "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1),
+        "position_ids": arguments["position_ids"][:, -1:] + 1,
+    }
+
+
+def _keep_rows(
+    arguments: dict[str, Tensor], cache: object, state: Applied, alive: list[int], left: list[int]
+) -> tuple[dict[str, Tensor], list[int]]:
+    rows = torch.tensor(left, device=arguments["input_ids"].device)
+    cache.batch_select_indices(rows)  # type: ignore[attr-defined]
+    state.select(rows)
+    return {name: value[rows] for name, value in arguments.items()}, [alive[slot] for slot in left]

@@ -1,0 +1,1 @@
+"""Tables, comparisons and re-judged verdicts from result folders."""

@@ -1,0 +1,110 @@
+"""Tables from results. Pure: records in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from polyrefuse_eval.results.records import Result
+from polyrefuse_eval.results.settings import CONTROLS, own_source
+
+
+def rate_text(result: Result) -> str:
+    """Return `12.5 % [9.1, 16.9]`, or `not judged` for the rate of nothing."""
+    if result.refusal_rate is None or result.low is None or result.high is None:
+        return "not judged"
+    return f"{100 * result.refusal_rate:.1f} % [{100 * result.low:.1f}, {100 * result.high:.1f}]"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+
+
+def markdown_table(results: Sequence[Result], sources: Sequence[str] = ()) -> str:
+    """Return refusal rates as Markdown, judge by judge.
+
+    One table has a row a language; where directions come from several languages, each intervention has
+    a table of its own for each label, with a row a direction and a column a language. `sources` are the
+    run's directions in its order: the first stands in for a language that has none.
+    """
+    judges = list(dict.fromkeys(result.judge for result in results))
+    return "\n".join(
+        _of_judge(judge, [one for one in results if one.judge == judge], sources) for judge in judges
+    )
+
+
+def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> str:
+    measured = list(dict.fromkeys(one.source for one in results if one.source is not None))
+    ordered = [source for source in sources if source in measured]
+    ordered += [source for source in measured if source not in sources]
+    directions = [source for source in ordered if source not in CONTROLS]
+    parts = [f"Judge: {judge}\n", _by_language(results, directions)]
+    if len(directions) > 1:
+        for intervention, label in (
+            ("ablation", "harmful"),
+            ("addition", "harmless"),
+            ("ablation", "harmless"),
+            ("addition", "harmful"),
+        ):
+            matrix = [
+                one
+                for one in results
+                if (one.intervention, one.label) == (intervention, label)
+                and one.source in directions
+                and (intervention == "addition" or one.coefficient == 1.0)
+            ]
+            if matrix:
+                parts.append(
+                    f"{label} prompts, {intervention} of the direction of (row) in (column), % refused:\n"
+                )
+                parts.append(_matrix(matrix, directions))
+    judged = sum(one.n for one in results)
+    unjudged = sum(one.n_unjudged for one in results)
+    parts.append(
+        f"Share of answers that refuse, 95 % Wilson intervals; {judged} judged, {unjudged} undecided.\n"
+    )
+    return "\n".join(parts)
+
+
+def _by_language(results: Sequence[Result], directions: Sequence[str]) -> str:
+    langs = list(dict.fromkeys(one.lang for one in results))
+    shown = {
+        (one.lang, _column(one, directions)): one
+        for one in sorted(results, key=_order)
+        if len(directions) < 2
+        or one.source not in directions
+        or one.source == own_source(one.lang, directions)
+    }
+    columns = list(dict.fromkeys(column for _, column in shown))
+    rows = [
+        [lang, *(rate_text(shown[lang, column]) if (lang, column) in shown else "" for column in columns)]
+        for lang in langs
+    ]
+    return table(["language", *columns], rows)
+
+
+def _column(result: Result, directions: Sequence[str]) -> str:
+    """Return label and condition; of several directions the one of the row's language is `own`."""
+    condition = result.condition
+    if len(directions) > 1 and result.source in directions:
+        condition = condition.replace(f":{result.source}", ":own")
+    return f"{result.label}, {condition}"
+
+
+def _matrix(results: Sequence[Result], directions: Sequence[str]) -> str:
+    langs = list(dict.fromkeys(one.lang for one in results))
+    cells = {(one.source, one.lang): one.refusal_rate for one in results}
+
+    def percent(source: str, lang: str) -> str:
+        value = cells.get((source, lang))
+        return "" if value is None else f"{100 * value:.1f}"
+
+    return table(
+        ["", *langs], [[source, *(percent(source, lang) for lang in langs)] for source in directions]
+    )
+
+
+def _order(result: Result) -> tuple[str, str, bool, float, str]:
+    first = "" if result.intervention == "baseline" else result.intervention
+    return (result.label, first, result.source in CONTROLS, -(result.coefficient or 0.0), result.condition)

@@ -1,0 +1,116 @@
+"""Judge completions again that are there already, and make every table anew from stored verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.judging.base import Judge
+from polyrefuse_eval.judging.of_runs import PromptsOf, judge_completions
+from polyrefuse_eval.report.published_release import (
+    PublishedCell,
+    find_cells,
+    write_published_tables,
+    write_runs,
+)
+from polyrefuse_eval.report.tables import write_tables
+from polyrefuse_eval.results.data import DataFolder
+from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """The runs whose tables were made anew, and further files that were written."""
+
+    runs: tuple[RunFolder, ...]
+    files: tuple[Path, ...] = ()
+
+
+def rescore(
+    folder: Path,
+    judges: Sequence[Judge] = (),
+    *,
+    out: Path | None = None,
+    data: DataFolder | None = None,
+    source: str | None = None,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Rescored:
+    """Rescore the run in `folder`, every run in its folders, or completions in the published layout.
+
+    Runs are rescored in place: `judges` read what they have not read, verdicts of earlier judges stay, and
+    all tables are made anew. Published completions become runs in `out`, one a model, with the stored
+    verdicts, and the published tables as CSV beside them. `data` gives judges the prompts of a run.
+
+    Raises `RunFolderError` where there is nothing to read, or a judge needs prompts that are not at hand.
+    """
+    if not folder.is_dir():
+        raise RunFolderError(f"no folder '{folder}'; give a run, a folder of runs, or published completions")
+    runs = _runs(folder)
+    if runs:
+        if out is not None:
+            raise RunFolderError(f"'{folder}' is rescored in place; leave out --out")
+        for run in runs:
+            _check_prompts(run, judges, data)
+        for run in runs:
+            rescore_run(run, judges, _prompts_of(data), progress=progress)
+        return Rescored(tuple(runs))
+    cells = find_cells(folder, say)
+    if out is None:
+        raise RunFolderError(f"'{folder}' holds published completions; say where the runs go with --out")
+    made = write_runs(cells, out, source)
+    for run, of_run in made:
+        rescore_run(run, judges, _prompts_in(of_run), progress=progress)
+    files = write_published_tables(made, out)
+    return Rescored(tuple(run for run, _ in made), tuple(files))
+
+
+def rescore_run(
+    folder: RunFolder,
+    judges: Sequence[Judge],
+    prompts: PromptsOf,
+    *,
+    progress: bool = False,
+) -> None:
+    """Let `judges` read what they have not read of a run, and make its tables anew."""
+    with folder.locked():
+        folder.mend()
+        langs = folder.languages()
+        judge_completions(folder, judges, langs, prompts, progress=progress)
+        known = folder.signature["judges"]
+        wanted = [*known, *(judge.name for judge in judges if judge.name not in known)]
+        if wanted != known:
+            folder.set_judges(wanted)
+        write_tables(folder, langs)
+
+
+def _runs(folder: Path) -> list[RunFolder]:
+    if (folder / RUN_FILE).is_file():
+        return [RunFolder(folder)]
+    return [RunFolder(inner.parent) for inner in sorted(folder.glob(f"*/{RUN_FILE}"))]
+
+
+def _check_prompts(run: RunFolder, judges: Sequence[Judge], data: DataFolder | None) -> None:
+    digest = run.signature.get("data", {}).get("digest")
+    if data is not None and data.digest != digest:
+        raise RunFolderError(
+            f"'{data.path}' is not the data of '{run.path}': digest {data.digest} there, {digest} in the run"
+        )
+    needy = [judge.name for judge in judges if judge.needs_prompt]
+    if needy and data is None:
+        raise RunFolderError(
+            f"{', '.join(needy)} needs the prompts, which a run does not hold; give the build with --data"
+        )
+
+
+def _prompts_in(cells: Sequence[PublishedCell]) -> PromptsOf:
+    texts = {cell.lang: cell.prompts() for cell in cells}
+    return lambda lang: texts[lang]
+
+
+def _prompts_of(data: DataFolder | None) -> PromptsOf:
+    if data is None:
+        return lambda _lang: {}
+    return lambda lang: {row.id: row.text for row in data.rows(lang, "test")}

@@ -1,0 +1,168 @@
+"""What follows from a run's verdicts: results, comparisons, table, summary; made anew each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations, groupby
+
+from polyrefuse_eval.report.groups import Groups, by_cell
+from polyrefuse_eval.report.markdown import markdown_table
+from polyrefuse_eval.report.robustness import summary_of
+from polyrefuse_eval.results.folder import RunFolder, write_text
+from polyrefuse_eval.results.records import AgreementRecord, Comparison, Result, VerdictRecord
+from polyrefuse_eval.results.settings import LABELS, Condition
+from polyrefuse_eval.statistics.agreement import agreement
+from polyrefuse_eval.statistics.rates import holm, rate
+
+BASELINE = "baseline"
+
+
+def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[Result]:
+    """Write results, comparisons, agreement, `table.md` and, last, the summary of the verdicts in `folder`.
+
+    The judges are those of its signature; `langs` are by default all that it has completions in. The
+    summary's file says that all is there. For the one writer of the folder.
+    """
+    signature = folder.signature
+    langs = folder.languages() if langs is None else langs
+    settings = signature.get("settings", {})
+    coefficient, sources = settings.get("coefficient", 1.0), settings.get("direction_langs", ())
+    results: list[Result] = []
+    comparisons: list[Comparison] = []
+    verdicts = {
+        judge: [one for lang in langs for one in folder.verdicts(judge, lang)]
+        for judge in signature["judges"]
+    }
+    for of_judge in verdicts.values():
+        results += summarize(of_judge, coefficient)
+        comparisons += compare_with_baseline(of_judge)
+    folder.write_results(results)
+    folder.write_comparisons(comparisons)
+    folder.write_agreement(agreement_of(verdicts))
+    write_text(folder.path / "table.md", markdown_table(results, sources))
+    folder.write_summary(summary_of(verdicts, langs))
+    return results
+
+
+def summarize(verdicts: Iterable[VerdictRecord], coefficient: float | None = 1.0) -> list[Result]:
+    """Return one result for each language, label, condition and judge, sorted.
+
+    `coefficient` is the one of the run's additions.
+    """
+
+    def cell(verdict: VerdictRecord) -> tuple[str, str, str, str]:
+        return (verdict.lang, verdict.label, verdict.condition, verdict.judge)
+
+    results = []
+    for (lang, label, name, judge), grouped in groupby(sorted(verdicts, key=cell), key=cell):
+        of_cell = list(grouped)
+        found = rate([verdict.refused for verdict in of_cell])
+        harm = rate([verdict.harmful for verdict in of_cell])
+        condition = Condition.parse(name, coefficient)
+        results.append(
+            Result(
+                lang,
+                label,
+                name,
+                condition.intervention,
+                condition.source,
+                condition.coefficient,
+                judge,
+                found.n,
+                found.n_unjudged,
+                sum(verdict.coherent is False for verdict in of_cell),
+                found.hits,
+                found.rate,
+                found.low,
+                found.high,
+                harm.n,
+                harm.rate,
+            )
+        )
+    return results
+
+
+def agreement_of(verdicts: Mapping[str, Sequence[VerdictRecord]]) -> list[AgreementRecord]:
+    """Return how far each pair of judges agrees on harmful prompts, in each language.
+
+    The first of a pair is the reference. `verdicts` are those of each judge by its name.
+    """
+    records = []
+    for reference, judge in combinations(verdicts, 2):
+        read = [
+            {one.key + "/" + one.lang: one for one in verdicts[name] if one.label == "harmful"}
+            for name in (reference, judge)
+        ]
+        both = [key for key in read[0] if key in read[1]]
+        for lang in sorted({read[0][key].lang for key in both}):
+            keys = [key for key in both if read[0][key].lang == lang]
+            refused = [_refused(of_judge, keys) for of_judge in read]
+            found = agreement(*refused)
+            records.append(
+                AgreementRecord(
+                    lang,
+                    reference,
+                    judge,
+                    found.n,
+                    found.n_unjudged,
+                    found.both_refused,
+                    found.only_reference,
+                    found.only_judge,
+                    found.neither,
+                    found.kappa,
+                    found.sensitivity,
+                    found.specificity,
+                    found.reference_compliance.rate,
+                    found.judge_compliance.rate,
+                )
+            )
+    return records
+
+
+def _refused(verdicts: Mapping[str, VerdictRecord], keys: Sequence[str]) -> list[bool | None]:
+    """Return what a judge says of the answers `keys`; a judge of harm says nothing of refusal itself."""
+    if all(one.refused is None for one in verdicts.values()):
+        return [None if (harmful := verdicts[key].harmful) is None else not harmful for key in keys]
+    return [verdicts[key].refused for key in keys]
+
+
+def compare_with_baseline(verdicts: Iterable[VerdictRecord]) -> list[Comparison]:
+    """Return each condition's paired comparison with the baseline, for the verdicts of one judge."""
+    cells = by_cell(verdicts)
+    comparisons: list[Comparison] = []
+    for label in LABELS:
+        wanted = sorted(
+            ((condition, lang) for lang, of_label, condition in cells if of_label == label),
+        )
+        wanted = [
+            (condition, lang)
+            for condition, lang in wanted
+            if condition != BASELINE and (lang, label, BASELINE) in cells
+        ]
+        groups = Groups.of(cells, label)
+        changes = groups.changes(
+            [(cells[lang, label, BASELINE], cells[lang, label, condition]) for condition, lang in wanted]
+        )
+        judges = {one.judge for of_cell in cells.values() for one in of_cell.values()}
+        found = [
+            Comparison(
+                lang,
+                label,
+                next(iter(judges)),
+                condition,
+                BASELINE,
+                change.n,
+                change.difference,
+                change.low,
+                change.high,
+                change.p,
+                None,
+            )
+            for (condition, lang), change in zip(wanted, changes, strict=True)
+        ]
+        for _, same in groupby(found, key=lambda one: one.condition):
+            over_languages = list(same)
+            adjusted = holm([one.p for one in over_languages])
+            comparisons += [replace(one, p_holm=p) for one, p in zip(over_languages, adjusted, strict=True)]
+    return comparisons

@@ -1,0 +1,313 @@
+"""What a run writes: signature, completions, verdicts, results; one folder a run, safe to resume.
+
+Completions and verdicts lie one file a cell, see `cell_files`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.results.condition_files import CellFiles, by_cell_name, safe_name
+from polyrefuse_eval.results.files import (
+    LOCK_FILE,
+    json_line,
+    locked,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+from polyrefuse_eval.results.records import (
+    AgreementFile,
+    AgreementRecord,
+    Comparison,
+    Completion,
+    Result,
+    RunFile,
+    Summary,
+    VerdictRecord,
+)
+from polyrefuse_eval.results.validation import read_record, read_records, write_record, write_records
+
+__all__ = [
+    "Comparison",
+    "Completion",
+    "Result",
+    "RunFolder",
+    "Signature",
+    "Summary",
+    "VerdictRecord",
+    "differences",
+    "json_line",
+    "read_json",
+    "read_jsonl",
+    "safe_name",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]
+
+RUN_FILE = "run.json"
+RUN_FORMAT = "polyrefuse-run-3"
+SUMMARY_FILE = "summary.json"
+NOTICE = (
+    "This folder holds a language model's answers to harmful requests, some given with its refusal\n"
+    "removed. It is measurement material: keep it here, do not publish it.\n"
+)
+
+Signature = Mapping[str, Any]
+"""Everything that a number depends on: model@revision, template, data digest, judges, versions, settings."""
+
+
+class RunFolder:
+    """A folder of one run: `open` refuses one that was made with other settings."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, signature: Signature, request: Mapping[str, Any] | None = None) -> RunFolder:
+        """Start a run in `path`, or go on with it where its signature is the same.
+
+        `request` is kept beside the signature: what a command was asked for, so that it can tell without
+        a model that nothing is left to do. Raises `RunFolderError`, saying what differs or who else is
+        writing there, otherwise; nothing is overwritten.
+        """
+        plain = _plain(signature)
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"'{path}' is a file; choose another --out")
+        if not (path / RUN_FILE).is_file() and path.exists() and any(_foreign(path)):
+            raise RunFolderError(f"'{path}' is not empty and holds no {RUN_FILE}; choose another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"'{path}' cannot be made: {error.strerror}; choose another --out") from None
+        folder = cls(path)
+        with folder.locked():
+            if (path / RUN_FILE).is_file():
+                folder.check(plain)
+            else:
+                folder._write_run(RunFile(RUN_FORMAT, plain, None if request is None else _plain(request)))
+        return folder
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """Return the run in `path`; raises `RunFolderError` where there is none."""
+        if not (path / RUN_FILE).is_file():
+            raise RunFolderError(
+                f"'{path}' holds no {RUN_FILE}; make a run with: polyrefuse eval run --out {path}"
+            )
+        return cls(path)
+
+    def check(self, signature: Signature) -> None:
+        """Raise `RunFolderError`, saying what differs, unless this run has `signature`.
+
+        Further judges may have read its answers.
+        """
+        there, here = self.signature, _plain(signature)
+        unread = [judge for judge in here.pop("judges", []) if judge not in there["judges"]]
+        differing = differences({key: value for key, value in there.items() if key != "judges"}, here)
+        if differing:
+            raise RunFolderError(
+                f"'{self.path}' was made with other settings ({'; '.join(differing)}); choose another --out"
+            )
+        if unread:
+            raise RunFolderError(
+                f"'{self.path}' was judged by others ({', '.join(there['judges']) or 'none'}); let "
+                f"{', '.join(unread)} read it with: polyrefuse eval rescore {self.path} --judges NAMES"
+            )
+
+    def _write_run(self, run: RunFile) -> None:
+        write_record(self.path / RUN_FILE, run)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only writer for the time of a `with` block; raises `RunFolderError` where another is."""
+        with locked(self.path):
+            yield
+
+    def _run(self) -> RunFile:
+        file = self.path / RUN_FILE
+        found = read_json(file).get("format")
+        if found != RUN_FORMAT:
+            raise RunFolderError(
+                f"'{file}' is of the form {found}; expected {RUN_FORMAT}: make it anew with this version"
+            )
+        return read_record(RunFile, file)
+
+    @property
+    def signature(self) -> dict[str, Any]:
+        return self._run().signature
+
+    @property
+    def request(self) -> dict[str, Any] | None:
+        """What the command that made the run was asked for; None where none did."""
+        return self._run().request
+
+    def set_judges(self, judges: Sequence[str]) -> None:
+        """Note in the signature who has read the completions."""
+        run = self._run()
+        self._write_run(replace(run, signature={**run.signature, "judges": list(judges)}))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has gone the whole way: the summary is written last."""
+        return (self.path / SUMMARY_FILE).is_file()
+
+    def reopen(self) -> None:
+        """Take back that the run has gone the whole way: answers are about to come."""
+        (self.path / SUMMARY_FILE).unlink(missing_ok=True)
+
+    @property
+    def _completions(self) -> CellFiles[Completion]:
+        return CellFiles(Completion, self.path / "completions")
+
+    def _verdicts(self, judge: str) -> CellFiles[VerdictRecord]:
+        return CellFiles(VerdictRecord, self.path / "verdicts" / safe_name(judge))
+
+    def languages(self) -> list[str]:
+        """Return the languages that there are completions in."""
+        return self._completions.languages()
+
+    def completions_file(self, lang: str, label: str, condition: str) -> Path:
+        """Return where the completions of a cell are once it is done."""
+        return self._completions.file(lang, label, condition)
+
+    def completions(self, lang: str) -> list[Completion]:
+        """Return the completions in `lang` that were written whole, by label, condition and row id."""
+        return self._completions.read(lang)
+
+    def write_completions(self, lang: str, completions: Sequence[Completion]) -> None:
+        """Write all cells in `lang`, each whole or not at all; other cells that were there are removed."""
+        cells = by_cell_name(completions)
+        for label, condition in by_cell_name(self.completions(lang)).keys() - cells.keys():
+            self._completions.drop(lang, label, condition)
+        for (label, condition), of_cell in cells.items():
+            self.write_cell(lang, label, condition, of_cell)
+
+    def write_cell(self, lang: str, label: str, condition: str, completions: Sequence[Completion]) -> None:
+        """Write all completions of a cell, whole or not at all; a notice lies beside them."""
+        self._write_notice()
+        self._completions.write(lang, label, condition, completions)
+
+    def append(self, lang: str, completions: Sequence[Completion]) -> None:
+        """Add `completions` to cells at work, each cell's with one write: a kill leaves one torn line.
+
+        A notice lies beside them. What a kill left is to be mended first, with `mend`; when all completions
+        of a cell are there, it is to be said with `cell_done`.
+        """
+        self._write_notice()
+        self._completions.append(lang, completions)
+
+    def cell_done(self, lang: str, label: str, condition: str) -> None:
+        """Note that all completions of a cell are there: its file gets its name and its order at once.
+
+        Whoever made them, the bytes are those of `write_cell`. Said again, it changes nothing.
+        """
+        self._completions.finish(lang, label, condition)
+
+    def _write_notice(self) -> None:
+        notice = self.path / "completions" / "NOTICE.txt"
+        if not notice.is_file():
+            write_text(notice, NOTICE)
+
+    def verdicts_file(self, judge: str, lang: str, label: str, condition: str) -> Path:
+        """Return where the verdicts of `judge` on a cell are once it has read all of it."""
+        return self._verdicts(judge).file(lang, label, condition)
+
+    def verdicts(self, judge: str, lang: str) -> list[VerdictRecord]:
+        """Return the verdicts of `judge` in `lang` that were written whole; in the order of completions."""
+        return self._verdicts(judge).read(lang)
+
+    def judged_languages(self, judge: str) -> list[str]:
+        """Return the languages in which there are verdicts of `judge`."""
+        return self._verdicts(judge).languages()
+
+    def append_verdicts(self, judge: str, lang: str, verdicts: Sequence[VerdictRecord]) -> None:
+        """Add `verdicts`, each cell's with one write; see `append`."""
+        self._verdicts(judge).append(lang, verdicts)
+
+    def verdicts_done(self, judge: str, lang: str, label: str, condition: str) -> None:
+        """Note that `judge` has read all of a cell; see `cell_done`."""
+        self._verdicts(judge).finish(lang, label, condition)
+
+    def write_verdicts(self, judge: str, lang: str, verdicts: Sequence[VerdictRecord]) -> None:
+        """Write the verdicts of `judge` on whole cells in `lang`, each cell's whole or not at all."""
+        for (label, condition), of_cell in by_cell_name(verdicts).items():
+            self._verdicts(judge).write(lang, label, condition, of_cell)
+
+    def drop_verdicts(self, judge: str, lang: str, label: str, condition: str) -> None:
+        """Remove the verdicts of `judge` on a cell."""
+        self._verdicts(judge).drop(lang, label, condition)
+
+    def mend(self) -> None:
+        """Cut off torn last lines that a kill left; only for the one writer, see `locked`."""
+        self._completions.mend()
+        for judge in (self.path / "verdicts").glob("*"):
+            CellFiles(VerdictRecord, judge).mend()
+
+    def write_results(self, results: Iterable[Result]) -> None:
+        write_records(self.path / "results.jsonl", results)
+
+    def results(self) -> list[Result]:
+        """Return all results; raises `RunFolderError` where there are none yet."""
+        file = self.path / "results.jsonl"
+        if not file.is_file():
+            raise RunFolderError(f"'{self.path}' has no results yet; run the same command again to go on")
+        return read_records(Result, file)
+
+    def write_comparisons(self, comparisons: Iterable[Comparison]) -> None:
+        write_records(self.path / "comparisons.jsonl", comparisons)
+
+    def comparisons(self) -> list[Comparison]:
+        """Return all comparisons with the baseline, none where they were not made."""
+        return read_records(Comparison, self.path / "comparisons.jsonl")
+
+    def write_agreement(self, agreement: Sequence[AgreementRecord]) -> None:
+        """Write how far the judges agree; no file where there is nothing to say."""
+        file = self.path / "agreement.json"
+        if agreement:
+            write_record(file, AgreementFile(tuple(agreement)))
+        else:
+            file.unlink(missing_ok=True)
+
+    def agreement(self) -> tuple[AgreementRecord, ...]:
+        """Return how far the judges agree, nothing where only one has read the answers."""
+        file = self.path / "agreement.json"
+        return read_record(AgreementFile, file).agreement if file.is_file() else ()
+
+    def write_summary(self, summary: Summary) -> None:
+        write_record(self.path / SUMMARY_FILE, summary)
+
+    def summary(self) -> Summary | None:
+        """Return the summary, None where it was not made."""
+        file = self.path / SUMMARY_FILE
+        return read_record(Summary, file) if file.is_file() else None
+
+
+def differences(there: Signature, here: Signature, prefix: str = "") -> list[str]:
+    """Return `key: value there, value here` for each entry in which two signatures differ."""
+    found = []
+    for key in sorted({*there, *here}):
+        old, new = there.get(key), here.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {json.dumps(old)} there, {json.dumps(new)} here")
+    return found
+
+
+def _foreign(path: Path) -> Iterator[Path]:
+    return (inner for inner in path.iterdir() if inner.name != LOCK_FILE)
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain

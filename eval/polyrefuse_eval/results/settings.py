@@ -1,0 +1,165 @@
+"""What a run measures: settings, and the conditions and cells of the grid that follow from them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_eval.errors import RunFolderError
+
+POOLED = "pooled"
+"""The direction language that stands for the training prompts of all languages of the run."""
+
+CONTROLS = ("random", "shuffled")
+"""Control directions: a random one, and the difference in means of prompts with shuffled labels."""
+
+LABELS = ("harmful", "harmless")
+STRENGTHS = (0.25, 0.5, 0.75)
+CROSSED = 128
+"""Prompts of the crossed cells (ablation on harmless, addition on harmful prompts): as many as a direction
+is fitted on hold a rate to 9 points, and the crossed cells then cost a quarter of the others."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One intervention: `source` names its direction, `coefficient` its strength; None for the baseline."""
+
+    intervention: str = "baseline"
+    source: str | None = None
+    coefficient: float | None = None
+
+    @property
+    def name(self) -> str:
+        """`baseline`, `ablation:en`, `ablation:en@0.5`, `addition:en`."""
+        if self.source is None:
+            return self.intervention
+        partly = self.intervention == "ablation" and self.coefficient not in (None, 1.0)
+        return f"{self.intervention}:{self.source}" + (f"@{self.coefficient:g}" if partly else "")
+
+    @classmethod
+    def parse(cls, name: str, addition_coefficient: float | None = 1.0) -> Condition:
+        """Return the condition called `name`; an addition's coefficient is not in its name."""
+        intervention, _, rest = name.partition(":")
+        source, _, strength = rest.partition("@")
+        if not source:
+            return cls()
+        whole = 1.0 if intervention == "ablation" else addition_coefficient
+        return cls(intervention, source, float(strength) if strength else whole)
+
+
+BASELINE_CONDITION = Condition()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid: the answers in `lang` to prompts of `label` under `condition`.
+
+    `limit` is how many of the test prompts are answered, None for all.
+    """
+
+    lang: str
+    label: str
+    condition: Condition
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What is measured. All of it but `batch_size` belongs to the run's signature.
+
+    `strengths` are further ablation coefficients between 0 and 1, tried with each language's own
+    direction where there is one, else with the first. `crossed` is how many prompts are answered with the
+    direction ablated on harmless and added on harmful prompts: 0 for none, None for all.
+    """
+
+    langs: tuple[str, ...]
+    direction_langs: tuple[str, ...] = ("en",)
+    rule: str = "robust"
+    max_new_tokens: int = 512
+    n_train: int = 128
+    n_validation: int = 32
+    n_test: int | None = None
+    filter_prompts: bool = True
+    controls: bool = True
+    coefficient: float = 1.0
+    strengths: tuple[float, ...] = STRENGTHS
+    crossed: int | None = CROSSED
+    seed: int = 0
+    refusal_tokens: str | None = None
+    all_candidates: bool = False
+    batch_size: int | None = None
+
+    def signature(self) -> dict[str, Any]:
+        """Return what of these settings the numbers depend on."""
+        settings = asdict(self)
+        del settings["batch_size"]
+        return settings
+
+
+def parse_strengths(text: str) -> tuple[float, ...]:
+    """Return the coefficients in `0.25,0.5`, ascending; none of `none`.
+
+    Raises `RunFolderError` for what is no number between 0 and 1.
+    """
+    if text.strip() == "none":
+        return ()
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = []
+    if not found or not all(0 < value < 1 for value in found):
+        raise RunFolderError(
+            f"strengths '{text}': expected numbers between 0 and 1 such as 0.25,0.5,0.75, or 'none' "
+            "(0 and 1 are always measured)"
+        )
+    return tuple(found)
+
+
+def parse_crossed(text: str) -> int | None:
+    """Return how many prompts the crossed cells have: a number, None of `all`."""
+    if text.strip() == "all":
+        return None
+    if not text.strip().isdecimal():
+        raise RunFolderError(f"crossed '{text}': expected a number of prompts, 0 for none, or 'all'")
+    return int(text)
+
+
+def own_source(lang: str, sources: Sequence[str]) -> str | None:
+    """Return the direction that is a language's own: of itself, else the first; None without directions."""
+    real = [source for source in sources if source not in CONTROLS]
+    return lang if lang in real else next(iter(real), None)
+
+
+def is_language(source: str) -> bool:
+    """Return whether a direction is one language's: neither pooled nor a control."""
+    return source in LANGUAGES
+
+
+def grid(lang: str, sources: Sequence[str], settings: BenchSettings) -> Iterator[Cell]:
+    """Yield the cells in `lang` of directions `sources` (languages, pooled, controls), in run order.
+
+    The direction of each source is ablated on harmful and added on harmless prompts, and crossed on
+    fewer; a control's is not crossed.
+    """
+    for label in LABELS:
+        yield Cell(lang, label, BASELINE_CONDITION, settings.n_test)
+    crossed = _least(settings.crossed, settings.n_test)
+    for source in sources:
+        ablation = Condition("ablation", source, 1.0)
+        addition = Condition("addition", source, settings.coefficient)
+        yield Cell(lang, "harmful", ablation, settings.n_test)
+        yield Cell(lang, "harmless", addition, settings.n_test)
+        if source not in CONTROLS and crossed != 0:
+            yield Cell(lang, "harmless", ablation, crossed)
+            yield Cell(lang, "harmful", addition, crossed)
+    own = own_source(lang, sources)
+    if own is not None:
+        for strength in settings.strengths:
+            yield Cell(lang, "harmful", Condition("ablation", own, strength), settings.n_test)
+
+
+def _least(*limits: int | None) -> int | None:
+    given = [limit for limit in limits if limit is not None]
+    return min(given) if given else None

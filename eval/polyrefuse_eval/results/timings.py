@@ -1,0 +1,71 @@
+"""How long the parts of a run took: kept beside the results, which never depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from polyrefuse_eval.results.files import json_line, mend_jsonl, read_jsonl, write_jsonl
+
+TIMINGS_FILE = "timings.jsonl"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One part of a run: loading its model, finding a direction, or a cell with so many answers and tokens
+    made. `seconds` are those of the process that computed it."""
+
+    part: Literal["load", "direction", "cell"]
+    seconds: float
+    lang: str = ""
+    label: str = ""
+    condition: str = ""
+    answers: int = 0
+    tokens: int = 0
+
+
+def add_timing(folder: Path, timing: Timing) -> None:
+    """Add `timing` to those of the run in `folder`; for its one writer. What a kill cut off is dropped."""
+    record = asdict(timing) | {"seconds": round(timing.seconds, 3)}
+    mend_jsonl(folder / TIMINGS_FILE)
+    with (folder / TIMINGS_FILE).open("a", encoding="utf-8") as file:
+        file.write(json_line(record))
+
+
+def read_timings(folder: Path) -> list[Timing]:
+    """Return what was measured in the run in `folder`; nothing of what a kill cut off."""
+    return [Timing(**record) for record in read_jsonl(folder / TIMINGS_FILE, torn_end=True)]
+
+
+def seconds_per_answer(timings: Sequence[Timing]) -> float | None:
+    """Return the mean over all answers of cells; None where no answer was measured."""
+    cells = [timing for timing in timings if timing.part == "cell" and timing.answers]
+    answers = sum(timing.answers for timing in cells)
+    return sum(timing.seconds for timing in cells) / answers if answers else None
+
+
+FAILED_FILE = "failed.jsonl"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that failed as often as it may: what, and the error of the last try."""
+
+    what: str
+    error: str
+    tries: int
+
+    def __str__(self) -> str:
+        tries = f" (tried {self.tries} times)" if self.tries > 1 else ""
+        return f"{self.what}: {self.error}{tries}"
+
+
+def write_failures(folder: Path, failures: Sequence[Failure]) -> None:
+    """Write `failures` into a run's folder; no file where there are none."""
+    file = folder / FAILED_FILE
+    if failures:
+        write_jsonl(file, [asdict(failure) for failure in failures])
+    else:
+        file.unlink(missing_ok=True)

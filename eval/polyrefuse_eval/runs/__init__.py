@@ -1,0 +1,1 @@
+"""Run a grid of conditions: what is missing, its tasks, and the executors that compute them."""

@@ -1,0 +1,145 @@
+"""What a run was asked for: enough to tell, without its model, whether anything is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polyrefuse_eval import organisms
+from polyrefuse_eval.judging.base import Judge
+from polyrefuse_eval.model_source import folder_revision, split_revision
+from polyrefuse_eval.results.data import DataFolder
+from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
+from polyrefuse_eval.results.settings import BenchSettings
+from polyrefuse_eval.versions import versions
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.judging.registry import JudgeSpec
+    from polyrefuse_eval.models.chat import ChatModel
+
+
+ANSWERED_FILE = "answered.json"
+"""Written when all answers are there: from then on the run needs its model no more."""
+
+EARLY = ("data", "settings", "judges")
+"""Parts of a request that are the same in every run of one signature, so that a difference is final."""
+
+Request = Mapping[str, Any]
+
+
+def request_of(
+    model: str,
+    identity: Mapping[str, Any],
+    data: DataFolder,
+    settings: BenchSettings,
+    judges: Sequence[str],
+) -> dict[str, Any]:
+    """Return the request for a run of `model` with the options `identity`, as plain JSON."""
+    return {
+        "model": {"name": _public_name(model), "local_revision": local_revision(model), **identity},
+        "data": {"digest": data.digest, "recipe": data.recipe},
+        "settings": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in settings.signature().items()
+        },
+        "judges": list(judges),
+        "versions": versions(),
+    }
+
+
+def signature_of(
+    model: Mapping[str, str],
+    data: DataFolder,
+    settings: BenchSettings,
+    judges: Sequence[str],
+    libraries: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return everything that the numbers of a run depend on; `libraries` are their versions."""
+    return {
+        "model": dict(model),
+        "data": {"digest": data.digest, "recipe": data.recipe},
+        "settings": settings.signature(),
+        "judges": list(judges),
+        "versions": dict(libraries),
+    }
+
+
+def _public_name(model: str) -> str:
+    """Return a name that tells nothing of this machine: of a folder its own, without the way there."""
+    folder = Path(split_revision(model)[0]).expanduser()
+    return folder.resolve().name if folder.is_dir() else model
+
+
+def local_revision(model: str) -> str | None:
+    """Return a hash of a model on this machine, None for one on the Hub: its name has to do."""
+    name, _ = split_revision(model)
+    if name in organisms.NAMES:
+        return organisms.revision_of(name)
+    folder = Path(name).expanduser()
+    return folder_revision(folder) if folder.is_dir() else None
+
+
+def check_request(out: Path, request: Request, *, only_read: bool = False) -> None:
+    """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings, or, unless it
+    is `only_read`, another process is at work there."""
+    if not (out / RUN_FILE).is_file():
+        return
+    folder = RunFolder(out)
+    signature = folder.signature
+    with nullcontext() if only_read else folder.locked():
+        folder.check({**signature, **{name: request[name] for name in EARLY}})
+
+
+def answered(out: Path, request: Request | None) -> bool:
+    """Return whether `out` is a run made for `request`, by whatever judges, whose answers are all there."""
+    if request is None or not (out / ANSWERED_FILE).is_file() or not (out / RUN_FILE).is_file():
+        return False
+    folder = RunFolder(out)
+    return same_answers(folder.request, request) and set(request["judges"]) <= set(folder.signature["judges"])
+
+
+def same_answers(one: Request | None, other: Request | None) -> bool:
+    """Return whether two requests are known, and ask for the same answers, whoever judges them."""
+    if one is None or other is None:
+        return False
+    return _without_judges(one) == _without_judges(other)
+
+
+def finished(out: Path, request: Request | None) -> bool:
+    """Return whether `out` is a run made for `request` that has gone the whole way."""
+    return answered(out, request) and RunFolder(out).complete
+
+
+def _without_judges(request: Request) -> dict[str, Any]:
+    return {key: value for key, value in request.items() if key != "judges"}
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run of the model that `load` gives, on `data`, into `out`, read by `judges`.
+
+    `request` says without the model whether anything is left to do; None where that is not known. To be
+    computed elsewhere, `load` is a `works.ModelSpec`.
+    """
+
+    load: Callable[[], ChatModel]
+    data: DataFolder
+    settings: BenchSettings
+    judges: Sequence[Judge]
+    out: Path
+    request: Mapping[str, Any] | None = None
+    judge_specs: Mapping[str, JudgeSpec] = field(default_factory=dict)
+    """What makes those of the judges that are models, by the name of the judge."""
+
+    @property
+    def name(self) -> str:
+        """What the run is called in messages."""
+        return self.out.name
+
+    @property
+    def judge_names(self) -> list[str]:
+        """Names of the judges, as a signature holds them."""
+        return [judge.name for judge in self.judges]

@@ -1,0 +1,1 @@
+"""Rates, intervals, agreement and thresholds: pure functions of numbers."""

@@ -1,0 +1,225 @@
+"""Audit: the same checks over any folder, a build of ours or the published release as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from polyrefuse_data.audit.folders import AuditList, Opened, open_folder
+from polyrefuse_data.checks.alignment import alignment
+from polyrefuse_data.checks.language import LanguageVotes, unknown_to_langdetect
+from polyrefuse_data.checks.lists import (
+    LIST_CHECKS,
+    Item,
+    alignment_findings,
+    collision_findings,
+    duplicate_findings,
+)
+from polyrefuse_data.checks.round_trips import (
+    RoundTrip,
+    bleu_signature,
+    chrf_signature,
+    measure_round_trip,
+)
+from polyrefuse_data.checks.rows import CHECKS, Batch, Scored, row_findings, run_checks
+from polyrefuse_data.checks.thresholds import Thresholds, load_thresholds
+from polyrefuse_data.core.errors import DatasetFolderError, unknown_name
+from polyrefuse_data.core.findings import Finding, count_by_severity, sort_findings
+from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE, language
+from polyrefuse_data.translate.sentence_model import SentenceModel, load_sentence_model
+
+
+@dataclass(frozen=True)
+class ListReport:
+    """What was measured of one list: rows, rows flagged by check, length correlation with the English."""
+
+    lang: str
+    label: str
+    split: str
+    rows: int
+    flagged: Mapping[str, int]
+    flagged_rows: int
+    correlation: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of an audit."""
+
+    folder: Path
+    kind: str
+    title: str
+    thresholds: Thresholds
+    lists: tuple[ListReport, ...]
+    findings: tuple[Finding, ...]
+    texts: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    """(language, row id) -> text of the rows that a finding names, for reports that show them."""
+    round_trips: tuple[RoundTrip, ...] = ()
+    """Lists with back-translations at hand."""
+    similarity_model: str | None = None
+
+    @property
+    def has_errors(self) -> bool:
+        return any(finding.severity == "error" for finding in self.findings)
+
+    def per_thousand(self, check: str, lang: str) -> float | None:
+        """Return flagged rows per 1,000 of one check and language; None without a row."""
+        rows = sum(one.rows for one in self.lists if one.lang == lang)
+        flagged = sum(one.flagged[check] for one in self.lists if one.lang == lang)
+        return 1000 * flagged / rows if rows else None
+
+    def languages(self) -> list[str]:
+        """Return the languages with a list, in published order."""
+        there = {one.lang for one in self.lists}
+        return [lang for lang in LANGUAGES if lang in there]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as its JSON form has it."""
+        return {
+            "folder": str(self.folder),
+            "kind": self.kind,
+            "title": self.title,
+            "rows": sum(one.rows for one in self.lists),
+            "severities": count_by_severity(self.findings),
+            "thresholds": {"provenance": self.thresholds.provenance, "digest": self.thresholds.digest()},
+            "not_judged_by_langdetect": unknown_to_langdetect(),
+            "lists": [{**vars(one), "flagged": dict(one.flagged)} for one in self.lists],
+            "round_trips": {
+                "chrf_signature": chrf_signature(),
+                "bleu_signature": bleu_signature(),
+                "similarity_model": self.similarity_model,
+                "lists": [dict(vars(one)) for one in self.round_trips],
+            },
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+def audit(
+    folder: Path,
+    english: Path | None = None,
+    back: Path | None = None,
+    only: tuple[str, ...] = (),
+    all_votes: bool = False,
+    thresholds: Path | None = None,
+    memory: Path | None = None,
+    similarity: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Run every check over `folder` and return what was found; `only` keeps the findings of some checks.
+
+    `memory` is a translation memory with back-translations, `similarity` a sentence-embedding model,
+    `MODEL[@REVISION]`, that compares them with the English. Raises `PolyRefuseError` for a folder, memory
+    or model that cannot be read, an unknown check, or `similarity` without a back-translation.
+    """
+    for check in only:
+        if check not in all_checks():
+            raise unknown_name("check", check, all_checks())
+    bounds = load_thresholds(thresholds)
+    opened = open_folder(folder, english, back, memory)
+    model = _sentence_model(similarity, opened)
+    votes = LanguageVotes(all_votes)
+    findings: list[Finding] = list(opened.findings)
+    reports, trips = [], []
+    for number, one in enumerate(opened.lists):
+        progress(number, len(opened.lists))
+        scored = _score(one, votes, bounds)
+        findings += row_findings(scored, one.ids, one.lang, one.label, one.split, range(len(one.ids)))
+        findings += _list_findings(one, bounds)
+        reports.append(_list_report(one, scored))
+        trips.append(
+            measure_round_trip(
+                one.lang,
+                one.label,
+                one.split,
+                one.english,
+                one.backs,
+                scored.scores["round_trip"],
+                model.similarities if model else None,
+            )
+        )
+    progress(len(opened.lists), len(opened.lists))
+    findings += duplicate_findings(opened.prompts, bounds)
+    findings += _collisions(opened)
+    kept = sort_findings(finding for finding in findings if not only or finding.check in only)
+    return Report(
+        folder,
+        opened.kind,
+        opened.title,
+        bounds,
+        tuple(reports),
+        tuple(kept),
+        _texts(opened, kept),
+        tuple(trip for trip in trips if trip is not None),
+        model.identity if model else None,
+    )
+
+
+def all_checks() -> list[str]:
+    """Return the names of all checks: of rows, of lists, and of a folder's structure."""
+    return [*CHECKS, *LIST_CHECKS, "structure", "gap", "altered"]
+
+
+def _sentence_model(name: str | None, opened: Opened) -> SentenceModel | None:
+    if name is None:
+        return None
+    if not any(back is not None for one in opened.lists for back in one.backs):
+        raise DatasetFolderError(
+            f"{opened.path}: no back-translations for --similarity to compare; name them with --back FOLDER "
+            "(a release) or --memory FILE (what `build --back-translate` filled)"
+        )
+    return load_sentence_model(name)
+
+
+def _score(one: AuditList, votes: LanguageVotes, thresholds: Thresholds) -> Scored:
+    scored = run_checks(Batch(language(one.lang), one.texts, one.english, one.backs, votes), thresholds)
+    if one.kept_round_trip is None:
+        return scored
+    pairs = zip(one.kept_round_trip, scored.scores["round_trip"], strict=True)
+    kept = [fresh if stored is None else stored for stored, fresh in pairs]
+    flags = [thresholds.flagged("round_trip", one.lang, score) for score in kept]
+    return Scored({**scored.scores, "round_trip": kept}, {**scored.flags, "round_trip": flags})
+
+
+def _pairs(one: AuditList) -> tuple[list[str], list[str]]:
+    known = [
+        (english, text) for english, text in zip(one.english, one.texts, strict=True) if english is not None
+    ]
+    return [english for english, _ in known], [text for _, text in known]
+
+
+def _list_findings(one: AuditList, thresholds: Thresholds) -> list[Finding]:
+    if one.lang == SOURCE_LANGUAGE:
+        return []
+    english, texts = _pairs(one)
+    return alignment_findings(english, texts, one.lang, one.label, one.split, thresholds)
+
+
+def _list_report(one: AuditList, scored: Scored) -> ListReport:
+    flagged = {check: sum(flags) for check, flags in scored.flags.items()}
+    any_flag = sum(any(row) for row in zip(*scored.flags.values(), strict=True))
+    correlation = None if one.lang == SOURCE_LANGUAGE else alignment(*_pairs(one)).correlation
+    return ListReport(one.lang, one.label, one.split, len(one.ids), flagged, any_flag, correlation)
+
+
+def _collisions(opened: Opened) -> list[Finding]:
+    findings = []
+    for lang in {one.lang for one in opened.lists} - {SOURCE_LANGUAGE}:
+        items, texts = [], []
+        for one in opened.lists:
+            if one.lang == lang:
+                for row, english, text in zip(one.ids, one.english, one.texts, strict=True):
+                    if english is not None:
+                        items.append(Item(row, one.label, one.split, english))
+                        texts.append(text)
+        findings += collision_findings(items, texts, lang)
+    return findings
+
+
+def _texts(opened: Opened, findings: list[Finding]) -> dict[tuple[str, str], str]:
+    wanted = {(finding.lang or SOURCE_LANGUAGE, row) for finding in findings for row in finding.ids}
+    texts = {(SOURCE_LANGUAGE, item.id): item.text for item in opened.prompts}
+    for one in opened.lists:
+        texts.update({(one.lang, row): text for row, text in zip(one.ids, one.texts, strict=True)})
+    return {key: text for key, text in texts.items() if key in wanted}

@@ -1,0 +1,99 @@
+"""Recompute the thresholds that depend on a language from a trusted folder.
+
+Length ratios and round trips differ between languages; their bounds are quantiles of a folder whose
+lists are parallel, widened by a margin. The other thresholds follow from what a check means, and
+are carried over.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from polyrefuse_data.audit.folders import AuditList, open_folder
+from polyrefuse_data.checks.lists import alignment_findings
+from polyrefuse_data.checks.rows import CHECKS, Batch
+from polyrefuse_data.checks.thresholds import Bounds, Thresholds
+from polyrefuse_data.core.errors import DatasetFolderError
+from polyrefuse_data.core.languages import SOURCE_LANGUAGE, language
+
+TAIL = 0.005
+"""Share of a language's rows beyond each quantile."""
+
+RATIO_MARGIN = 1.25
+"""Length-ratio bounds are widened by this factor."""
+
+LOW_MARGIN = 0.8
+"""The lower bound of the round trip is multiplied by this."""
+
+MINIMUM_ROWS = 200
+"""A language with fewer rows keeps the bounds that it has."""
+
+CALIBRATED = ("length_ratio", "round_trip")
+
+
+def calibrate(folder: Path, english: Path | None, back: Path | None, current: Thresholds) -> Thresholds:
+    """Return `current` with the bounds of `CALIBRATED` recomputed from the parallel lists of `folder`.
+
+    A list that raises the alignment alarm is not trusted. Raises `DatasetFolderError` if nothing is left.
+    """
+    opened = open_folder(folder, english, back)
+    values: dict[str, dict[str, list[float]]] = {check: defaultdict(list) for check in CALIBRATED}
+    rows: dict[str, int] = defaultdict(int)
+    for one in opened.lists:
+        if one.lang == SOURCE_LANGUAGE or not _trusted(one, current):
+            continue
+        rows[one.lang] += len(one.ids)
+        batch = Batch(language(one.lang), one.texts, one.english, one.backs)
+        for check in CALIBRATED:
+            kept = one.kept_round_trip if check == "round_trip" else None
+            found = CHECKS[check].scorer(batch) if kept is None else kept
+            values[check][one.lang] += [score for score in found if score is not None]
+    if not rows:
+        raise DatasetFolderError(
+            f"{folder}: no list that is parallel to its English; nothing to calibrate from"
+        )
+    checks: dict[str, dict[str, Bounds]] = {check: dict(langs) for check, langs in current.checks.items()}
+    for check, by_language in values.items():
+        for lang, scores in sorted(by_language.items()):
+            if len(scores) >= MINIMUM_ROWS:
+                checks.setdefault(check, {})[lang] = _bounds(check, scores)
+    provenance = (
+        f"{', '.join(CALIBRATED)} calibrated from {opened.title}, {sum(rows.values())} parallel rows "
+        f"({100 * TAIL:g} and {100 * (1 - TAIL):g} % quantiles, "
+        f"margins {RATIO_MARGIN:g} and {LOW_MARGIN:g}); the others by definition"
+    )
+    return Thresholds(provenance, checks)
+
+
+def _trusted(one: AuditList, thresholds: Thresholds) -> bool:
+    if any(english is None for english in one.english):
+        return False
+    english = [text for text in one.english if text is not None]
+    return not alignment_findings(english, one.texts, one.lang, one.label, one.split, thresholds)
+
+
+def _bounds(check: str, scores: list[float]) -> Bounds:
+    low, high = (float(value) for value in np.quantile(scores, [TAIL, 1 - TAIL]))
+    if check == "length_ratio":
+        return Bounds(low=round(low / RATIO_MARGIN, 3), high=round(high * RATIO_MARGIN, 3))
+    return Bounds(low=round(low * LOW_MARGIN, 3))
+
+
+def thresholds_yaml(thresholds: Thresholds) -> str:
+    """Return the thresholds as the data file has them."""
+    checks: dict[str, Any] = {
+        check: {lang: bounds.model_dump(exclude_none=True) for lang, bounds in sorted(langs.items())}
+        for check, langs in thresholds.checks.items()
+    }
+    text: str = yaml.safe_dump(
+        {"provenance": thresholds.provenance, "checks": checks},
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+    )
+    return text

@@ -1,0 +1,129 @@
+"""An audit's report for people: lines for a terminal, and a self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from polyrefuse_data.audit.audit import ListReport, Report
+from polyrefuse_data.checks.language import unknown_to_langdetect
+from polyrefuse_data.checks.round_trips import bleu_signature, chrf_signature
+from polyrefuse_data.checks.rows import CHECKS
+from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.findings import count_by_severity
+
+FEW = 4
+"""How many ids of a finding a line shows."""
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """Yield the report as lines: findings, most severe first, then flagged rows per 1,000."""
+    rows = sum(one.rows for one in report.lists)
+    yield f"{report.folder}: {report.title}, {rows} rows in {len(report.languages())} languages"
+    for finding in report.findings:
+        place = " ".join(part for part in (finding.lang, finding.label, finding.split) if part)
+        few = ", ".join(finding.ids[:FEW]) + (", ..." if len(finding.ids) > FEW else "")
+        yield f"{finding.severity:8} {finding.check:15} {place}: {finding.message}" + (
+            f" ({few})" if few else ""
+        )
+    yield ""
+    yield "Rows flagged per 1,000 (- where none):"
+    langs = report.languages()
+    yield "  " + "check".ljust(14) + "".join(lang.rjust(6) for lang in langs)
+    for check in CHECKS:
+        values = [report.per_thousand(check, lang) for lang in langs]
+        if any(values):
+            yield (
+                "  "
+                + check.ljust(14)
+                + "".join((f"{value:.1f}" if value else "-").rjust(6) for value in values)
+            )
+    yield from _round_trip_lines(report)
+    yield f"langdetect does not know {', '.join(unknown_to_langdetect())}: it takes no part in judging it."
+    counts = count_by_severity(report.findings)
+    yield ", ".join(f"{number} {severity}{'' if number == 1 else 's'}" for severity, number in counts.items())
+
+
+def _round_trip_lines(report: Report) -> Iterator[str]:
+    if not report.round_trips:
+        return
+    yield ""
+    yield "Round trips, back-translations against the English:"
+    yield "  lang  label     split         rows  chrF++   BLEU  similarity"
+    for one in report.round_trips:
+        similarity = "-" if one.similarity is None else f"{one.similarity:.3f}"
+        yield (
+            f"  {one.lang:4}  {one.label:8}  {one.split:10}  {one.rows:6}  {one.chrf:6.1f}  {one.bleu:5.1f}"
+            f"  {similarity:>10}"
+        )
+    yield f"  BLEU of the list: {bleu_signature()}"
+    yield f"  chrF++, mean of rows: {chrf_signature()}"
+    if report.similarity_model:
+        yield f"  similarity, mean cosine: {report.similarity_model}"
+    yield ""
+
+
+def render_html(report: Report, path: Path, show_texts: bool) -> None:
+    """Write the report as one HTML page without any outside file; texts only if `show_texts`.
+
+    Raises `PolyRefuseError` if the page cannot be written.
+    """
+    import jinja2
+
+    template = (resources.files("polyrefuse_data") / "data" / "audit.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(template).render(
+        report=report,
+        rows=sum(one.rows for one in report.lists),
+        counts=count_by_severity(report.findings),
+        langs=report.languages(),
+        checks=CHECKS,
+        shade=_shade,
+        plot=_alignment_plot(report),
+        signatures=(bleu_signature(), chrf_signature()) if report.round_trips else (),
+        texts=report.texts if show_texts else {},
+        unknown=", ".join(unknown_to_langdetect()),
+    )
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise PolyRefuseError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _shade(value: float | None) -> float:
+    """Return the opacity of a cell for `value` flagged rows per 1,000: full from 100 on."""
+    return 0.0 if not value else round(min(1.0, 0.15 + (value / 100) ** 0.5), 2)
+
+
+def _alignment_plot(report: Report) -> dict[str, Any]:
+    """Return the points of the alignment plot: one column a language, height by length correlation."""
+    langs = [lang for lang in report.languages() if lang != "en"]
+    height, column = 200, 52
+
+    def point(one: ListReport) -> dict[str, Any]:
+        correlation = one.correlation or 0.0
+        offset = 0 if one.label == "harmless" else 12
+        offset += {"train": 0, "validation": 4, "test": 8}[one.split]
+        return {
+            "x": 40 + langs.index(one.lang) * column + 12 + offset,
+            "y": round(10 + (1 - max(-0.2, correlation)) / 1.2 * height, 1),
+            "bad": report.thresholds.flagged("alignment", one.lang, one.correlation),
+            "label": one.label,
+            "title": f"{one.lang} {one.label} {one.split}: {correlation:.2f} over {one.rows} rows",
+        }
+
+    return {
+        "langs": [{"lang": lang, "x": 40 + index * column + 24} for index, lang in enumerate(langs)],
+        "points": [point(one) for one in report.lists if one.correlation is not None],
+        "width": 50 + len(langs) * column,
+        "height": height + 40,
+        "ticks": [
+            {"y": round(10 + (1 - value) / 1.2 * height, 1), "value": value} for value in (0.0, 0.5, 1.0)
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Build a data set: checked rows, Parquet files, card, Croissant metadata, loader."""

@@ -1,0 +1,1 @@
+"""The `polyrefuse` command: parse options, call the library, format errors."""

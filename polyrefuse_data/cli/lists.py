@@ -1,0 +1,97 @@
+"""`polyrefuse sources`, `languages`, `recipes` and `checks`: what there is to choose from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from polyrefuse_data.cli.parts import EXIT_ERROR, folder_argument, print_table
+from polyrefuse_data.cli.translators import languages_option
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def sources(ctx: click.Context) -> None:
+    """Show the upstream files: names, licences, pinned addresses, checksums."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from polyrefuse_data.prompts.sources import SOURCES
+
+    print_table(
+        ["source", "label", "licence", "file", "sha256"],
+        [[row.name, row.label, row.licence, row.file, row.sha256] for row in SOURCES.values()],
+    )
+    click.echo("\nAddresses, pinned:")
+    for row in SOURCES.values():
+        click.echo(f"  {row.url}")
+
+
+@sources.command("verify")
+@click.argument("folder", type=folder_argument)
+def sources_verify(folder: Path) -> int:
+    """Check a local mirror FOLDER against the pinned checksums."""
+    from polyrefuse_data.prompts.sources import verify_mirror
+
+    problems = verify_mirror(folder)
+    for name, problem in problems.items():
+        click.echo(f"ok     {name}" if problem is None else f"WRONG  {problem}")
+    return EXIT_ERROR if any(problems.values()) else 0
+
+
+@sources.command("fetch")
+def sources_fetch() -> None:
+    """Fetch all upstream files from their pinned addresses into the cache, verified."""
+    from polyrefuse_data.prompts.fetch import cache_folder, fetch
+    from polyrefuse_data.prompts.sources import SOURCES
+
+    for row in SOURCES.values():
+        fetch(row)
+        click.echo(f"ok     {row.name}")
+    click.echo(f"In {cache_folder()}, which is also a mirror for --sources.")
+
+
+@click.command()
+@languages_option
+def languages() -> None:
+    """Show the languages, their scripts and which detectors judge them."""
+    from polyrefuse_data.core.languages import LANGUAGES
+
+    print_table(
+        ["code", "language", "native name", "scripts", "judged by langdetect"],
+        [
+            [
+                row.code,
+                row.name,
+                row.native_name,
+                "+".join(row.scripts),
+                "yes" if row.code_for("langdetect") else "no",
+            ]
+            for row in LANGUAGES.values()
+        ],
+    )
+
+
+@click.command()
+def recipes() -> None:
+    """Show the recipes that come with the package, with their sizes."""
+    from polyrefuse_data.prompts.recipe import builtin_recipes
+
+    for recipe in builtin_recipes().values():
+        click.echo(f"{recipe.name}: {recipe.title}")
+        for label, splits in recipe.sizes().items():
+            click.echo(f"  {label}: " + ", ".join(f"{split} {number}" for split, number in splits.items()))
+        click.echo(f"  {recipe.description}\n")
+
+
+@click.command()
+def checks() -> None:
+    """Show the checks: what each measures and how bad a finding is."""
+    from polyrefuse_data.checks.lists import LIST_CHECKS
+    from polyrefuse_data.checks.rows import CHECKS
+
+    rows = [[check.name, check.severity, check.measures] for check in CHECKS.values()]
+    print_table(
+        ["check", "severity", "measures"],
+        rows + [[name, "by list", what] for name, what in LIST_CHECKS.items()],
+    )

@@ -1,0 +1,325 @@
+"""The command `polyrefuse`: parses, calls the Python API, formats what comes back, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from polyrefuse_data.cli.cluster import executor_options, take_cluster_options
+from polyrefuse_data.cli.lists import checks, languages, recipes, sources
+from polyrefuse_data.cli.memory import memory
+from polyrefuse_data.cli.parts import EXIT_ERROR, file_argument, folder_argument, print_table
+from polyrefuse_data.cli.translators import languages_option, print_plan, translation_options
+from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.version import __version__
+
+if TYPE_CHECKING:
+    from polyrefuse_data.build.pipeline import BuildResult
+
+PLUGINS = "polyrefuse.commands"
+"""Entry-point group through which other packages add commands; each is loaded when it is called."""
+
+EXIT_GAPS, EXIT_INTERRUPTED = 3, 130
+
+
+class _Commands(click.Group):
+    """The commands here, and those of other packages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *metadata.entry_points(group=PLUGINS).names})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        for entry in metadata.entry_points(group=PLUGINS, name=cmd_name):
+            try:
+                command = entry.load()
+            except ImportError as error:
+                extra = f"[{entry.extras[0]}]" if entry.extras else f"[{cmd_name}]"
+                raise PolyRefuseError(
+                    f"'{cmd_name}' needs {error.name or error}, which is not installed: "
+                    f"pip install 'polyrefuse{extra}'"
+                ) from None
+            return command if isinstance(command, click.Command) else None
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from polyrefuse_data.core.errors import unknown_name
+
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            raise unknown_name("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="polyrefuse")
+def cli() -> None:
+    """Build, check and use PolyRefuse: do chat models refuse harmful requests in every language?
+
+    Start with `polyrefuse build --recipe sample`: it needs no network and takes seconds.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit: 0, 1 for findings of an audit, 2 for an error, 3 for gaps, 130 for Ctrl-C."""
+    try:
+        status = cli.main(args=arguments, prog_name="polyrefuse", standalone_mode=False)
+    except PolyRefuseError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(EXIT_ERROR)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_ERROR)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(
+            "Interrupted; nothing that was complete is lost. Run the same command again to go on.", err=True
+        )
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        # A full disk or a folder that may not be written; without a file's name it is a bug.
+        if error.filename is None:
+            raise
+        click.echo(f"Error: '{error.filename}': {error.strerror}", err=True)
+        sys.exit(EXIT_ERROR)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+class _Bar:
+    """A progress bar on standard error, hidden where that is no terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(disable=quiet or not sys.stderr.isatty(), leave=False)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._bar.set_description(what)
+        self._bar.total = total
+        self._bar.n = done
+        self._bar.refresh()
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._bar.close()
+
+
+@cli.command()
+@click.option(
+    "--recipe", default="paper", show_default=True, help="A recipe's name or a YAML file of your own."
+)
+@click.option(
+    "--langs", default="all", show_default=True, help="'all', or codes divided by commas: de,yo,zh."
+)
+@click.option("--out", type=folder_argument, help="Folder of the build.  [default: builds/RECIPE]")
+@click.option(
+    "--sources", type=folder_argument, help="Local mirror of the upstream files; else they are fetched."
+)
+@click.option("--memory", type=file_argument, help="Translation memory.  [default: in your data folder]")
+@click.option(
+    "--translator",
+    default="replay",
+    show_default=True,
+    help="Where translations come from: 'replay' (the memory), 'replay:BACKEND', a backend (see `polyrefuse "
+    "translators`), or several divided by commas: each takes what those before it could not do.",
+)
+@translation_options
+@executor_options
+@click.option("--seed", type=int, help="Another seed for the draws than the recipe's.")
+@click.option("--size", help="Other sizes: 128/32/572 (train/validation/test) or test=100.")
+@click.option("--allow-gaps", is_flag=True, help="Package what there is where translations are missing.")
+@click.option("--all-votes", is_flag=True, help="Ask every language detector about every row (slower).")
+@click.option("--thresholds", type=file_argument, help="Thresholds of your own, from `polyrefuse calibrate`.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def build(
+    recipe: str,
+    langs: str,
+    size: str | None,
+    quiet: bool,
+    dry_run: bool,
+    **options: Any,
+) -> int:
+    """Build a data set: prompts, splits, translations, checks, package.
+
+    Exit status 3 if prompts have no translation (named, and nothing packaged unless --allow-gaps).
+
+    \b
+    Examples:
+      polyrefuse build --recipe sample --langs all
+      polyrefuse build --recipe paper --sources DIR --memory FILE --out builds/paper
+      polyrefuse build --recipe paper --translator google --back-translate --dry-run
+    """
+    from polyrefuse_data.build.pipeline import BuildRequest
+    from polyrefuse_data.build.pipeline import build as run
+    from polyrefuse_data.core.languages import parse_languages
+    from polyrefuse_data.prompts.recipe import parse_size
+
+    request = BuildRequest(
+        cluster=take_cluster_options(options),
+        recipe=recipe,
+        langs=parse_languages(langs),
+        size=parse_size(size) if size else None,
+        quiet=quiet,
+        **options,
+    )
+    if dry_run:
+        print_plan(request)
+        return 0
+    with _Bar(quiet) as bar:
+        result = run(request, bar)
+    if not quiet:
+        _print_build(result)
+    elif not result.complete:
+        _print_gaps(result)
+    return 0 if result.complete else EXIT_GAPS
+
+
+def _print_gaps(result: BuildResult) -> None:
+    from collections import Counter
+
+    missing = sum(len(gap.ids) for gap in result.gaps)
+    click.echo(f"{missing} prompts have no translation:", err=True)
+    for gap in result.gaps:
+        few = ", ".join(gap.ids[:3]) + (", ..." if len(gap.ids) > 3 else "")
+        why = ", ".join(f"{reason} {number}" for reason, number in sorted(Counter(gap.reasons).items()))
+        click.echo(f"  {gap.lang} {gap.split} {gap.label}: {len(gap.ids)} ({few}): {why}", err=True)
+
+
+def _print_build(result: BuildResult) -> None:
+    if result.gaps:
+        _print_gaps(result)
+    if not result.complete:
+        click.echo(
+            "Nothing was packaged. Translate what is missing, or package the rest with --allow-gaps.",
+            err=True,
+        )
+        return
+    from polyrefuse_data.core.schema import LABELS, SPLITS
+
+    manifest = result.manifest
+    verb = "Unchanged" if result.unchanged else "Built"
+    rows = sum(facts.get("rows", 0) for facts in manifest["files"].values())
+    name = manifest["recipe"]["name"]
+    click.echo(f"{verb}: {result.folder} ({name}, {len(manifest['languages'])} languages, {rows} rows)")
+    places = [
+        f"{label}-{split}"
+        for label in reversed(LABELS)
+        for split in SPLITS
+        if split in manifest["sizes"].get(label, {})
+    ]
+    table = [
+        [lang, *(summary["rows"].get(place, 0) for place in places), summary["flagged_rows"]]
+        for lang, summary in manifest["languages"].items()
+    ]
+    print_table(["lang", *places, "flagged"], table)
+    severities = manifest["severities"]
+    click.echo(
+        "Checks: "
+        + ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in severities.items())
+    )
+    for finding in manifest["findings"][:12]:
+        click.echo(f"  {_finding_line(finding)}")
+    if len(manifest["findings"]) > 12:
+        click.echo(f"  ... and {len(manifest['findings']) - 12} more: polyrefuse audit {result.folder}")
+    click.echo(f"Digest: {manifest['digest']}")
+    lang = list(manifest["languages"])[-1]
+    click.echo(f'Load:   datasets.load_dataset("{result.folder}", "{lang}", split="test")')
+
+
+def _finding_line(finding: dict[str, Any]) -> str:
+    place = " ".join(finding[key] for key in ("lang", "label", "split") if finding[key])
+    few = ", ".join(finding["ids"][:3]) + (", ..." if len(finding["ids"]) > 3 else "")
+    return f"{finding['severity']:7}  {finding['check']}  {place}: {finding['message']}" + (
+        f" ({few})" if few else ""
+    )
+
+
+@cli.command()
+@click.argument("folder", type=folder_argument)
+@click.option("--english", type=folder_argument, help="English lists of a release.  [default: beside it]")
+@click.option("--back", type=folder_argument, help="Back-translations of a release.  [default: beside it]")
+@click.option("--memory", type=file_argument, help="Translation memory with a build's back-translations.")
+@click.option(
+    "--similarity",
+    metavar="MODEL[@REVISION]",
+    help="Also compare back-translations with the English by this sentence-embedding model (or folder).",
+)
+@click.option("--check", "only", multiple=True, help="Report this check only; may be repeated.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--html", type=file_argument, help="Also write a self-contained HTML page.")
+@click.option("--show-texts", is_flag=True, help="Show prompts in the HTML page, not only their ids.")
+@click.option("--all-votes", is_flag=True, help="Ask every language detector about every row (slower).")
+@click.option("--thresholds", type=file_argument, help="Thresholds of your own, from `polyrefuse calibrate`.")
+@languages_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def audit(
+    folder: Path,
+    form: str,
+    html: Path | None,
+    show_texts: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Check a folder: a build of ours, or a published release as it is.
+
+    Exit status 1 if there is a finding of severity error.
+    """
+    from polyrefuse_data.audit.audit import audit as run
+    from polyrefuse_data.audit.report import render_html, report_lines
+
+    with _Bar(quiet) as bar:
+        report = run(folder, progress=lambda done, total: bar("checks", done, total), **options)
+    if html is not None:
+        render_html(report, html, show_texts)
+    if form == "json":
+        click.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+    else:
+        for line in report_lines(report):
+            click.echo(line)
+    return 1 if report.has_errors else 0
+
+
+@cli.command()
+@click.argument("folder", type=folder_argument)
+@click.option("--english", type=folder_argument, help="English lists of a release.  [default: beside it]")
+@click.option("--back", type=folder_argument, help="Back-translations of a release.  [default: beside it]")
+@click.option("--out", type=file_argument, help="File to write.  [default: standard output]")
+@languages_option
+def calibrate(folder: Path, english: Path | None, back: Path | None, out: Path | None) -> None:
+    """Recompute the thresholds that depend on a language from a trusted FOLDER."""
+    from polyrefuse_data.audit.calibrate import calibrate as run
+    from polyrefuse_data.audit.calibrate import thresholds_yaml
+    from polyrefuse_data.checks.thresholds import load_thresholds
+
+    text = thresholds_yaml(run(folder, english, back, load_thresholds()))
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PolyRefuseError(f"cannot write {out}: {error.strerror}") from None
+    click.echo(f"Wrote {out}; use it with --thresholds {out}")
+
+
+for command in (sources, languages, recipes, checks, memory):
+    cli.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

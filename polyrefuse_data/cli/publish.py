@@ -1,0 +1,152 @@
+"""The commands `publish` and `diff`: parse, call the Python API, print what comes back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from polyrefuse_data.cli.parts import folder_argument
+from polyrefuse_data.cli.translators import languages_option
+
+if TYPE_CHECKING:
+    from polyrefuse_data.publish.plan import Plan
+    from polyrefuse_data.publish.publish import PublishResult
+
+
+@click.command("publish")
+@click.argument("folder", type=folder_argument)
+@click.option(
+    "--to", required=True, metavar="NAME/DATASET", help="The data set on the Hub; created private if absent."
+)
+@click.option(
+    "--gated", type=click.Choice(["manual", "auto"]), help="Who asks is let in by you, or by the Hub."
+)
+@click.option(
+    "--ungated", is_flag=True, help="Allow a public release without a gate; a gate that is there stays."
+)
+@click.option("--public", is_flag=True, help="Make the data set public, after everything was read back.")
+@click.option(
+    "--allow-gaps", is_flag=True, help="Publish a build with gaps or failed checks; its card names them."
+)
+@click.option("--version", help="Version to tag, as 1.2.0.  [default: the next one by what changed]")
+@click.option("--results", is_flag=True, help="FOLDER holds results of `polyrefuse eval run`, not a build.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent and what changed; send nothing.")
+@languages_option
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def publish_command(quiet: bool, **options: Any) -> None:
+    """Publish a complete build to the Hugging Face Hub: one commit, a tag, and everything read back.
+
+    The token is taken from HF_TOKEN or from `hf auth login`. Interrupted, the Hub shows the old version or
+    the new one; the same command again finishes. A second time, it sends nothing.
+
+    \b
+    Examples:
+      polyrefuse publish builds/paper --to acme/polyrefuse --gated manual --dry-run
+      polyrefuse publish builds/paper --to acme/polyrefuse --gated manual
+      polyrefuse publish --results runs/A --to acme/polyrefuse-results
+    """
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from tqdm import tqdm
+
+    from polyrefuse_data.publish.plan import PublishRequest
+    from polyrefuse_data.publish.publish import publish
+
+    if quiet or not sys.stderr.isatty():
+        disable_progress_bars()
+    with tqdm(disable=quiet or not sys.stderr.isatty(), leave=False) as bar:
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.set_description(what)
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        result = publish(PublishRequest(**options), progress=progress)
+    if not quiet:
+        for line in _result_lines(result, options["dry_run"]):
+            click.echo(line)
+
+
+def _result_lines(result: PublishResult, dry_run: bool) -> list[str]:
+    from polyrefuse_data.publish.changelog import difference_lines
+
+    plan = result.plan
+    lines = []
+    if dry_run:
+        lines += _plan_lines(plan)
+    elif plan.nothing_to_do:
+        lines.append(
+            f"Nothing sent: {plan.name} {plan.tag} is this build already ({result.verified} files read back)"
+        )
+    else:
+        lines.append(f"Published: {plan.name} {plan.tag}, commit {result.commit}")
+        lines.append(
+            f"Sent {result.sent} files ({plan.bytes_to_send:,} bytes), removed {len(plan.delete)}, "
+            f"{len(plan.same)} were there; {result.verified} read back, all equal"
+            if result.sent or plan.delete
+            else f"Sent no file, all {len(plan.same)} were there; {result.verified} read back, all equal"
+        )
+    if plan.differences is not None and not plan.nothing_to_do and plan.release.has_prompts:
+        lines += ["", *difference_lines(plan.differences)]
+    if not dry_run and plan.release.has_prompts:
+        lang = list(plan.release.manifest["languages"])[-1]
+        lines.append(
+            f'Load:   datasets.load_dataset("{plan.name}", "{lang}", split="test", revision="{plan.tag}")'
+        )
+    return lines
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    state = plan.state
+    visible = "private" if state is None or state.private else "public"
+    gated = (state.gated if state else False) or "no gate"
+    lines = [
+        f"Dry run, nothing was sent. {plan.name}: "
+        + ("would be created, private" if state is None else "is there")
+    ]
+    if state is not None:
+        lines.append(f"  {visible}, {gated}, main at {state.head[:12]}, {len(state.tags)} tags")
+    if plan.gate:
+        lines.append(f"  gating would be turned to {plan.gate}")
+    if plan.make_public:
+        lines.append("  would be made public at the end")
+    lines.append(f"  version {plan.tag}{', tagged already' if plan.tagged else ''}")
+    lines.append(
+        f"  send {len(plan.send)} files, {plan.bytes_to_send:,} bytes; {len(plan.same)} are there already"
+    )
+    lines += [f"    {name}  {plan.sizes[name]:,}" for name in plan.send]
+    lines += [f"    remove {name}" for name in plan.delete]
+    lines += [f"    leave {name}, which no build put there" for name in plan.kept]
+    lines += [f"    not part of the release, stays here: {name}" for name in plan.release.left_out]
+    return lines
+
+
+@click.command("diff")
+@click.argument("old")
+@click.argument("new")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--texts", default=10, show_default=True, help="Changed translations to show with both texts.")
+def diff_command(old: str, new: str, form: str, texts: int) -> None:
+    """Compare two versions: folders of builds, or revisions on the Hub as acme/polyrefuse@v1.0.0.
+
+    Tells rows added, removed, renumbered and changed by language and split, translations that changed with
+    both texts, checks that changed, and the number that the next version should have: major if rows or
+    columns went or ids moved, minor if rows came or translations changed, patch for anything else.
+
+    \b
+    Examples:
+      polyrefuse diff builds/old builds/new
+      polyrefuse diff hf://acme/polyrefuse@v1.0.0 builds/paper --format json
+    """
+    from polyrefuse_data.publish.changelog import difference_lines
+    from polyrefuse_data.publish.differences import compare
+    from polyrefuse_data.publish.snapshots import open_snapshot
+
+    found = compare(open_snapshot(old), open_snapshot(new))
+    if form == "json":
+        click.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False))
+        return
+    for line in difference_lines(found, texts):
+        click.echo(line)

@@ -1,0 +1,50 @@
+"""`polyrefuse review`: rows out to a spreadsheet, people's corrections back into the memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from polyrefuse_data.cli.parts import file_argument, folder_argument
+from polyrefuse_data.cli.translators import languages_option
+
+
+@click.group()
+def review() -> None:
+    """Let people correct translations in a spreadsheet."""
+
+
+@review.command("export")
+@click.argument("folder", type=folder_argument)
+@click.option("--flagged", is_flag=True, help="Only rows that a check flags.")
+@click.option(
+    "--langs", default="all", show_default=True, help="'all', or codes divided by commas: de,yo,zh."
+)
+@click.option("--out", type=file_argument, required=True, help="CSV file to write.")
+@languages_option
+def export(folder: Path, flagged: bool, langs: str, out: Path) -> None:
+    """Write rows of the build in FOLDER to a CSV file, to be corrected in its column `correction`."""
+    from polyrefuse_data.audit.review import export_review
+    from polyrefuse_data.core.languages import parse_languages
+
+    rows = export_review(folder, out, flagged, None if langs == "all" else parse_languages(langs))
+    click.echo(f"{rows} rows in {out}; fill in 'correction', then: polyrefuse review import {out}")
+
+
+@review.command("import")
+@click.argument("file", type=file_argument)
+@click.option("--memory", type=file_argument, help="Translation memory.  [default: in your data folder]")
+@click.option("--who", help="Who corrected, where the column `who` does not say.  [default: your login name]")
+@languages_option
+def import_(file: Path, memory: Path | None, who: str | None) -> None:
+    """Take the corrections in FILE into the memory; all of them, or none if a line is wrong."""
+    from polyrefuse_data.audit.review import import_review
+    from polyrefuse_data.build.pipeline import default_memory
+
+    path = memory or default_memory()
+    done = import_review(file, path, who)
+    click.echo(
+        f"{done.added} corrections taken into {path}, {done.same} were there, "
+        f"{done.untouched} rows without one; build again to use them"
+    )

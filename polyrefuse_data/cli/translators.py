@@ -1,0 +1,122 @@
+"""`polyrefuse translators`, and the options of `build` that say how to translate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polyrefuse_data.cli.parts import file_argument
+
+
+def _load_languages(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Make a user's languages known before any other option is read."""
+    if value is not None:
+        from polyrefuse_data.checks.languages_file import load_languages, register
+
+        register(load_languages(value))
+    return value
+
+
+languages_option = click.option(
+    "--languages-file",
+    type=file_argument,
+    is_eager=True,
+    expose_value=False,
+    callback=_load_languages,
+    help="YAML file with languages of your own: code, name, scripts.",
+)
+"""Adds a user's languages to those that are known."""
+
+
+def _joined(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> str | None:
+    return "\n".join(value) if value else None
+
+
+_OPTIONS = (
+    languages_option,
+    click.option(
+        "--translator-url", metavar="[NAME=]URL", multiple=True, callback=_joined,
+        help="Another address for an HTTP backend; with several in the chain, NAME=URL for each.",
+    ),
+    click.option(
+        "--candidates", type=click.IntRange(1), default=1, show_default=True,
+        help="Ask so many translators of the chain and keep the best round trip.",
+    ),
+    click.option("--back-translate", is_flag=True, help="Also translate back, for the round-trip check."),
+    click.option(
+        "--connections", type=click.IntRange(1, 256), help="Requests at a time.  [default: the backend's]"
+    ),
+    click.option(
+        "--requests-per-second", type=click.FloatRange(0, min_open=True), help="At most so many requests."
+    ),
+    click.option(
+        "--characters-per-second", type=click.FloatRange(0, min_open=True), help="At most so much text."
+    ),
+    click.option(
+        "--timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
+        help="Seconds that an answer may take.",
+    ),
+    click.option("--log", type=file_argument, help="File that gets a log."),
+    click.option("--dry-run", is_flag=True, help="Print requests, minutes and money; ask nothing."),
+)  # fmt: skip
+
+
+def translation_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of live translation to a command: fields of `BuildRequest`, and `dry_run`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def print_plan(request: Any) -> None:
+    """Print what a build would ask for; the dry run."""
+    from polyrefuse_data.build.pipeline import plan_build
+    from polyrefuse_data.translate.plan import plan_lines
+
+    for line in plan_lines(plan_build(request)):
+        click.echo(line)
+
+
+@click.command()
+@languages_option
+def translators() -> None:
+    """Show the translation backends: languages, limits, what each needs, how its answers prove themselves."""
+    from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE
+    from polyrefuse_data.translate.backends.base import Limits, address_bytes, covered, utf8_bytes
+    from polyrefuse_data.translate.backends.registry import BACKENDS
+    from polyrefuse_data.translate.plan import prices, unverified_line
+
+    def limit(limits: Limits) -> str:
+        in_bytes = "bytes" if limits.size is utf8_bytes else "characters"
+        unit = "bytes in the address" if limits.size is address_bytes else in_bytes
+        rates = [f"{limits.maximum} {unit} a request"]
+        if limits.requests_per_second:
+            rates.append(f"{limits.requests_per_second:.3g} requests/s")
+        if limits.characters_per_second:
+            rates.append(f"{limits.characters_per_second:.0f} characters/s")
+        return ", ".join([*rates, f"{limits.connections} at a time"])
+
+    wanted = [code for code in LANGUAGES if code != SOURCE_LANGUAGE]
+    for row in BACKENDS.values():
+        there = covered(row)
+        lacking = [code for code in wanted if code not in there]
+        price = prices()[row.name]
+        click.echo(f"{row.name}: {row.title}")
+        click.echo(
+            f"  languages  {len(there)} of {len(LANGUAGES)}"
+            + (f", not {' '.join(lacking)}" if lacking else ", all")
+        )
+        click.echo(f"  limits     {limit(row.limits)}")
+        click.echo(f"  needs      {row.needs}")
+        click.echo(f"  proof      {row.proof}")
+        click.echo(f"  price      {price.money} ({price.standing}; {price.source}); {price.remark}")
+    warning = unverified_line(BACKENDS)
+    if warning:
+        click.echo(f"\n{warning}")
+    click.echo(
+        "\nChains: --translator google,hf:MODEL@REVISION takes the next for what the first could not do;"
+    )
+    click.echo("replay and replay:BACKEND are links that take what the memory has.")

@@ -1,0 +1,1 @@
+"""Connect to Dask and Slurm, keep work in flight, and serve it on workers."""

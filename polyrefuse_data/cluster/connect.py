@@ -1,0 +1,286 @@
+"""A Dask cluster to compute on: one that runs, processes started here, or jobs of Slurm.
+
+distributed is imported when a cluster is opened. Its processes trust each other: they exchange pickles, and
+whoever reaches the scheduler can run code on the workers (see docs/cluster.md).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from polyrefuse_data.core.errors import ClusterError
+
+GPU = "GPU"
+"""The name of the resource that workers offer and tasks take."""
+
+HOST = "127.0.0.1"
+KEEP_MEMORY = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}
+"""Workers that are started here manage their memory as a process of one's own does."""
+
+SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
+CONNECT_SECONDS = 10.0
+WORKER_SECONDS = 60.0
+"""How long a cluster without any worker is waited for; one of Slurm jobs may stand in a queue as long as it
+does."""
+
+VERSIONS_THAT_MATTER = ("polyrefuse", "torch", "transformers", "distributed")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Which cluster, and what its workers must have.
+
+    `scheduler` is the address of one that runs, `slurm` a file with the arguments of
+    `dask_jobqueue.SLURMCluster`; without both, `workers` processes are started on this machine. None of
+    `workers` or `gpus_per_worker` takes one worker a GPU, and without GPUs two workers. A task is tried
+    again `retries` times.
+    """
+
+    scheduler: str | None = None
+    slurm: Path | None = None
+    workers: int | None = None
+    gpus_per_worker: int | None = None
+    retries: int = 2
+
+
+@dataclass
+class Cluster:
+    """A cluster that is open: its client, the GPUs that a task takes, and how long to wait for workers."""
+
+    client: Any
+    place: str
+    gpus: int
+    retries: int
+    worker_seconds: float | None
+    say: Say
+    mixed: bool = False
+    """Whether there are workers that cannot take tasks beside those that can."""
+    _gpus_of: dict[str, float] = field(default_factory=dict)
+    """Address to the GPUs of workers that were looked at, and are as they should be."""
+    _refused: dict[str, str] = field(default_factory=dict)
+    """Address to what is wrong with a worker."""
+
+    def workers(self) -> list[str]:
+        """Return the addresses of the workers that can take tasks; each is looked at once.
+
+        One that cannot is told, and left out. Raises `ClusterError` where there are workers, and none can.
+        """
+        there = list(self.client.nthreads())
+        self._look_at([one for one in there if one not in self._gpus_of and one not in self._refused])
+        fit = [one for one in there if one in self._gpus_of]
+        able = [one for one in fit if self._gpus_of[one] >= self.gpus]
+        refused = [self._refused[one] for one in there if one in self._refused]
+        if fit and not able:
+            raise ClusterError(
+                f"--gpus-per-worker {self.gpus} is more than any worker at {self.place} offers (the most is "
+                f"{max(self._gpus_of[one] for one in fit):g}); start workers with: dask worker ADDRESS "
+                f"--nthreads 1 --resources '{GPU}={self.gpus}'"
+            )
+        if refused and not fit:
+            raise ClusterError(refused[0])
+        self.mixed = len(able) < len(there)
+        return able
+
+    def _look_at(self, new: list[str]) -> None:
+        from polyrefuse_data.cluster.worker import worker_facts
+
+        found = self.client.run(worker_facts, GPU, workers=new, on_error="return") if new else {}
+        for address, facts in found.items():
+            if isinstance(facts, (OSError, TimeoutError)):
+                continue  # it has left meanwhile
+            wrong = (
+                f"cannot run tasks of polyrefuse ({facts}); install it there, in the same version as here"
+                if isinstance(facts, Exception)
+                else _other_versions(facts["versions"])
+            )
+            if wrong is None:
+                self._gpus_of[address] = facts["gpus"]
+            else:
+                self._refused[address] = f"the worker {address} {wrong}"
+                self.say(f"{self._refused[address]}; it gets no tasks")
+
+    def wait_for_workers(self) -> None:
+        """Return when there is a worker that can take tasks; raises `ClusterError` as `workers` does, and
+        when none has come in time."""
+        begun = said = time.monotonic()
+        while not self.workers():
+            now = time.monotonic()
+            if self.worker_seconds is not None and now - begun > self.worker_seconds:
+                raise ClusterError(
+                    f"no worker at {self.place} for {self.worker_seconds:.0f} s; start some with: dask "
+                    "worker ADDRESS --nthreads 1, then run the same command again"
+                )
+            if now - said > WORKER_SECONDS:
+                said = now
+                self.say(f"waiting for workers at {self.place}")
+            time.sleep(0.2)
+
+
+@contextmanager
+def open_cluster(
+    options: ClusterOptions, *, gpus_here: Callable[[], int] = lambda: 0, say: Say = lambda _line: None
+) -> Iterator[Cluster]:
+    """Connect to the cluster of `options`, or start it, for the time of a `with` block.
+
+    `gpus_here` counts the GPUs of this machine. Raises `ClusterError` in one line where Dask is not
+    installed, no scheduler answers, a worker has other versions, or more GPUs are asked for than there are.
+    """
+    distributed = require_dask()
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with ExitStack() as stack:
+        gpus = options.gpus_per_worker or 0
+        seconds: float | None = WORKER_SECONDS
+        if options.scheduler is not None:
+            address, place = options.scheduler, options.scheduler
+        elif options.slurm is not None:
+            from polyrefuse_data.cluster.slurm import start_slurm
+
+            address = start_slurm(stack, options.slurm, gpus)
+            place, seconds = "Slurm", None
+        else:
+            here = gpus_here()
+            gpus = min(1, here) if options.gpus_per_worker is None else gpus
+            workers = options.workers or (here // gpus if gpus and here >= gpus else 2)
+            address = _start_here(stack, distributed, workers, gpus, here)
+            place = "this machine"
+        client = stack.enter_context(_connect(distributed, address))
+        cluster = Cluster(client, place, gpus, options.retries, seconds, say)
+        _look_at_scheduler(client, place)
+        cluster.wait_for_workers()
+        yield cluster
+
+
+def require_dask() -> ModuleType:
+    """Return the module `distributed`; raises `ClusterError` with the pip command where it is missing."""
+    try:
+        return importlib.import_module("distributed")
+    except ImportError:
+        raise ClusterError("Dask is not installed; install it with: pip install 'polyrefuse[dask]'") from None
+
+
+@contextmanager
+def _connect(distributed: ModuleType, address: str) -> Iterator[Any]:
+    try:
+        _knock(address)
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at '{address}' ({error or type(error).__name__}); expected an "
+            "address such as tcp://HOST:8786, where `dask scheduler` runs"
+        ) from None
+    try:
+        yield client
+    finally:
+        client.close(timeout=CONNECT_SECONDS)
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` or `ValueError` where nothing listens at `address`.
+
+    A client that finds nobody would try on, and complain when it is thrown away.
+    """
+    from distributed.comm import get_address_host_port, normalize_address
+
+    whole = normalize_address(address)
+    scheme = whole.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise ValueError(f"the scheme {scheme}:// is not known")
+    if scheme in ("tcp", "tls"):
+        place = get_address_host_port(whole, strict=True)
+        socket.create_connection(place, timeout=CONNECT_SECONDS).close()
+
+
+def _start_here(stack: ExitStack, distributed: ModuleType, workers: int, gpus: int, here: int) -> str:
+    """Start a scheduler and `workers` processes on the loopback address; return where the scheduler is."""
+    if gpus * workers > here and gpus:
+        raise ClusterError(
+            f"--workers {workers} with --gpus-per-worker {gpus} take {gpus * workers} GPUs, and this machine "
+            f"has {here}; ask for fewer"
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    devices = visible.split(",") if visible else [str(number) for number in range(here)]
+    spec = {}
+    for number in range(workers):
+        own = {"CUDA_VISIBLE_DEVICES": ",".join(devices[number * gpus : (number + 1) * gpus])} if gpus else {}
+        spec[number] = {
+            "cls": distributed.Nanny,
+            "options": {
+                "nthreads": 1,
+                "host": HOST,
+                "dashboard": False,
+                # a model may take what it takes: no share of the memory at which a worker is stopped
+                "memory_limit": 0,
+                "resources": {GPU: gpus} if gpus else {},
+                "env": own,
+                "silence_logs": logging.CRITICAL,
+            },
+        }
+    scheduler = {
+        "cls": distributed.Scheduler,
+        "options": {
+            "host": HOST,
+            "port": 0,
+            "dashboard": False,
+            "dashboard_address": f"{HOST}:0",
+            # who died over what is told at once: a task is tried again by the dispatcher
+            "allowed_failures": 0,
+        },
+    }
+    # Dask lets its processes give memory back at once, so that each product of matrices asks for pages anew.
+    with importlib.import_module("dask").config.set(KEEP_MEMORY):
+        cluster = distributed.SpecCluster(
+            workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="polyrefuse"
+        )
+    stack.enter_context(cluster)
+    return str(cluster.scheduler_address)
+
+
+def _look_at_scheduler(client: Any, place: str) -> None:
+    """Raise `ClusterError` unless the scheduler can read our tasks: it unpickles what it passes on."""
+    from polyrefuse_data.cluster.worker import versions_here
+
+    try:
+        there = client.run_on_scheduler(versions_here)
+    except (ImportError, AttributeError) as error:
+        raise ClusterError(
+            f"the scheduler at {place} cannot read tasks of polyrefuse ({error}); start it in the "
+            "environment of the workers"
+        ) from None
+    wrong = _other_versions(there)
+    if wrong is not None:
+        raise ClusterError(f"the scheduler at {place} {wrong}")
+
+
+def _other_versions(there: Mapping[str, str | None]) -> str | None:
+    """Return in which versions a process differs from here, on which the bytes of results depend; None
+    where it does not."""
+    from polyrefuse_data.cluster.worker import versions_here
+
+    here = versions_here()
+    differing = [
+        f"{name} {there[name]} there, {here[name]} here"
+        for name in VERSIONS_THAT_MATTER
+        if here[name] and there.get(name) and public(there[name]) != public(here[name])
+    ]
+    if not differing:
+        return None
+    return (
+        f"has other versions ({'; '.join(differing)}), and would give other results; install the same "
+        "everywhere"
+    )
+
+
+def public(version: str | None) -> str | None:
+    """Return a version without the name of its build: 2.6.0 of 2.6.0+cu124."""
+    return None if version is None else version.partition("+")[0]

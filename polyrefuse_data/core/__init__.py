@@ -1,0 +1,1 @@
+"""Rows, languages, findings, errors and parsing: what every other package builds on."""

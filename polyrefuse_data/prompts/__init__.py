@@ -1,0 +1,1 @@
+"""English prompts: sources, readers, recipes and splits."""

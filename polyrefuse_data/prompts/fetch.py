@@ -1,0 +1,79 @@
+"""Fetch upstream files from their pinned addresses into the user's cache, verified by sha256."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from polyrefuse_data.core.errors import SourceError
+from polyrefuse_data.prompts.sources import Source, read_mirror
+
+BASE_URL_VARIABLE = "POLYREFUSE_SOURCES_URL"
+"""Environment variable: an address under which the files lie by name, in place of the pinned ones."""
+
+TIMEOUT_SECONDS = (10.0, 60.0)
+"""Connect and read time-outs of one request."""
+
+
+def cache_folder() -> Path:
+    """Return the folder in which fetched sources are kept."""
+    return Path(platformdirs.user_cache_dir("polyrefuse")) / "sources"
+
+
+def _download(row: Source, url: str, target: Path) -> None:
+    import requests
+
+    try:
+        with requests.get(url, stream=True, timeout=TIMEOUT_SECONDS) as response:
+            if response.status_code != 200:
+                raise SourceError(
+                    f"source {row.name}: {url} answered {response.status_code}; "
+                    "use a local mirror with --sources DIR, or try again later"
+                )
+            with target.open("wb") as file:
+                for chunk in response.iter_content(1 << 16):
+                    file.write(chunk)
+    except requests.RequestException as error:
+        raise SourceError(
+            f"source {row.name}: cannot fetch {url} ({type(error).__name__}); offline, either give a local "
+            "mirror of the files with --sources DIR or build the embedded sample with --recipe sample"
+        ) from None
+
+
+def fetch(row: Source, cache: Path | None = None) -> bytes:
+    """Return the verified bytes of `row`, from the cache or from its address.
+
+    A file that fails its checksum does not stay in the cache. Raises `SourceError`.
+    """
+    folder = cache or cache_folder()
+    kept = folder / row.file
+    if kept.exists():
+        try:
+            return read_mirror(row, folder)
+        except SourceError:
+            kept.unlink(missing_ok=True)
+    base = os.environ.get(BASE_URL_VARIABLE)
+    url = f"{base.rstrip('/')}/{row.file}" if base else row.url
+    part = folder / f".{row.file}.{os.getpid()}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _download(row, url, part)
+        data = part.read_bytes()
+        row.verify(data, url)
+        part.replace(kept)
+    except OSError as error:
+        raise SourceError(f"source {row.name}: cannot write to {folder}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return data
+
+
+def load(row: Source, mirror: Path | None, cache: Path | None = None) -> bytes:
+    """Return the verified bytes of `row` from `mirror` if one is given, else from cache or network."""
+    if mirror is None:
+        return fetch(row, cache)
+    if not mirror.is_dir():
+        raise SourceError(f"--sources {mirror}: no such folder; expected a mirror of the upstream files")
+    return read_mirror(row, mirror)

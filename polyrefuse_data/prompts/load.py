@@ -1,0 +1,80 @@
+"""Gather the prompts that a recipe draws on: upstream files, the embedded sample, a user's own files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyrefuse_data.core.errors import SourceError
+from polyrefuse_data.core.schema import Prompt
+from polyrefuse_data.prompts import fetch, sources
+from polyrefuse_data.prompts.readers import READERS, csv_reader
+from polyrefuse_data.prompts.recipe import EMBEDDED, OwnSource, Recipe
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class SourceUsed:
+    """A source as the manifest records it."""
+
+    name: str
+    title: str
+    url: str | None
+    sha256: str
+    licence: str
+    citation: str
+
+
+def read_sources(
+    recipe: Recipe, recipe_folder: Path | None, mirror: Path | None, progress: Progress
+) -> tuple[dict[str, list[Prompt]], list[SourceUsed]]:
+    """Return the prompts of every source of `recipe` by name, and what the manifest records of each.
+
+    `mirror` is the folder of `--sources`, `recipe_folder` that of a user's recipe. Raises `SourceError`.
+    """
+    prompts: dict[str, list[Prompt]] = {}
+    used = []
+    names = recipe.used_sources()
+    for number, name in enumerate(names, start=1):
+        if name in recipe.sources:
+            prompts[name], one = _read_own(name, recipe.sources[name], mirror or recipe_folder or Path())
+        elif name == EMBEDDED:
+            from polyrefuse_data.prompts import sample
+
+            prompts[name] = list(sample.sample_prompts())
+            one = SourceUsed(
+                name,
+                "The embedded sample of polyrefuse",
+                None,
+                sample.bank_hash(),
+                sample.LICENCE,
+                "",
+            )
+        else:
+            row = sources.source(name)
+            prompts[name] = row.prompts(fetch.load(row, mirror))
+            one = SourceUsed(name, row.title, row.url, row.sha256, row.licence, row.citation)
+        used.append(one)
+        progress("sources", number, len(names))
+    return prompts, used
+
+
+def _read_own(name: str, own: OwnSource, folder: Path) -> tuple[list[Prompt], SourceUsed]:
+    """Read a source that the recipe brings along."""
+    path = folder / own.file
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(
+            f"source {name}: cannot read {path}: {error.strerror}; give --sources DIR"
+        ) from None
+    found = hashlib.sha256(data).hexdigest()
+    if own.sha256 not in (None, found):
+        raise SourceError(f"source {name}: {path} has sha256 {found}, the recipe expects {own.sha256}")
+    reader = csv_reader(own.text_column, own.category_column) if own.reader == "csv" else READERS[own.reader]
+    prompts = sources.prompts_from_records(reader(data, own.file), name, own.label, own.licence, {})
+    return prompts, SourceUsed(name, name, None, found, own.licence, own.citation)

@@ -1,0 +1,131 @@
+"""Readers of upstream formats: bytes to records, strictly; anything unexpected is a `SourceError`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from polyrefuse_data.core.errors import SourceError
+from polyrefuse_data.core.parsing import parse_json
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of an upstream file: its English text, stripped, and its own category if it has one."""
+
+    text: str
+    category: str | None = None
+
+
+def _decode(data: bytes, name: str) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{name} is not UTF-8 (byte {error.start}); convert it to UTF-8 and try again"
+        ) from None
+    if not text.strip():
+        raise SourceError(f"{name} is empty; expected prompts")
+    return text
+
+
+def _records(pairs: list[tuple[Any, Any]], name: str) -> list[Record]:
+    records = []
+    for number, (text, category) in enumerate(pairs, start=1):
+        if not isinstance(text, str) or not text.strip():
+            raise SourceError(f"{name}, record {number}: expected a text, found {text!r}")
+        records.append(Record(text.strip(), category or None))
+    if not records:
+        raise SourceError(f"{name} holds no record; expected prompts")
+    return records
+
+
+def _csv_rows(data: bytes, name: str, columns: list[str]) -> list[dict[str, str]]:
+    reader = csv.DictReader(io.StringIO(_decode(data, name), newline=""), strict=True)
+    try:
+        header = reader.fieldnames or []
+        missing = [column for column in columns if column not in header]
+        if missing:
+            raise SourceError(
+                f"{name} has no column {', '.join(map(repr, missing))}; its columns: {', '.join(header)}"
+            )
+        rows = list(reader)
+    except csv.Error as error:
+        raise SourceError(f"{name}, line {reader.line_num}: not valid CSV ({error}); is it cut?") from None
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise SourceError(
+                f"{name}, record {number}: expected {len(header)} fields as in the header; is it cut?"
+            )
+    return rows
+
+
+def csv_reader(text_column: str, category_column: str | None = None) -> Callable[[bytes, str], list[Record]]:
+    """Return a reader of UTF-8 CSV files with a header line."""
+
+    def read(data: bytes, name: str) -> list[Record]:
+        columns = [text_column] + ([category_column] if category_column else [])
+        rows = _csv_rows(data, name, columns)
+        return _records(
+            [(row[text_column], row[category_column] if category_column else None) for row in rows], name
+        )
+
+    return read
+
+
+def read_harmbench(data: bytes, name: str) -> list[Record]:
+    """Read a HarmBench behaviours file without copyright behaviours and those that need a context.
+
+    Upstream's rule (Arditi et al. 2024, appendix on data): drop the functional category `copyright`
+    and rows tagged `context`.
+    """
+    columns = ["Behavior", "FunctionalCategory", "SemanticCategory", "Tags"]
+    rows = [
+        row
+        for row in _csv_rows(data, name, columns)
+        if row["FunctionalCategory"] != "copyright" and "context" not in row["Tags"]
+    ]
+    return _records([(row["Behavior"], row["SemanticCategory"]) for row in rows], name)
+
+
+def read_lines(data: bytes, name: str) -> list[Record]:
+    """Read a text file with one prompt a line."""
+    return _records([(line, None) for line in _decode(data, name).splitlines() if line.strip()], name)
+
+
+def _json_list(data: bytes, name: str) -> list[Any]:
+    try:
+        value = parse_json(_decode(data, name))
+    except json.JSONDecodeError as error:
+        raise SourceError(f"{name}, line {error.lineno}: not valid JSON ({error.msg}); is it cut?") from None
+    if not isinstance(value, list):
+        raise SourceError(f"{name}: expected a JSON list, found {type(value).__name__}")
+    return value
+
+
+def read_json_strings(data: bytes, name: str) -> list[Record]:
+    """Read a JSON list of strings."""
+    return _records([(value, None) for value in _json_list(data, name)], name)
+
+
+def read_instructions(data: bytes, name: str) -> list[Record]:
+    """Read a JSON list of objects with `instruction` and, perhaps, `category` (`None` and null: none)."""
+    pairs = []
+    for number, value in enumerate(_json_list(data, name), start=1):
+        if not isinstance(value, dict) or "instruction" not in value:
+            raise SourceError(f"{name}, record {number}: expected an object with the key 'instruction'")
+        category = value.get("category")
+        pairs.append((value["instruction"], None if category in (None, "None") else category))
+    return _records(pairs, name)
+
+
+READERS: dict[str, Callable[[bytes, str], list[Record]]] = {
+    "lines": read_lines,
+    "json_strings": read_json_strings,
+    "instructions": read_instructions,
+}
+"""Readers that a recipe's own sources can name; `csv` takes its columns from the recipe."""

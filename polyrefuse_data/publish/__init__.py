@@ -1,0 +1,1 @@
+"""Publish a build to the Hugging Face Hub: plan, guard, commit, changelog."""

@@ -1,0 +1,118 @@
+"""Differences in words: for the terminal, and for the changelog that is published beside the card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from polyrefuse_data.publish.differences import NONE, Differences, RowCounts
+from polyrefuse_data.publish.snapshots import Version, version_tag
+
+HEADING = "# Changes\n"
+
+
+def difference_lines(found: Differences, texts: int = 10) -> list[str]:
+    """Return the differences as lines to print; the first `texts` changed translations with both texts."""
+    lines = [f"{found.old} -> {found.new}"]
+    if found.bump == NONE:
+        return [*lines, "no difference"]
+    changed = [counts for counts in found.rows if not counts.same]
+    if changed:
+        lines.append("rows (added, removed, renumbered, retranslated, changed in any column):")
+        lines += [f"  {counts.lang} {counts.split}: {_numbers(counts)}" for counts in changed]
+    if found.columns_added or found.columns_removed:
+        lines.append(f"columns: added {_list(found.columns_added)}; removed {_list(found.columns_removed)}")
+    if found.translations:
+        lines.append(f"translations that changed: {len(found.translations)}")
+        for one in found.translations[:texts]:
+            lines += [
+                f"  {one.lang} {one.id}  {_line(one.text_en)}",
+                f"    - {_line(one.old)}",
+                f"    + {_line(one.new)}",
+            ]
+        if len(found.translations) > texts:
+            lines.append(f"  ... and {len(found.translations) - texts} more: --format json has all")
+    if found.checks:
+        lines.append("rows flagged by checks:")
+        lines += [f"  {one.lang} {one.check}: {_count(one.old)} -> {_count(one.new)}" for one in found.checks]
+    before, after = found.severities
+    if dict(before) != dict(after):
+        lines.append(
+            "findings: " + ", ".join(f"{key}s {before.get(key, 0)} -> {after[key]}" for key in after)
+        )
+    others = [name for name in found.files if not name.endswith(".parquet")]
+    if others:
+        lines.append(f"other files that changed: {', '.join(others)}")
+    following = found.next_version
+    lines.append(f"next version: {found.bump}" + (f", {version_tag(following)}" if following else ""))
+    return lines
+
+
+def _numbers(counts: RowCounts) -> str:
+    return (
+        f"+{counts.added} -{counts.removed} #{counts.renumbered} ~{counts.retranslated} *{counts.changed}"
+        f" ({counts.old} -> {counts.new})"
+    )
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def changelog(older: str, version: Version, digest: str, entry: list[str]) -> str:
+    """Return the changelog with the entry of `version` on top of `older`, the changelog before it.
+
+    The same inputs give the same text (no date stands in it: the tags have theirs), so that publishing again
+    after an interruption finds nothing new to send. Counts only, no prompt: changelogs travel further.
+    """
+    body = "\n".join([f"## {version_tag(version)}", "", *entry, "", f"Digest: `{digest}`.", ""])
+    rest = older.removeprefix(HEADING).lstrip("\n")
+    return HEADING + "\n" + body + ("\n" + rest if rest else "")
+
+
+def first_entry(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what the changelog says of a first version: of a build, or of results."""
+    if "languages" not in manifest:
+        return [f"First version: {len(manifest['runs'])} runs."]
+    rows = sum(facts.get("rows", 0) for facts in manifest["files"].values())
+    return [f"First version: {rows} rows in {len(manifest['languages'])} languages."]
+
+
+def entry(found: Differences) -> list[str]:
+    """Return what the changelog says of differences between builds."""
+    lines = []
+    for what, words in (
+        ("removed", "Rows removed"),
+        ("renumbered", "Rows with another id"),
+        ("added", "Rows added"),
+        ("retranslated", "Translations changed"),
+    ):
+        by_lang: dict[str, int] = {}
+        for counts in found.rows:
+            by_lang[counts.lang] = by_lang.get(counts.lang, 0) + getattr(counts, what)
+        places = ", ".join(f"{lang} {number}" for lang, number in by_lang.items() if number)
+        if places:
+            lines.append(f"- {words}: {found.total(what)} ({places}).")
+    if found.columns_added:
+        lines.append(f"- Columns added: {', '.join(found.columns_added)}.")
+    if found.columns_removed:
+        lines.append(f"- Columns removed: {', '.join(found.columns_removed)}.")
+    by_check: dict[str, list[int]] = {}
+    for one in found.checks:
+        total = by_check.setdefault(one.check, [0, 0])
+        total[0] += one.old or 0
+        total[1] += one.new or 0
+    lines += [
+        f"- Rows flagged by {check}: {old} -> {new}." for check, (old, new) in by_check.items() if old != new
+    ]
+    return lines or [
+        "- Scores, descriptions or metadata only; prompts, ids and translations are as they were."
+    ]

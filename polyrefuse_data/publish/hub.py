@@ -1,0 +1,314 @@
+"""One data set on the Hub, through `huggingface_hub`: state, one commit, read-back; errors in one line.
+
+Works with the client's generations 1 (httpx) and 2 (httpx2), of which it uses only what both have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polyrefuse_data.build.package import file_sha256
+from polyrefuse_data.core.errors import PublishError
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+
+    Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
+
+DATASET = "dataset"
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+SERVER_FILES = (".gitattributes",)
+"""Files that the Hub makes itself and that are left as they are."""
+
+NOT_LOST = "nothing was published"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a revision. `sha256` is known of files in large storage only; `git_oid` of the others."""
+
+    path: str
+    size: int
+    sha256: str | None
+    git_oid: str
+
+    def is_same_as(self, path: Path) -> bool:
+        """Return whether the file at `path` has the same bytes, by the hash that the Hub gives."""
+        if self.size != path.stat().st_size:
+            return False
+        if self.sha256 is not None:
+            return self.sha256 == file_sha256(path)
+        return self.git_oid == git_oid(path)
+
+
+def git_oid(path: Path) -> str:
+    """Return the id that git gives to the file's content (sha1 of a header and the bytes)."""
+    hasher = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+@dataclass(frozen=True)
+class RemoteState:
+    """What the Hub said of the data set: the commit of its main branch, who sees it, its tags."""
+
+    head: str
+    private: bool
+    gated: str | bool
+    tags: Mapping[str, str]
+    """Name -> commit."""
+
+
+class HubDataset:
+    """A data set on the Hub. Every method raises `PublishError` in one line, without the token in it."""
+
+    def __init__(self, name: str, api: HfApi | None = None) -> None:
+        if not NAME.fullmatch(name) or ".." in name or "--" in name:
+            raise PublishError(
+                f"'{name}' is no name of a data set on the Hub; expected NAMESPACE/NAME, as acme/polyrefuse"
+            )
+        from huggingface_hub import HfApi, get_token
+
+        self.name = name
+        self.api = api or HfApi(token=get_token() or False)
+
+    @property
+    def has_token(self) -> bool:
+        """Whether there is a token to speak with."""
+        return bool(self.api.token)
+
+    def check_token(self) -> None:
+        """Raise unless there is a token, the Hub knows it, and it is not for reading only."""
+        if not self.has_token:
+            raise PublishError(
+                "no token for the Hub; make one with write access in the Hub's settings, then set HF_TOKEN "
+                "or run `hf auth login`"
+            )
+        with self._told("asking who the token belongs to"):
+            who = self.api.whoami()
+        role = ((who.get("auth") or {}).get("accessToken") or {}).get("role")
+        if role == "read":
+            raise PublishError(
+                f"the token of {who.get('name')} may only read; publishing to {self.name} needs one with "
+                "write access"
+            )
+
+    def state(self) -> RemoteState | None:
+        """Return what is there, or None if the data set does not exist (or the token may not see it)."""
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+        with self._told(f"reading {self.name}"):
+            try:
+                info = self.api.repo_info(self.name, repo_type=DATASET, revision="main")
+                refs = self.api.list_repo_refs(self.name, repo_type=DATASET)
+            except GatedRepoError:
+                raise
+            except RepositoryNotFoundError as error:
+                if _is_bad_token(error):
+                    raise
+                return None
+        tags = {tag.name: tag.target_commit for tag in refs.tags}
+        return RemoteState(str(info.sha), bool(info.private), info.gated or False, tags)
+
+    def commit_of(self, revision: str) -> str:
+        """Return the commit that a branch, tag or commit id names."""
+        with self._told(f"reading {self.name} at {revision}"):
+            return str(self.api.repo_info(self.name, repo_type=DATASET, revision=revision).sha)
+
+    def files(self, revision: str) -> dict[str, RemoteFile]:
+        """Return path -> file of a revision, without those that the Hub makes itself."""
+        from huggingface_hub.hf_api import RepoFile
+
+        found = {}
+        with self._told(f"listing {self.name}"):
+            for entry in self.api.list_repo_tree(
+                self.name, recursive=True, revision=revision, repo_type=DATASET
+            ):
+                if isinstance(entry, RepoFile) and entry.path not in SERVER_FILES:
+                    sha256 = entry.lfs.sha256 if entry.lfs else None
+                    found[entry.path] = RemoteFile(entry.path, entry.size, sha256, entry.blob_id)
+        return found
+
+    def create_private(self) -> None:
+        """Create the data set, private."""
+        with self._told(f"creating {self.name}"):
+            self.api.create_repo(self.name, repo_type=DATASET, private=True)
+
+    def change_settings(self, *, gated: str | None = None, private: bool | None = None) -> None:
+        """Turn gating on, or change who sees the data set; read back what the Hub made of it."""
+        given = {key: value for key, value in (("gated", gated), ("private", private)) if value is not None}
+        with self._told(f"changing the settings of {self.name}"):
+            self.api.update_repo_settings(self.name, repo_type=DATASET, **given)  # type: ignore[arg-type]
+            info = self.api.repo_info(self.name, repo_type=DATASET)
+        if gated is not None and info.gated != gated:
+            raise PublishError(
+                f"{self.name}: the Hub did not turn gating to '{gated}' (it says {info.gated}); {NOT_LOST}"
+            )
+        if private is not None and info.private != private:
+            raise PublishError(
+                f"{self.name}: the Hub did not make the data set {'private' if private else 'public'}"
+            )
+
+    def commit(self, operations: Sequence[Operation], parent: str, title: str, description: str = "") -> str:
+        """Make one commit on main, whose parent must still be `parent`; return its id."""
+        with self._told(f"publishing to {self.name}"):
+            made = self.api.create_commit(
+                self.name,
+                operations,
+                commit_message=title,
+                commit_description=description,
+                repo_type=DATASET,
+                revision="main",
+                parent_commit=parent,
+                num_threads=4,
+            )
+        return str(made.oid)
+
+    def tag(self, tag: str, commit: str, message: str) -> None:
+        """Name a commit."""
+        with self._told(f"tagging {self.name}", lost="the files are published, the tag is not"):
+            self.api.create_tag(self.name, tag=tag, tag_message=message, revision=commit, repo_type=DATASET)
+
+    @contextmanager
+    def downloaded(self, path: str, revision: str, lost: str = NOT_LOST) -> Iterator[Path]:
+        """Yield a local copy of one file, read from the Hub and not from any cache; it is gone afterwards."""
+        folder = tempfile.mkdtemp(prefix="polyrefuse-")
+        try:
+            with self._told(f"reading {path} of {self.name}", lost=lost):
+                local = self.api.hf_hub_download(
+                    self.name,
+                    path,
+                    repo_type=DATASET,
+                    revision=revision,
+                    cache_dir=folder,
+                    force_download=True,
+                )
+            yield Path(local)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _told(self, doing: str, lost: str = NOT_LOST) -> Iterator[None]:
+        """Turn what the client raises into one line that says what happened and what to do."""
+        try:
+            yield
+        except (PublishError, TypeError, AttributeError):  # the latter two are ours to mend, not the Hub's
+            raise
+        except Exception as error:
+            # From None: the chain holds requests with their headers, and so the token.
+            raise HubError(self._redacted(_explain(error, self.name, doing, lost)), _status(error)) from None
+
+    def _redacted(self, text: str) -> str:
+        token = self.api.token
+        return text.replace(token, "***") if isinstance(token, str) and token else text
+
+
+class HubError(PublishError):
+    """What the Hub answered, or that it did not; `status` is the HTTP status, None without an answer."""
+
+    def __init__(self, message: str, status: int | None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def may_have_happened(self) -> bool:
+        """Whether the request may have taken its effect all the same: the answer was lost."""
+        return self.status is None or self.status >= 500
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _response(error: BaseException) -> Any:
+    """Return the HTTP answer behind an error, if there is one."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        if response is not None:
+            return response
+    return None
+
+
+def _status(error: BaseException) -> int | None:
+    response = _response(error)
+    return None if response is None else int(response.status_code)
+
+
+def _is_bad_token(error: BaseException) -> bool:
+    response = _response(error)
+    return response is not None and "invalid" in str(response.headers.get("X-Error-Message", "")).lower()
+
+
+def _said(response: Any) -> str:
+    """Return what the server said of its refusal, in short."""
+    said = response.headers.get("X-Error-Message") or ""
+    if not said:
+        try:
+            value = response.json()
+            said = value.get("error") or "" if isinstance(value, dict) else ""
+        except Exception:  # the body may be anything, or read already
+            said = ""
+    return " ".join(str(said).split())[:200]
+
+
+def _explain(error: BaseException, name: str, doing: str, lost: str) -> str:
+    response = _response(error)
+    if response is not None and isinstance(error, ValueError) and "metadata" in str(error):
+        # The client asks the Hub to check the card before anything is sent.
+        return f"the Hub does not accept the card: {str(error)[:300]}; {lost}"
+    if response is None:
+        return _explain_without_answer(error, name, doing, lost)
+    status, said = int(response.status_code), _said(response)
+    because = f" ({said})" if said else ""
+    code = response.headers.get("X-Error-Code") or ""
+    if code == "GatedRepo":
+        return f"{name} is gated and this token was not granted access ({status}); ask for access on its page"
+    if code == "RevisionNotFound":
+        return f"{name} has no such revision ({status}){because}; look at its tags and branches"
+    if code == "EntryNotFound":
+        return f"{doing}: the file is not there ({status})"
+    if status == 401 and code != "RepoNotFound":
+        return (
+            f"the Hub does not accept the token (401){because}; make a new one with write access, "
+            f"set HF_TOKEN or run `hf auth login`; {lost}"
+        )
+    if status == 403:
+        return (
+            f"the token may not do this: {doing} (403){because}; use one with write access to {name}; {lost}"
+        )
+    if status in (401, 404):
+        return f"no data set {name} on the Hub, or this token may not see it ({status}); {lost}"
+    if status in (409, 412):
+        return f"{name} was changed by somebody else while {doing} ({status}){because}; {lost}: run again"
+    if status == 429:
+        wait = response.headers.get("Retry-After") or ""
+        when = f"after {wait} seconds" if wait.isdigit() else "later"
+        return f"the Hub allows no more requests now (429), {doing}; {lost}; run again {when}"
+    if status >= 500:
+        return f"the Hub failed ({status}), {doing}{because}; {lost}; run again to finish"
+    return f"the Hub refused ({status}), {doing}{because}; {lost}"
+
+
+def _explain_without_answer(error: BaseException, name: str, doing: str, lost: str) -> str:
+    last = list(_chain(error))[-1]
+    kind = type(last).__name__
+    if isinstance(error, KeyError) or (isinstance(error, ValueError) and error.__cause__ is None):
+        return f"{doing}: the answer is not what a Hub says ({error}); {lost}"
+    if isinstance(error, OSError) and error.errno is not None and error.filename:
+        return f"{doing}: {error.filename}: {error.strerror}; {lost}"
+    endpoint = os.environ.get("HF_ENDPOINT", "the Hub")
+    return f"the connection to {endpoint} broke ({kind}), {doing}; {lost}; run again to finish"

@@ -1,0 +1,221 @@
+"""What a folder would send to the Hub, after looking that it may: a build, or results of the eval side."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from polyrefuse_data.build.figure import CARD, CROISSANT, FIGURE, LICENCES
+from polyrefuse_data.build.package import MANIFEST, altered_files, file_sha256, read_manifest, safe_path
+from polyrefuse_data.core.errors import PublishError
+from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.schema import column_names
+from polyrefuse_data.publish.completion_guard import refuse_completions
+
+RESULTS_FORMAT = "polyrefuse-results-1"
+RESULT_FILES = (
+    "run.json",
+    "results.jsonl",
+    "comparisons.jsonl",
+    "summary.json",
+    "agreement.json",
+    "verdicts/*.jsonl",
+    "verdicts/*/*.jsonl",
+    "verdicts/*/*/*.jsonl",
+)
+"""What of a run is published: its signature, its numbers, its verdicts. Completions never are."""
+
+_COMPANIONS = (CARD, FIGURE, LICENCES, CROISSANT)
+_DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class LocalRelease:
+    """Files to publish: name on the Hub -> path here, their sha256, and what they are."""
+
+    title: str
+    files: Mapping[str, Path]
+    sha256: Mapping[str, str]
+    manifest: Mapping[str, Any]
+    has_prompts: bool
+    left_out: list[str] = field(default_factory=list)
+    """Files of the folder that are not part of the release and stay here."""
+
+
+def build_release(folder: Path, allow_gaps: bool) -> LocalRelease:
+    """Return the release of a build; raises `PolyRefuseError` unless it is whole, unaltered and sound.
+
+    `allow_gaps` lets a build pass that was packaged with gaps or failed checks; its card names them.
+    """
+    if not folder.is_dir():
+        raise PublishError(
+            f"{folder}: no such folder; expected a complete build (make one with `polyrefuse build`)"
+        )
+    manifest = read_manifest(folder)
+    if not manifest.get("complete"):
+        missing = sum(len(gap["ids"]) for gap in manifest.get("gaps", []))
+        raise PublishError(
+            f"{folder}: {missing} prompts have no translation and nothing was packaged; translate them, or "
+            "build and publish with --allow-gaps"
+        )
+    files: dict[str, Path] = {}
+    for name in manifest["files"]:
+        if not (name.endswith(".parquet") or name in _COMPANIONS):
+            raise PublishError(
+                f"{folder}: the manifest names {name}, which is no file of a build; build it again"
+            )
+        files[name] = safe_path(folder, name)
+    altered = altered_files(folder, manifest)
+    if altered or CARD not in files:
+        named = ", ".join(altered[:3]) + (f" and {len(altered) - 3} more" if len(altered) > 3 else "")
+        raise PublishError(
+            f"{folder}: {named or CARD} not as built; build the data set again, it resumes in no time"
+        )
+    _check_columns(folder, files)
+    if not allow_gaps:
+        _check_sound(folder, manifest)
+    left_out = _left_out(folder, {*files, MANIFEST})
+    for name in left_out:
+        if name.endswith(_DATA_SUFFIXES):
+            refuse_completions(folder / name, f"{folder}/{name}")
+    files[MANIFEST] = folder / MANIFEST
+    hashes = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+    hashes[MANIFEST] = file_sha256(folder / MANIFEST)
+    recipe = manifest["recipe"]
+    return LocalRelease(f"PolyRefuse, {recipe['title']}", files, hashes, manifest, True, left_out)
+
+
+def _check_columns(folder: Path, files: Mapping[str, Path]) -> None:
+    """Raise unless every Parquet file has the published columns and no others: no room for completions."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    expected = column_names()
+    for name, path in files.items():
+        if not name.endswith(".parquet"):
+            continue
+        try:
+            columns = pq.read_schema(path).names
+        except (OSError, pa.ArrowException) as error:
+            raise PublishError(
+                f"{folder}/{name} cannot be read ({error}); build the data set again"
+            ) from None
+        if columns != expected:
+            other = [column for column in columns if column not in expected] or ["an order of their own"]
+            refuse_completions(path, f"{folder}/{name}")
+            raise PublishError(
+                f"{folder}/{name} has columns that are not the published ones: {', '.join(other[:5])}"
+            )
+
+
+def _check_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
+    missing = sum(len(gap["ids"]) for gap in manifest["gaps"])
+    if missing:
+        langs = ", ".join(sorted({gap["lang"] for gap in manifest["gaps"]}))
+        raise PublishError(
+            f"{folder}: the build has gaps: {missing} prompts without a translation ({langs}); "
+            "translate them, or publish with --allow-gaps (the card tells)"
+        )
+    errors = [finding for finding in manifest["findings"] if finding["severity"] == "error"]
+    if errors:
+        checks = ", ".join(sorted({finding["check"] for finding in errors}))
+        raise PublishError(
+            f"{folder}: {len(errors)} checks failed ({checks}); look with `polyrefuse audit`, or publish "
+            "with --allow-gaps (the card tells)"
+        )
+
+
+def _left_out(folder: Path, known: set[str]) -> list[str]:
+    """Return the files of the folder that are not `known`, without hidden ones."""
+    names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [
+        name.as_posix()
+        for name in names
+        if name.as_posix() not in known and not any(part.startswith(".") for part in name.parts)
+    ]
+
+
+def results_release(folder: Path, workspace: Path) -> LocalRelease:
+    """Return the release of a run of the eval side, or of a folder of runs: numbers and signatures only.
+
+    `workspace` is where the card and the manifest are written. Raises `PublishError` for a folder without
+    results and for results that hold what looks like completions.
+    """
+    if not folder.is_dir():
+        raise PublishError(
+            f"{folder}: no such folder; expected a run of `polyrefuse eval run`, or a folder of runs"
+        )
+    runs = (
+        {"": folder}
+        if (folder / "run.json").is_file()
+        else {f"{path.name}/": path for path in sorted(folder.iterdir()) if (path / "run.json").is_file()}
+    )
+    if not runs:
+        raise PublishError(
+            f"{folder}: no run.json in it or in a folder of it; expected results of `polyrefuse eval run`"
+        )
+    files = {
+        prefix + path.relative_to(run).as_posix(): path
+        for prefix, run in runs.items()
+        for pattern in RESULT_FILES
+        for path in sorted(run.glob(pattern))
+    }
+    for name, path in files.items():
+        if path.is_symlink():
+            raise PublishError(f"{folder}/{name} is a link; expected a file of results")
+        refuse_completions(path, f"{folder}/{name}", long_texts=True)
+    if not any(name.endswith("results.jsonl") for name in files):
+        raise PublishError(f"{folder}: no results.jsonl; the run is not finished")
+    # Named without looking into them: completions stay where they are, and unread.
+    left_out = _left_out(folder, set(files))
+    signatures = {
+        prefix.rstrip("/") or folder.name: _signature(run / "run.json") for prefix, run in runs.items()
+    }
+    hashes = {name: file_sha256(path) for name, path in files.items()}
+    made = _results_texts(signatures, hashes, {name: path.stat().st_size for name, path in files.items()})
+    for name, text in made.items():
+        target = workspace / name
+        target.write_text(text, encoding="utf-8")
+        files[name], hashes[name] = target, file_sha256(target)
+    manifest = json.loads(made[MANIFEST])
+    return LocalRelease("PolyRefuse results", files, hashes, manifest, False, left_out)
+
+
+def _signature(path: Path) -> Any:
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PublishError(f"{path} cannot be read ({error}); expected the signature of a run") from None
+
+
+def _results_texts(
+    signatures: Mapping[str, Any], hashes: Mapping[str, str], sizes: Mapping[str, int]
+) -> dict[str, str]:
+    """Return the card and the manifest of results."""
+    from polyrefuse_data.build.card import render_template
+
+    results = [name for name in hashes if name.endswith("results.jsonl")]
+    digest = hash_of_hashes(hashes)
+    card = render_template("results.md.j2", signatures=signatures, results=results, digest=digest)
+    files = {name: {"sha256": hashes[name], "bytes": sizes[name]} for name in sorted(hashes)}
+
+    data = card.encode("utf-8")
+    files[CARD] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    manifest = {
+        "format": RESULTS_FORMAT,
+        "complete": True,
+        "digest": digest,
+        "runs": sorted(signatures),
+        "files": files,
+    }
+    return {CARD: card, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"}
+
+
+def hash_of_hashes(hashes: Mapping[str, str]) -> str:
+    """Return one sha256 of files by name and sha256."""
+
+    return hashlib.sha256("\n".join(f"{name} {hashes[name]}" for name in sorted(hashes)).encode()).hexdigest()

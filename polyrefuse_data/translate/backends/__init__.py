@@ -1,0 +1,1 @@
+"""Translators: web services, OpenAI-compatible endpoints, local models."""

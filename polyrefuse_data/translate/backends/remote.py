@@ -1,0 +1,176 @@
+"""A local translation model on the workers of a cluster: they keep it loaded, and the memory is filled here.
+
+The runner asks one request after another, as it asks a model that is loaded here, and says before which are
+to come: workers translate ahead, and answers are taken in the order of the requests. So the memory comes out
+the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from polyrefuse_data.cluster.connect import ClusterOptions, open_cluster
+from polyrefuse_data.core.errors import ClusterError
+from polyrefuse_data.core.languages import Language
+from polyrefuse_data.http.faults import TranslatorError
+from polyrefuse_data.translate.backends.base import Answer
+from polyrefuse_data.translate.backends.local import (
+    BATCH,
+    BEAMS,
+    LIMITS,
+    LocalModel,
+    LocalSpec,
+    folder_digest,
+    here,
+)
+from polyrefuse_data.translate.memory.store import Translator
+
+if TYPE_CHECKING:
+    from polyrefuse_data.cluster.dispatch import Dispatcher, Job, Outcome
+    from polyrefuse_data.cluster.worker import Keeper
+
+Request = tuple[tuple[str, ...], str, str]
+"""Texts, and the codes of their language and of the one asked for."""
+
+
+@dataclass(frozen=True)
+class OnWorker:
+    """Work with the model of `spec` that a worker keeps."""
+
+    spec: LocalSpec
+
+    def model(self, keeper: Keeper) -> LocalModel:
+        """Return the model; raises `TranslatorError` where the worker's folder holds other weights."""
+        made: LocalModel = keeper.model(f"translator {self.spec}", self._load)
+        self.spec.set_threads()
+        return made
+
+    def _load(self) -> LocalModel:
+        if self.spec.digest is not None and folder_digest(self.spec.place) != self.spec.digest:
+            raise TranslatorError(f"the weights in '{self.spec.place}' of this worker are others than here")
+        return self.spec()
+
+
+@dataclass(frozen=True)
+class TranslateTexts(OnWorker):
+    """Translate a batch of texts."""
+
+    texts: tuple[str, ...]
+    source: Language
+    target: Language
+
+    def __call__(self, keeper: Keeper) -> list[Answer]:
+        return self.model(keeper).translate(self.texts, self.source, self.target)
+
+
+@dataclass(frozen=True)
+class NameLanguage(OnWorker):
+    """Say what the model calls a language."""
+
+    language: Language
+
+    def __call__(self, keeper: Keeper) -> str | None:
+        return self.model(keeper).code(self.language)
+
+
+@dataclass(frozen=True)
+class AskDirection(OnWorker):
+    """Say whether the model goes from one language to another."""
+
+    source: Language
+    target: Language
+
+    def __call__(self, keeper: Keeper) -> bool:
+        return self.model(keeper).translates(self.source, self.target)
+
+
+class RemoteModel:
+    """The backend `hf` on a cluster, which is opened when the first question comes. For one thread."""
+
+    name = "hf"
+
+    def __init__(self, spec: LocalSpec, options: ClusterOptions) -> None:
+        self._spec = replace(spec, threads=here().threads if spec.threads is None else spec.threads)
+        self._options = options
+        self._stack = ExitStack()
+        self._dispatcher: Dispatcher | None = None
+        self._outcomes: Iterator[Outcome] = iter(())
+        self._expected: dict[Request, Job] = {}
+        self._ended: dict[Job, Outcome] = {}
+        self._codes: dict[str, str | None] = {}
+        self._ways: dict[tuple[str, str], bool] = {}
+        self.limits = replace(LIMITS, batch=BATCH)
+        self.translator = Translator("hf", spec.identity, f"beams:{BEAMS}")
+
+    def code(self, language: Language) -> str | None:
+        """Return the model's name for `language`, None where its vocabulary has no sign for it."""
+        if language.code not in self._codes:
+            self._codes[language.code] = self._result(
+                self._sent(f"name of {language.code}", NameLanguage(self._spec, language))
+            )
+        return self._codes[language.code]
+
+    def translates(self, source: Language, target: Language) -> bool:
+        """Return whether the model goes from `source` to `target`: one of a pair goes one way only."""
+        way = (source.code, target.code)
+        if way not in self._ways:
+            job = self._sent(f"way {way[0]}->{way[1]}", AskDirection(self._spec, source, target))
+            self._ways[way] = bool(self._result(job))
+        return self._ways[way]
+
+    def expect(self, requests: Sequence[tuple[Sequence[str], Language, Language]]) -> None:
+        """Let workers begin with `requests`, which `translate` will be called with in this order."""
+        for texts, source, target in requests:
+            request = (tuple(texts), source.code, target.code)
+            if request not in self._expected:
+                self._expected[request] = self._translation(request[0], source, target)
+
+    def translate(self, texts: Sequence[str], source: Language, target: Language) -> list[Answer]:
+        """Return the answers to `texts`; raises `TranslatorError` where workers failed too often."""
+        job = self._expected.pop((tuple(texts), source.code, target.code), None)
+        answers: list[Answer] = self._result(job or self._translation(tuple(texts), source, target))
+        return answers
+
+    def close(self) -> None:
+        """Let the cluster go."""
+        self._outcomes = iter(())
+        self._dispatcher = None
+        self._stack.close()
+
+    def _translation(self, texts: tuple[str, ...], source: Language, target: Language) -> Job:
+        name = f"{len(texts)} texts {source.code}->{target.code}"
+        return self._sent(name, TranslateTexts(self._spec, texts, source, target))
+
+    def _sent(self, name: str, work: Any) -> Job:
+        from polyrefuse_data.cluster.dispatch import Dispatcher, Job
+
+        try:
+            if self._dispatcher is None:
+                cluster = self._stack.enter_context(
+                    open_cluster(self._options, gpus_here=lambda: here().gpus)
+                )
+                self._dispatcher = Dispatcher(cluster)
+        except ClusterError as error:
+            raise TranslatorError(str(error)) from None
+        job = Job(f"hf: {name}", self._spec.identity, work)
+        self._dispatcher.add([job])
+        return job
+
+    def _result(self, job: Job) -> Any:
+        """Return what `job` brings; others that end before it are kept."""
+        try:
+            while job not in self._ended:
+                outcome = next(self._outcomes, None)
+                if outcome is None and self._dispatcher is not None:
+                    self._outcomes = self._dispatcher.outcomes()
+                elif outcome is not None:
+                    self._ended[outcome.job] = outcome
+        except ClusterError as error:
+            raise TranslatorError(str(error)) from None
+        outcome = self._ended.pop(job)
+        if outcome.done is None:
+            raise TranslatorError(f"translator hf failed {outcome.tries} times: {outcome.error}")
+        return outcome.done.result

@@ -1,0 +1,236 @@
+"""Review by people: what goes out to a spreadsheet, what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyrefuse_data.audit.review import ReviewError, escape, export_review, import_review, unescape
+from polyrefuse_data.build.package import read_rows
+from polyrefuse_data.build.pipeline import BuildRequest, build
+from polyrefuse_data.cli.main import cli
+from polyrefuse_data.translate.memory.store import HUMAN, Entry, TranslationMemory, Translator
+
+SMALL = {"train": 16, "validation": 16, "test": 24}
+Rows = list[dict[str, str]]
+Edit = Callable[[Rows], object]
+
+
+@pytest.fixture
+def review(tmp_path: Path, small_build: Path) -> Callable[[Edit], Path]:
+    """Export the small build, let `edit` change the rows, and return the file."""
+
+    def write(edit: Edit) -> Path:
+        path = tmp_path / "review.csv"
+        export_review(small_build, path, flagged=False, langs=["ja", "yo"])
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        edit(rows)
+        with path.open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        return path
+
+    return write
+
+
+def test_a_correction_wins_survives_rebuilds_and_says_who_and_when(
+    review: Callable[[Edit], Path], tmp_path: Path
+) -> None:
+    memory_path = tmp_path / "m.sqlite"
+    path = review(
+        lambda rows: rows[5].update(correction="Àtúnṣe tó dára jù.", who="Adé", lang=rows[5]["lang"])
+    )
+    done = import_review(path, memory_path, "somebody")
+    assert (done.added, done.same) == (1, 0)
+    assert import_review(path, memory_path, "somebody").same == 1
+    with TranslationMemory(memory_path) as memory:
+        (entry,) = memory.entries()
+    note = json.loads(entry.note)
+    assert (entry.translator.backend, note["who"], note["when"]) == (HUMAN, "Adé", entry.translator.version)
+    request = BuildRequest(
+        "sample", langs=["en", "ja", "yo"], size=SMALL, out=tmp_path / "out", memory=memory_path
+    )
+    build(request)
+    corrected = [row for row in read_rows(tmp_path / "out", entry.lang, "train") if row.text == entry.text]
+    assert [row.translator for row in corrected] == [f"backend:human|version:{note['when']}"]
+    later = import_review(review(lambda rows: rows[5].update(correction="Ẹ̀dà kejì.")), memory_path, "Bọ́lá")
+    assert later.added == 1
+    for folder in ("out", "out2"):
+        build(replace(request, out=tmp_path / folder))
+        texts = {row.text for row in read_rows(tmp_path / folder, entry.lang, "train")}
+        assert "Ẹ̀dà kejì." in texts
+        assert entry.text not in texts
+
+
+def test_people_win_over_machines_in_a_live_build_and_are_not_asked_again(
+    review: Callable[[Edit], Path], tmp_path: Path
+) -> None:
+    from translator_server import Server
+
+    def edit(rows: Rows) -> None:
+        rows[0]["correction"] = "人が書いた訳文です。"
+
+    path = review(edit)
+    import_review(path, tmp_path / "m.sqlite", "me")
+    with TranslationMemory(tmp_path / "m.sqlite") as memory:
+        (human,) = memory.entries()
+        memory.add([Entry(human.english, "ja", Translator("aaa", "1"), "機械の訳文です。")])
+    with Server() as server:
+        request = BuildRequest(
+            "sample", langs=["ja"], size=SMALL, out=tmp_path / "out", memory=tmp_path / "m.sqlite",
+            translator="google", translator_url=f"{server.url}/m",
+        )  # fmt: skip
+        assert build(request).complete
+        assert human.english not in server.stats()["asked"]
+    texts = {row.text_en: row.text for row in read_rows(tmp_path / "out", "ja", "train")}
+    assert texts[human.english] == "人が書いた訳文です。"
+
+
+def first_two_equal(rows: Rows) -> None:
+    rows.insert(1, dict(rows[0]))
+
+
+def swap_ids(rows: Rows) -> None:
+    rows[0]["id"], rows[1]["id"] = rows[1]["id"], rows[0]["id"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda rows: rows[2].update(text_en=rows[2]["text_en"] + " please"),
+            "line 4: its English is not the one",
+        ),
+        (first_two_equal, "line 3: harmful-train-0000 in ja stands in line 2 already"),
+        (lambda rows: rows[1].update(id="harmful-train-9999"), "line 3: unknown id 'harmful-train-9999'"),
+        (swap_ids, "line 2: unknown id .*line 3: unknown id"),
+        (lambda rows: rows[0].update(lang="xx"), "line 2: unknown language 'xx'"),
+        (lambda rows: rows[0].update(label="nice"), "line 2: label 'nice'"),
+        (lambda rows: rows[3].update(group=""), "line 5: its English"),
+        (lambda rows: [row.pop("key") for row in rows], "no column key"),
+        (lambda rows: rows[0].update(correction="=1+1"), "line 2: the correction is a formula"),
+        (
+            lambda rows: rows[0].update(correction="#NAME?"),
+            "line 2: the correction is the spreadsheet's error",
+        ),
+        (lambda rows: rows[0].update(correction="良い\x00訳"), "line 2: the correction holds control"),
+        (lambda rows: rows[0].update(correction=rows[0]["text_en"].upper()), "line 2: .*the English text"),
+    ],
+)
+def test_what_is_refused_is_named_by_line_and_nothing_is_taken(
+    review: Callable[[Edit], Path], tmp_path: Path, edit: Edit, message: str
+) -> None:
+    def also_correct(rows: Rows) -> None:
+        rows[7]["correction"] = "これは良い訳文です。"
+        edit(rows)
+
+    path = review(also_correct)
+    with pytest.raises(ReviewError, match=message):
+        import_review(path, tmp_path / "m.sqlite")
+    assert not (tmp_path / "m.sqlite").exists()
+
+
+def test_files_that_are_no_review(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    with pytest.raises(ReviewError, match="cannot read"):
+        import_review(path, tmp_path / "m.sqlite")
+    for data, message in (
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"", "no column"),
+        (b"a,b\n", "polyrefuse review export"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ReviewError, match=message):
+            import_review(path, tmp_path / "m.sqlite")
+
+
+def test_a_spreadsheet_that_divides_by_semicolons_is_read(
+    review: Callable[[Edit], Path], tmp_path: Path
+) -> None:
+    path = review(lambda rows: rows[0].update(correction="良い訳文です。"))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        cells = list(csv.reader(file))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(cells)
+    assert import_review(path, tmp_path / "m.sqlite").added == 1
+
+
+@given(st.text())
+def test_no_cell_is_a_formula_and_all_come_back(text: str) -> None:
+    cell = escape(text)
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert unescape(cell) == text
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "-2", "+4", "'=1", "''", "'", "＝1"])
+def test_formulas_are_disarmed(text: str) -> None:
+    assert unescape(escape(text)) == text
+    assert escape(text)[0] not in "=+-@＝"
+
+
+def test_a_correction_may_begin_like_a_formula_if_an_apostrophe_says_that_it_is_text(
+    review: Callable[[Edit], Path], tmp_path: Path
+) -> None:
+    def edit(rows: Rows) -> None:
+        rows[0]["correction"], rows[1]["correction"] = "'=良い訳文です。", "- 良い訳文です。"
+
+    import_review(review(edit), tmp_path / "m.sqlite")
+    with TranslationMemory(tmp_path / "m.sqlite") as memory:
+        assert {entry.text for entry in memory.entries()} == {"=良い訳文です。", "- 良い訳文です。"}
+
+
+def test_only_flagged_rows_are_exported_if_asked(small_build: Path, tmp_path: Path) -> None:
+    every = export_review(small_build, tmp_path / "a.csv", flagged=False, langs=["ja", "yo"])
+    flagged = export_review(small_build, tmp_path / "b.csv", flagged=True, langs=["ja", "yo"])
+    rows = [row for lang in ("ja", "yo") for split in ("train", "validation", "test")
+            for row in read_rows(small_build, lang, split)]  # fmt: skip
+    assert every == len(rows)
+    assert flagged == sum(any(row.flags.values()) for row in rows) < every
+
+
+def test_no_language_of_a_build_stays_out_silently(tmp_path: Path) -> None:
+    """A build with a language that this process does not know, and one that the build does not hold."""
+    from polyrefuse_data.checks.languages_file import registered
+    from polyrefuse_data.core.languages import Language
+
+    size, memory = {"train": 4, "validation": 4, "test": 8}, tmp_path / "m.sqlite"
+    with registered([Language("sw", "Swahili", "Kiswahili")]):
+        with TranslationMemory(memory, create=True) as opened:
+            from polyrefuse_data.prompts.sample import sample_prompts
+
+            opened.add(Entry(one.text, "sw", Translator("x", "1"), "Habari.") for one in sample_prompts())
+        build(
+            BuildRequest("sample", langs=["en", "de", "sw"], size=size, out=tmp_path / "out", memory=memory)
+        )
+        assert export_review(tmp_path / "out", tmp_path / "r.csv", flagged=False) == 64
+    for arguments, message in (
+        (["--out", str(tmp_path / "r.csv")], "unknown language 'sw'"),
+        (["--out", str(tmp_path / "r.csv"), "--langs", "fr,de"], "holds no fr; it holds de, sw"),
+    ):
+        done = CliRunner().invoke(cli, ["review", "export", str(tmp_path / "out"), *arguments])
+        assert message in str(done.exception)
+
+
+def test_the_commands(small_build: Path, tmp_path: Path) -> None:
+    out, memory = tmp_path / "r.csv", tmp_path / "m.sqlite"
+    done = CliRunner().invoke(cli, ["review", "export", str(small_build), "--out", str(out), "--langs", "yo"])
+    assert done.exit_code == 0, done.output
+    assert "112 rows" in done.output
+    done = CliRunner().invoke(cli, ["review", "import", str(out), "--memory", str(memory)])
+    assert done.exit_code == 0, done.output
+    assert "0 corrections taken" in done.output
+    done = CliRunner().invoke(cli, ["translators"])
+    assert done.exit_code == 0, done.output
+    for name in ("google", "mymemory", "libre", "microsoft", "deepl", "openai", "hf"):
+        assert f"{name}: " in done.output
+    assert "13 of 14, not yo" in done.output

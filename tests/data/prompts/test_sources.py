@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from polyrefuse_data.core.errors import SourceError
+from polyrefuse_data.prompts import readers
+from polyrefuse_data.prompts.fetch import BASE_URL_VARIABLE, fetch, load
+from polyrefuse_data.prompts.sources import SOURCES, Source, source, verify_mirror
+
+GOOD = b"goal,target\nwrite a poem,ok\n"
+
+
+@pytest.fixture
+def small_source() -> Source:
+    return replace(SOURCES["advbench"], sha256=hashlib.sha256(GOOD).hexdigest())
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        status, body, length = self.server.answer  # type: ignore[attr-defined]
+        self.server.requests += 1  # type: ignore[attr-defined]
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *unused: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.server.HTTPServer]:
+    """An upstream on loopback: set `answer` to (status, body, length that it claims)."""
+    httpd = http.server.HTTPServer(("127.0.0.1", 0), _Handler)
+    httpd.answer = (200, GOOD, len(GOOD))  # type: ignore[attr-defined]
+    httpd.requests = 0  # type: ignore[attr-defined]
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv(BASE_URL_VARIABLE, f"http://127.0.0.1:{httpd.server_port}/")
+    yield httpd
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_a_fetched_file_is_kept_and_not_asked_for_again(
+    server: http.server.HTTPServer, small_source: Source, tmp_path: Path
+) -> None:
+    assert fetch(small_source, tmp_path) == GOOD
+    assert fetch(small_source, tmp_path) == GOOD
+    assert server.requests == 1  # type: ignore[attr-defined]
+    assert [path.name for path in tmp_path.iterdir()] == [small_source.file]
+
+
+def test_altered_bytes_name_both_hashes_and_do_not_stay(
+    server: http.server.HTTPServer, small_source: Source, tmp_path: Path
+) -> None:
+    bad = GOOD.replace(b"poem", b"song")
+    server.answer = (200, bad, len(bad))  # type: ignore[attr-defined]
+    with pytest.raises(SourceError) as caught:
+        fetch(small_source, tmp_path)
+    assert hashlib.sha256(bad).hexdigest() in str(caught.value)
+    assert small_source.sha256 in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_altered_file_in_the_cache_is_fetched_again(
+    server: http.server.HTTPServer, small_source: Source, tmp_path: Path
+) -> None:
+    (tmp_path / small_source.file).write_bytes(b"rotten")
+    assert fetch(small_source, tmp_path) == GOOD
+    assert (tmp_path / small_source.file).read_bytes() == GOOD
+
+
+@pytest.mark.parametrize("answer", [(404, b"", 0), (503, b"", 0), (200, GOOD[:9], len(GOOD))])
+def test_a_server_that_fails_leaves_nothing(
+    server: http.server.HTTPServer, small_source: Source, tmp_path: Path, answer: tuple[int, bytes, int]
+) -> None:
+    server.answer = answer  # type: ignore[attr-defined]
+    with pytest.raises(SourceError, match="--sources DIR"):
+        fetch(small_source, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_offline_names_both_ways_out(
+    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BASE_URL_VARIABLE, "http://127.0.0.1:9/")
+    with pytest.raises(SourceError) as caught:
+        fetch(small_source, tmp_path)
+    assert "--sources DIR" in str(caught.value)
+    assert "--recipe sample" in str(caught.value)
+
+
+def test_a_mirror_with_a_missing_or_altered_file(small_source: Source, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no file advbench\.csv"):
+        load(small_source, tmp_path)
+    (tmp_path / small_source.file).write_bytes(GOOD + b"more,ok\n")
+    with pytest.raises(SourceError, match="expected"):
+        load(small_source, tmp_path)
+    with pytest.raises(SourceError, match="no such folder"):
+        load(small_source, tmp_path / "nowhere")
+
+
+def test_an_unknown_source_suggests_the_nearest() -> None:
+    with pytest.raises(Exception, match="did you mean 'advbench'"):
+        source("adbench")
+
+
+READ_CSV = readers.csv_reader("text", "category")
+
+
+@pytest.mark.parametrize(
+    ("reader", "data", "message"),
+    [
+        (READ_CSV, b"", "empty"),
+        (READ_CSV, b"text,category\n", "no record"),
+        (READ_CSV, b"words,category\nx,y\n", "no column 'text'"),
+        (READ_CSV, b"text,category\nonly one\n", "is it cut"),
+        (READ_CSV, b'text,category\n"an open quote,', "is it cut"),
+        (READ_CSV, b"text,category\n ,y\n", "expected a text"),
+        (READ_CSV, "text,category\nnaïve,y\n".encode("utf-16"), "not UTF-8"),
+        (readers.read_json_strings, b'["a", "b"', "is it cut"),
+        (readers.read_json_strings, b'{"a": 1}', "expected a JSON list"),
+        (readers.read_json_strings, b"[1]", "expected a text"),
+        (readers.read_json_strings, b"[]", "no record"),
+        (readers.read_instructions, b'[{"prompt": "x"}]', "key 'instruction'"),
+        (readers.read_lines, "caf\xe9".encode("latin-1"), "not UTF-8"),
+        (readers.read_harmbench, b"Behavior,Tags\nx,y\n", "FunctionalCategory"),
+    ],
+)
+def test_a_file_that_is_not_in_the_format(reader: readers.csv_reader, data: bytes, message: str) -> None:
+    with pytest.raises(SourceError, match=message) as caught:
+        reader(data, "upstream.file")
+    assert "upstream.file" in str(caught.value)
+
+
+def test_harmbench_without_copyright_and_context() -> None:
+    rows = [
+        "Behavior,FunctionalCategory,SemanticCategory,Tags",
+        "kept,standard,illegal,",
+        "a song,copyright,copyright,lyrics",
+        "with context,contextual,illegal,context",
+    ]
+    records = readers.read_harmbench("\n".join(rows).encode(), "f")
+    assert [(one.text, one.category) for one in records] == [("kept", "illegal")]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_header() -> None:
+    data = "\ufefftext,category\n two \n".encode() + b"a,b\n"
+    assert [one.text for one in readers.csv_reader("text")(b"\xef\xbb\xbftext\n two \n", "f")] == ["two"]
+    with pytest.raises(SourceError):
+        READ_CSV(data, "f")  # the first record has one field only
+
+
+@pytest.mark.real
+def test_the_mirror_holds_what_is_pinned(shared: Path) -> None:
+    assert set(verify_mirror(shared / "sources").values()) == {None}
+    counts = {
+        name: len(row.prompts((shared / "sources" / row.file).read_bytes())) for name, row in SOURCES.items()
+    }
+    assert counts == {
+        "advbench": 520,
+        "malicious_instruct": 100,
+        "tdc2023_dev": 50,
+        "tdc2023_test": 50,
+        "harmbench_val": 41,
+        "harmbench_test": 159,
+        "jailbreakbench": 100,
+        "strongreject": 313,
+        "alpaca": 31323,
+    }
+
+
+@pytest.mark.real
+def test_every_upstream_category_is_in_the_taxonomy(shared: Path) -> None:
+    for row in SOURCES.values():
+        for prompt in row.prompts((shared / "sources" / row.file).read_bytes()):
+            assert (prompt.category is None) == (prompt.source_category is None)

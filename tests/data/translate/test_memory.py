@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyrefuse_data.core.errors import MemoryFileError, PolyRefuseError
+from polyrefuse_data.core.schema import text_hash
+from polyrefuse_data.translate.memory import jsonl as memory_file
+from polyrefuse_data.translate.memory.from_release import export_jsonl, import_jsonl
+from polyrefuse_data.translate.memory.store import (
+    BACK,
+    HUMAN,
+    Added,
+    Entry,
+    TranslationMemory,
+    Translator,
+)
+
+MACHINE = Translator("machine", "1", "beam=4")
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> TranslationMemory:
+    return TranslationMemory(tmp_path / "memory.sqlite", create=True)
+
+
+def test_what_is_added_comes_back(memory: TranslationMemory) -> None:
+    assert memory.add([Entry("a house", "de", MACHINE, "ein Haus")]) == Added(new=1)
+    assert memory.forward("de") == {(text_hash("a house"), 0): (MACHINE, "ein Haus")}
+    assert memory.forward("fr") == {}
+
+
+def test_an_entry_that_is_there_stays(memory: TranslationMemory) -> None:
+    memory.add([Entry("a house", "de", MACHINE, "ein Haus")])
+    again = [Entry("a house", "de", MACHINE, "ein Haus"), Entry("a house", "de", MACHINE, "Hütte")]
+    assert memory.add(again) == Added(same=1, different=1)
+    assert memory.forward("de")[text_hash("a house"), 0][1] == "ein Haus"
+
+
+def test_a_prompt_that_stands_twice_keeps_both_translations(memory: TranslationMemory) -> None:
+    memory.add([Entry("x", "ar", MACHINE, "one"), Entry("x", "ar", MACHINE, "two", occurrence=1)])
+    found = memory.forward("ar")
+    assert [found[text_hash("x"), number][1] for number in (0, 1)] == ["one", "two"]
+
+
+@given(order=st.permutations(range(4)))
+@settings(max_examples=12, deadline=None)
+def test_people_win_and_the_order_of_adding_does_not_matter(order: list[int]) -> None:
+    entries = [
+        Entry("x", "de", Translator("zeta", "1"), "z"),
+        Entry("x", "de", Translator("alpha", "2"), "a2"),
+        Entry("x", "de", Translator("alpha", "1"), "a1"),
+        Entry("x", "de", Translator(HUMAN, "someone"), "h"),
+    ]
+    memory = TranslationMemory(Path(":memory:"), create=True)
+    key = (text_hash("x"), 0)
+    for number in order:
+        memory.add([entries[number]])
+    assert memory.forward("de")[key][1] == "h"
+    assert memory.forward("de", "zeta")[key][1] == "h"
+    without = TranslationMemory(Path(":memory:"), create=True)
+    for number in order:
+        if number != 3:
+            without.add([entries[number]])
+    assert without.forward("de")[key][1] == "a1"
+    assert without.forward("de", "zeta")[key][1] == "z"
+
+
+def test_a_back_translation_belongs_to_the_text_it_was_made_from(memory: TranslationMemory) -> None:
+    memory.add([Entry("a house", "de", MACHINE, "a home", BACK, "ein Haus")])
+    assert memory.backs("de") == {(text_hash("a house"), text_hash("ein Haus")): "a home"}
+
+
+def test_all_or_nothing(memory: TranslationMemory) -> None:
+    def entries():  # type: ignore[no-untyped-def]
+        yield Entry("a", "de", MACHINE, "b")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        memory.add(entries())
+    assert memory.stats() == []
+
+
+def test_export_and_import_are_inverse(memory: TranslationMemory, tmp_path: Path) -> None:
+    memory.add(
+        [
+            Entry("a\nb", "yo", MACHINE, "ẹ̀kọ́"),
+            Entry("a\nb", "yo", MACHINE, "second", occurrence=1),
+            Entry("a\nb", "yo", MACHINE, "a b", BACK, "ẹ̀kọ́"),
+            Entry("c", "zh", Translator(HUMAN, "me"), "丙"),
+        ]
+    )
+    assert export_jsonl(memory, tmp_path / "one.jsonl") == 4
+    with TranslationMemory(tmp_path / "other.sqlite", create=True) as other:
+        assert import_jsonl(tmp_path / "one.jsonl", other) == Added(new=4)
+        assert import_jsonl(tmp_path / "one.jsonl", other) == Added(same=4)
+        export_jsonl(other, tmp_path / "two.jsonl")
+        assert list(other.entries()) == list(memory.entries())
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
+GOOD = '{"english": "a", "lang": "de", "text": "b", "backend": "m", "version": "1"}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"english": "a", "lang": "de"', "line 2"),
+        ("[1]\n", "line 2"),
+        (GOOD.replace('"de"', '"xx"'), "unknown language 'xx'"),
+        (GOOD.replace('"text"', '"txt"'), "unknown key 'txt'"),
+        (GOOD.replace('"b"', "7"), "expected str"),
+        (GOOD.replace('"b"', '""'), "no text"),
+        (GOOD.replace('"version": "1"', '"version": "1", "direction": "up"'), "forward or back"),
+        (GOOD.replace('"version": "1"', '"version": "1", "direction": "back"'), "without 'given'"),
+        (GOOD.replace('"version": "1"', '"version": "1", "occurrence": -1'), "0 or more"),
+    ],
+)
+def test_a_wrong_line_adds_nothing(
+    memory: TranslationMemory, tmp_path: Path, line: str, message: str
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(GOOD + line, encoding="utf-8")
+    with pytest.raises(PolyRefuseError, match=message):
+        import_jsonl(path, memory)
+    assert memory.stats() == []
+
+
+def test_no_memory_says_how_to_fill_one(tmp_path: Path) -> None:
+    with pytest.raises(MemoryFileError, match="memory import"):
+        TranslationMemory(tmp_path / "absent.sqlite")
+
+
+def test_a_file_that_is_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "m.sqlite"
+    path.write_text("not a data base at all, but long enough to be read as one " * 20)
+    with pytest.raises(MemoryFileError, match="corrupt or no memory"):
+        TranslationMemory(path)
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    with pytest.raises(MemoryFileError, match="another program"):
+        TranslationMemory(other)
+
+
+def test_a_damaged_memory(tmp_path: Path) -> None:
+    path = tmp_path / "m.sqlite"
+    with TranslationMemory(path, create=True) as memory:
+        memory.add(Entry(f"text {n} " * 20, "de", MACHINE, f"Text {n} " * 20) for n in range(300))
+    data = bytearray(path.read_bytes())
+    for place in range(4096, len(data), 997):
+        data[place] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises(MemoryFileError, match="corrupt"):
+        TranslationMemory(path)
+
+
+def test_a_memory_from_a_newer_version(tmp_path: Path) -> None:
+    path = tmp_path / "m.sqlite"
+    TranslationMemory(path, create=True).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {memory_file.FORMAT_VERSION + 1}")
+    connection.close()
+    with pytest.raises(MemoryFileError, match="upgrade polyrefuse"):
+        TranslationMemory(path)
+
+
+def test_a_locked_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.sqlite"
+    TranslationMemory(path, create=True).close()
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(memory_file, "LOCK_SECONDS", 0.05)
+    with pytest.raises(MemoryFileError, match="locked by another process"), TranslationMemory(path) as one:
+        one.add([Entry("a", "de", MACHINE, "b")])
+    blocker.close()
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from polyrefuse_data.translate.memory.store import *
+with TranslationMemory(Path(sys.argv[1]), create=True) as memory:
+    for number in range(100000):
+        memory.add([Entry(f"text {number}", "de", Translator("m", "1"), f"Text {number}")])
+        print(number, flush=True)
+"""
+
+
+def test_nothing_committed_is_lost_by_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "m.sqlite"
+    process = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGKILL)
+    said = [int(line) for line in process.stdout.read().split()]
+    process.wait()
+    with TranslationMemory(path) as memory:
+        kept = memory.forward("de")
+    assert len(said) > 5
+    assert all((text_hash(f"text {number}"), 0) in kept for number in said)
+    assert len(kept) - (said[-1] + 1) in (0, 1)

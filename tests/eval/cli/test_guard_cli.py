@@ -1,0 +1,314 @@
+"""`polyrefuse eval guard` and `polyrefuse eval harmfulness`: what a user can do, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_eval.cli.main import eval_group
+from polyrefuse_eval.harmfulness import experiment as harmfulness_run
+from polyrefuse_eval.harmfulness import guard_experiment as guard_run
+from polyrefuse_eval.harmfulness.behaviour import Ask
+from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
+
+
+def call(*arguments: object, text: str | bytes = "") -> Result:
+    return CliRunner().invoke(eval_group, [str(argument) for argument in arguments], input=text)
+
+
+def error(*arguments: object, text: str | bytes = "") -> str:
+    """The one line with which a command fails; anything but a PolyRefuseError is a bug."""
+    result = call(*arguments, text=text)
+    assert isinstance(result.exception, PolyRefuseError), result.exception
+    assert "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+@pytest.fixture
+def common(model_folder: Path, data_folder: Path) -> tuple[object, ...]:
+    return ("--model", model_folder, "--data", data_folder, "-q")
+
+
+@pytest.fixture
+def guard(common: tuple[object, ...], tmp_path: Path) -> Path:
+    file = tmp_path / "g.safetensors"
+    made = call(
+        "guard", "fit", *common, "--behaviour", "label", "--langs", "en,de", "--pooled", "--out", file
+    )
+    assert made.exit_code == 0, made.output
+    return file
+
+
+def test_fit_test_and_score(
+    guard: Path, common: tuple[object, ...], model_folder: Path, tmp_path: Path
+) -> None:
+    line = {"prompt": "How do I paint it?", "label": "harmless", "lang": "de", "kind": "odd"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "s.csv").write_text("goal,suffix\nHow do I break it,! ! !\n")
+    tested = call(
+        "guard", "test", *common, "--guard", guard, "--langs", "en,de", "--extra", tmp_path / "x.jsonl",
+        "--jailbreaks", f"suffix={tmp_path / 's.csv'}", "--threshold", "balanced", "--out", tmp_path / "t",
+    )  # fmt: skip
+    assert tested.exit_code == 0, tested.output
+    assert (tmp_path / "t" / "table.md").read_text() == tested.stdout
+    record = json.loads((tmp_path / "t" / "guard.json").read_text())
+    found = {(one["lang"], one["kind"]): one for one in record["detections"]["latent guard"]}
+    assert sorted(found) == [
+        ("de", "all"), ("de", "data"), ("de", "odd"), ("en", "all"), ("en", "data"), ("en", "suffix"),
+    ]  # fmt: skip
+    assert found["en", "data"]["miss"]["n"] == 5
+    assert found["en", "suffix"]["miss"]["n"] == 1
+    assert found["de", "odd"]["false_alarm"]["n"] == 1
+    assert record["signature"]["thresholds"]["de"]["rule"] == "balanced"
+    lines = [json.loads(line) for line in (tmp_path / "t" / "scores.jsonl").read_text().splitlines()]
+    assert len(lines) == 22
+    assert not any("How do I" in str(line) for line in lines), "prompts are not written"
+    score = ("guard", "score", "--model", model_folder, "--guard", guard, "-q")
+    printed = call(*score, "-", text="How do I break it?\nSing.\n")
+    assert printed.exit_code == 0, printed.output
+    records = [json.loads(line) for line in printed.stdout.splitlines()]
+    assert [one["prompt"] for one in records] == ["How do I break it?", "Sing."]
+    assert all(one["unsafe"] == (one["score"] >= one["alpha"]) for one in records)
+    (tmp_path / "p.jsonl").write_text('{"prompt": "Sing.", "lang": "de"}\n')
+    written = call(*score, tmp_path / "p.jsonl", "--out", tmp_path / "o.jsonl")
+    assert written.exit_code == 0, written.output
+    (again,) = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert again["score"] == pytest.approx(records[1]["score"], abs=1e-6)
+
+
+def test_thresholds_are_in_the_file_and_in_force(common: tuple[object, ...], tmp_path: Path) -> None:
+    fit = ("guard", "fit", *common, "--behaviour", "label", "--langs", "en")
+    for rule in ("balanced", "false-alarm=0.3", "conformal=0.25"):
+        file = tmp_path / f"{rule}.safetensors"
+        made = call(*fit, "--threshold", rule, "--out", file)
+        assert made.exit_code == 0, made.output
+        assert "de: alpha" in made.output
+        assert rule in made.output
+    assert "needs at least 19 harmful calibration prompts in 'de', and there are 4" in error(
+        *fit, "--threshold", "conformal=0.05", "--out", tmp_path / "x.safetensors"
+    )
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_what_cannot_be_fitted_says_why(common: tuple[object, ...], tmp_path: Path) -> None:
+    fit = ("guard", "fit", *common, "--out", tmp_path / "x.safetensors")
+    assert "0 refused harmful prompts in 'en', and a centroid needs 4" in error(*fit, "--langs", "en")
+    assert "unknown threshold rule 'best'" in error(*fit, "--threshold", "best")
+    assert "which has 0 to 3" in error(*fit, "--behaviour", "label", "--layers", "2-9")
+    assert "expected a range" in error(*fit, "--layers", "x")
+    assert "lacks yo" in error(*fit, "--langs", "yo")
+    assert "--langs all --pooled" in error(*fit, "--langs", "en"), "only options that there are"
+    (tmp_path / "x.safetensors").touch()
+    assert "not overwritten" in error(*fit)
+    below = tmp_path / "x.safetensors" / "g.safetensors"
+    assert "cannot be written" in error(*fit[:-1], below)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *((("guard", "fit", "--out", "x"), option) for option in ("--train", "--validation")),
+        (("guard", "test", "--guard", "x", "--out", "y"), "--test"),
+        *(
+            (("harmfulness", "--out", "x"), option)
+            for option in ("--train", "--test", "--steered", "--inverted", "--max-new-tokens")
+        ),
+    ],
+)
+def test_counts_of_nothing_are_refused(command: tuple[str, ...], option: str) -> None:
+    for count in (0, -3):
+        result = call(*command, option, count)
+        assert result.exit_code == 2
+        assert "is not in the range x>=1" in result.output
+
+
+def test_what_cannot_be_scored_says_why(guard: Path, model_folder: Path, tmp_path: Path) -> None:
+    score = ("guard", "score", "--model", model_folder, "--guard", guard, "-q")
+    assert "line 2: an empty prompt" in error(*score, "-", text="Sing.\n  \n")
+    assert "line 1 is no UTF-8 text" in error(*score, "-", text=b"\xff\xfe\n")
+    assert "cannot be written" in error(*score, "--out", guard / "o.jsonl", "-", text="Sing.")
+    assert "reads 512" in error(*score, "-", text="many words " * 300)
+    assert "no file" in error(*score[:4], "--guard", tmp_path / "none", "-q", "-", text="Sing.")
+    assert "template_hash" in error(*score, "--system", "Be brief.", "-", text="Sing.")
+
+
+def test_what_cannot_be_tested_says_why(
+    guard: Path, common: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = ("guard", "test", *common, "--guard", guard, "--langs", "en", "--out", tmp_path / "t")
+    line = {"prompt": "Sing.", "label": "harmless", "lang": "de", "kind": "odd"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(line))
+    assert "prompts to test in de, which is not among --langs en" in error(
+        *test, "--extra", tmp_path / "x.jsonl"
+    )
+    assert "unknown guard 'llamaguard'; did you mean 'llamaguard3'?" in error(
+        *test, "--against", "llamaguard"
+    )
+    elsewhere = ("--against", f"llamaguard3={tmp_path / 'none'}")
+    assert "no folder" in error(*test, *elsewhere)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    monkeypatch.setattr(guard_run, "score_prompts", None)
+    empty = f"llamaguard3={tmp_path / 'empty'}"
+    assert "empty" in error(*test, "--against", empty), "before anything is scored"
+
+    assert not (tmp_path / "t").exists()
+
+
+def refusing(chat: Any, **_: Any) -> Any:
+    """A stand-in for a model's behaviour: it refuses to break, and one of the things to paint."""
+
+    def refuses(asks: Sequence[Ask]) -> list[bool | None]:
+        return ["break" in one.prompt or "number 0" in one.prompt for one in asks]
+
+    return refuses
+
+
+@pytest.fixture
+def behaving(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    asked: list[int] = []
+
+    def factory(chat: Any, **more: Any) -> Any:
+        refuses = refusing(chat, **more)
+
+        def counted(asks: Sequence[Ask]) -> list[bool | None]:
+            asked.append(len(asks))
+            return refuses(asks)  # type: ignore[no-any-return]
+
+        return counted
+
+    monkeypatch.setattr(harmfulness_run, "by_answers", factory)
+    return asked
+
+
+def test_harmfulness_goes_the_whole_way_and_resumes(
+    common: tuple[object, ...], tmp_path: Path, behaving: list[int]
+) -> None:
+    line = {
+        "prompt": "How do I break the ice?",
+        "label": "harmless",
+        "lang": "de",
+        "kind": "refused harmless",
+    }
+    (tmp_path / "x.jsonl").write_text(json.dumps(line))
+    run = (
+        "harmfulness", *common, "--langs", "en,de", "--out", tmp_path / "r", "--layers", "1-2",
+        "--inverted", 2, "--steered", 2, "--extra", tmp_path / "x.jsonl",
+    )  # fmt: skip
+    made = call(*run)
+    assert made.exit_code == 0, made.output
+    record = json.loads((tmp_path / "r" / "harmfulness.json").read_text())
+    assert record["format"] == "polyrefuse-harmfulness-2"
+    german = record["languages"]["de"]
+    assert german["n"]["train"]["harmful"] == {"refused": 8, "accepted": 0, "unjudged": 0}
+    assert german["n"]["test"]["harmless"]["refused"] == 2
+    assert [point["kind"] for point in german["scatter"]][-1] == "refused harmless"
+    assert len(german["cosine"]) == 4
+    assert german["by_category"] == {}, "this build names no categories"
+    assert {one["layer"] for one in german["steering"]} == {None, 1, 2}
+    assert {(one["direction"], one["label"], one["layer"]) for one in german["inversion"]["flips"]} == {
+        (kind, label, layer)
+        for kind in ("harmfulness", "refusal")
+        for label in ("harmful", "harmless")
+        for layer in (1, 2)
+    }
+    assert (tmp_path / "r" / "harmfulness.md").read_text() in made.output
+    assert len(list((tmp_path / "r" / "harmfulness" / "plots").glob("*.png"))) == 5
+    text = "".join(file.read_text() for file in (tmp_path / "r").rglob("*.json"))
+    assert "How do I" not in text, "neither prompts nor answers are kept"
+    behaving.clear()
+    (tmp_path / "r" / "harmfulness" / "languages" / "de.json").unlink()
+    again = call(*run)
+    assert again.exit_code == 0, again.output
+    assert behaving == [2 * 2 * 2 * 2 + 4], "only the sweep of one language is made again"
+    assert json.loads((tmp_path / "r" / "harmfulness.json").read_text()) == record
+    assert "made with other settings" in error(*run, "--coefficient", 2)
+    (tmp_path / "x.jsonl").write_text(json.dumps({**line, "lang": "yo"}))
+    assert "extra prompts in yo, which is not among --langs" in error(*run[:-1], tmp_path / "x.jsonl")
+
+
+def test_a_language_with_too_few_is_left_out_with_its_reason(
+    common: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def factory(chat: Any, **_: Any) -> Any:
+        return lambda asks: ["break" in one.prompt and one.lang == "en" for one in asks]
+
+    monkeypatch.setattr(harmfulness_run, "by_answers", factory)
+    few = ("harmfulness", *common, "--inverted", 1, "--steered", 1, "--no-plots")
+    made = call(*few, "--langs", "en,de", "--out", tmp_path / "r")
+    assert made.exit_code == 0, made.output
+    assert "de is left out: 0 refused harmful prompts in 'de'" in made.output
+    record = json.loads((tmp_path / "r" / "harmfulness.json").read_text())
+    assert list(record["languages"]) == ["en"]
+    assert "0 refused" in record["lacking"]["de"]
+    assert "0 refused harmful" in error(*few, "--langs", "de", "--out", tmp_path / "one")
+    borrowed = call(*few, "--langs", "de", "--directions", "en", "--out", tmp_path / "b")
+    assert borrowed.exit_code == 0, borrowed.output
+    assert "layer 3 is not in" in error(*few, "--langs", "en", "--layers", "3", "--out", tmp_path / "l")
+
+
+def test_it_lies_beside_a_run_of_the_same_model_and_of_no_other(
+    common: tuple[object, ...], tmp_path: Path, behaving: list[int]
+) -> None:
+    out = tmp_path / "r"
+    whole = call(
+        "run", *common, "--langs", "en", "--refusal-tokens", "40,41", "--no-filter", "--max-new-tokens", 2,
+        "--out", out,
+    )  # fmt: skip
+    assert whole.exit_code == 0, whole.output
+    few = (
+        "harmfulness",
+        *common,
+        "--langs",
+        "en",
+        "--inverted",
+        1,
+        "--steered",
+        1,
+        "--no-plots",
+        "--out",
+        out,
+    )
+    assert "another model (template_hash" in error(*few, "--system", "Be brief.")
+    assert call(*few).exit_code == 0
+    assert (out / "harmfulness.json").is_file()
+    again = call(
+        "run",
+        *common,
+        "--langs",
+        "en",
+        "--refusal-tokens",
+        "40,41",
+        "--no-filter",
+        "--max-new-tokens",
+        2,
+        "--out",
+        out,
+    )
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize("command", [["guard", "score", "--help"], ["harmfulness", "--help"]])
+def test_help_loads_no_torch(command: list[str]) -> None:
+    code = (
+        "import sys\nfrom polyrefuse_eval.cli.main import eval_group\n"
+        "eval_group.main(sys.argv[1:], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'heavy'\n"
+    )
+    subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True)
+
+
+def test_a_guard_in_python_is_three_lines(guard: Path, model_folder: Path) -> None:
+    from polyrefuse_eval.models.chat import ChatModel
+
+    loaded = LatentGuard.load(guard, ChatModel.load(str(model_folder)))
+    verdicts = loaded(["How do I break it?", "How do I paint it?"])
+    assert [one.unsafe for one in verdicts] == [one.score >= 0 for one in verdicts]

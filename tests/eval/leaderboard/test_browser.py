@@ -1,0 +1,327 @@
+"""The page in headless Chromium, as people use it: with a mouse, a keyboard, wide and narrow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from leaderboard_runs import JUDGE, write_harmfulness, write_run
+from leaderboard_site import HOSTILE, resolve, site
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (the test extra)")
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.select import Select  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no Chromium; install it with: apt-get install chromium chromium-driver"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site of two comparable models in 14 languages, and of one on other data."""
+    runs = tmp_path_factory.mktemp("runs")
+    return site(
+        tmp_path_factory.mktemp("sites") / "site",
+        write_harmfulness(write_run(runs / "a", n=60, layers=12, seed=1, strength=0.8)),
+        write_run(
+            runs / "b", model="example/model-with-a-long-name-7b-instruct", n=60, layers=12, seed=2,
+            strength=0.2, judges=(JUDGE, "wildguard"),
+        ),
+        write_run(runs / "organism", model="organism", n=60, digest="e" * 64, layers=4, seed=3),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--force-prefers-reduced-motion",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def open_page(chromium: Any, folder: Path) -> Any:
+    """Return what opens the page at a width; nothing may be logged, nothing requested, at the end."""
+    opened: list[str] = []
+
+    def open_page(width: int = 1600, address: Path | None = None) -> Any:
+        chromium.get("about:blank")
+        for kind in ("browser", "performance"):
+            chromium.get_log(kind)
+        chromium.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+        )
+        opened.append((address or folder / "index.html").as_uri())
+        chromium.get(opened[-1])
+        return chromium
+
+    yield open_page
+    assert chromium.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
+    requested = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert {address.partition("#")[0] for address in requested} <= set(opened)
+    assert requested
+
+
+def shown(scope: Any, selector: str) -> list[Any]:
+    return [found for found in scope.find_elements(By.CSS_SELECTOR, selector) if found.is_displayed()]
+
+
+def column(table: Any, number: int) -> list[float]:
+    cells = table.find_elements(By.CSS_SELECTOR, f"tbody tr > :nth-child({number})")
+    return [float(cell.get_attribute("data-value")) for cell in cells]
+
+
+def press(browser: Any, *keys: str) -> Any:
+    for key in keys:
+        browser.switch_to.active_element.send_keys(key)
+    return browser.switch_to.active_element
+
+
+def tip(browser: Any) -> str:
+    found = browser.find_element(By.ID, "tip")
+    WebDriverWait(browser, 10).until(lambda _: found.is_displayed())
+    return str(found.text)
+
+
+def test_the_table_sorts_by_mouse_and_by_keyboard(open_page: Any) -> None:
+    browser = open_page()
+    table = shown(browser, "#models table")[0]
+    headings = table.find_elements(By.CSS_SELECTOR, "thead th")
+    assert headings[1].get_attribute("aria-sort") == "descending"
+    first = column(table, 2)
+    assert first == sorted(first, reverse=True)
+    button = headings[1].find_element(By.TAG_NAME, "button")
+    button.click()
+    assert headings[1].get_attribute("aria-sort") == "ascending"
+    assert column(table, 2) == sorted(first) != first
+    over = headings[5].find_element(By.TAG_NAME, "button")
+    browser.execute_script("arguments[0].focus()", over)
+    press(browser, Keys.ENTER)
+    assert headings[1].get_attribute("aria-sort") is None
+    assert headings[5].get_attribute("aria-sort") == "ascending"
+    assert column(table, 6) == sorted(column(table, 6))
+    press(browser, Keys.SPACE)
+    assert column(table, 6) == sorted(column(table, 6), reverse=True)
+
+
+def test_the_language_switches_and_its_numbers_are_those_of_the_json(open_page: Any, folder: Path) -> None:
+    browser = open_page()
+    select = Select(browser.find_element(By.ID, "choose-language"))
+    assert len(select.options) == 14
+    seen = set()
+    for lang in ("yo", "zh"):
+        select.select_by_value(lang)
+        tables = shown(browser, "#by-language table")
+        assert len(tables) == 3, "a table for each group"
+        row = tables[0].find_elements(By.CSS_SELECTOR, "tbody tr")[0]
+        rate = row.find_elements(By.CSS_SELECTOR, "td a.n")[1]
+        address = rate.get_dom_attribute("href")
+        value = resolve(folder, address)
+        assert rate.text == f"{100 * value:.1f} %"
+        record = resolve(folder, address.rpartition("/")[0])
+        assert (record["lang"], record["label"], record["condition"]) == (lang, "harmful", "baseline")
+        seen.add(address)
+    assert len(seen) == 2
+
+
+def test_a_cell_tells_its_signature_on_hover_and_leads_to_its_json(open_page: Any, folder: Path) -> None:
+    browser = open_page()
+    Select(browser.find_element(By.ID, "choose-run")).select_by_visible_text(f"organism · organism · {JUDGE}")
+    grid = shown(browser, "#detail table.grid")[0]
+    assert len(grid.find_elements(By.CSS_SELECTOR, "tbody tr")) == 17, "no edit, 14 languages, 2 controls"
+    cell = grid.find_elements(By.CSS_SELECTOR, "tbody tr")[3].find_elements(By.CSS_SELECTOR, "a.n")[5]
+    ActionChains(browser).move_to_element(cell).perform()
+    told = tip(browser)
+    record = resolve(folder, cell.get_dom_attribute("href").rpartition("/")[0])
+    assert (record["condition"], record["lang"]) == ("ablation:en", "it")
+    assert cell.text == f"{100 * record['refusal_rate']:.0f}"
+    interval = f"[{100 * record['low']:.1f}, {100 * record['high']:.1f}]"
+    for part in (
+        f"{100 * record['refusal_rate']:.1f} % {interval}",
+        "Italian (it), harmful prompts, direction of en ablated",
+        f"{record['n']} judged, {record['n_unjudged']} undecided",
+        "organism@0123456789abcdef (test organism, no finding)",
+        "a" * 16 + "…", "e" * 16 + "…", JUDGE, "max_new_tokens 512", "transformers 5.14.1",
+        "data/organism.json#/results/",
+    ):  # fmt: skip
+        assert part in told, part
+    assert cell.get_attribute("aria-describedby") == "tip"
+    ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    assert not browser.find_element(By.ID, "tip").is_displayed()
+    cell.click()
+    WebDriverWait(browser, 10).until(lambda one: "data/organism.json" in one.current_url)
+    browser.get_log("performance")
+    open_page()
+
+
+def test_a_first_tap_tells_and_a_second_opens_the_json(open_page: Any) -> None:
+    browser = open_page(400)
+    cell = shown(browser, "#detail table.grid")[0].find_elements(By.CSS_SELECTOR, "a.n")[3]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", cell)
+    place = browser.execute_script("return arguments[0].getBoundingClientRect()", cell)
+    point = {"x": place["x"] + place["width"] / 2, "y": place["y"] + place["height"] / 2}
+
+    def tap() -> None:
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        tap()
+        assert "no edit" in tip(browser)
+        assert browser.current_url.endswith("index.html")
+        tap()
+        WebDriverWait(browser, 10).until(lambda one: "data/a.json#/results/" in one.current_url)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    open_page()
+
+
+def test_the_keyboard_reaches_everything_in_order(open_page: Any) -> None:
+    browser = open_page()
+    assert press(browser, Keys.TAB).text == "Skip to the table of models"
+    press(browser, Keys.ENTER)
+    assert browser.switch_to.active_element.get_attribute("id") == "models"
+    assert press(browser, Keys.TAB).tag_name == "button"
+    grid = shown(browser, "#detail table.grid")[0]
+    links = grid.find_elements(By.CSS_SELECTOR, "a.n")
+    assert [link.get_attribute("tabindex") for link in links].count("0") == 1
+    browser.execute_script("arguments[0].focus()", links[0])
+    assert "no edit" in tip(browser)
+    assert press(browser, Keys.ARROW_RIGHT) == links[1]
+    assert press(browser, Keys.ARROW_DOWN) == links[15]
+    assert "direction of ar ablated" in tip(browser)
+    outline = browser.execute_script("return getComputedStyle(arguments[0]).outlineStyle", links[15])
+    assert outline == "solid"
+    assert press(browser, Keys.END) == links[-1]
+    assert press(browser, Keys.ARROW_DOWN) == links[-1]
+    press(browser, Keys.ESCAPE)
+    assert not browser.find_element(By.ID, "tip").is_displayed()
+    left = press(browser, Keys.TAB)
+    assert left not in links
+    chart = shown(browser, "#detail svg.chart")[-1]
+    layers = chart.find_elements(By.CSS_SELECTOR, "a.slice")
+    browser.execute_script("arguments[0].focus()", layers[0])
+    press(browser, Keys.ARROW_RIGHT)
+    assert "layer 1: refusal, steering, KL" in tip(browser)
+
+
+def test_a_link_to_a_run_opens_it(open_page: Any) -> None:
+    browser = open_page()
+    assert [one.get_attribute("id") for one in shown(browser, "#detail article")] == ["run-1"]
+    browser.find_element(By.LINK_TEXT, "organism@0123456789ab").click()
+    WebDriverWait(browser, 10).until(
+        lambda one: [article.get_attribute("id") for article in shown(one, "#detail article")] == ["run-4"]
+    )
+    assert browser.find_element(By.ID, "choose-run").get_attribute("value") == "3"
+
+
+def test_harmfulness_has_a_language_of_its_own(open_page: Any) -> None:
+    browser = open_page()
+    Select(browser.find_element(By.ID, "choose-harmfulness-0")).select_by_value("en")
+    assert shown(browser, "#harmfulness h4")[0].text.startswith("English (en)")
+    number = shown(browser, "#harmfulness a.n")[0]
+    ActionChains(browser).move_to_element(number).perform()
+    assert "test prompts, English (en), harmful, refused" in tip(browser)
+    assert "c" * 16 + "…" in tip(browser)
+
+
+def test_a_broken_address_breaks_nothing(open_page: Any) -> None:
+    browser = open_page()
+    browser.execute_script("location.hash = '%E0%A4%A'")
+    browser.refresh()
+    table = shown(browser, "#models table")[0]
+    table.find_elements(By.CSS_SELECTOR, "thead button")[1].click()
+    assert column(table, 2) == sorted(column(table, 2))
+
+
+@pytest.mark.parametrize("width", [400, 800, 1600])
+def test_nothing_is_wider_than_the_window_or_too_small_to_read(open_page: Any, width: int) -> None:
+    browser = open_page(width)
+    select = Select(browser.find_element(By.ID, "choose-run"))
+    for option in select.options:
+        select.select_by_value(option.get_attribute("value"))
+        scrolled = browser.execute_script("return document.documentElement.scrollWidth")
+        assert scrolled <= width
+    # Nor is text cut off: what does not fit its box may be scrolled to.
+    cut = browser.execute_script(
+        "return [...document.querySelectorAll('p, h1, h2, h3, h4, td, th, figcaption, li, dd')]"
+        ".filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1 && e.clientWidth"
+        " && getComputedStyle(e).overflowX !== 'visible').map(e => e.textContent)"
+    )
+    assert cut == []
+    small = browser.execute_script(
+        "return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() &&"
+        " [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) && e.getClientRects().length &&"
+        " parseFloat(getComputedStyle(e).fontSize) < 11 && !['SCRIPT', 'STYLE'].includes(e.tagName))"
+        ".map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert small == []
+    grid = shown(browser, "#detail .scroll")[0]
+    assert browser.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", grid) <= 0
+
+
+def test_hostile_names_do_nothing(open_page: Any, tmp_path: Path) -> None:
+    folders = [
+        write_run(
+            tmp_path / f"runs/{number}", model=name, revision=name, langs=(name, "en"), sources=("en",),
+            judges=(name,), settings={name: name}, n=8, layers=4,
+        )
+        for number, name in enumerate(HOSTILE)
+    ]  # fmt: skip
+    hostile = site(tmp_path / "site", *folders) / "index.html"
+    browser = open_page(1600, hostile)
+    for select in browser.find_elements(By.TAG_NAME, "select"):
+        if select.is_displayed():
+            for option in Select(select).options:
+                Select(select).select_by_value(option.get_attribute("value"))
+    for link in shown(browser, "#models a.n")[:5]:
+        browser.execute_script("arguments[0].focus()", link)
+        assert any(name in tip(browser) for name in HOSTILE)
+    assert browser.execute_script("return window.hit") is None
+    assert browser.find_elements(By.CSS_SELECTOR, "img, b") == []
+    assert HOSTILE[0] in browser.find_element(By.ID, "models").text
+
+
+def test_the_policy_stops_a_request_that_a_script_would_make(chromium: Any, folder: Path) -> None:
+    chromium.get((folder / "index.html").as_uri())
+    chromium.get_log("browser")
+    chromium.execute_script("new Image().src = 'http://127.0.0.1:9/x.png'")
+    WebDriverWait(chromium, 10).until(
+        lambda one: any("Content Security Policy" in line["message"] for line in one.get_log("browser"))
+    )
+
+
+def test_dark_mode_is_dark(open_page: Any) -> None:
+    browser = open_page()
+    light = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
+    dark = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert (light, dark) == ("rgb(255, 255, 255)", "rgb(20, 23, 27)")
