@@ -1,8 +1,8 @@
-"""Write, lock and remove files: every change that the packages make on disk goes through here.
+"""Write and lock files: whatever the packages write goes through here.
 
 A folder may come from a stranger and lie among other things, and a disk may be full. So a file appears whole
-or not at all, under a random name until then; nothing is written, emptied or removed through a link; and
-every failure is one line that names the file.
+or not at all, under a random name until then; nothing is written or emptied through a link; and every failure
+is one line that names the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout, lock_descriptor
@@ -29,13 +29,10 @@ LOCK_FILE = ".lock"
 PARTIAL_ENDING = ".partial"
 """Ends the name of a file that is being written."""
 
-WORK_PREFIX = "polyrefuse-work-"
+WORK_PREFIX = ".polyrefuse-work-"
 """Begins the name of a temporary folder."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-_SYSTEM_FOLDERS = ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "sbin", "sys", "usr")
-_SCRATCH_FOLDERS = ("dev/shm", "usr/local")
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 ErrorType = type[PolyRefuseError]
@@ -86,11 +83,18 @@ def write_text(
 
 
 @contextmanager
-def appending(path: Path, *, private: bool = False, error: ErrorType = FileError) -> Iterator[BinaryIO]:
-    """Yield `path` opened to append to, made where it is missing; never through a link."""
+def appending(
+    path: Path, *, private: bool = False, alone: bool = False, error: ErrorType = FileError
+) -> Iterator[BinaryIO]:
+    """Yield `path` opened to append to, made where it is missing; never through a link.
+
+    Raises `error`, with `alone` also where another process has it open so, or has just renamed it.
+    """
     with _one_line(f"write '{path}'", path, error):
         make_folder(path.parent, error=error)
         with open(path, "ab", opener=_opener(0o600 if private else 0o666)) as file:
+            if alone and not (lock_descriptor(file.fileno(), blocking=False) and _is_at(file, path)):
+                raise error(f"another process is writing '{path}'; wait until it has ended")
             yield file
 
 
@@ -111,18 +115,21 @@ def cut_torn_line(path: Path, *, error: ErrorType = FileError) -> None:
 
 
 def make_folder(path: Path, *, private: bool = False, error: ErrorType = FileError) -> None:
-    """Make the folder `path` where it is missing; a `private` one is for its owner alone, whatever the umask.
+    """Make the folder `path` and its parents where they are missing.
 
-    Raises `error` for a folder of the system, and for a private one that is a link.
+    A `private` one is for its owner alone, whatever the umask, as is each parent made for it; it is no link.
     """
-    if private and path.is_symlink():
+    if path.is_symlink() and private:
         raise error(f"'{path}' is a link; expected a folder: remove the link")
-    if path.is_dir() and not private:
-        return
     with _one_line(f"make '{path}'", path, error):
-        path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
-        if private and stat.S_IMODE(path.stat().st_mode) != 0o700:
-            with suppress(PermissionError):  # another user's: he decides
+        if not private:
+            path.mkdir(parents=True, exist_ok=True)
+            return
+        for missing in [folder for folder in reversed(path.parents) if not folder.exists()]:
+            make_folder(missing, private=True, error=error)
+        path.mkdir(mode=0o700, exist_ok=True)
+        if stat.S_IMODE(path.stat().st_mode) != 0o700:
+            with suppress(PermissionError):  # it belongs to another user
                 path.chmod(0o700)
 
 
@@ -185,7 +192,7 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     Folders that killed processes left there are removed first.
     """
     root = Path(tempfile.gettempdir()) if parent is None else parent
-    _remove_abandoned(root, rf"{WORK_PREFIX}\w+")
+    _remove_abandoned(root, rf"{re.escape(WORK_PREFIX)}\w+")
     with ExitStack() as stack:
         while True:
             folder = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=root))
@@ -196,69 +203,6 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
         stack.callback(os.close, descriptor)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
-
-
-def inside(folder: Path, name: str, *, error: ErrorType = FileError) -> Path:
-    """Return the path of `name`, which a file gave, in `folder`; raises `error` if it leads outside.
-
-    No folder on the way from `folder` to the file may be a link.
-    """
-    relative = PurePosixPath(name)
-    if not name or relative.is_absolute() or ".." in relative.parts or re.search(r"[\\\0]", name):
-        raise error(f"'{folder}' names a file '{name}'; expected a path inside the folder")
-    path = folder
-    for part in relative.parts[:-1]:
-        path /= part
-        if path.is_symlink():
-            raise error(f"'{path}' is a link; expected a folder: remove the link")
-    return folder.joinpath(*relative.parts)
-
-
-def remove_unchanged(folder: Path, name: str, sha256: str) -> bool:
-    """Remove the file `name` in `folder` if it has the bytes of `sha256`; return whether it did.
-
-    A folder that becomes empty goes with it. Nothing is removed outside `folder` or through a link.
-    """
-    try:
-        path = inside(folder, name)
-    except FileError:
-        return False
-    if path.is_symlink() or not path.is_file() or file_sha256(path) != sha256:
-        return False
-    path.unlink()
-    if path.parent != folder:
-        with suppress(OSError):
-            path.parent.rmdir()
-    return True
-
-
-def refuse_linked_folders(folder: Path, *, error: ErrorType = FileError) -> None:
-    """Raise `error` if a folder inside `folder` is a link: what is written there would land elsewhere."""
-    for place, folders, _ in os.walk(folder):
-        for name in folders:
-            path = Path(place, name)
-            if path.is_symlink():
-                raise error(f"'{path}' is a link to a folder; nothing is written through it: remove the link")
-
-
-def check_output(path: Path, *, option: str = "--out", error: ErrorType = FileError) -> None:
-    """Raise `error` where `path` is an address, or is a folder of the system or lies in one."""
-    if _ADDRESS.match(str(path)):
-        raise error(f"{option} {path} is an address; expected a path on this machine")
-    place = path.resolve()
-    named = place.relative_to(place.anchor)
-    scratch = any(named.is_relative_to(folder) for folder in _SCRATCH_FOLDERS)
-    if place == Path(place.anchor) or (named.parts[0] in _SYSTEM_FOLDERS and not scratch):
-        raise error(f"{option} {path} belongs to the system; choose another place")
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes as 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _new_file(folder: Path, prefix: str, mode: int) -> tuple[Path, BinaryIO]:
@@ -307,6 +251,13 @@ def _opener(mode: int) -> Callable[[str, int], int]:
         return descriptor
 
     return open_own
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _check_own(path: Path, status: os.stat_result) -> None:

@@ -19,17 +19,19 @@ from polyrefuse_data.core import files
 from polyrefuse_data.core.errors import FileError, PolyRefuseError
 from polyrefuse_data.core.files import (
     appending,
-    check_output,
     cut_torn_line,
-    file_sha256,
-    inside,
     locked,
     make_folder,
-    refuse_linked_folders,
-    remove_unchanged,
     replacing,
     temporary_folder,
     write_text,
+)
+from polyrefuse_data.core.paths import (
+    check_output,
+    file_sha256,
+    inside,
+    refuse_linked_folders,
+    remove_unchanged,
 )
 
 
