@@ -48,7 +48,7 @@ def replacing(
     leaves is removed when `path` is written again. A link at `path` is replaced, never followed. A `private`
     file is for its owner alone; `sync` waits until the disk holds it. Raises `error` in one line.
     """
-    with _one_line(f"write '{path}'", path, error):
+    with disk_errors(f"write '{path}'", path, error):
         make_folder(path.parent, error=error)
         if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
             raise OSError(errno.EEXIST, "it exists and is no file")
@@ -90,7 +90,7 @@ def appending(
 
     Raises `error`, with `alone` also where another process has it open so, or has just renamed it.
     """
-    with _one_line(f"write '{path}'", path, error):
+    with disk_errors(f"write '{path}'", path, error):
         make_folder(path.parent, error=error)
         with open(path, "ab", opener=_opener(0o600 if private else 0o666)) as file:
             if alone and not (lock_descriptor(file.fileno(), blocking=False) and _is_at(file, path)):
@@ -106,7 +106,7 @@ def cut_torn_line(path: Path, *, error: ErrorType = FileError) -> None:
     if not path.is_file():
         return
     with (
-        _one_line(f"write '{path}'", path, error),
+        disk_errors(f"write '{path}'", path, error),
         open(path, "rb+", opener=_opener(0o666)) as file,
     ):
         content = file.read()
@@ -121,7 +121,7 @@ def make_folder(path: Path, *, private: bool = False, error: ErrorType = FileErr
     """
     if path.is_symlink() and private:
         raise error(f"'{path}' is a link; expected a folder: remove the link")
-    with _one_line(f"make '{path}'", path, error):
+    with disk_errors(f"make '{path}'", path, error):
         if not private:
             path.mkdir(parents=True, exist_ok=True)
             return
@@ -158,9 +158,10 @@ def locked(
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
     lock = FileLock(path, thread_local=False, preserve_lock_file=True, on_acquired=sign)
-    try:
+    with disk_errors(f"lock '{folder}'", path, error):
         if os.path.lexists(path):
             _check_own(path, path.lstat())
+    try:
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -203,6 +204,20 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
         stack.callback(os.close, descriptor)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
+
+
+@contextmanager
+def disk_errors(doing: str, path: Path, error: ErrorType) -> Iterator[None]:
+    """Turn an error of the disk into one line that says what failed and, of a full one, how full it is."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno is None or isinstance(fault, ConnectionError | TimeoutError):
+            raise  # not the disk's
+        room = ""
+        if fault.errno in _FULL:
+            room = f"{_room(path)}; free some space and run again, what was whole before is whole"
+        raise error(f"cannot {doing}: {_reason(fault)}{room}") from None
 
 
 def _new_file(folder: Path, prefix: str, mode: int) -> tuple[Path, BinaryIO]:
@@ -265,27 +280,15 @@ def _check_own(path: Path, status: os.stat_result) -> None:
         raise OSError(errno.ELOOP, "it is a link to another file", str(path))
 
 
-@contextmanager
-def _one_line(doing: str, path: Path, error: ErrorType) -> Iterator[None]:
-    """Turn an `OSError` into one line that says what failed and, of a full disk, how full it is."""
-    try:
-        yield
-    except OSError as fault:
-        room = ""
-        if fault.errno in _FULL:
-            room = f"{_room(path)}; free some space and run again, what was whole before is whole"
-        raise error(f"cannot {doing}: {_reason(fault)}{room}") from None
-
-
 def _reason(fault: OSError) -> str:
     if fault.errno == errno.ELOOP:
-        return "it is a link to another file; remove it"
+        return f"'{fault.filename}' is a link to another file; remove it"
     return fault.strerror or str(fault)
 
 
 def _room(path: Path) -> str:
     """Return how much of the disk of `path` is free, for an error's line."""
-    folder = next((parent for parent in path.absolute().parents if parent.is_dir()), Path())
+    folder = next((place for place in (path, *path.absolute().parents) if place.is_dir()), Path())
     try:
         usage = shutil.disk_usage(folder)
     except OSError:
