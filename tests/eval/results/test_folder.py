@@ -229,7 +229,7 @@ def test_judges_have_folders_of_their_own() -> None:
 def test_answers_and_verdicts_are_their_owner_s_alone(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "run", SIGNATURE)
     folder.write_cell("de", "harmful", "baseline", [answer_to("a")])
-    folder.append("de", [answer_to("b", "ablation")])
+    folder.append("de", [answer_to("b", "ablation:en")])
     (tmp_path / "run" / "completions").chmod(0o755)
     with folder.locked():
         pass
