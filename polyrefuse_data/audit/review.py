@@ -2,8 +2,8 @@
 
 Only the columns `correction`, `who` and `comment` are for people. A key in each row ties it to its id,
 language, label and English, so that a correction in a row that was changed, or that belongs to no export, is
-refused. Rows without a correction stop nothing, whatever a spreadsheet made of their other cells. Cells that a
-spreadsheet would run as a formula are written with an apostrophe before them, which the import takes away.
+refused. Rows without a correction stop nothing, whatever a spreadsheet made of their other cells. Cells that
+a spreadsheet would run as a formula are written with an apostrophe before them, which the import takes away.
 """
 
 from __future__ import annotations
