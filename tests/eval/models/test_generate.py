@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import FAMILIES, PROMPTS, assert_mostly_equal, chat_model
 
-from polyrefuse_eval.directions.refusal_tokens import given_tokens, tokens_from_answers
+from polyrefuse_eval.directions.refusal_tokens import parse_refusal_tokens, tokens_from_answers
 from polyrefuse_eval.errors import DirectionError, OutOfMemoryError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import (
@@ -194,7 +194,7 @@ def test_no_refusal_or_no_token_of_its_own_is_an_error_with_the_way_out() -> Non
 def test_tokens_given_by_hand_are_ids_or_the_first_tokens_of_words() -> None:
     chat = chat_model()
     the = chat.tokenizer("the")["input_ids"][0]
-    assert given_tokens(chat, "12, the,12", "en").ids == (12, the)
-    assert given_tokens(chat, "12", "en").coverage is None
+    assert parse_refusal_tokens(chat, "12, the,12", "en").ids == (12, the)
+    assert parse_refusal_tokens(chat, "12", "en").coverage is None
     with pytest.raises(DirectionError, match="ids below"):
-        given_tokens(chat, "99999999", "en")
+        parse_refusal_tokens(chat, "99999999", "en")
