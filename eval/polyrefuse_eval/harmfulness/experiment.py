@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, given_tokens
+from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
 from polyrefuse_eval.errors import DirectionError, RunFolderError
 from polyrefuse_eval.harmfulness.behaviour import (
     ANSWER_TOKENS,
@@ -290,7 +290,7 @@ class HarmfulnessRun:
         if lang not in self._tokens:
             file = self.folder.path / "refusal_tokens" / f"{lang}.json"
             if self.settings.refusal_tokens:
-                self._tokens[lang] = given_tokens(self.chat, self.settings.refusal_tokens, lang)
+                self._tokens[lang] = parse_refusal_tokens(self.chat, self.settings.refusal_tokens, lang)
             elif file.is_file():
                 self._tokens[lang] = RefusalTokens.from_json(read_json(file))
             else:

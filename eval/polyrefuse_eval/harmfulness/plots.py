@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.errors import require
 from polyrefuse_eval.results.harmfulness_records import HarmfulnessFile, LanguageHarmfulness
 from polyrefuse_eval.statistics.rates import Rate
@@ -31,7 +32,6 @@ def plot_harmfulness(record: HarmfulnessFile, folder: Path) -> list[Path]:
         "steering": _steering,
         "categories": _categories,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     return [_draw(record.languages, draw, folder / f"{name}.png") for name, draw in pictures.items()]
 
 
@@ -49,7 +49,8 @@ def _draw(languages: Mapping[str, LanguageHarmfulness], draw: Draw, path: Path) 
     for axis in axes[len(languages) :]:
         axis.axis("off")
     # Without matplotlib's version, the same numbers give the same file.
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
     return path
 
 
