@@ -64,6 +64,8 @@ def publish_command(quiet: bool, **options: Any) -> None:
             bar.refresh()
 
         result = publish(PublishRequest(**options), progress=progress)
+    for note in result.plan.release.notes:
+        click.echo(note, err=True)
     if not quiet:
         for line in _result_lines(result, options["dry_run"]):
             click.echo(line)
