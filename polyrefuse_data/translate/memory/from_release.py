@@ -13,7 +13,7 @@ from polyrefuse_data.checks.lists import alignment_findings
 from polyrefuse_data.checks.thresholds import Thresholds
 from polyrefuse_data.core.errors import MemoryFileError, PolyRefuseError
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE, language
-from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.reading import parse_foreign_json
 from polyrefuse_data.prompts.published_release import Release, ReleaseList
 from polyrefuse_data.translate.memory.store import BACK, FORWARD, Added, Entry, TranslationMemory, Translator
 
@@ -164,7 +164,7 @@ def _record(entry: Entry) -> dict[str, Any]:
 def read_jsonl(path: Path) -> Iterator[Entry]:
     """Yield the entries of a JSON Lines file; raises `MemoryFileError` naming the line that is wrong."""
     try:
-        with jsonlines.open(path, loads=parse_json) as reader:
+        with jsonlines.open(path, loads=parse_foreign_json) as reader:
             for number, record in enumerate(reader.iter(type=dict), start=1):
                 try:
                     yield _entry(record)
