@@ -20,7 +20,9 @@ import regex
 
 from polyrefuse_data.build.package import read_manifest, read_rows
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE, language
+from polyrefuse_data.core.paths import check_output
 from polyrefuse_data.core.schema import LABELS, SPLITS, Row, group_id, text_hash
 from polyrefuse_data.translate.memory.store import HUMAN, Entry, TranslationMemory, Translator
 
@@ -73,6 +75,7 @@ def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] |
 
     `langs` restricts to some languages; each must be in the build.
     """
+    check_output(out)
     manifest = read_manifest(folder)
     if not manifest.get("complete"):
         raise PolyRefuseError(f"{folder}: the build is not complete; translate what is missing first")
@@ -96,15 +99,7 @@ def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] |
                     continue
                 writer.writerow(_cells(row))
                 count += 1
-    part = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(buffer.getvalue(), encoding="utf-8-sig", newline="")
-        part.replace(out)
-    except OSError as error:
-        raise PolyRefuseError(f"cannot write {out}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    write_bytes(out, buffer.getvalue().encode("utf-8-sig"))
     return count
 
 
