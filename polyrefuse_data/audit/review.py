@@ -24,7 +24,9 @@ from polyrefuse_data.checks.language import SCRIPT_MAJORITY, LanguageVotes
 from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.checks.text import script_share
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE, language
+from polyrefuse_data.core.paths import check_output
 from polyrefuse_data.core.reading import REPLACEMENT, FileFormatError, parse_table, read_text
 from polyrefuse_data.core.schema import LABELS, SPLITS, Row, text_hash
 from polyrefuse_data.translate.memory.store import HUMAN, Entry, TranslationMemory, Translator
@@ -85,6 +87,7 @@ def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] |
 
     `langs` restricts to some languages; each must be in the build.
     """
+    check_output(out)
     manifest = read_manifest(folder)
     register_recorded(manifest, folder)
     if not manifest.get("complete"):
@@ -109,15 +112,7 @@ def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] |
                     continue
                 writer.writerow(_cells(row))
                 count += 1
-    part = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(buffer.getvalue(), encoding="utf-8-sig", newline="")
-        part.replace(out)
-    except OSError as error:
-        raise PolyRefuseError(f"cannot write {out}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    write_bytes(out, buffer.getvalue().encode("utf-8-sig"))
     return count
 
 
