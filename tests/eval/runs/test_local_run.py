@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tiny import chat_model
+from tiny_runs import SETTINGS, run
 from word_judge import WordJudge
 
 import polyrefuse_eval.directions.finder as finder_module
@@ -29,21 +30,10 @@ from polyrefuse_eval.report.rescore import rescore
 from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.files import LOCK_FILE
 from polyrefuse_eval.results.folder import Result, RunFolder, read_jsonl
-from polyrefuse_eval.results.settings import BenchSettings
 from polyrefuse_eval.results.timings import TIMINGS_FILE
 from polyrefuse_eval.runs.local_run import Bench
 from polyrefuse_eval.runs.plan import answered, check_request, finished, request_of
 from polyrefuse_eval.runs.tasks import CellTask, compute_cell
-
-SETTINGS = BenchSettings(
-    langs=("en", "de"),
-    max_new_tokens=6,
-    filter_prompts=False,
-    refusal_tokens="40,41",
-    strengths=(0.5,),
-    crossed=2,
-    batch_size=3,
-)
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +43,6 @@ def chat() -> ChatModel:
 
 def open_bench(chat: ChatModel, data: Path, out: Path, **changes: Any) -> Bench:
     return Bench.open(chat, open_data(data, ["en", "de"]), replace(SETTINGS, **changes), out)
-
-
-def run(chat: ChatModel, data: Path, out: Path, judges: Sequence[Any] = (), **changes: Any) -> list[Result]:
-    settings = replace(SETTINGS, **changes)
-    named = list(judges) or [NativeJudge()]
-    return bench_module.run(lambda: chat, open_data(data, ["en", "de"]), settings, named, out)
 
 
 def files(folder: Path) -> dict[str, bytes]:
