@@ -14,6 +14,7 @@ import regex
 
 from polyrefuse_data.build.companions import CARD, CROISSANT, FIGURE, LICENCES
 from polyrefuse_data.build.package import MANIFEST, altered_files, read_manifest, safe_path
+from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.files import write_bytes, write_text
 from polyrefuse_data.core.paths import file_sha256
@@ -56,6 +57,7 @@ def build_release(folder: Path, allow_gaps: bool) -> LocalRelease:
             f"{folder}: no such folder; expected a complete build (make one with `polyrefuse build`)"
         )
     manifest = read_manifest(folder)
+    register_recorded(manifest, folder)
     if not manifest.get("complete"):
         missing = sum(len(gap["ids"]) for gap in manifest.get("gaps", []))
         raise PublishError(

@@ -12,8 +12,9 @@ import jsonlines
 from polyrefuse_data.checks.lists import alignment_findings
 from polyrefuse_data.checks.thresholds import Thresholds
 from polyrefuse_data.core.errors import MemoryFileError, PolyRefuseError
+from polyrefuse_data.core.files import replacing
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE, language
-from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.reading import parse_foreign_json
 from polyrefuse_data.prompts.published_release import Release, ReleaseList
 from polyrefuse_data.translate.memory.store import BACK, FORWARD, Added, Entry, TranslationMemory, Translator
 
@@ -126,23 +127,12 @@ _REQUIRED = ("english", "lang", "text", "backend", "version")
 
 
 def export_jsonl(memory: TranslationMemory, path: Path) -> int:
-    """Write all entries of `memory` to `path` as JSON Lines, sorted; return how many.
-
-    Written to a file beside it first, so that an interrupted export leaves the old one.
-    """
-    part = path.with_name(f".{path.name}.part")
+    """Write all entries of `memory` to `path` as JSON Lines, sorted, whole or not at all; return how many."""
     count = 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with jsonlines.open(part, "w", sort_keys=True) as writer:
-            for entry in memory.entries():
-                writer.write(_record(entry))
-                count += 1
-        part.replace(path)
-    except OSError as error:
-        raise MemoryFileError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path, error=MemoryFileError) as file, jsonlines.Writer(file, sort_keys=True) as writer:
+        for entry in memory.entries():
+            writer.write(_record(entry))
+            count += 1
     return count
 
 
@@ -164,7 +154,7 @@ def _record(entry: Entry) -> dict[str, Any]:
 def read_jsonl(path: Path) -> Iterator[Entry]:
     """Yield the entries of a JSON Lines file; raises `MemoryFileError` naming the line that is wrong."""
     try:
-        with jsonlines.open(path, loads=parse_json) as reader:
+        with jsonlines.open(path, loads=parse_foreign_json) as reader:
             for number, record in enumerate(reader.iter(type=dict), start=1):
                 try:
                     yield _entry(record)
