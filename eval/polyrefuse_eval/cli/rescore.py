@@ -97,6 +97,6 @@ def rescore_command(
             base = (place, local) if out is None or into is None else (out, into)
             written += [(*base, path) for path in (*(run.path for run in found.runs), *found.files)]
     for place, local, path in written:
-        click.echo(str(path).replace(str(local), str(place), 1))
+        click.echo(visible(str(path).replace(str(local), str(place), 1)))
     if gaps:
         context.exit(EXIT_GAPS)
