@@ -38,6 +38,7 @@ from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, read_json, write
 from polyrefuse_eval.results.harmfulness_records import (
     HARMFULNESS_FORMAT,
     BehaviourCounts,
+    BehaviourFile,
     CategoryCosines,
     HarmfulnessFile,
     InversionRecord,
@@ -270,12 +271,15 @@ class HarmfulnessRun:
         """Return which of `subjects` the model refuses; the answers themselves are not kept."""
         file = self.folder.path / "behaviour" / f"{lang}.{split}.json"
         if file.is_file():
-            known: dict[str, bool | None] = read_json(file)["refused"]
+            known = read_record(BehaviourFile, file).refused
+            missing = [subject.id for subject in subjects if subject.id not in known]
+            if missing:
+                raise RunFolderError(f"'{file}' lacks {missing[0]}; remove the file to measure it anew")
             return [known[subject.id] for subject in subjects]
         asks = [Ask(subject.text, lang) for subject in subjects]
         refused = self.refuses(lang, f"behaviour {lang} {split}")(asks)
-        record = {subject.id: verdict for subject, verdict in zip(subjects, refused, strict=True)}
-        write_json(file, {"behaviour": self.settings.behaviour, "refused": record})
+        by_id = {subject.id: verdict for subject, verdict in zip(subjects, refused, strict=True)}
+        write_record(file, BehaviourFile(behaviour=self.settings.behaviour, refused=by_id))
         return refused
 
     def refuses(self, lang: str, progress: str) -> Refuses:
