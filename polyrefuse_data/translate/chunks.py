@@ -30,7 +30,8 @@ _WORDS = regex.compile(r"\p{L}")
 _SENTENCE_END = regex.compile(r"""(?:(?<=[.!?…]["'”’»)\]]{0,3})\s+|(?<=[。！？]["'”’」』）]{0,3})\s*)""")
 _CLAUSE_END = regex.compile(r"(?:(?<=[,;:،؛])\s+|(?<=[、，；：])\s*)")
 _BLANK = regex.compile(r"\s+")
-_GRAPHEME = regex.compile(r"\X")
+_GRAPHEME = regex.compile(r"[\p{Regional_Indicator}]{2}[\p{Grapheme_Extend}\u200d]*+|\X")
+"""A flag is matched by itself: for `\\X`, a row of them takes quadratic time."""
 
 
 def cut(text: str, limits: Limits) -> list[Piece]:
@@ -133,7 +134,7 @@ def join(pieces: Sequence[Piece], translations: Sequence[str], target: Language)
 
 PROTECTED = regex.compile(
     r"(?P<url>\b(?:https?|ftp)://[^\s<>\"'）】」]*[^\s<>\"'）】」.,;:!?)\]]|\bwww\.[\w-]+(?:\.[\w-]+)+)"
-    r"|(?P<mail>\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+)"
+    r"|(?P<mail>(?=\w)(?<=(?<![\w.+-])[.+-]*)[\w.+-]++@[\w-]++(?:\.[\w-]++)+)"
     r"|(?P<code>`[^`\n]+`)"
     r"|(?P<slot>\{[\w.]+\})"
 )
@@ -161,11 +162,13 @@ def mask(text: str) -> tuple[str, list[str]]:
     return PROTECTED.sub(sign, text), parts
 
 
+_SIGN = regex.compile(r"[\[［【]\s*+[#＃]\s*+([0-9]++)\s*+[\]］】]")
+
+
 def unmask(text: str, parts: Sequence[str]) -> str | None:
     """Return `text` with the protected parts put back, None unless each sign stands in it exactly once."""
-    for number, part in enumerate(parts, start=1):
-        sign = regex.compile(rf"[\[［【]\s*[#＃]\s*{number}\s*[\]］】]")
-        if len(sign.findall(text)) != 1:
-            return None
-        text = sign.sub(lambda _, part=part: part, text)  # type: ignore[misc]
-    return text
+    part_of = {str(number): part for number, part in enumerate(parts, start=1)}
+    numbers = [number for number in _SIGN.findall(text) if number in part_of]
+    if sorted(numbers) != sorted(part_of):
+        return None
+    return _SIGN.sub(lambda match: part_of.get(match[1], match[0]), text)
