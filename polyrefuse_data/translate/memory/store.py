@@ -173,6 +173,17 @@ class TranslationMemory(MemoryFile):
                     (question.source, question.target, question.hash, *key),
                 )
 
+    def withdraw(self, translator: Translator, prompts: Iterable[tuple[str, str, str]]) -> None:
+        """Delete the translations of one translator for `prompts`: English text, language, direction."""
+        with self._errors(), self._transaction():
+            for english, lang, direction in prompts:
+                self._connection.execute(
+                    "DELETE FROM translation WHERE english_hash = ? AND lang = ? AND direction = ? "
+                    "AND backend = ? AND version = ? AND parameters = ?",
+                    (text_hash(english), lang, direction, translator.backend, translator.version,
+                     translator.parameters),
+                )  # fmt: skip
+
     def forward(self, lang: str, backend: str | None = None) -> dict[tuple[str, int], tuple[Translator, str]]:
         """Return (English hash, occurrence) -> (translator, text) for one language.
 
