@@ -155,7 +155,8 @@ class Ledger:
         tasks = self._repeated.tasks(answer)
         translator = self._backend.translator
         self._memory.withdraw(translator, [(task.english, task.lang, task.direction) for task in tasks])
-        self._memory.keep(translator, (), (), self._repeated.questions(answer))
+        doubtful = [question for question, state in self.open.items() if answer in state.answers.replies]
+        self._memory.keep(translator, (), (), [*doubtful, *self._repeated.questions(answer)])
         for task in tasks:
             self.fail(task, "repeated", answer)
         raise TranslatorError(
