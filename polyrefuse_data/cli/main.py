@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -73,6 +74,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0, 1 for findings of an audit, 2 for an error, 3 for gaps, 130 for Ctrl-C."""
+    _keep_progress_to_this_process()
     try:
         status = cli.main(args=arguments, prog_name="polyrefuse", standalone_mode=False)
     except PolyRefuseError as error:
@@ -96,6 +98,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"Error: '{error.filename}': {error.strerror}", err=True)
         sys.exit(EXIT_ERROR)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _keep_progress_to_this_process() -> None:
+    """Give tqdm a lock of threads.
+
+    Its own is shared between processes: a child that is killed while it draws would leave all others
+    waiting for the lock for ever.
+    """
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
 
 
 class _Bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -145,6 +146,16 @@ def tiny_model(family: str = "llama", *, seed: int = 0, layers: int = 3, **more:
 
 def chat_model(family: str = "llama", *, template: str = CHATML, **more: Any) -> ChatModel:
     return ChatModel.from_parts(tiny_model(family, **more), tokenizer(template), name=f"tiny-{family}")
+
+
+def assert_mostly_equal(some: Mapping[Any, Any], others: Mapping[Any, Any]) -> None:
+    """Assert that all but one, or one in ten, of greedy answers are the same, by their keys.
+
+    Batches of other shapes round differently, which may decide between two tokens that are equally likely.
+    """
+    assert some.keys() == others.keys()
+    different = [key for key in some if some[key] != others[key]]
+    assert len(different) <= max(1, len(some) // 10), different
 
 
 PROMPTS = (

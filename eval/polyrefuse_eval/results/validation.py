@@ -45,9 +45,9 @@ def record_lines(records: Sequence[Any]) -> str:
     return "".join(lines)
 
 
-def write_records(path: Path, records: Iterable[Any]) -> None:
-    """Write dataclass `records` as JSON Lines, valid and whole or not at all."""
-    write_text(path, record_lines(list(records)))
+def write_records(path: Path, records: Iterable[Any], *, private: bool = False) -> None:
+    """Write dataclass `records` as JSON Lines, valid and whole or not at all; see `files.replacing`."""
+    write_text(path, record_lines(list(records)), private=private)
 
 
 def read_records(kind: type[Record], path: Path, *, torn_end: bool = False) -> list[Record]:
@@ -72,6 +72,21 @@ def write_record(path: Path, record: Any) -> None:
 def read_record(kind: type[Record], path: Path) -> Record:
     """Return the record in a JSON file; raises `RunFolderError` with what is wrong."""
     return _validated(kind, json.dumps(read_json(path)), f"'{path}'")
+
+
+def read_formatted(kind: type[Record], path: Path, expected: str) -> Record:
+    """Return the record in a JSON file of format `expected`; raises `RunFolderError` for any other."""
+    stated = read_json(path).get("format")
+    if stated != expected:
+        raise RunFolderError(
+            f"'{path}' is of the form {stated}; expected {expected}: make it anew with this version"
+        )
+    return read_record(kind, path)
+
+
+def json_value(record: Any) -> Any:
+    """Return a dataclass `record` as plain JSON, its keys in the order of the file that holds it."""
+    return json.loads(json.dumps(asdict(record), sort_keys=True))
 
 
 def _validated(kind: type[Record], text: str | bytes, where: str) -> Record:

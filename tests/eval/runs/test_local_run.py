@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import pickle
 import random
 import shutil
-import signal
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import started
 from tiny import chat_model
+from tiny_runs import SETTINGS, run, run_with_two_judges
 from word_judge import WordJudge
 
 import polyrefuse_eval.directions.finder as finder_module
@@ -32,21 +33,10 @@ from polyrefuse_eval.report.rescore import rescore
 from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.files import LOCK_FILE
 from polyrefuse_eval.results.folder import Result, RunFolder, read_jsonl
-from polyrefuse_eval.results.settings import BenchSettings
 from polyrefuse_eval.results.timings import TIMINGS_FILE
 from polyrefuse_eval.runs.local_run import Bench
 from polyrefuse_eval.runs.plan import answered, check_request, finished, request_of
 from polyrefuse_eval.runs.tasks import CellTask, compute_cell
-
-SETTINGS = BenchSettings(
-    langs=("en", "de"),
-    max_new_tokens=6,
-    filter_prompts=False,
-    refusal_tokens="40,41",
-    strengths=(0.5,),
-    crossed=2,
-    batch_size=3,
-)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +46,6 @@ def chat() -> ChatModel:
 
 def open_bench(chat: ChatModel, data: Path, out: Path, **changes: Any) -> Bench:
     return Bench.open(chat, open_data(data, ["en", "de"]), replace(SETTINGS, **changes), out)
-
-
-def run(chat: ChatModel, data: Path, out: Path, judges: Sequence[Any] = (), **changes: Any) -> list[Result]:
-    settings = replace(SETTINGS, **changes)
-    named = list(judges) or [NativeJudge()]
-    return bench_module.run(lambda: chat, open_data(data, ["en", "de"]), settings, named, out)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -391,47 +375,38 @@ def test_a_run_that_dies_in_a_write_resumes_to_the_same_bytes(
         assert files(tmp_path / f"killed-{seed}") == files(whole)
 
 
-def run_and_kill(
-    chat: ChatModel, data: Path, out: Path, cache: Path, after: float | None, monkeypatch: pytest.MonkeyPatch
-) -> tuple[float, bool]:
-    """Run in a child process, killed by SIGKILL `after` seconds; return how long it took, and if it ended."""
-    monkeypatch.setenv("POLYREFUSE_CACHE", str(cache))
+def run_and_kill(data: Path, out: Path, after: float | None) -> tuple[float, bool]:
+    """Run in a process of its own, killed after so many seconds; return how long it took, and if it ended."""
+    child = started(run_with_two_judges, data, out)
     start = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            run(chat, data, out, [NativeJudge(), WordJudge()], direction_langs=("en", "de"))
-            status = 0
-        finally:
-            os._exit(status)
+    child.join(after)
     if after is not None:
-        time.sleep(after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert after is not None or status == 0
-    return time.monotonic() - start, status == 0
+        child.kill()
+        child.join()
+    assert after is not None or child.exitcode == 0
+    return time.monotonic() - start, child.exitcode == 0
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(
-    times: int, chat: ChatModel, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    times: int, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = random.Random(times)
     whole = tmp_path / "whole"
-    took, ended = run_and_kill(chat, data_folder, whole, tmp_path / "cache", None, monkeypatch)
-    assert ended
-    killed, tried = 0, 0
-    while killed < times:
-        out, cache = tmp_path / f"killed-{tried}", tmp_path / f"cache-{tried}"
-        _, ended = run_and_kill(chat, data_folder, out, cache, draw.uniform(0, 0.9 * took), monkeypatch)
-        tried += 1
+    took, _ = run_and_kill(data_folder, whole, None)
+    killed = 0
+    for attempt in itertools.count():
+        out = tmp_path / f"killed-{attempt}"
+        monkeypatch.setenv("POLYREFUSE_CACHE", str(tmp_path / f"cache-{attempt}"))
+        _, ended = run_and_kill(data_folder, out, draw.uniform(0, 0.9 * took))
         if ended:  # The machine has become faster since the whole run.
             took *= 0.7
             continue
-        killed += 1
-        run_and_kill(chat, data_folder, out, cache, None, monkeypatch)
+        run_and_kill(data_folder, out, None)
         assert files(out) == files(whole)
+        killed += 1
+        if killed == times:
+            break
 
 
 def test_baselines_are_generated_once_for_a_model(
