@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_data.core.schema import text_hash
-from polyrefuse_data.translate.memory.jsonl import MemoryFile
+from polyrefuse_data.translate.memory.sqlite_file import MemoryFile
 
 HUMAN = "human"
 """The backend whose translations win over every machine's."""
