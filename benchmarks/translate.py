@@ -247,12 +247,11 @@ def local(options: argparse.Namespace, folder: str) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    from polyrefuse_data.translate.backends.base import Settings
-    from polyrefuse_data.translate.backends.local import LocalModel, make_local
+    from polyrefuse_data.translate.backends.local import LocalModel, local_spec
 
     if options.model:
-        made = make_local(options.model, Settings())
-        model, tokenizer = made._model, made._tokenizer
+        loaded = local_spec(options.model)()
+        model, tokenizer = loaded._model, loaded._tokenizer
     else:
         from tiny_translator import tiny_m2m100
 

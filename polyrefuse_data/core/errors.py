@@ -16,6 +16,10 @@ class PolyRefuseError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class FileError(PolyRefuseError):
+    """A file that cannot be written or a folder that cannot be locked: a full disk, a link, a writer."""
+
+
 class UnknownNameError(PolyRefuseError):
     """A name that is not in a registry: a language, recipe, source, check, key."""
 

@@ -21,9 +21,14 @@ def parse_json(text: str | bytes) -> Any:
     """Return the JSON value of `text`; raises `json.JSONDecodeError`, or `UnicodeDecodeError` of bytes."""
     try:
         return json.loads(text)
-    except RecursionError:
+    except json.JSONDecodeError:
+        raise
+    except (RecursionError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise
         start = text if isinstance(text, str) else text.decode("utf-8", "replace")
-        raise json.JSONDecodeError(_TOO_DEEP, start, 0) from None
+        problem = _TOO_DEEP if isinstance(error, RecursionError) else "a number with too many digits"
+        raise json.JSONDecodeError(problem, start, 0) from None
 
 
 def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polyrefuse_data.build.package import file_sha256
 from polyrefuse_data.core.errors import PublishError
+from polyrefuse_data.core.paths import file_sha256
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polyrefuse_data.build.package import file_sha256
 from polyrefuse_data.core.errors import PublishError
+from polyrefuse_data.core.paths import file_sha256
 from polyrefuse_data.publish.hub import HubDataset, HubError, RemoteFile
 from polyrefuse_data.publish.local_release import build_release, results_release
 from polyrefuse_data.publish.plan import Plan, PublishRequest, make_plan

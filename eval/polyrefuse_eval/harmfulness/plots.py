@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.errors import require
 
 GROUPS = {
@@ -29,7 +30,6 @@ def plot_harmfulness(record: Mapping[str, Any], folder: Path) -> list[Path]:
         "steering": _steering,
         "categories": _categories,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     return [_draw(record["languages"], draw, folder / f"{name}.png") for name, draw in pictures.items()]
 
 
@@ -47,7 +47,8 @@ def _draw(languages: Mapping[str, Any], draw: Draw, path: Path) -> Path:
     for axis in axes[len(languages) :]:
         axis.axis("off")
     # Without matplotlib's version, the same numbers give the same file.
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
     return path
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.errors import InterventionError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.intervene import Addition, Edit, applied, orthonormal
@@ -73,8 +74,8 @@ def export_steered(chat: ChatModel, edit: Edit, path: Path) -> Path:
             f"lm-eval's steering would differ from ours on {chat.name} (by {difference:.1e} of the logits' "
             "spread), so nothing was exported"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(config, path)
+    with replacing(path) as file:
+        torch.save(config, file)
     return path
 
 

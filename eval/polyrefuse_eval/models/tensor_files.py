@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.files import replacing
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.models.chat import ChatModel
 
@@ -25,21 +27,18 @@ def other_model(theirs: Mapping[str, Any], chat: ChatModel) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write `tensors` and `header` (JSON values, with a `format`) to `path`, whole or not at all.
-
-    Raises `OSError` where that cannot be done.
-    """
+    """Write `tensors` and `header` (JSON values, with a `format`) to `path`, whole or not at all."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     text = json.dumps(header, ensure_ascii=False, sort_keys=True)
-    try:
-        save_file({name: tensor.cpu() for name, tensor in tensors.items()}, partial, {"polyrefuse": text})
-    except SafetensorError as fault:
-        raise OSError(None, str(fault), str(path)) from None
-    partial.replace(path)
+    with replacing(path) as file:
+        try:
+            save_file(
+                {name: tensor.cpu() for name, tensor in tensors.items()}, file.name, {"polyrefuse": text}
+            )
+        except SafetensorError as fault:
+            raise OSError(errno.EIO, str(fault), str(path)) from None
 
 
 def read_tensors(

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.files import LOCK_FILE, PARTIAL_ENDING, make_folder
+from polyrefuse_data.core.paths import check_output, refuse_linked_folders
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.condition_files import CellFiles, by_cell_name, safe_name
 from polyrefuse_eval.results.files import (
-    LOCK_FILE,
     json_line,
     locked,
     read_json,
@@ -81,14 +82,12 @@ class RunFolder:
         writing there, otherwise; nothing is overwritten.
         """
         plain = _plain(signature)
+        check_output(path, error=RunFolderError)
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"'{path}' is a file; choose another --out")
         if not (path / RUN_FILE).is_file() and path.exists() and any(_foreign(path)):
             raise RunFolderError(f"'{path}' is not empty and holds no {RUN_FILE}; choose another --out")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(f"'{path}' cannot be made: {error.strerror}; choose another --out") from None
+        make_folder(path, error=RunFolderError)
         folder = cls(path)
         with folder.locked():
             if (path / RUN_FILE).is_file():
@@ -129,8 +128,15 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only writer for the time of a `with` block; raises `RunFolderError` where another is."""
+        """Be the only writer for the length of a `with` block; raises `RunFolderError` where another is.
+
+        Also raises it for a folder inside that is a link. Answers and verdicts are made private.
+        """
         with locked(self.path):
+            refuse_linked_folders(self.path, error=RunFolderError)
+            for folder in (self.path / "completions", self.path / "verdicts"):
+                if folder.is_dir():
+                    make_folder(folder, private=True, error=RunFolderError)
             yield
 
     def _run(self) -> RunFile:
@@ -216,7 +222,8 @@ class RunFolder:
     def _write_notice(self) -> None:
         notice = self.path / "completions" / "NOTICE.txt"
         if not notice.is_file():
-            write_text(notice, NOTICE)
+            make_folder(notice.parent, private=True, error=RunFolderError)
+            write_text(notice, NOTICE, private=True)
 
     def verdicts_file(self, judge: str, lang: str, label: str, condition: str) -> Path:
         """Return where the verdicts of `judge` on a cell are once it has read all of it."""
@@ -305,7 +312,7 @@ def differences(there: Signature, here: Signature, prefix: str = "") -> list[str
 
 
 def _foreign(path: Path) -> Iterator[Path]:
-    return (inner for inner in path.iterdir() if inner.name != LOCK_FILE)
+    return (inner for inner in path.iterdir() if inner.name != LOCK_FILE and inner.suffix != PARTIAL_ENDING)
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:

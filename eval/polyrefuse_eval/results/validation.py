@@ -45,9 +45,9 @@ def record_lines(records: Sequence[Any]) -> str:
     return "".join(lines)
 
 
-def write_records(path: Path, records: Iterable[Any]) -> None:
-    """Write dataclass `records` as JSON Lines, valid and whole or not at all."""
-    write_text(path, record_lines(list(records)))
+def write_records(path: Path, records: Iterable[Any], *, private: bool = False) -> None:
+    """Write dataclass `records` as JSON Lines, valid and whole or not at all; see `files.replacing`."""
+    write_text(path, record_lines(list(records)), private=private)
 
 
 def read_records(kind: type[Record], path: Path, *, torn_end: bool = False) -> list[Record]:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from polyrefuse_data.core.files import write_bytes
+from polyrefuse_data.core.paths import inside
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.directions.fit import Direction
@@ -257,11 +259,7 @@ def control_file(lang: str) -> str:
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` into `folder` in their order, each whole or not at all."""
     for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_bytes(inside(folder, name), content)
 
 
 def read_files(folder: Path, names: Sequence[str]) -> dict[str, bytes]:

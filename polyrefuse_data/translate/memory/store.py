@@ -132,6 +132,18 @@ class TranslationMemory(MemoryFile):
                 different += 1
         return Added(new, same, different)
 
+    def remove(self, backend: str, translations: Iterable[tuple[str, str, str]]) -> int:
+        """Remove forward translations by `backend`, each as (English, language, text); return how many."""
+        removed = 0
+        with self._errors(), self._transaction():
+            for english, lang, text in translations:
+                removed += self._connection.execute(
+                    "DELETE FROM translation WHERE lang = ? AND direction = 'forward' AND english_hash = ? "
+                    "AND backend = ? AND text = ?",
+                    (lang, text_hash(english), backend, text),
+                ).rowcount
+        return removed
+
     def replies(self, translator: Translator) -> dict[Question, list[Reply]]:
         """Return what a translator answered to questions that are not settled: a run goes on from there."""
         query = (

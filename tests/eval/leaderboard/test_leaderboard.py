@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -548,12 +549,33 @@ def test_an_older_site_s_list_of_files_cannot_remove_others(tmp_path: Path) -> N
     folder = write_run(tmp_path / "a", **FEW)
     out = site(tmp_path / "site", folder)
     precious = tmp_path / "precious.json"
-    precious.write_text("{}")
+    digest = hashlib.sha256(b"{}").hexdigest()
+    kept = [precious, out / "mine.txt", out / "data" / "edited.json", out / "data" / ".hidden.json"]
+    for path in (*kept, out / "data" / "old.json"):
+        path.write_text("{}")
+    (out / "data" / "edited.json").write_text("{ }")
     marker = json.loads((out / "leaderboard.json").read_text())
-    marker["files"] += ["../precious.json", str(precious), "data/../../precious.json", 7]
+    names = ["../precious.json", str(precious), "data/../../precious.json", "mine.txt", "data/edited.json"]
+    names += ["data/.hidden.json", "data/old.json", "data/absent.json", "data/not a digest.json"]
+    marker["sha256"] |= {**dict.fromkeys(names, digest), "data/not a digest.json": 7}
     (out / "leaderboard.json").write_text(json.dumps(marker))
     site(out, folder)
-    assert precious.exists()
+    assert all(path.exists() for path in kept)
+    assert not (out / "data" / "old.json").exists()
+
+
+def test_a_site_is_not_written_through_a_link(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", **FEW)
+    out = site(tmp_path / "site", folder)
+    home = tmp_path / "home"
+    (out / "data").rename(home)
+    before = {path: path.read_bytes() for path in home.iterdir()}
+    (out / "data").symlink_to(home)
+    with pytest.raises(RunFolderError, match="data' is a link"):
+        site(out, folder)
+    assert before == {path: path.read_bytes() for path in home.iterdir()}
+    with pytest.raises(RunFolderError, match="belongs to the system"):
+        site(Path("/etc"), folder)
 
 
 def test_a_site_that_cannot_be_made_leaves_the_old_one_as_it_was(

@@ -224,3 +224,44 @@ def test_judges_have_folders_of_their_own() -> None:
     assert safe_name("wildguard-1@ab12") == "wildguard-1@ab12"
     assert safe_name("openai:org/model@https://x/y") == "openai-org-model@https-x-y"
     assert safe_name("../..") == "judge"
+
+
+def test_answers_and_verdicts_are_their_owner_s_alone(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "run", SIGNATURE)
+    folder.write_cell("de", "harmful", "baseline", [answer_to("a")])
+    folder.append("de", [answer_to("b", "ablation:en")])
+    (tmp_path / "run" / "completions").chmod(0o755)
+    with folder.locked():
+        pass
+    inner = (tmp_path / "run" / "completions").rglob("*")
+    modes = {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "run" / "completions", *inner)}
+    assert modes == {"0o700", "0o600"}
+
+
+@pytest.mark.parametrize("name", ["completions", "verdicts", "verdicts/native-6", "directions"])
+def test_a_run_is_not_written_through_a_linked_folder(tmp_path: Path, name: str) -> None:
+    folder = RunFolder.open(tmp_path / "run", SIGNATURE)
+    (tmp_path / "home").mkdir()
+    (folder.path / name).parent.mkdir(exist_ok=True)
+    (folder.path / name).symlink_to(tmp_path / "home")
+    with pytest.raises(RunFolderError, match=f"{name}' is a link to a folder"), folder.locked():
+        pass
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_a_cell_at_work_that_is_a_link_is_neither_mended_nor_added_to(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "run", SIGNATURE)
+    precious = tmp_path / "precious"
+    precious.write_text("no end of a line")
+    begun = folder.path / "completions" / "de" / "harmful.baseline.begun.jsonl"
+    begun.parent.mkdir(parents=True)
+    begun.symlink_to(precious)
+    for write in (folder.mend, lambda: folder.append("de", [answer_to("a")])):
+        with pytest.raises(RunFolderError, match="is a link to another file"):
+            write()
+    assert precious.read_text() == "no end of a line"
+
+
+def test_a_run_among_the_system_s_files_is_refused() -> None:
+    with pytest.raises(RunFolderError, match="--out /etc/run belongs to the system"):
+        RunFolder.open(Path("/etc/run"), SIGNATURE)
