@@ -20,6 +20,7 @@ from polyrefuse_eval.harmfulness.latent_guard import cluster_scores, contrast_of
 from polyrefuse_eval.models.activations import ActivationMeans, capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.tensor_files import other_model, read_tensors, write_tensors
+from polyrefuse_eval.results.harmfulness_records import Behaviour
 from polyrefuse_eval.results.positions import T_INST, Position
 from polyrefuse_eval.versions import versions
 
@@ -179,7 +180,7 @@ def count_groups(subjects: Sequence[Subject], refused: Sequence[bool | None]) ->
     return counts
 
 
-def behaviour_name(refused: bool | None) -> str:
+def behaviour_name(refused: bool | None) -> Behaviour:
     """Return `refused`, `accepted` or `unjudged`."""
     return "unjudged" if refused is None else "refused" if refused else "accepted"
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tqdm import tqdm
 
+from polyrefuse_data.core.display import visible
 from polyrefuse_eval.judging.base import Advance, Judge, JudgeInput, opened
+from polyrefuse_eval.results.fields import LONGEST_NOTE
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Completion, VerdictRecord
 
@@ -63,21 +65,22 @@ def verdict_records(
         verdicts = judge.judge(items, advance)
         yield [
             VerdictRecord(
-                one.key,
-                one.id,
-                one.group,
-                lang,
-                one.label,
-                one.condition,
-                judge.name,
-                verdict.refused,
-                verdict.reason,
-                verdict.response_lang,
-                verdict.coherent,
-                verdict.harmful,
-                verdict.score,
+                key=completion.key,
+                id=completion.id,
+                group=completion.group,
+                lang=lang,
+                label=completion.label,
+                condition=completion.condition,
+                judge=judge.name,
+                refused=verdict.refused,
+                reason=visible(verdict.reason)[:LONGEST_NOTE],
+                response_lang=verdict.response_lang,
+                coherent=verdict.coherent,
+                harmful=verdict.harmful,
+                score=verdict.score,
+                response_sha256=completion.response_sha256,
             )
-            for one, verdict in zip(part, verdicts, strict=True)
+            for completion, verdict in zip(part, verdicts, strict=True)
         ]
 
 

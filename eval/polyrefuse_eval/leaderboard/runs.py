@@ -13,10 +13,13 @@ from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.folder import Comparison, Result, RunFolder, Summary, read_json
+from polyrefuse_eval.results.folder import Comparison, Result, RunFolder, Summary
+from polyrefuse_eval.results.harmfulness_records import HARMFULNESS_FORMAT, HarmfulnessFile
 from polyrefuse_eval.results.records import AgreementRecord
+from polyrefuse_eval.results.validation import json_value, read_formatted
 
 RESULTS_FILE = "results.jsonl"
+HARMFULNESS_FILE = "harmfulness.json"
 DATA_FORMAT = "polyrefuse-run-data-1"
 SHOWN = (
     "run.json",
@@ -24,7 +27,7 @@ SHOWN = (
     "comparisons.jsonl",
     "summary.json",
     "agreement.json",
-    "harmfulness.json",
+    HARMFULNESS_FILE,
     "scores/*.json",
     "directions/*.safetensors",
 )
@@ -47,7 +50,7 @@ class Run:
     scores: Mapping[str, tuple[CandidateScore, ...]] | None = None
     chosen: Mapping[str, tuple[int | str, int]] | None = None
     agreement: tuple[AgreementRecord, ...] = ()
-    harmfulness: Mapping[str, Any] | None = None
+    harmfulness: HarmfulnessFile | None = None
 
     @property
     def model(self) -> str:
@@ -74,7 +77,8 @@ class Run:
 
     def of_harmfulness(self) -> Run:
         """Return this run with the signature of its harmfulness, which is measured by itself."""
-        return replace(self, signature=_signature(self.harmfulness or {}) or self.signature)
+        measured = None if self.harmfulness is None else self.harmfulness.signature
+        return replace(self, signature=measured or self.signature)
 
     @property
     def judges(self) -> list[str]:
@@ -98,7 +102,7 @@ class Run:
                 for lang, (position, layer) in (self.chosen or {}).items()
             },
             "agreement": [asdict(record) for record in self.agreement],
-            "harmfulness": self.harmfulness,
+            "harmfulness": None if self.harmfulness is None else json_value(self.harmfulness),
         }
 
     def _of_model(self, *names: str) -> Any:
@@ -163,9 +167,9 @@ def _file_name(name: str, taken: Iterable[str]) -> str:
 def _read(path: Path, name: str, file: str) -> Run:
     if not path.is_dir():
         raise RunFolderError(f"'{path}' is no folder of a run")
-    harmfulness = _optional(path / "harmfulness.json")
+    harmfulness = read_harmfulness(path / HARMFULNESS_FILE)
     if harmfulness and not (path / RESULTS_FILE).is_file():
-        return Run(name, file, _signature(harmfulness), (), harmfulness=harmfulness)
+        return Run(name, file, harmfulness.signature, (), harmfulness=harmfulness)
     folder = RunFolder.existing(path)
     results = tuple(folder.results())
     if not results:
@@ -184,13 +188,9 @@ def _read(path: Path, name: str, file: str) -> Run:
     )
 
 
-def _signature(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = record.get("signature")
-    return found if isinstance(found, Mapping) else {}
-
-
-def _optional(file: Path) -> dict[str, Any] | None:
-    return read_json(file) if file.is_file() else None
+def read_harmfulness(file: Path) -> HarmfulnessFile | None:
+    """Return what `harmfulness.json` holds, None where there is none; raises `RunFolderError`."""
+    return read_formatted(HarmfulnessFile, file, HARMFULNESS_FORMAT) if file.is_file() else None
 
 
 def _chosen(folder: Path) -> Iterable[tuple[str, tuple[int | str, int]]]:

@@ -21,7 +21,7 @@ MEASURES = ("refusal", "over-refusal", "refusal, ablated", TRANSFER)
 and with the directions of other languages ablated, those that both runs have."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunChange:
     """One measure in one language by one judge: `first` and `second` are refusal rates over the `n`
     prompts (answers, where several directions were ablated in turn) judged in both runs, `difference`
@@ -165,18 +165,20 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
         groups = Groups(one.group for pair in pairs.values() for one in pair[0].values())
         found = [
             RunChange(
-                judge,
-                measure,
-                lang,
-                change.n,
-                *_rates(*pairs[lang]),
-                change.difference,
-                change.low,
-                change.high,
-                change.p,
-                None,
+                judge=judge,
+                measure=measure,
+                lang=lang,
+                n=change.n,
+                first=rates[0],
+                second=rates[1],
+                difference=change.difference,
+                low=change.low,
+                high=change.high,
+                p=change.p,
+                p_holm=None,
             )
             for lang, change in zip(pairs, groups.changes(list(pairs.values())), strict=True)
+            for rates in [_rates(*pairs[lang])]
         ]
         adjusted = holm([change.p for change in found])
         yield from (replace(change, p_holm=p) for change, p in zip(found, adjusted, strict=True))

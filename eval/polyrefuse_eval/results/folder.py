@@ -26,16 +26,23 @@ from polyrefuse_eval.results.files import (
     write_text,
 )
 from polyrefuse_eval.results.records import (
+    RUN_FORMAT,
     AgreementFile,
     AgreementRecord,
     Comparison,
     Completion,
     Result,
     RunFile,
-    Summary,
     VerdictRecord,
 )
-from polyrefuse_eval.results.validation import read_record, read_records, write_record, write_records
+from polyrefuse_eval.results.summary_records import Summary
+from polyrefuse_eval.results.validation import (
+    read_formatted,
+    read_record,
+    read_records,
+    write_record,
+    write_records,
+)
 
 __all__ = [
     "Comparison",
@@ -56,7 +63,6 @@ __all__ = [
 ]
 
 RUN_FILE = "run.json"
-RUN_FORMAT = "polyrefuse-run-3"
 SUMMARY_FILE = "summary.json"
 NOTICE = (
     "This folder holds a language model's answers to harmful requests, some given with its refusal\n"
@@ -93,7 +99,8 @@ class RunFolder:
             if (path / RUN_FILE).is_file():
                 folder.check(plain)
             else:
-                folder._write_run(RunFile(RUN_FORMAT, plain, None if request is None else _plain(request)))
+                asked = None if request is None else _plain(request)
+                folder._write_run(RunFile(format=RUN_FORMAT, signature=plain, request=asked))
         return folder
 
     @classmethod
@@ -140,13 +147,7 @@ class RunFolder:
             yield
 
     def _run(self) -> RunFile:
-        file = self.path / RUN_FILE
-        found = read_json(file).get("format")
-        if found != RUN_FORMAT:
-            raise RunFolderError(
-                f"'{file}' is of the form {found}; expected {RUN_FORMAT}: make it anew with this version"
-            )
-        return read_record(RunFile, file)
+        return read_formatted(RunFile, self.path / RUN_FILE, RUN_FORMAT)
 
     @property
     def signature(self) -> dict[str, Any]:
@@ -281,7 +282,7 @@ class RunFolder:
         """Write how far the judges agree; no file where there is nothing to say."""
         file = self.path / "agreement.json"
         if agreement:
-            write_record(file, AgreementFile(tuple(agreement)))
+            write_record(file, AgreementFile(agreement=tuple(agreement)))
         else:
             file.unlink(missing_ok=True)
 

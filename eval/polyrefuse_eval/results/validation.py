@@ -74,6 +74,21 @@ def read_record(kind: type[Record], path: Path) -> Record:
     return _validated(kind, json.dumps(read_json(path)), f"'{path}'")
 
 
+def read_formatted(kind: type[Record], path: Path, expected: str) -> Record:
+    """Return the record in a JSON file of format `expected`; raises `RunFolderError` for any other."""
+    stated = read_json(path).get("format")
+    if stated != expected:
+        raise RunFolderError(
+            f"'{path}' is of the form {stated}; expected {expected}: make it anew with this version"
+        )
+    return read_record(kind, path)
+
+
+def json_value(record: Any) -> Any:
+    """Return a dataclass `record` as plain JSON, its keys in the order of the file that holds it."""
+    return json.loads(json.dumps(asdict(record), sort_keys=True))
+
+
 def _validated(kind: type[Record], text: str | bytes, where: str) -> Record:
     try:
         record: Record = _adapter(kind).validate_json(text)

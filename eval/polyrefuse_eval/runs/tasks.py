@@ -60,7 +60,15 @@ class CellTask:
         """Return the record of an answer to `row`."""
         name = self.cell.condition.name
         return Completion(
-            self.key(row), row.id, row.group, row.lang, row.label, name, response, n_tokens, ended
+            key=self.key(row),
+            id=row.id,
+            group=row.group,
+            lang=row.lang,
+            label=row.label,
+            condition=name,
+            response=response,
+            n_tokens=n_tokens,
+            ended=ended,
         )
 
 
