@@ -1,7 +1,7 @@
 """Check that the documentation says what the code does: `python docs/check_docs.py [--write]`.
 
-- docs/commands.md is what `polyrefuse ... --help` prints, docs/architecture.md shows the packages of the import
-  contracts in setup.cfg; `--write` writes both anew.
+- docs/commands.md is what `polyrefuse ... --help` prints, docs/architecture.md shows the packages of the
+  import contracts in setup.cfg; `--write` writes both anew.
 - Every `polyrefuse ...` line in a code block of README.md and docs/ names a command and options that exist.
 - Every relative link leads to a file.
 - Every public function and class of the packages has a docstring.

@@ -29,6 +29,10 @@ class Intervention:
     """Whether its coefficient runs from 0 (no edit) to 1 (the whole edit): strengths in between are tried,
     and named (`ablation:en@0.5`). Else the run has one coefficient, `--coefficient`, and no name has it."""
 
+    def condition(self, source: str) -> str:
+        """Return the name of the condition with the direction of `source`, at full strength."""
+        return f"{self.name}:{source}"
+
     @property
     def cross_checks(self) -> Label:
         """The label of the prompts that it is not meant for."""
