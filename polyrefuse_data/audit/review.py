@@ -21,6 +21,7 @@ import regex
 
 from polyrefuse_data.build.package import read_manifest, read_rows
 from polyrefuse_data.checks.language import SCRIPT_MAJORITY, LanguageVotes
+from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.checks.text import script_share
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.files import write_bytes
@@ -88,6 +89,7 @@ def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] |
     """
     check_output(out)
     manifest = read_manifest(folder)
+    register_recorded(manifest, folder)
     if not manifest.get("complete"):
         raise PolyRefuseError(f"{folder}: the build is not complete; translate what is missing first")
     built = [lang for lang in manifest["languages"] if lang != SOURCE_LANGUAGE]
@@ -218,13 +220,17 @@ def _login() -> str:
 
 
 def _problem(cells: dict[str, str]) -> str | None:
-    """Return what is wrong with a row that holds a correction; None if nothing is."""
-    if cells["lang"] not in LANGUAGES or cells["lang"] == SOURCE_LANGUAGE:
+    """Return what is wrong with a row that holds a correction; None if nothing is.
+
+    A language that is not known here is taken where the key proves that a build was exported with it.
+    """
+    exported = cells["key"] == row_key(cells["id"], cells["lang"], cells["label"], cells["text_en"])
+    if cells["lang"] == SOURCE_LANGUAGE or (cells["lang"] not in LANGUAGES and not exported):
         known = ", ".join(code for code in LANGUAGES if code != SOURCE_LANGUAGE)
         return f"unknown language '{cells['lang'][:20]}'; expected {known}"
     if cells["label"] not in LABELS:
         return f"label '{cells['label'][:20]}'; expected {' or '.join(LABELS)}"
-    if cells["key"] != row_key(cells["id"], cells["lang"], cells["label"], cells["text_en"]):
+    if not exported:
         return (
             f"'{cells['id'][:40]}' in {cells['lang']} was not exported with this English and key; "
             "change only the column 'correction', or export again"
@@ -234,7 +240,7 @@ def _problem(cells: dict[str, str]) -> str | None:
 
 def _problem_of_correction(cell: str, cells: dict[str, str]) -> str | None:
     """Return what keeps a cell from being a translation of the row's English; None if nothing does."""
-    text, english, lang = cell.strip(), cells["text_en"], LANGUAGES[cells["lang"]]
+    text, english, lang = cell.strip(), cells["text_en"], LANGUAGES.get(cells["lang"])
     if text.startswith(("=", "＝")):
         return "the correction is a formula; write the text itself, with an apostrophe before a leading ="
     if _SPREADSHEET_ERROR.fullmatch(text):
@@ -248,6 +254,8 @@ def _problem_of_correction(cell: str, cells: dict[str, str]) -> str | None:
         return "the correction holds no letter; leave the cell empty where there is nothing to correct"
     if len(text.split()) >= 3 and text.casefold().split() == english.casefold().split():
         return "the correction is the English text"
+    if lang is None:
+        return None
     share = script_share(text, lang, english)
     if share is not None and share < SCRIPT_MAJORITY:
         return f"the correction is not in the script of {lang.name} ({', '.join(lang.scripts)})"

@@ -23,10 +23,12 @@ from polyrefuse_eval.judging.of_runs import verdict_records
 from polyrefuse_eval.judging.registry import JudgeSpec
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, generate
-from polyrefuse_eval.models.intervene import BASELINE, Ablation, Addition, Edits
+from polyrefuse_eval.models.intervene import BASELINE, Edits
+from polyrefuse_eval.models.interventions import edit_with
 from polyrefuse_eval.models.loading import silence_loading
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.results.folder import differences
+from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Completion, VerdictRecord
 from polyrefuse_eval.results.settings import BenchSettings, Cell, Condition
 from polyrefuse_eval.versions import versions
@@ -76,9 +78,7 @@ def edits_of(condition: Condition, directions: Mapping[str, Direction]) -> Edits
         return BASELINE
     direction = directions[condition.source]
     strength = 1.0 if condition.coefficient is None else condition.coefficient
-    if condition.intervention == "ablation":
-        return (Ablation(direction.unit, strength),)
-    return (Addition(direction.vector, direction.layer, strength),)
+    return (edit_with(INTERVENTIONS[condition.intervention], direction, strength),)
 
 
 def compute_cell(

@@ -18,7 +18,7 @@ from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_data.core.unicode_text import LONGEST_WORD, MOST_MARKS, cut_long_words, normalize
 from polyrefuse_data.translate import chunks
 from polyrefuse_data.translate.backends.base import Limits, utf8_bytes
-from polyrefuse_data.translate.chunks import cut, mask, protected, unmask
+from polyrefuse_data.translate.chunks import cut, mask, protected, translatable, unmask
 
 SHAPES: dict[str, Callable[[int], str]] = {
     "one word": lambda n: "a" * n,
@@ -40,6 +40,10 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "lines": lambda n: "\n" * n,
     "invisible": lambda n: "\u200b" * n,
     "Thai": lambda n: "\u0e01\u0e34" * (n // 2),
+    "statement": lambda n: "for a" + "=a" * (n // 2),
+    "import": lambda n: "import" + " " * n + "!",
+    "call": lambda n: "a" * (n // 3) + "(" * (n // 3) + "a" * (n // 3),
+    "tags": lambda n: "<a" * (n // 2),
     "signs": lambda n: "[#1 " * (n // 4),
 }
 FACTOR = 4
@@ -86,6 +90,7 @@ def test_translation(shape: str) -> None:
         protected(text)
         masked, parts = mask(text)
         unmask(masked, parts)
+        translatable(text)
 
     assert_linear(work, SHAPES[shape])
 
