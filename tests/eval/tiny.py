@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -232,6 +233,16 @@ def family_model(kind: str, *, seed: int = 0) -> Any:
 def chat_model(family: str = "llama", *, template: str = CHATML, **more: Any) -> ChatModel:
     model = family_model(family) if family in HYBRID or family in VISION else tiny_model(family, **more)
     return ChatModel.from_parts(model, tokenizer(template), name=f"tiny-{family}")
+
+
+def assert_mostly_equal(some: Mapping[Any, Any], others: Mapping[Any, Any]) -> None:
+    """Assert that all but one, or one in ten, of greedy answers are the same, by their keys.
+
+    Batches of other shapes round differently, which may decide between two tokens that are equally likely.
+    """
+    assert some.keys() == others.keys()
+    different = [key for key in some if some[key] != others[key]]
+    assert len(different) <= max(1, len(some) // 10), different
 
 
 PROMPTS = (

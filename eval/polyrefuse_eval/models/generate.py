@@ -70,11 +70,11 @@ def generate(
 ) -> Iterator[list[Answer]]:
     """Yield the answers to `requests`, batch by batch, longest prompts last.
 
-    Batches follow from the requests and `batch_size` alone, so the same call makes the same batches
-    and the same bytes. A batch whose keys are all in `done` is left out; another is made whole again,
-    so that a resumed call ends with the bytes of an undisturbed one. `batch_size` (see
-    `default_batch_size`) is halved when memory runs out; raises `OutOfMemoryError` where even one row
-    does not fit.
+    Batches follow from the requests and `batch_size` alone, so the same call makes the same batches,
+    and with as many threads on the same kind of processor the same bytes. A batch whose keys are all in
+    `done` is left out; another is made whole again, so that a resumed call ends with the bytes of an
+    undisturbed one. `batch_size` (see `default_batch_size`) is halved when memory runs out; raises
+    `OutOfMemoryError` where even one row does not fit.
     """
     encoded = chat.encode([request.prompt for request in requests])
     order = sorted(range(len(requests)), key=lambda index: (len(encoded[index]), index))

@@ -157,7 +157,8 @@ def test_edits_hold_in_prefill_and_decoding_with_and_without_cache(family: str, 
     torch.testing.assert_close(cached, uncached, atol=2e-4, rtol=2e-4)
     assert (cached - plain).abs().max() > 1e-2
     if tokens == "decoding":
-        assert torch.equal(cached[0], plain[0]), "the first token comes from the prompt alone"
+        # The first token comes from the prompt alone.
+        torch.testing.assert_close(cached[0], plain[0], atol=1e-5, rtol=1e-5)
 
 
 def test_several_directions_are_ablated_as_their_span() -> None:
