@@ -46,6 +46,7 @@ class LoadOptions:
     attention: str | None = None
     system: str | None = None
     thinking: bool = False
+    max_thinking_tokens: int = 2048
     structure: str = ""
     trust_remote_code: bool = False
 
@@ -91,6 +92,7 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
         "revision": commit,
         "system": options.system,
         "thinking": options.thinking,
+        "max_thinking_tokens": options.max_thinking_tokens,
         "structure": options.structure,
         "settings": {
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -174,7 +176,7 @@ def _load_tokenizer(source: str, revision: str | None, place: _Place, options: L
 
 
 def _auto_class(hub: Any, config: Any) -> Any:
-    """Return the class that loads the model of `config`: a decoder, or one inside a model that reads images."""
+    """Return the class that loads the model of `config`: a decoder, or one that also reads images."""
     wrappers = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM")
     classes = [hub.AutoModelForCausalLM, *(getattr(hub, name, None) for name in wrappers)]
     known = (auto for auto in classes if auto is not None and type(config) in auto._model_mapping)
