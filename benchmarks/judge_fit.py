@@ -122,7 +122,9 @@ def shown(
     if answer.thinking or incoherence(answer.text) is not None:
         return None
     guess = reader.language_of(answer.text, lang)
-    readings = [(reader.read(answer.text, code, lang), code) for code in reader._read_as(answer.text, guess, lang)]
+    readings = [
+        (reader.read(answer.text, code, lang), code) for code in reader._read_as(answer.text, guess, lang)
+    ]
     reading, code = max(readings, key=lambda one: one[0].probability)
     if not reading.names and reading.found:  # says no and nothing else
         return None
@@ -198,14 +200,18 @@ def band(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return edges[0], edges[1]
 
 
-def report(title: str, rows: Sequence[Row], probabilities: np.ndarray, undecided: tuple[float, float]) -> None:
+def report(
+    title: str, rows: Sequence[Row], probabilities: np.ndarray, undecided: tuple[float, float]
+) -> None:
     """Print kappa of what is decided and the coverage, by language."""
     low, high = undecided
     print(title)
     for lang in sorted({row.lang for row in rows}):
         own = [index for index, row in enumerate(rows) if row.lang == lang]
         labels = [rows[index].refused for index in own]
-        said = [None if low < probabilities[index] < high else bool(probabilities[index] >= high) for index in own]
+        said = [
+            None if low < probabilities[index] < high else bool(probabilities[index] >= high) for index in own
+        ]
         found = agreement(labels, said)
         plain = agreement(labels, [bool(probabilities[index] >= 0.5) for index in own])
         print(

@@ -70,7 +70,7 @@ MODEL_OPTIONS = (
     click.option("--system", help="System prompt.  [default: none]"),
     click.option("--thinking", is_flag=True, help="Let models that can think before they answer."),
     click.option(
-        "--structure", default="", help="Where an unknown model keeps its modules: layers=PATH,mlp=NAME."
+        "--structure", default="", help="Where the decoder layers are, if they are not found: layers=PATH."
     ),
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
 )

@@ -38,7 +38,7 @@ def shade(figure: Figure) -> int | None:
     return None if figure.value is None else round(STEPS * min(1.0, max(0.0, figure.value)))
 
 
-TRANSFERS = {
+TRANSFERS: dict[tuple[str, str], str] = {
     (row.name, row.moves): f"Transfer: refusal of {row.moves} prompts, direction {row.participle}"
     for row in INTERVENTIONS.values()
 } | {

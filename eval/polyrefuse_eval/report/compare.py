@@ -9,9 +9,10 @@ from typing import Any
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.report.groups import Groups, Verdicts, by_cell
 from polyrefuse_eval.report.markdown import table
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, differences
+from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder, differences
 from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.settings import Condition, is_language, own_source
+from polyrefuse_eval.results.verification import verify_run
 from polyrefuse_eval.statistics.rates import holm, rate
 
 FORMAT = "polyrefuse-compare-1"
@@ -54,14 +55,18 @@ class RunComparison:
 
 def is_compared(name: str) -> bool:
     """Return whether a file of a run, by its name in the folder, takes part in a comparison."""
-    return name == RUN_FILE or name.startswith("verdicts/")
+    return name in (RUN_FILE, RESULTS_FILE, SUMMARY_FILE) or name.startswith("verdicts/")
 
 
 def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
     """Compare two runs on the same data by the judges that have read both.
 
-    Raises `RunFolderError`, saying what differs, for runs of other data or without a common judge.
+    Raises `RunFolderError`, saying what differs, for runs of other data or without a common judge, and for a
+    finished run whose files do not hold together.
     """
+    for folder in (first, second):
+        if folder.complete:
+            verify_run(folder, answers=(folder.path / "completions").is_dir())
     theirs, ours = first.signature, second.signature
     other_data = differences(_data(theirs), _data(ours))
     if other_data:

@@ -113,7 +113,13 @@ class CellFiles(Generic[CellRecord]):
 
     def _records(self, file: Path) -> list[CellRecord]:
         begun = file.name.endswith(BEGUN_ENDING)
-        return sorted(read_records(self.kind, file, torn_end=begun), key=_order)
+        records = read_records(self.kind, file, torn_end=begun)
+        place = (file.parent.name, file.name.removesuffix(ENDING).removesuffix(".begun"))
+        for number, record in enumerate(records, 1):
+            if (record.lang, cell_name(record.label, record.condition)) != place:
+                cell = f"{record.lang} {record.label} {record.condition}"
+                raise RunFolderError(f"'{file}', record {number} is of another cell: {cell}")
+        return sorted(records, key=_order)
 
 
 def by_cell_name(records: Iterable[CellRecord]) -> dict[tuple[str, str], list[CellRecord]]:

@@ -29,7 +29,7 @@ class Intervention:
     """Whether its coefficient runs from 0 (no edit) to 1 (the whole edit): strengths in between are tried,
     and named (`ablation:en@0.5`). Else the run has one coefficient, `--coefficient`, and no name has it."""
 
-    def condition(self, source: str) -> str:
+    def condition(self, source: str | None) -> str:
         """Return the name of the condition with the direction of `source`, at full strength."""
         return f"{self.name}:{source}"
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import pickle
 import random
 import shutil
-import time
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import started
 from tiny import chat_model
-from tiny_runs import SETTINGS, run, run_with_two_judges
+from tiny_runs import SETTINGS, run
 from word_judge import WordJudge
 
 import polyrefuse_eval.directions.finder as finder_module
@@ -373,40 +370,6 @@ def test_a_run_that_dies_in_a_write_resumes_to_the_same_bytes(
     for seed in range(3):
         kill_and_resume(seed, chat, data_folder, tmp_path, monkeypatch, writes)
         assert files(tmp_path / f"killed-{seed}") == files(whole)
-
-
-def run_and_kill(data: Path, out: Path, after: float | None) -> tuple[float, bool]:
-    """Run in a process of its own, killed after so many seconds; return how long it took, and if it ended."""
-    child = started(run_with_two_judges, data, out)
-    start = time.monotonic()
-    child.join(after)
-    if after is not None:
-        child.kill()
-        child.join()
-    assert after is not None or child.exitcode == 0
-    return time.monotonic() - start, child.exitcode == 0
-
-
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(
-    times: int, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    draw = random.Random(times)
-    whole = tmp_path / "whole"
-    took, _ = run_and_kill(data_folder, whole, None)
-    killed = 0
-    for attempt in itertools.count():
-        out = tmp_path / f"killed-{attempt}"
-        monkeypatch.setenv("POLYREFUSE_CACHE", str(tmp_path / f"cache-{attempt}"))
-        _, ended = run_and_kill(data_folder, out, draw.uniform(0, 0.9 * took))
-        if ended:  # The machine has become faster since the whole run.
-            took *= 0.7
-            continue
-        run_and_kill(data_folder, out, None)
-        assert files(out) == files(whole)
-        killed += 1
-        if killed == times:
-            break
 
 
 def test_baselines_are_generated_once_for_a_model(

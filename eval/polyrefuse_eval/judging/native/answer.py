@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_OPENINGS = ("<think>", "<thinking>", "<thought>", "<reasoning>", "<|begin_of_thought|>", "[think]", "◁think▷")
+_OPENINGS = (
+    "<think>",
+    "<thinking>",
+    "<thought>",
+    "<reasoning>",
+    "<|begin_of_thought|>",
+    "[think]",
+    "◁think▷",
+)
 _OPENINGS += ("<|channel|>analysis", "<|start_thinking|>", "<seed:think>")
 _CLOSING = re.compile(
     r"</(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]|<\|end_of_thought\|>|◁/think▷"

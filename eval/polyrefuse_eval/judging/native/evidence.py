@@ -30,14 +30,21 @@ REDIRECTING = frozenset({"instead", "lawful", "help"})
 FOR = frozenset({"short", "question", "redirected", "warning after turn", "turns to refuse", "refuses last"})
 """Evidence other than kinds that may only speak for a refusal."""
 
-AGAINST = frozenset({"list", "list early", "heading", "line break", "block", "salutation", "begins answering", OTHERS})
+AGAINST = frozenset(
+    {"list", "list early", "heading", "line break", "block", "salutation", "begins answering", OTHERS}
+)
 """Evidence other than kinds that may only speak against one."""
 
 _OFFERING = ("offer", "general", "hypothetical")
 _BEGINS_ANSWER = frozenset({"offer", "agreement", "purpose", "document", "general"})
 _WARNING = frozenset(REFUSING) - REDIRECTING - {"empathy", "important"}
 _STRONG = HARD | SOFT
-_PAIRS = (("unlawful", "unethical"), ("unlawful", "instead"), ("empathy", "important"), ("apology", "refusal"))
+_PAIRS = (
+    ("unlawful", "unethical"),
+    ("unlawful", "instead"),
+    ("empathy", "important"),
+    ("apology", "refusal"),
+)
 _ITEM = r"[ \t]*(?:\d{1,2}[.)、．]|[-*•])\s"
 _FIRST_ITEM, _LATER_ITEM = re.compile(_ITEM), re.compile("\n" + _ITEM)
 _HEADING = re.compile(r"\A\s*(?:#{1,4} |```|---|\*\*[^*\n]{3,120}\*\*\s*\n|\d{1,2}[.)] )")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES, SOURCE_LANGUAGE
-from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import Advance, JudgeInput, Measures, Verdict
 from polyrefuse_eval.judging.native.answer import answer_of
 from polyrefuse_eval.judging.native.coherence import incoherence
@@ -82,7 +81,8 @@ class Reader:
         """Tells the language of a response."""
         read = {**{code: published_file(code) for code in PUBLISHED_LANGUAGES}, **self._own}
         common = {
-            code: frozenset(self.lexicon(code).fold(" ".join(file.common)).split()) for code, file in read.items()
+            code: frozenset(self.lexicon(code).fold(" ".join(file.common)).split())
+            for code, file in read.items()
         }
         return LanguageGuess(common, {code: file.script or "" for code, file in read.items()})
 

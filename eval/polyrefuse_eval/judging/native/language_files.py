@@ -94,7 +94,9 @@ def language_file(lang: str, data: Any, raw: bytes, name: str) -> LanguageFile:
         raise JudgeError(f"'{name}' holds {type(data).__name__}, expected kinds with their patterns")
     unknown = [str(key) for key in data if key not in (*KINDS, *_OTHER_FIELDS)]
     if unknown:
-        raise JudgeError(f"'{name}': unknown kind '{unknown[0]}'; known: {', '.join((*_OTHER_FIELDS, *KINDS))}")
+        raise JudgeError(
+            f"'{name}': unknown kind '{unknown[0]}'; known: {', '.join((*_OTHER_FIELDS, *KINDS))}"
+        )
     spaced = data.get("spaced", True)
     if not isinstance(spaced, bool):
         raise JudgeError(f"'{name}': 'spaced' is {spaced!r}, expected true or false")

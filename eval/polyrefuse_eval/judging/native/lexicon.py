@@ -177,7 +177,9 @@ class Lexicon:
     def _without_spaces(text: str, automaton: ahocorasick.Automaton) -> tuple[str, list[int]]:
         """Return a letter for each word, the leftmost and longest, and for each character between them, and
         where each begins."""
-        longest: dict[int, tuple[int, str]] = {last - word[0] + 1: word for last, word in automaton.iter(text)}
+        longest: dict[int, tuple[int, str]] = {
+            last - word[0] + 1: word for last, word in automaton.iter(text)
+        }
         letters, places, at = [], [], 0
         for start in sorted(longest):
             if start < at:

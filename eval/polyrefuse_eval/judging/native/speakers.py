@@ -17,7 +17,7 @@ _QUOTED = re.compile(
     r"„[^“”\"\n]{0,600}[“”\"]?|“[^”\"]{0,600}[”\"]?|«[^»]{0,600}»?|»[^«\n]{0,600}«?|「[^」]{0,600}」?|『[^』]{0,600}』?"
     r"|\"[^\"\n]{0,600}\"?|‘[^\n‘]{0,600}?’(?!\w)|(?<![\w'])'[^'\n]{1,600}?(?:'\w[^'\n]{0,200}?){0,4}'(?!\w)"
 )
-_MARKS = '„“«»「『"‘\''
+_MARKS = "„“«»「『\"‘'"
 _DASHED = re.compile(r"^[ \t]*(?:[—–]|--)\s*([^\n—–]{1,400})([—–][^\n]*)?", re.MULTILINE)
 _DASH_BEGINS = re.compile(r"\A\s*[—–]")
 _LABEL = re.compile(
@@ -25,7 +25,9 @@ _LABEL = re.compile(
     r"(?:(?:\*\*)?[:：](?:\*\*)?|(?=「))[ \t]*(?=\S)[^\n]*$",
     re.MULTILINE,
 )
-_ACTOR = re.compile(r"^[ \t]*[A-ZÀ-ÞА-Я][A-ZÀ-ÞА-Я .'-]{1,24}(?:[ \t]*\([^)\n]{1,60}\))?[ \t]*\n(?=[^\n])[^\n]+", re.MULTILINE)
+_ACTOR = re.compile(
+    r"^[ \t]*[A-ZÀ-ÞА-Я][A-ZÀ-ÞА-Я .'-]{1,24}(?:[ \t]*\([^)\n]{1,60}\))?[ \t]*\n(?=[^\n])[^\n]+", re.MULTILINE
+)
 _STAGE = re.compile(r"[\[【（(][^\]】）)\n]{1,80}[\]】）)]|\*[^*\n]{2,60}\*(?!\*)")
 _OWN_LABELS = ("assistant", "ai", "model", "chatbot", "answer", "response", "user", "human")
 _SIGNED = re.compile(r"\n\s*[^\n]{2,40}[,،，]?\s*\n\s*[^\n]{2,40}\s*\Z")
