@@ -39,11 +39,14 @@ def shade(figure: Figure) -> int | None:
 
 
 TRANSFERS: dict[tuple[str, str], str] = {
-    (row.name, row.moves): f"Transfer: refusal of {row.moves} prompts, direction {row.participle}"
-    for row in INTERVENTIONS.values()
-} | {
-    (row.name, row.cross_checks): f"Refusal of {row.cross_checks} prompts, direction {row.participle}"
-    for row in INTERVENTIONS.values()
+    **{
+        (row.name, row.moves): f"Transfer: refusal of {row.moves} prompts, direction {row.participle}"
+        for row in INTERVENTIONS.values()
+    },
+    **{
+        (row.name, row.cross_checks): f"Refusal of {row.cross_checks} prompts, direction {row.participle}"
+        for row in INTERVENTIONS.values()
+    },
 }
 """The transfer tables, by intervention and label of the prompts; first those that interventions are for."""
 
