@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyrefuse_data.core.languages import Language
+from polyrefuse_data.core.weights import load_weights
 from polyrefuse_data.http.faults import TranslatorError
 from polyrefuse_data.translate.backends.base import Answer, Limits
 from polyrefuse_data.translate.memory.store import Translator
@@ -216,7 +217,7 @@ class LocalSpec:
         try:
             options: dict[str, Any] = {} if self.revision is None else {"revision": self.revision}
             tokenizer = AutoTokenizer.from_pretrained(self.place, **options)
-            loaded = AutoModelForSeq2SeqLM.from_pretrained(self.place, use_safetensors=True, **options)
+            loaded = load_weights(AutoModelForSeq2SeqLM, self.place, **options)
         except (OSError, ValueError, ImportError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise TranslatorError(
