@@ -123,8 +123,8 @@ def test_a_worker_says_which_way_its_model_goes(model: Path) -> None:
 
     spec, keeper = local.local_spec(str(model), threads=1), Keeper()
     unknown = replace(LANGUAGES["de"], code="tlh", codes={})
-    assert remote.AskDirection(spec, LANGUAGES["en"], LANGUAGES["de"])(keeper)
-    assert not remote.AskDirection(spec, LANGUAGES["en"], unknown)(keeper)
+    assert remote.HasDirection(spec, LANGUAGES["en"], LANGUAGES["de"])(keeper)
+    assert not remote.HasDirection(spec, LANGUAGES["en"], unknown)(keeper)
 
 
 def test_a_keeper_drops_a_model_before_it_loads_another() -> None:
