@@ -207,13 +207,10 @@ class TranslationMemory(MemoryFile):
         """
         chosen = {}
         for key, candidates in self.candidates(lang).items():
-            allowed = [
-                candidate
-                for candidate in candidates
-                if backend is None or candidate[0].backend in (backend, HUMAN)
-            ]
-            if allowed:
-                chosen[key] = allowed[0]
+            for translator, text in candidates:
+                if backend is None or translator.backend in (backend, HUMAN):
+                    chosen[key] = (translator, text)
+                    break
         return chosen
 
     def candidates(self, lang: str) -> dict[tuple[str, int], list[tuple[Translator, str]]]:
