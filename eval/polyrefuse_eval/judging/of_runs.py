@@ -21,11 +21,12 @@ def judge_completions(
     prompts: PromptsOf,
     *,
     progress: bool = False,
+    on_finished: Callable[[], None] = lambda: None,
 ) -> None:
     """Let each of `judges` read what it has not read yet in `langs`, and keep its verdicts.
 
     A judge is loaded only where something is left for it; the caller unloads the target model before.
-    For the one writer of the folder, after `RunFolder.mend`.
+    For the one writer of the folder, after `RunFolder.mend`. Calls `on_finished` after each cell.
     """
     for judge in judges:
         left = {lang: found for lang in langs if (found := unread(folder, judge.name, lang))}
@@ -47,6 +48,7 @@ def judge_completions(
                         # In the order of the cells: all before the first that is unread are read.
                         for cell in cells_of(records) - cells_of(completions[start:]):
                             folder.verdicts_done(judge.name, lang, *cell)
+                            on_finished()
 
 
 def verdict_records(

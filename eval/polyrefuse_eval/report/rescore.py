@@ -37,12 +37,14 @@ def rescore(
     source: str | None = None,
     progress: bool = False,
     say: Callable[[str], None] = lambda _line: None,
+    on_finished: Callable[[], None] = lambda: None,
 ) -> Rescored:
     """Rescore the run in `folder`, every run in its folders, or completions in the published layout.
 
     Runs are rescored in place: `judges` read what they have not read, verdicts of earlier judges stay, and
     all tables are made anew. Published completions become runs in `out`, one a model, with the stored
     verdicts, and the published tables as CSV beside them. `data` gives judges the prompts of a run.
+    `on_finished` is called after each finished file of verdicts.
 
     Raises `RunFolderError` where there is nothing to read, or a judge needs prompts that are not at hand.
     """
@@ -55,14 +57,14 @@ def rescore(
         for run in runs:
             _check_prompts(run, judges, data)
         for run in runs:
-            rescore_run(run, judges, _prompts_of(data), progress=progress)
+            rescore_run(run, judges, _prompts_of(data), progress=progress, on_finished=on_finished)
         return Rescored(tuple(runs))
     cells = find_cells(folder, say)
     if out is None:
         raise RunFolderError(f"'{folder}' holds published completions; say where the runs go with --out")
     made = write_runs(cells, out, source)
     for run, of_run in made:
-        rescore_run(run, judges, _prompts_in(of_run), progress=progress)
+        rescore_run(run, judges, _prompts_in(of_run), progress=progress, on_finished=on_finished)
     files = write_published_tables(made, out)
     return Rescored(tuple(run for run, _ in made), tuple(files))
 
@@ -73,12 +75,13 @@ def rescore_run(
     prompts: PromptsOf,
     *,
     progress: bool = False,
+    on_finished: Callable[[], None] = lambda: None,
 ) -> None:
     """Let `judges` read what they have not read of a run, and make its tables anew."""
     with folder.locked():
         folder.mend()
         langs = folder.languages()
-        judge_completions(folder, judges, langs, prompts, progress=progress)
+        judge_completions(folder, judges, langs, prompts, progress=progress, on_finished=on_finished)
         known = folder.signature["judges"]
         wanted = [*known, *(judge.name for judge in judges if judge.name not in known)]
         if wanted != known:

@@ -133,6 +133,8 @@ class RunPlan:
     request: Mapping[str, Any] | None = None
     judge_specs: Mapping[str, JudgeSpec] = field(default_factory=dict)
     """What makes those of the judges that are models, by the name of the judge."""
+    on_finished: Callable[[], None] = lambda: None
+    """Called in this process after each file of the run that is finished; sends it to an address."""
 
     @property
     def name(self) -> str:

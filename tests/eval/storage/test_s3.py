@@ -20,7 +20,8 @@ from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.files import LOCK_FILE
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.timings import TIMINGS_FILE
-from polyrefuse_eval.storage import lease, objects, places
+from polyrefuse_eval.storage import lease, objects
+from polyrefuse_eval.storage.address import Address
 from polyrefuse_eval.storage.mirror import WorkingCopy
 
 OUT = "s3://bucket/runs/one"
@@ -56,7 +57,6 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyS3]:
     monkeypatch.setattr(objects, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(objects, "LONGEST_WAIT", 0.05)
     monkeypatch.setattr(lease, "SETTLE", 0.01)
-    monkeypatch.setattr(places, "LOOK_EVERY", 0.02)
     with s3_server(seed=8) as (server, endpoint):
         for name, value in {**KEYS, "AWS_ENDPOINT_URL_S3": endpoint}.items():
             monkeypatch.setenv(name, value)
@@ -149,11 +149,15 @@ def kill_itself(patch: pytest.MonkeyPatch, kind: type, name: str, at: int) -> No
     patch.setattr(kind, name, dying)
 
 
-def run_and_be_killed(run: Run, kind: type, name: str, at: int) -> None:
+def run_and_be_killed(run: Run, kind: type, name: str, at: int, *, offline: bool = False) -> None:
+    """Run in a child that dies at a call; `offline`: nothing is sent before."""
     child = os.fork()
     if child == 0:
         try:
-            kill_itself(pytest.MonkeyPatch(), kind, name, at)
+            patch = pytest.MonkeyPatch()
+            kill_itself(patch, kind, name, at)
+            if offline:
+                patch.setattr(WorkingCopy, "push", lambda _self: 0)
             run(OUT)
         finally:
             os._exit(1)
@@ -226,8 +230,7 @@ def test_killed_it_goes_on_from_an_empty_cache_and_does_only_what_is_missing(
 def test_killed_it_goes_on_at_once_here_with_what_was_not_sent_yet(
     run: Run, local: Path, data_folder: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "LOOK_EVERY", 1000.0)
-    run_and_be_killed(run, RunFolder, "cell_done", 5)
+    run_and_be_killed(run, RunFolder, "cell_done", 5, offline=True)
     assert set(there(s3)) == {"driver.json"}
     made = Answered(data_folder)
     monkeypatch.setattr(cells_module, "generate", made)
@@ -255,6 +258,30 @@ def test_what_cannot_be_sent_is_kept_and_the_same_command_sends_it(
     assert failed.output.count("the work goes on, and it is tried again") == 1
     s3.busy = 0.0
     monkeypatch.setattr("polyrefuse_eval.models.chat.ChatModel.load", no_model)
+    said(run(OUT))
+    assert there(s3) == files(local)
+
+
+def test_a_run_whose_lease_is_taken_stops_after_the_condition_at_work(
+    run: Run, local: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, honest, finished = lease.Lease(objects.ObjectStore(Address(OUT))), RunFolder.cell_done, []
+
+    def taken_meanwhile(self: RunFolder, *cell: str) -> None:
+        honest(self, *cell)
+        finished.append(cell)
+        if len(finished) == 3:
+            other._store.write(lease.DRIVER_FILE, other._content())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "cell_done", taken_meanwhile)
+        told = line(run(OUT))
+    assert "is writing to 's3://bucket/runs/one'" in told
+    assert "this driver has stopped, and sends nothing more" in told
+    assert len(finished) == 3
+    assert len(cells(there(s3))) == 2, "the third stays here"
+    other.renew()
+    other.release()
     said(run(OUT))
     assert there(s3) == files(local)
 
