@@ -1,4 +1,4 @@
-"""Where organisms are kept: each is made once, by one process at a time, whole or not at all."""
+"""Keep organisms on this machine: each is trained once, by one process at a time, whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from polyrefuse_eval.results.files import locked
 
 _UNFINISHED = ".organism-"
 _STALE_SECONDS = 24 * 3600
-"""A killed training leaves its unfinished folder; one this old is no running training's."""
+"""Age after which an unfinished folder belongs to a killed training."""
 
 
 def _default_cache() -> Path:
@@ -33,10 +33,9 @@ def kept_folder(
 ) -> Path:
     """Return the folder `name` in `cache_dir` (the user's cache by default); `make` it if it is not there.
 
-    `make` fills an empty folder that gets its name when it is finished, and keeps freed memory (see
-    `heap`). Two trainings side by side take many times as long as one after the other, so a process waits
-    for another that makes a folder here (and with `progress` says so). Raises `PolyRefuseError` if the
-    folder cannot be written.
+    `make` fills an empty folder, which gets its name when it is finished. Two trainings side by side take
+    many times as long as one after the other, so a process waits for another that trains here (and with
+    `progress` says so). Raises `PolyRefuseError` if the folder cannot be written.
     """
     root = _default_cache() if cache_dir is None else Path(cache_dir)
     folder = root / name
@@ -47,7 +46,7 @@ def kept_folder(
             root.mkdir(parents=True, exist_ok=True)
             # Where the file system has no locks, two may make the same folder, and the first wins.
             with suppress(RunFolderError):
-                stack.enter_context(locked(root, wait=True, tell=_tell_of if progress else None))
+                stack.enter_context(locked(root, wait=True, tell=_say_waiting if progress else None))
             if folder.is_dir():
                 return folder
             _remove_stale(root)
@@ -65,7 +64,7 @@ def kept_folder(
     return folder
 
 
-def _tell_of(holder: str) -> None:
+def _say_waiting(holder: str) -> None:
     tqdm.write(f"{holder} is making a test organism; waiting for it", file=sys.stderr)
 
 
@@ -77,7 +76,7 @@ def _remove_stale(root: Path) -> None:
 
 
 def _publish(workplace: Path, folder: Path) -> None:
-    """Give the finished `workplace` its name in one step; whoever came first wins."""
+    """Rename the finished `workplace` to `folder`; the first of several processes wins."""
     try:
         workplace.rename(folder)
     except OSError as error:
