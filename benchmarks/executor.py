@@ -70,15 +70,15 @@ class PretendedCell:
         condition = f"ablation:{chr(97 + self.number // 26)}{chr(97 + self.number % 26)}"
         return [
             Completion(
-                f"{row.id}/{condition}",
-                row.id,
-                row.group,
-                row.lang,
-                row.label,
-                condition,
-                "word " * 60,
-                60,
-                True,
+                key=f"{row.id}/{condition}",
+                id=row.id,
+                group=row.group,
+                lang=row.lang,
+                label=row.label,
+                condition=condition,
+                response="word " * 60,
+                n_tokens=60,
+                ended=True,
             )
             for row in self.rows
         ]

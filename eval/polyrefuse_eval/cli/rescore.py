@@ -52,6 +52,7 @@ def rescore_command(
     model that answered is not needed. Files that
     cannot be read are named on standard error, all others are rescored, and the exit status is 3.
     """
+    from polyrefuse_data.core.display import visible
     from polyrefuse_eval.errors import RunFolderError
     from polyrefuse_eval.judging.local_model import JudgeOptions
     from polyrefuse_eval.judging.registry import judges_by_name
@@ -65,7 +66,10 @@ def rescore_command(
 
     def say(line: str) -> None:
         gaps.append(line)
-        click.echo(line, err=True)
+        click.echo(visible(line), err=True)
+
+    def note(line: str) -> None:
+        click.echo(visible(line), err=True)
 
     build = None if data is None else open_data(data)
     if out is not None and not isinstance(folder, Path):
@@ -89,6 +93,7 @@ def rescore_command(
                 source=source,
                 progress=not quiet,
                 say=say,
+                note=note,
                 on_finished=target.push,
             )
             written += [

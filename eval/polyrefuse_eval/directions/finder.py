@@ -15,7 +15,7 @@ from polyrefuse_eval.directions.fit import (
     fit_directions,
     random_direction,
 )
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, given_tokens
+from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, leaning
 from polyrefuse_eval.directions.selection import write_scores
 from polyrefuse_eval.errors import DirectionError
@@ -46,7 +46,7 @@ class DirectionFinder:
         file = self.path / "refusal_tokens" / f"{lang}.json"
         if lang not in self._tokens:
             if self.settings.refusal_tokens:
-                found = given_tokens(self.chat, self.settings.refusal_tokens, lang)
+                found = parse_refusal_tokens(self.chat, self.settings.refusal_tokens, lang)
             elif file.is_file():
                 found = RefusalTokens.from_json(read_json(file))
             else:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.directions.fit import Direction, DirectionSet
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import DirectionError, RunFolderError, require
@@ -40,9 +41,11 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, 
 def _save(figure: Any, path: Path) -> Path:
     from matplotlib import pyplot
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    ending = path.suffix.removeprefix(".") or "png"
     # Without the date that matplotlib writes, the same numbers give the same file.
-    figure.savefig(path, dpi=120, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})
+    undated = {"Software": None} if ending == "png" else {"Date": None}
+    with replacing(path) as file:
+        figure.savefig(file, format=ending, dpi=120, metadata=undated)
     pyplot.close(figure)
     return path
 

@@ -168,7 +168,7 @@ def tokens_from_answers(
     )
 
 
-def given_tokens(chat: ChatModel, text: str, lang: str) -> RefusalTokens:
+def parse_refusal_tokens(chat: ChatModel, text: str, lang: str) -> RefusalTokens:
     """Return the refusal tokens that a person lists: ids, or words of which the first token counts."""
     ids: list[int] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):

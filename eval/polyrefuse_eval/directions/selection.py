@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from polyrefuse_data.core.errors import unknown_name
+from polyrefuse_data.core.files import write_text
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.results.positions import Position
@@ -197,7 +198,7 @@ def write_scores(path: Path, scores: Iterable[CandidateScore]) -> None:
         }
         for s in scores
     ]
-    path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(records, indent=1) + "\n")
 
 
 def _number(value: Any) -> float | None:

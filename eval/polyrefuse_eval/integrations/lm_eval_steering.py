@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.errors import InterventionError
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.intervene import Ablation, Addition, Edit, applied, orthonormal
+from polyrefuse_eval.models.intervene import Ablation, Addition, Edit, applied
+from polyrefuse_eval.models.row_edits import orthonormal
 
 SteerConfig = dict[str, dict[str, Any]]
 """Hookpoint (a module's name below `model.base_model`) to what happens to its output."""
@@ -42,8 +44,8 @@ def steer_config(chat: ChatModel, edit: Edit) -> SteerConfig:
             f"given {len(basis)} directions at coefficient {edit.coefficient}"
         )
     points = [embeddings]
-    for layer in layers:
-        points += [f"{layer}.{chat.structure.attention}", f"{layer}.{chat.structure.mlp}", layer]
+    for layer, writes in zip(layers, chat.structure.writes, strict=True):
+        points += [*(f"{layer}.{write}" for write in writes), layer]
     return {point: _entry("clamp", basis[0], 0.0) for point in points}
 
 
@@ -73,8 +75,8 @@ def export_steered(chat: ChatModel, edit: Edit, path: Path) -> Path:
             f"lm-eval's steering would differ from ours on {chat.name} (by {difference:.1e} of the logits' "
             "spread), so nothing was exported"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(config, path)
+    with replacing(path) as file:
+        torch.save(config, file)
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from polyrefuse_eval.leaderboard.figures import Figure, language_name, mean_of, of_result, pointer
 from polyrefuse_eval.leaderboard.runs import Run
-from polyrefuse_eval.results.records import Estimate, LanguageSummary, Robustness, Worst
+from polyrefuse_eval.results.summary_records import Estimate, LanguageSummary, Robustness, Worst
 
 SITE_FILE = "leaderboard.json"
 PARTS = {

@@ -9,8 +9,9 @@ from typing import Any
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.report.groups import Groups, Verdicts, by_cell
 from polyrefuse_eval.report.markdown import table
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, differences
+from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder, differences
 from polyrefuse_eval.results.settings import Condition, is_language, own_source
+from polyrefuse_eval.results.verification import verify_run
 from polyrefuse_eval.statistics.rates import holm, rate
 
 FORMAT = "polyrefuse-compare-1"
@@ -21,7 +22,7 @@ MEASURES = ("refusal", "over-refusal", "refusal, ablated", TRANSFER)
 and with the directions of other languages ablated, those that both runs have."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunChange:
     """One measure in one language by one judge: `first` and `second` are refusal rates over the `n`
     prompts (answers, where several directions were ablated in turn) judged in both runs, `difference`
@@ -53,14 +54,18 @@ class RunComparison:
 
 def is_compared(name: str) -> bool:
     """Return whether a file of a run, by its name in the folder, takes part in a comparison."""
-    return name == RUN_FILE or name.startswith("verdicts/")
+    return name in (RUN_FILE, RESULTS_FILE, SUMMARY_FILE) or name.startswith("verdicts/")
 
 
 def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
     """Compare two runs on the same data by the judges that have read both.
 
-    Raises `RunFolderError`, saying what differs, for runs of other data or without a common judge.
+    Raises `RunFolderError`, saying what differs, for runs of other data or without a common judge, and for a
+    finished run whose files do not hold together.
     """
+    for folder in (first, second):
+        if folder.complete:
+            verify_run(folder, answers=(folder.path / "completions").is_dir())
     theirs, ours = first.signature, second.signature
     other_data = differences(_data(theirs), _data(ours))
     if other_data:
@@ -165,18 +170,20 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
         groups = Groups(one.group for pair in pairs.values() for one in pair[0].values())
         found = [
             RunChange(
-                judge,
-                measure,
-                lang,
-                change.n,
-                *_rates(*pairs[lang]),
-                change.difference,
-                change.low,
-                change.high,
-                change.p,
-                None,
+                judge=judge,
+                measure=measure,
+                lang=lang,
+                n=change.n,
+                first=rates[0],
+                second=rates[1],
+                difference=change.difference,
+                low=change.low,
+                high=change.high,
+                p=change.p,
+                p_holm=None,
             )
             for lang, change in zip(pairs, groups.changes(list(pairs.values())), strict=True)
+            for rates in [_rates(*pairs[lang])]
         ]
         adjusted = holm([change.p for change in found])
         yield from (replace(change, p_holm=p) for change, p in zip(found, adjusted, strict=True))

@@ -251,6 +251,7 @@ def _write_run(
     }
     folder = RunFolder.open(path, signature)
     with folder.locked():
+        folder.reopen()
         for lang in langs:
             of_lang = [pair for cell in cells if cell.lang == lang for pair in records[cell]]
             folder.write_completions(lang, [completion for completion, _ in of_lang])
@@ -266,39 +267,45 @@ def _records(cell: PublishedCell, source: str) -> Iterator[tuple[Completion, lis
         row = row_id("harmful", "test", index)
         key = f"{row}/{condition}"
         group = group_id(answer.instruction_en or answer.instruction, "harmful")
-        completion = Completion(key, row, group, cell.lang, "harmful", condition, answer.response, None, None)
-
-        def record(
-            judge: str,
-            refused: bool | None,
-            harmful: bool | None,
-            key: str = key,
-            row: str = row,
-            group: str = group,
-        ) -> VerdictRecord:
-            return VerdictRecord(
-                key,
-                row,
-                group,
-                cell.lang,
-                "harmful",
-                condition,
-                judge,
-                refused,
-                "as published",
-                None,
-                None,
-                harmful,
-            )
+        completion = Completion(
+            key=key,
+            id=row,
+            group=group,
+            lang=cell.lang,
+            label="harmful",
+            condition=condition,
+            response=answer.response,
+            n_tokens=None,
+            ended=None,
+        )
 
         verdicts = []
         if cell.evaluated:
             wildguard = answer.wildguard or WildGuardVerdict(None, None)
             verdicts = [
-                record(WILDGUARD, _flag(wildguard.refusal), _flag(wildguard.response_harmful)),
-                record(SUBSTRING, not answer.is_jailbreak_substring_matching, None),
+                _verdict(completion, WILDGUARD, _flag(wildguard.refusal), _flag(wildguard.response_harmful)),
+                _verdict(completion, SUBSTRING, not answer.is_jailbreak_substring_matching, None),
             ]
         yield completion, verdicts
+
+
+def _verdict(completion: Completion, judge: str, refused: bool | None, harmful: bool | None) -> VerdictRecord:
+    """Return the stored verdict of `judge` on `completion`."""
+    return VerdictRecord(
+        key=completion.key,
+        id=completion.id,
+        group=completion.group,
+        lang=completion.lang,
+        label=completion.label,
+        condition=completion.condition,
+        judge=judge,
+        refused=refused,
+        reason="as published",
+        response_lang=None,
+        coherent=None,
+        harmful=harmful,
+        response_sha256=completion.response_sha256,
+    )
 
 
 def _flag(value: int | None) -> bool | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from polyrefuse_eval.results.files import json_line, mend_jsonl, read_jsonl, write_jsonl
+from polyrefuse_eval.results.files import appending, cut_torn_line, json_line, read_jsonl, write_jsonl
 
 TIMINGS_FILE = "timings.jsonl"
 
@@ -29,9 +29,9 @@ class Timing:
 def add_timing(folder: Path, timing: Timing) -> None:
     """Add `timing` to those of the run in `folder`; for its one writer. What a kill cut off is dropped."""
     record = asdict(timing) | {"seconds": round(timing.seconds, 3)}
-    mend_jsonl(folder / TIMINGS_FILE)
-    with (folder / TIMINGS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json_line(record))
+    cut_torn_line(folder / TIMINGS_FILE)
+    with appending(folder / TIMINGS_FILE) as file:
+        file.write(json_line(record).encode("utf-8"))
 
 
 def read_timings(folder: Path) -> list[Timing]:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from polyrefuse_data.core.files import write_bytes
+from polyrefuse_data.core.paths import inside
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.directions.fit import Direction
@@ -56,7 +58,15 @@ class CellTask:
         """Return the record of an answer to `row`."""
         name = self.cell.condition.name
         return Completion(
-            self.key(row), row.id, row.group, row.lang, row.label, name, response, n_tokens, ended
+            key=self.key(row),
+            id=row.id,
+            group=row.group,
+            lang=row.lang,
+            label=row.label,
+            condition=name,
+            response=response,
+            n_tokens=n_tokens,
+            ended=ended,
         )
 
 
@@ -257,11 +267,7 @@ def control_file(lang: str) -> str:
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` into `folder` in their order, each whole or not at all."""
     for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_bytes(inside(folder, name), content)
 
 
 def read_files(folder: Path, names: Sequence[str]) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.files import PARTIAL_ENDING, write_bytes
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.errors import StorageError
 from polyrefuse_eval.results.baseline_cache import cache_folder
@@ -27,7 +28,6 @@ from polyrefuse_eval.storage.lease import DRIVER_FILE
 from polyrefuse_eval.storage.objects import ObjectStore
 
 STATE_FILE = "state.json"
-PARTIAL_ENDING = ".partial"
 
 MARKERS = (
     re.compile(r"(.*/)?directions/[^./]+\.safetensors"),
@@ -156,10 +156,7 @@ class WorkingCopy:
         if content is None:  # Removed since it was listed.
             return
         path = self.folder / name
-        try:
-            write_whole(path, content)
-        except OSError as error:
-            raise StorageError(f"'{path}' cannot be written: {error.strerror}") from None
+        write_bytes(path, content, error=StorageError)
         self._synced[name] = SyncedObject(version, *_fingerprint(path.stat()))
 
     def _put(self, name: str, fingerprint: Fingerprint) -> None:
@@ -206,7 +203,7 @@ class WorkingCopy:
     def _save_state(self) -> None:
         objects = {name: asdict(synced) for name, synced in sorted(self._synced.items())}
         text = json.dumps({"driver": self.driver, "objects": objects}, sort_keys=True)
-        write_whole(self.root / STATE_FILE, text.encode())
+        write_bytes(self.root / STATE_FILE, text.encode(), private=True, error=StorageError)
 
 
 def run_objects(objects: Mapping[str, Mapping[str, Any]], address: Address) -> dict[str, Mapping[str, Any]]:
@@ -222,14 +219,6 @@ def run_objects(objects: Mapping[str, Mapping[str, Any]], address: Address) -> d
         for name, info in objects.items()
         if name != DRIVER_FILE and not any(map(_is_temporary, name.split("/")))
     }
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL_ENDING)
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _version(info: Mapping[str, Any]) -> str | None:

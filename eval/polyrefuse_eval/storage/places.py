@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.files import make_folder, temporary_folder, write_bytes
 from polyrefuse_eval.errors import StorageError, TakenError
 from polyrefuse_eval.processes import rank
 from polyrefuse_eval.results.baseline_cache import ENVIRONMENT
@@ -17,7 +17,7 @@ from polyrefuse_eval.results.files import locked
 from polyrefuse_eval.results.folder import RUN_FILE
 from polyrefuse_eval.storage.address import Address, is_inside
 from polyrefuse_eval.storage.lease import DRIVER_FILE, Lease, renewed
-from polyrefuse_eval.storage.mirror import WorkingCopy, copy_root, run_objects, write_whole
+from polyrefuse_eval.storage.mirror import WorkingCopy, copy_root, run_objects
 from polyrefuse_eval.storage.objects import ObjectStore
 
 Place = Path | Address
@@ -69,14 +69,14 @@ def folders_to_read(places: Sequence[Place], wanted: Callable[[str], bool]) -> I
     `wanted` is called with names such as `scores/en.json`. An address with `*`, `?` or `[` stands for all
     that it matches. The copies are removed on exit. Raises `StorageError` for what cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="polyrefuse-read-") as copies, ExitStack() as stack:
+    with temporary_folder() as copies, ExitStack() as stack:
         folders: list[Path] = []
         for place in places:
             if isinstance(place, Path):
                 folders.append(place)
                 continue
             for address in matching(place):
-                folder = Path(copies, str(len(folders)), address.name)
+                folder = copies / str(len(folders)) / address.name
                 stack.enter_context(_named_as(address, folder))
                 _copy(ObjectStore(address), folder, wanted)
                 folders.append(folder)
@@ -145,13 +145,9 @@ def _driven(address: Address, say: Say) -> Iterator[WorkingFolder]:
 def _make_root(root: Path) -> Path:
     """Make the folder of a working copy, readable by its user alone: it holds answers."""
     try:
-        root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"no working copy can be kept in '{root.parent}': {error.strerror}; name another folder with "
-            f"{ENVIRONMENT}"
-        ) from None
+        make_folder(root, private=True, error=StorageError)
+    except StorageError as error:
+        raise StorageError(f"{error}; name another folder for working copies with {ENVIRONMENT}") from None
     return root
 
 
@@ -221,6 +217,6 @@ def _copy(store: ObjectStore, folder: Path, wanted: Callable[[str], bool]) -> No
     def get(name: str) -> None:
         content = store.read(name)
         if content is not None:
-            write_whole(folder / name, content)
+            write_bytes(folder / name, content, error=StorageError)
 
     store.each(names, get)

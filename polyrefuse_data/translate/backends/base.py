@@ -117,18 +117,19 @@ class Settings:
     """False for a plan, which takes neither a key nor an extra, and asks nobody anything."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BackendRow:
-    """One backend in the registry: how to make it, and what `polyrefuse translators` says of it.
+    """A backend in the registry: how to make it, and what `polyrefuse translators` prints about it.
 
-    `make` takes what follows the colon in `name:model` and the settings. `needs` is what a user must
-    have; `proof` how an answer proves which text it belongs to.
+    `make` takes the model of `name:model` and the settings. `code` returns the backend's name for a
+    language, None where it does not cover it; `needs` is what a user must have; `proof` is how an answer
+    proves which text it belongs to.
     """
 
     name: str
     title: str
     make: Callable[[str, Settings], Backend]
-    covers: Callable[[Language], bool]
+    code: Callable[[Language], str | None]
     limits: Limits
     needs: str
     proof: str
@@ -146,4 +147,4 @@ def environment_key(variable: str, backend: str, optional: bool = False) -> str 
 
 def covered(row: BackendRow) -> list[str]:
     """Return the codes of the known languages that the backend covers."""
-    return [code for code, language in LANGUAGES.items() if row.covers(language)]
+    return [code for code, language in LANGUAGES.items() if row.code(language) is not None]

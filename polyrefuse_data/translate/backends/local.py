@@ -13,7 +13,7 @@ from typing import Any
 
 from polyrefuse_data.core.languages import Language
 from polyrefuse_data.http.faults import TranslatorError
-from polyrefuse_data.translate.backends.base import Answer, Backend, Limits, Settings
+from polyrefuse_data.translate.backends.base import Answer, Limits
 from polyrefuse_data.translate.memory.store import Translator
 
 BEAMS = 4
@@ -34,6 +34,11 @@ _NLLB = {
     "tr": "tur_Latn", "uk": "ukr_Cyrl", "ur": "urd_Arab", "vi": "vie_Latn", "zu": "zul_Latn",
 }  # fmt: skip
 """FLORES-200's names of languages; others stand in a languages file under `codes: {nllb: ...}`."""
+
+
+def nllb_code(language: Language) -> str | None:
+    """Return NLLB-200's name for `language`."""
+    return language.codes.get("nllb", _NLLB.get(language.code))
 
 
 class LocalModel:
@@ -262,16 +267,6 @@ def local_spec(model: str, threads: int | None = None) -> LocalSpec:
         identity = model if digest is None else f"{name}@{digest}"
         return LocalSpec(os.path.abspath(name), None, identity, digest, threads)  # noqa: PTH100
     return LocalSpec(name, revision, model, None, threads)
-
-
-def make_local(model: str, settings: Settings) -> Backend:
-    """Return the backend for `hf:MODEL@REVISION`: loaded here, or on the workers of a cluster."""
-    spec = local_spec(model, settings.threads)
-    if settings.cluster is None:
-        return spec()
-    from polyrefuse_data.translate.backends.remote import RemoteModel
-
-    return RemoteModel(spec, settings.cluster)
 
 
 def folder_digest(folder: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import regex
 
 from polyrefuse_data.core.languages import Language
-from polyrefuse_data.http.client import Web, check_address, place
+from polyrefuse_data.http.client import HttpClient, check_address, origin
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError
 from polyrefuse_data.translate.backends.base import Answer, Limits, Settings, environment_key
 from polyrefuse_data.translate.backends.web_services import tag_of
@@ -39,6 +39,11 @@ _TAG_LINE = regex.compile(r"\A\s*\[\s*(?P<tag>\d{8})\s*\]\s*")
 _THINKING = regex.compile(r"\A\s*<think>.*?</think>", regex.S)
 
 
+def language_name(language: Language) -> str | None:
+    """Return the name of `language` in the prompt; every language is taken to be covered."""
+    return language.codes.get("openai", language.name)
+
+
 class OpenAICompatible:
     """Chat completions at temperature 0 with a strict translate-only prompt.
 
@@ -50,7 +55,7 @@ class OpenAICompatible:
     limits = LIMITS
 
     def __init__(self, model: str, address: str, key: str | None, timeout: float) -> None:
-        self._web = Web(timeout, KEY)
+        self._http = HttpClient(timeout, KEY)
         self._address = address.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._model = model or self._only_model()
@@ -58,26 +63,26 @@ class OpenAICompatible:
 
     def _only_model(self) -> str:
         try:
-            value = self._web.json(self._web.get(f"{self._address}/models", headers=self._headers))
-            names = [str(one["id"]) for one in value["data"]]
+            value = self._http.get(f"{self._address}/models", headers=self._headers).json()
+            names = [str(row["id"]) for row in value["data"]]
         except (Fault, KeyError, TypeError):
             raise TranslatorError(
-                f"{place(self._address)} does not list its models; name one: --translator openai:MODEL"
+                f"{origin(self._address)} does not list its models; name one: --translator openai:MODEL"
             ) from None
         if len(names) != 1:
             raise TranslatorError(
-                f"{place(self._address)} offers {len(names)} models; name one with --translator openai:MODEL"
+                f"{origin(self._address)} offers {len(names)} models; name one with --translator openai:MODEL"
                 + (f" (for example {', '.join(sorted(names)[:4])})" if names else "")
             )
         return names[0]
 
     def code(self, language: Language) -> str | None:
-        return language.codes.get("openai", language.name)
+        return language_name(language)
 
     def translate(self, texts: Sequence[str], source: Language, target: Language) -> list[Answer]:
-        return [self._one(text, source, target) for text in texts]
+        return [self._translate(text, source, target) for text in texts]
 
-    def _one(self, text: str, source: Language, target: Language) -> Answer:
+    def _translate(self, text: str, source: Language, target: Language) -> Answer:
         tag = tag_of(text)
         system = PROMPT.format(source=self.code(source), target=self.code(target), tag=tag)
         body = {
@@ -88,11 +93,11 @@ class OpenAICompatible:
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": text}],
         }
         try:
-            response = self._web.post(f"{self._address}/chat/completions", json=body, headers=self._headers)
+            response = self._http.post(f"{self._address}/chat/completions", json=body, headers=self._headers)
         except Rejected as rejected:
             hint = "; does the model take temperature, seed and max_tokens?"
             raise Rejected(rejected.reason, rejected.detail + hint) from None
-        return _answer(self._web.json(response), tag)
+        return _answer(response.json(), tag)
 
 
 def content_of(value: Any) -> str:

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publishing import NAME, client, edited, send, shown_files
 
-from polyrefuse_data.build.package import FORMAT, MANIFEST, file_sha256
+from polyrefuse_data.build.package import FORMAT, MANIFEST
 from polyrefuse_data.core.errors import PolyRefuseError, PublishError
+from polyrefuse_data.core.paths import file_sha256
 from polyrefuse_data.core.schema import column_names
 from polyrefuse_data.publish.completion_guard import find_completion
 from polyrefuse_data.publish.hub import HubDataset
@@ -164,7 +165,8 @@ def test_the_card_tells_of_gaps_and_failed_checks(small_build: Path) -> None:
     from dataclasses import replace
 
     from polyrefuse_data.build.card import render_card
-    from polyrefuse_data.build.package import LanguagePart, Package, read_manifest
+    from polyrefuse_data.build.model import LanguagePart, Package
+    from polyrefuse_data.build.package import read_manifest
     from polyrefuse_data.core.findings import Finding
     from polyrefuse_data.prompts.recipe import load_recipe
 

@@ -150,8 +150,10 @@ def test_reading_only_some_layers_reads_the_same() -> None:
     (both,) = capture(chat, prompts, [1, 4], [T_INST], tokens_per_batch=10_000)
     (one,) = capture(chat, prompts, [1], [T_INST], tokens_per_batch=10_000)
     (with_logits,) = capture(chat, prompts, [1], [T_INST], tokens_per_batch=10_000, logits=True)
-    assert torch.equal(both.hidden[:, :, :1], one.hidden)
-    assert torch.equal(with_logits.hidden, one.hidden)
+    # Passes of different shapes round differently.
+    torch.testing.assert_close(both.hidden[:, :, :1], one.hidden, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(with_logits.hidden, one.hidden, atol=1e-5, rtol=1e-5)
+    assert (both.hidden[:, :, 1:] - one.hidden).abs().max() > 1e-2, "layers differ"
     assert with_logits.logits is not None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from polyrefuse_eval.harmfulness.steering_sweep import sweep  # noqa: E402
 from polyrefuse_eval.models.chat import ChatModel  # noqa: E402
 from polyrefuse_eval.results.data import DataFolder, open_data  # noqa: E402
 from polyrefuse_eval.results.user_prompts import UserPrompt  # noqa: E402
+from polyrefuse_eval.results.validation import json_value  # noqa: E402
 from polyrefuse_eval.statistics.detection import detections  # noqa: E402
 from polyrefuse_eval.statistics.thresholds import conformal_threshold  # noqa: E402
 
@@ -92,7 +92,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def found(run: HarmfulnessRun) -> dict[str, Any]:
-    languages: dict[str, Any] = json.loads(json.dumps(run.run()))["languages"]
+    languages: dict[str, Any] = json_value(run.run())["languages"]
     assert list(languages) == list(LANGS)
     return languages
 

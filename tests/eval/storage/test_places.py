@@ -430,7 +430,7 @@ def test_a_run_that_was_taken_away_or_replaced_begins_anew(address: Address) -> 
             RunFolder.open(folder.path, SIGNATURE)
     # A further judge makes no other run.
     run["signature"] = {**other, "judges": ["native-1", "more-1"]}
-    driven(address, lambda folder: RunFolder(folder).append("fr", [COMPLETION]))
+    driven(address, lambda folder: RunFolder(folder).append("fr", [replace(COMPLETION, lang="fr")]))
     store.write("run.json", json.dumps(run).encode())
     with working_folder(address, silent) as folder:
         assert len(RunFolder(folder.path).completions("fr")) == 1
