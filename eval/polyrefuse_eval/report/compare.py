@@ -11,6 +11,7 @@ from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.report.groups import Groups, Verdicts, by_cell
 from polyrefuse_eval.report.markdown import table
 from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder, differences
+from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.settings import Condition, is_language, own_source
 from polyrefuse_eval.results.verification import verify_run
 from polyrefuse_eval.statistics.rates import holm, rate
@@ -159,7 +160,9 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
                     source for source in _sources(lang, cells[0]) if source in _sources(lang, cells[1])
                 ]
                 own = own_source(lang, sources)
-                others = [f"ablation:{source}" for source in sources if source != own and is_language(source)]
+                others = [
+                    ABLATION.condition(source) for source in sources if source != own and is_language(source)
+                ]
                 if others:
                     pairs[lang] = (_merged(lang, others, cells[0]), _merged(lang, others, cells[1]))
                 continue
@@ -197,7 +200,7 @@ def _condition(measure: str, lang: str, cells: Mapping[tuple[str, str, str], Ver
     if measure != "refusal, ablated":
         return "baseline"
     own = own_source(lang, _sources(lang, cells))
-    return None if own is None else f"ablation:{own}"
+    return None if own is None else ABLATION.condition(own)
 
 
 def _sources(lang: str, cells: Mapping[tuple[str, str, str], Verdicts]) -> list[str]:
@@ -206,7 +209,7 @@ def _sources(lang: str, cells: Mapping[tuple[str, str, str], Verdicts]) -> list[
     return [
         str(condition.source)
         for condition in names
-        if condition.intervention == "ablation" and condition.coefficient == 1.0
+        if condition.intervention == ABLATION.name and condition.coefficient == 1.0
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from polyrefuse_data.core.display import visible
+from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Result
 from polyrefuse_eval.results.settings import CONTROLS, own_source
 
@@ -43,18 +44,15 @@ def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> 
     directions = [source for source in ordered if source not in CONTROLS]
     parts = [f"Judge: {judge}\n", _by_language(results, directions)]
     if len(directions) > 1:
-        for intervention, label in (
-            ("ablation", "harmful"),
-            ("addition", "harmless"),
-            ("ablation", "harmless"),
-            ("addition", "harmful"),
-        ):
+        meant = [(row.name, row.moves) for row in INTERVENTIONS.values()]
+        crossed = [(row.name, row.cross_checks) for row in INTERVENTIONS.values()]
+        for intervention, label in [*meant, *crossed]:
             matrix = [
                 result
                 for result in results
                 if (result.intervention, result.label) == (intervention, label)
                 and result.source in directions
-                and (intervention == "addition" or result.coefficient == 1.0)
+                and "@" not in result.condition
             ]
             if matrix:
                 parts.append(
