@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("second", type=place_path)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a Markdown table.")
 def compare_command(first: Place, second: Place, as_json: bool) -> None:
-    """Say, language by language, what changed from run FIRST to run SECOND, and if it is more than chance.
+    """Show in each language what changed from run FIRST to run SECOND, and whether it is more than chance.
 
     Both are folders or addresses. They must measure the same prompts, and a judge must have read both.
     """
@@ -26,9 +26,9 @@ def compare_command(first: Place, second: Place, as_json: bool) -> None:
     from polyrefuse_eval.results.folder import RunFolder
     from polyrefuse_eval.storage.places import folders_to_read
 
-    with folders_to_read([first, second], is_compared) as (one, other):
-        found = compare_runs(RunFolder.existing(one), RunFolder.existing(other))
+    with folders_to_read([first, second], is_compared) as (first_folder, second_folder):
+        comparison = compare_runs(RunFolder.existing(first_folder), RunFolder.existing(second_folder))
     if as_json:
-        click.echo(json.dumps(comparison_json(found), ensure_ascii=False, indent=1))
+        click.echo(json.dumps(comparison_json(comparison), ensure_ascii=False, indent=1))
     else:
-        click.echo(comparison_table(found), nl=False)
+        click.echo(comparison_table(comparison), nl=False)

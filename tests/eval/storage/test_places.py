@@ -312,7 +312,7 @@ def begin(folder: Path) -> None:
     """A run in which one cell is done and another is at work."""
     run = RunFolder.open(folder, SIGNATURE)
     run.append("de", [COMPLETION])
-    run.cell_done("de", "harmful", "baseline")
+    run.finish_completions("de", "harmful", "baseline")
     run.append("en", [replace(COMPLETION, lang="en")])
 
 
@@ -330,7 +330,7 @@ def test_what_is_whole_is_sent_and_nothing_else(address: Address) -> None:
     # What is at work stays here, and goes on.
     with working_folder(address, silent) as here:
         assert len(RunFolder(here).completions("en")) == 1
-        RunFolder(here).cell_done("en", "harmful", "baseline")
+        RunFolder(here).finish_completions("en", "harmful", "baseline")
     assert names(store) == {"run.json", CELL, NOTICE, "completions/en/harmful.baseline.jsonl"}
 
 
@@ -355,7 +355,7 @@ def test_an_empty_cache_is_filled_and_an_old_one_brought_up_to_date(
         run = RunFolder.existing(folder)
         assert run.completions("de") == [COMPLETION]
         run.append_verdicts("native-1", "de", [VERDICT])
-        run.verdicts_done("native-1", "de", "harmful", "baseline")
+        run.finish_verdicts("native-1", "de", "harmful", "baseline")
         (folder / CELL).unlink()
         write_text(folder / "table.md", "new")
 
