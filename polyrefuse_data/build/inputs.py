@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from polyrefuse_data.checks import rows as row_checks
+from polyrefuse_data.checks.languages_file import RECORDED, recorded
 from polyrefuse_data.checks.thresholds import Thresholds
 from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import LANGUAGES, PUBLISHED_LANGUAGES, SOURCE_LANGUAGE
@@ -114,7 +115,9 @@ class Inputs:
             for lang, rows in self.rows.items()
         }
         topped_up = sorted(self.selection.topped_up.items())
+        own_languages = recorded(list(self.rows))
         return {
+            **({RECORDED: own_languages} if own_languages else {}),
             "recipe": {
                 **self.recipe.model_dump(mode="json", exclude_none=True),
                 "digest": _digest(self.recipe.model_dump(mode="json")),

@@ -181,7 +181,7 @@ def _translate(inputs: Inputs, request: BuildRequest) -> None:
     A live translator first adds to the memory what it lacks; then the rows are taken from the memory.
     """
     from polyrefuse_data.translate.fill import Chain, fill_memory
-    from polyrefuse_data.translate.progress import Progress as Watcher
+    from polyrefuse_data.translate.progress import TranslationProgress
 
     chain = Chain(request.live())
     english = {row.prompt.hash: row.prompt.text for row in inputs.selection.placed}
@@ -194,7 +194,7 @@ def _translate(inputs: Inputs, request: BuildRequest) -> None:
             for name in chain.replayed:
                 memory.require_backend(name)
             if chain.backends:
-                watcher = stack.enter_context(Watcher(request.quiet, request.log))
+                watcher = stack.enter_context(TranslationProgress(request.quiet, request.log))
                 reasons = fill_memory(english, request.langs, chain, memory, watcher)
         for lang in request.langs:
             known: Known = {}

@@ -294,7 +294,10 @@ def audit(
     """
     from polyrefuse_data.audit.audit import audit as run
     from polyrefuse_data.audit.report import render_html, report_lines
+    from polyrefuse_data.core.paths import check_output
 
+    if html is not None:
+        check_output(html, option="--html")
     with _Bar(quiet) as bar:
         report = run(folder, progress=lambda done, total: bar("checks", done, total), **options)
     if html is not None:
@@ -318,15 +321,16 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, out: Path |
     from polyrefuse_data.audit.calibrate import calibrate as run
     from polyrefuse_data.audit.calibrate import thresholds_yaml
     from polyrefuse_data.checks.thresholds import load_thresholds
+    from polyrefuse_data.core.files import write_text
+    from polyrefuse_data.core.paths import check_output
 
+    if out is not None:
+        check_output(out)
     text = thresholds_yaml(run(folder, english, back, load_thresholds()))
     if out is None:
         click.echo(text, nl=False)
         return
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise PolyRefuseError(f"cannot write {out}: {error.strerror}") from None
+    write_text(out, text)
     click.echo(f"Wrote {out}; use it with --thresholds {out}")
 
 

@@ -40,7 +40,8 @@ def memory_import(source: Path, memory_file: Path | None, english: Path | None, 
     """
     from polyrefuse_data.checks.thresholds import load_thresholds
     from polyrefuse_data.prompts.published_release import read_release, release_folders
-    from polyrefuse_data.translate.memory.from_release import import_jsonl, import_release
+    from polyrefuse_data.translate.memory.from_release import import_release
+    from polyrefuse_data.translate.memory.jsonl import import_jsonl
     from polyrefuse_data.translate.memory.store import TranslationMemory
 
     path = _memory_path(memory_file)
@@ -69,7 +70,7 @@ def memory_import(source: Path, memory_file: Path | None, english: Path | None, 
 @memory_option
 def memory_export(target: Path, memory_file: Path | None) -> None:
     """Write all translations to TARGET as JSON Lines, sorted."""
-    from polyrefuse_data.translate.memory.from_release import export_jsonl
+    from polyrefuse_data.translate.memory.jsonl import export_jsonl
     from polyrefuse_data.translate.memory.store import TranslationMemory
 
     with TranslationMemory(_memory_path(memory_file)) as opened:

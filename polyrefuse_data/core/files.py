@@ -216,7 +216,7 @@ def disk_errors(doing: str, path: Path, error: ErrorType) -> Iterator[None]:
             raise  # not the disk's
         room = ""
         if fault.errno in _FULL:
-            room = f"{_room(path)}; free some space and run again, what was whole before is whole"
+            room = f"{_room(path)}; free some space and run again; nothing that was complete is lost"
         raise error(f"cannot {doing}: {_reason(fault)}{room}") from None
 
 

@@ -79,10 +79,10 @@ class Progress:
                 self._last_line, self._lines = now, True
                 self._put(self._state(now))
 
-    def write(self, line: str) -> None:
-        """Show a line of the step's own, above the bar where there is one."""
+    def write(self, line: str, *, log: bool = True) -> None:
+        """Show a line of the step's own, above the bar where there is one; unless `log`, for the eye only."""
         with self._lock:
-            if self._log is not None:
+            if log and self._log is not None:
                 self._log(line)
             if self._bar is not None:
                 self._bar.write(line, file=self._stream)

@@ -25,6 +25,7 @@ REASONS = {
     "mismatch": "the answer belongs to another text",
     "protected": "the answer lost an address or code of the text",
     "differs": "asked again, the answer was another each time",
+    "repeated": "different texts got the same answer",
     "rejected": "the service does not take this text",
     "stopped": "the backend was given up before this text was asked",
     "uncovered": "the backend does not know the language",

@@ -129,7 +129,8 @@ class Breaker:
                     self.given_up = TranslatorError(
                         f"{self.name} gives no good answer (last: {fault}); "
                         f"stopped after {self._pauses} pauses. What was answered is kept; "
-                        "run the same command later, or with another service"
+                        "run the same command later, or with another service",
+                        sample=fault.sample,
                     )
                     return None
                 pause: float = max(self.settings.pause * 2**self._pauses, min(asked, self.settings.patience))

@@ -11,6 +11,7 @@ from typing import Any
 
 from polyrefuse_data.build.companions import CARD, CROISSANT, FIGURE, LICENCES
 from polyrefuse_data.build.package import MANIFEST, altered_files, read_manifest, safe_path
+from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.paths import file_sha256
@@ -57,6 +58,7 @@ def build_release(folder: Path, allow_gaps: bool) -> LocalRelease:
             f"{folder}: no such folder; expected a complete build (make one with `polyrefuse build`)"
         )
     manifest = read_manifest(folder)
+    register_recorded(manifest, folder)
     if not manifest.get("complete"):
         missing = sum(len(gap["ids"]) for gap in manifest.get("gaps", []))
         raise PublishError(

@@ -51,6 +51,7 @@ def rescore_command(
     model that answered is not needed. Files that cannot be read are named on standard error, all others are
     rescored, and the exit status is 3.
     """
+    from polyrefuse_data.core.display import visible
     from polyrefuse_eval.errors import RunFolderError
     from polyrefuse_eval.judging.local_model import JudgeOptions
     from polyrefuse_eval.judging.registry import judges_by_name
@@ -64,7 +65,10 @@ def rescore_command(
 
     def say(line: str) -> None:
         gaps.append(line)
-        click.echo(line, err=True)
+        click.echo(visible(line), err=True)
+
+    def note(line: str) -> None:
+        click.echo(visible(line), err=True)
 
     build = None if data is None else open_data(data)
     if out is not None and not isinstance(folder, Path):
@@ -80,7 +84,14 @@ def rescore_command(
         written: list[tuple[Place, Path, Path]] = []
         for place, local in here.items():
             rescored = rescore(
-                local, judging, out=into, data=build, source=source, progress=not quiet, say=say
+                local,
+                judging,
+                out=into,
+                data=build,
+                source=source,
+                progress=not quiet,
+                say=say,
+                note=note,
             )
             base = (place, local) if out is None or into is None else (out, into)
             written += [(*base, path) for path in (*(run.path for run in rescored.runs), *rescored.files)]

@@ -14,13 +14,20 @@ from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, refusal_sco
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.activations import ActivationMeans, all_positions, capture
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.tensor_files import other_model, read_tensors, write_tensors
+from polyrefuse_eval.models.tensor_files import check_model, check_shape, read_tensors, write_tensors
 from polyrefuse_eval.results.positions import Position
+from polyrefuse_eval.results.tensor_headers import (
+    DIRECTION_FORMAT,
+    SET_FORMAT,
+    DirectionHeader,
+    DirectionSetHeader,
+)
 from polyrefuse_eval.versions import versions
 
-FORMAT = "polyrefuse-direction-1"
-SET_FORMAT = "polyrefuse-directions-1"
 HOW_TO_MAKE = "polyrefuse eval extract, then select"
+UNIT_TOLERANCE = 1e-2
+"""How far the length of a stored unit vector may be from 1: types of 8 bits of mantissa hold it to 0.4 %."""
+
 MINIMUM_PROMPTS = 4
 """Fewer refused or accepted prompts than this make no mean worth the name."""
 
@@ -62,13 +69,14 @@ class DirectionSet:
     @classmethod
     def load(cls, path: Path) -> DirectionSet:
         """Read what `save` wrote."""
-        tensors, header = read_tensors(path, SET_FORMAT, DirectionError, HOW_TO_MAKE)
+        tensors, header = read_tensors(path, DirectionSetHeader, SET_FORMAT, DirectionError, HOW_TO_MAKE)
+        shape = (len(header.positions), len(header.layers), None)
         return cls(
-            header["lang"],
-            tensors["vectors"].double(),
-            tuple(Position.parse(label) for label in header["positions"]),
-            tuple(header["layers"]),
-            header["metadata"],
+            lang=header.lang,
+            vectors=check_shape(path, tensors, "vectors", shape, DirectionError).double(),
+            positions=tuple(Position.parse(label) for label in header.positions),
+            layers=header.layers,
+            metadata=header.metadata,
         )
 
 
@@ -96,7 +104,7 @@ class Direction:
     def save(self, path: Path) -> None:
         """Write one safetensors file: the unit vector, and everything known about it."""
         header = {
-            "format": FORMAT,
+            "format": DIRECTION_FORMAT,
             "site": "resid_pre",
             "norm": self.norm,
             "layer": self.layer,
@@ -111,27 +119,27 @@ class Direction:
     @classmethod
     def load(cls, path: Path, chat: ChatModel | None = None) -> Direction:
         """Read what `save` wrote; with `chat`, raise `DirectionError` where it is another model's."""
-        tensors, header = read_tensors(path, FORMAT, DirectionError, HOW_TO_MAKE)
-        direction = cls(
-            tensors["direction"],
-            float(header["norm"]),
-            int(header["layer"]),
-            Position.parse(header["position"]),
-            header["lang"],
-            header["kind"],
-            header["metadata"],
-        )
+        tensors, header = read_tensors(path, DirectionHeader, DIRECTION_FORMAT, DirectionError, HOW_TO_MAKE)
         if chat is not None:
-            direction.check(chat)
-        return direction
-
-    def check(self, chat: ChatModel) -> None:
-        """Raise `DirectionError`, saying what differs, unless this direction belongs to `chat`."""
-        differing = other_model(self.metadata.get("model", {}), chat)
-        if differing:
-            raise DirectionError(f"the direction is of another model: {differing}; extract it again")
-        if self.unit.shape[-1] != chat.width:
-            raise DirectionError(f"the direction is {self.unit.shape[-1]} wide and {chat.name} {chat.width}")
+            check_model(path, header.metadata, chat, DirectionError, "extract it again")
+            if header.layer >= chat.n_layers:
+                raise DirectionError(
+                    f"'{path}' is of layer {header.layer}; {chat.name} has layers 0 to {chat.n_layers - 1}"
+                )
+        width = None if chat is None else chat.width
+        unit = check_shape(path, tensors, "direction", (width,), DirectionError)
+        length = float(unit.double().norm())
+        if abs(length - 1) > UNIT_TOLERANCE:
+            raise DirectionError(f"'{path}' holds a direction of length {length:g}; expected a unit vector")
+        return cls(
+            unit=unit,
+            norm=header.norm,
+            layer=header.layer,
+            position=Position.parse(header.position),
+            lang=header.lang,
+            kind=header.kind,
+            metadata=header.metadata,
+        )
 
 
 def direction_at(directions: DirectionSet, position: Position, layer: int, **metadata: Any) -> Direction:

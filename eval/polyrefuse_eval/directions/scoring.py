@@ -206,7 +206,7 @@ class CandidateScorer:
             with ExitStack() as stack:
                 if start is not None:
                     layer, hidden = start
-                    together_hidden = hidden.repeat(len(part), 1, 1) if len(part) > 1 else hidden
+                    together_hidden = torch.cat([hidden] * len(part), dim=-3)
                     stack.enter_context(starting_at(self.chat, layer, together_hidden))
                 stack.enter_context(applied(self.chat, rows[0] if len(rows) == 1 else rows))
                 for key, logits in zip(part, self._logits(batch, len(part)), strict=True):

@@ -12,6 +12,7 @@ from polyrefuse_eval.judging.base import Advance, Judge, JudgeInput, opened
 from polyrefuse_eval.results.fields import LONGEST_NOTE
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Completion, VerdictRecord
+from polyrefuse_eval.results.verification import unverified
 
 PromptsOf = Callable[[str], Mapping[str, str]]
 """Language to its prompts by the id of their row; empty where they are not available."""
@@ -24,17 +25,21 @@ def judge_completions(
     prompts: PromptsOf,
     *,
     progress: bool = False,
+    anew: bool = False,
 ) -> None:
     """Let each of `judges` read the completions in `langs` that it has not read, and write its verdicts.
 
-    A judge without anything to read is not loaded. For the one writer of the folder, after `RunFolder.mend`.
+    With `anew`, it also reads again the conditions in which verdicts carry no hash of their answer. A judge
+    without anything to read is not loaded. For the one writer of the folder, after `RunFolder.mend`.
     """
     for judge in judges:
-        by_lang = {lang: rest for lang in langs if (rest := unread(folder, judge.name, lang))}
+        by_lang = {lang: rest for lang in langs if (rest := unread(folder, judge.name, lang, anew=anew))}
         if not by_lang:
             continue
         with opened(judge):
             for lang, completions in by_lang.items():
+                for condition in unverified(folder.verdicts(judge.name, lang)) if anew else ():
+                    folder.drop_verdicts(judge.name, lang, *condition)
                 writer = VerdictWriter(folder, judge.name, lang, completions)
                 with tqdm(
                     total=len(completions),
@@ -105,18 +110,22 @@ def verdict_records(
         ]
 
 
-def unread(folder: RunFolder, judge: str, lang: str) -> list[Completion]:
-    """Return the completions without a verdict of `judge`; remove verdicts on other completions."""
+def unread(folder: RunFolder, judge: str, lang: str, *, anew: bool = False) -> list[Completion]:
+    """Return the completions without a verdict of `judge`; remove verdicts on other completions.
+
+    With `anew`, also return those of conditions with verdicts that carry no hash of their answer.
+    """
     completions = folder.completions(lang)
     keys = {completion.key for completion in completions}
     verdicts = folder.verdicts(judge, lang)
     stale = conditions_of([verdict for verdict in verdicts if verdict.key not in keys])
-    for label, condition in stale:
-        folder.drop_verdicts(judge, lang, label, condition)
-    read = {verdict.key for verdict in verdicts if (verdict.label, verdict.condition) not in stale}
+    for condition in stale:
+        folder.drop_verdicts(judge, lang, *condition)
+    ignored = stale | (unverified(verdicts) if anew else set())
+    read = {verdict.key for verdict in verdicts if (verdict.label, verdict.condition) not in ignored}
     remaining = [completion for completion in completions if completion.key not in read]
-    for label, condition in conditions_of(completions) - conditions_of(remaining):
-        folder.finish_verdicts(judge, lang, label, condition)
+    for condition in conditions_of(completions) - conditions_of(remaining):
+        folder.finish_verdicts(judge, lang, *condition)
     return remaining
 
 

@@ -99,10 +99,10 @@ def _capture_batch(
 
 def _watch(chat: ChatModel, layer: int, keep: Any) -> Any:
     def at_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(layer, layer_input(args, kwargs))
+        keep(layer, chat.structure.read(layer_input(args, kwargs)))
 
     def at_output(_module: nn.Module, _args: Any, output: Any) -> None:
-        keep(layer, first_tensor(output))
+        keep(layer, chat.structure.read(first_tensor(output)))
 
     if layer == chat.n_layers:
         return chat.layers[-1].register_forward_hook(at_output)

@@ -11,13 +11,8 @@ from torch import Tensor, nn
 
 from polyrefuse_eval.errors import ChatModelError
 from polyrefuse_eval.malloc import keep_freed_memory
-from polyrefuse_eval.models.structure import (
-    Structure,
-    find_structure,
-    parse_structure,
-    prove_structure,
-    submodule,
-)
+from polyrefuse_eval.models.structure import Structure, parse_structure, submodule
+from polyrefuse_eval.models.structure_probe import find_structure
 from polyrefuse_eval.models.template import EncodedPrompt, Template, tokenizer_hash
 
 if TYPE_CHECKING:
@@ -38,12 +33,14 @@ class ChatModel:
     revision: str
     template: Template
     structure: Structure
-    layer_outputs: list[int | None]
-    """For each layer the length of the tuple that it returns, None where it returns a tensor."""
     settings: dict[str, str] = field(default_factory=dict)
     """What else changes the numbers: dtype, quantization, attention implementation."""
     packs: bool | None = None
-    """Whether prompts can share one row (see `batches.can_pack`); None until it was tried."""
+    """Whether prompts can share one row (see `batching.can_pack`); None until it was tried."""
+    pads: bool | None = None
+    """Whether left-padded rows give the numbers of single prompts; None until it was tried."""
+    caches: bool | None = None
+    """Whether decoding behind a cache gives the numbers of whole passes; None until it was tried."""
     ends_only: bool | None = None
     """Whether the last layer's MLP can run for last tokens alone; None until it was tried."""
 
@@ -83,11 +80,19 @@ class ChatModel:
         model.eval()
         if input_device(model).type == "cpu":
             keep_freed_memory()
-        n_layers = int(model.config.get_text_config().num_hidden_layers)
-        found = find_structure(model, n_layers, parse_structure(structure))
         ids = template.encode(["Name a colour."])[0].ids
-        outputs = prove_structure(model, found, torch.tensor([ids], device=input_device(model)))
-        return cls(model, tokenizer, name, revision, template, found, outputs, dict(settings or {}))
+        found = find_structure(
+            model, torch.tensor([ids], device=input_device(model)), parse_structure(structure)
+        )
+        return cls(
+            model=model,
+            tokenizer=tokenizer,
+            name=name,
+            revision=revision,
+            template=template,
+            structure=found,
+            settings=dict(settings or {}),
+        )
 
     @property
     def layers(self) -> list[nn.Module]:

@@ -14,10 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from polyrefuse_eval.errors import OutOfMemoryError
-from polyrefuse_eval.models.batching import accepted_arguments, kept_logits, left_padded
+from polyrefuse_eval.models.batching import next_rows
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.intervene import BASELINE, Applied, Edits, applied
-from polyrefuse_eval.models.kv_cache import bytes_per_token, cache_argument, cache_of
+from polyrefuse_eval.models.decoding import Decoding, can_cache
+from polyrefuse_eval.models.intervene import BASELINE, Edits, applied
+from polyrefuse_eval.models.kv_cache import bytes_per_token, largest
 from polyrefuse_eval.models.template import EncodedPrompt
 
 BATCH_SIZE = {"cpu": 128, "cuda": 256}
@@ -84,7 +85,7 @@ def generate(
         total=len(requests), desc=progress, unit="answer", disable=True if progress is None else None
     ) as bar:
         while start < len(order):
-            part = order[start : start + size]
+            part = next_rows(chat, encoded, order[start:], size)
             if all(requests[index].key in done for index in part):
                 bar.update(len(part))
                 start += len(part)
@@ -118,7 +119,7 @@ def default_batch_size(chat: ChatModel, prompts: Sequence[EncodedPrompt], max_ne
     config = chat.model.config.get_text_config()
     token = bytes_per_token(config, chat.n_layers, chat.width, chat.dtype)
     cached = token * (longest + max_new_tokens) if max_new_tokens else 0
-    hidden = getattr(config, "intermediate_size", None) or 4 * chat.width
+    hidden = largest(config, "intermediate_size") or 4 * chat.width
     # Two halves of a gated MLP and their product, beside a few copies of the stream.
     passing = (3 * hidden + 4 * chat.width) * chat.dtype.itemsize * longest
     return max(1, min(size, BATCH_BYTES // (cached + passing)))
@@ -156,17 +157,9 @@ def _generate_batch(
     shared = all(row is edits[0] for row in edits)
     with applied(chat, edits[0] if shared else edits) as state:
         alive = list(range(len(part)))
-        arguments = left_padded(chat, [encoded[index].ids for index in part])
-        cache = None
+        decoding = Decoding(chat, [encoded[index].ids for index in part], cached=can_cache(chat))
         for _step in range(max_new_tokens):
-            output = chat.model(
-                **accepted_arguments(chat, dict(arguments)),
-                **cache_argument(chat.model, cache),
-                use_cache=True,
-                **kept_logits(chat, 1),
-            )
-            cache = cache_of(output)
-            chosen = _choose(output.logits[:, -1], sampling, [generators[row] for row in alive])
+            chosen = _choose(decoding.logits(), sampling, [generators[row] for row in alive])
             for row, token in zip(alive, chosen.tolist(), strict=True):
                 if ended[row]:
                     continue
@@ -177,10 +170,11 @@ def _generate_batch(
             left = [slot for slot, row in enumerate(alive) if not ended[row]]
             if not left:
                 break
-            arguments = _next_arguments(arguments, chosen)
+            decoding.append(chosen)
             # Leaving costs a copy of the cache: worth it for an eighth of the rows at once.
             if len(left) <= len(alive) * 7 // 8:
-                arguments, alive = _keep_rows(arguments, cache, state, alive, left)
+                state.select(decoding.keep(left))
+                alive = [alive[slot] for slot in left]
     texts = chat.tokenizer.batch_decode(made, skip_special_tokens=True)
     return [
         Answer(requests[index].key, text, tuple(ids), done)
@@ -197,21 +191,3 @@ def _choose(logits: Tensor, sampling: Sampling, generators: list[torch.Generator
         for row, generator in zip(weights, generators, strict=True)
     ]
     return torch.cat(drawn).to(logits.device)
-
-
-def _next_arguments(arguments: dict[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
-    mask = arguments["attention_mask"]
-    return {
-        "input_ids": chosen.unsqueeze(1),
-        "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1),
-        "position_ids": arguments["position_ids"][:, -1:] + 1,
-    }
-
-
-def _keep_rows(
-    arguments: dict[str, Tensor], cache: object, state: Applied, alive: list[int], left: list[int]
-) -> tuple[dict[str, Tensor], list[int]]:
-    rows = torch.tensor(left, device=arguments["input_ids"].device)
-    cache.batch_select_indices(rows)  # type: ignore[attr-defined]
-    state.select(rows)
-    return {name: value[rows] for name, value in arguments.items()}, [alive[slot] for slot in left]

@@ -9,8 +9,10 @@ from typing import Any
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.report.groups import Groups, Verdicts, by_cell
 from polyrefuse_eval.report.markdown import table
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, differences
+from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder, differences
+from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.settings import Condition, is_language, own_source
+from polyrefuse_eval.results.verification import verify_run
 from polyrefuse_eval.statistics.rates import holm, rate
 
 FORMAT = "polyrefuse-compare-1"
@@ -53,14 +55,18 @@ class RunComparison:
 
 def is_compared(name: str) -> bool:
     """Return whether a file of a run, by its name in the folder, takes part in a comparison."""
-    return name == RUN_FILE or name.startswith("verdicts/")
+    return name in (RUN_FILE, RESULTS_FILE, SUMMARY_FILE) or name.startswith("verdicts/")
 
 
 def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
     """Compare two runs on the same data by the judges that have read both.
 
-    Raises `RunFolderError`, saying what differs, for runs of other data or without a common judge.
+    Raises `RunFolderError`, saying what differs, for runs of other data or without a common judge, and for a
+    finished run whose files do not hold together.
     """
+    for folder in (first, second):
+        if folder.complete:
+            verify_run(folder, answers=(folder.path / "completions").is_dir())
     theirs, ours = first.signature, second.signature
     other_data = differences(_data(theirs), _data(ours))
     if other_data:
@@ -151,7 +157,7 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
                     source for source in _sources(lang, cells[0]) if source in _sources(lang, cells[1])
                 ]
                 own = own_source(lang, sources)
-                others = [f"ablation:{one}" for one in sources if one != own and is_language(one)]
+                others = [ABLATION.condition(one) for one in sources if one != own and is_language(one)]
                 if others:
                     pairs[lang] = (_merged(lang, others, cells[0]), _merged(lang, others, cells[1]))
                 continue
@@ -189,13 +195,13 @@ def _condition(measure: str, lang: str, cells: Mapping[tuple[str, str, str], Ver
     if measure != "refusal, ablated":
         return "baseline"
     own = own_source(lang, _sources(lang, cells))
-    return None if own is None else f"ablation:{own}"
+    return None if own is None else ABLATION.condition(own)
 
 
 def _sources(lang: str, cells: Mapping[tuple[str, str, str], Verdicts]) -> list[str]:
     """Return whose directions were ablated in `lang`, whole."""
     names = [Condition.parse(name) for of, label, name in cells if (of, label) == (lang, "harmful")]
-    return [str(one.source) for one in names if one.intervention == "ablation" and one.coefficient == 1.0]
+    return [str(one.source) for one in names if one.intervention == ABLATION.name and one.coefficient == 1.0]
 
 
 def _merged(lang: str, conditions: Iterable[str], cells: Mapping[tuple[str, str, str], Verdicts]) -> Verdicts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Result
 from polyrefuse_eval.results.settings import CONTROLS, own_source
 
@@ -41,18 +42,15 @@ def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> 
     directions = [source for source in ordered if source not in CONTROLS]
     parts = [f"Judge: {judge}\n", _by_language(results, directions)]
     if len(directions) > 1:
-        for intervention, label in (
-            ("ablation", "harmful"),
-            ("addition", "harmless"),
-            ("ablation", "harmless"),
-            ("addition", "harmful"),
-        ):
+        meant = [(row.name, row.moves) for row in INTERVENTIONS.values()]
+        crossed = [(row.name, row.cross_checks) for row in INTERVENTIONS.values()]
+        for intervention, label in [*meant, *crossed]:
             matrix = [
                 one
                 for one in results
                 if (one.intervention, one.label) == (intervention, label)
                 and one.source in directions
-                and (intervention == "addition" or one.coefficient == 1.0)
+                and "@" not in one.condition
             ]
             if matrix:
                 parts.append(

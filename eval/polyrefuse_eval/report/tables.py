@@ -12,6 +12,7 @@ from polyrefuse_eval.report.robustness import summary_of
 from polyrefuse_eval.results.folder import RunFolder, write_text
 from polyrefuse_eval.results.records import AgreementRecord, Comparison, Result, VerdictRecord
 from polyrefuse_eval.results.settings import LABELS, Condition
+from polyrefuse_eval.results.verification import made_from
 from polyrefuse_eval.statistics.agreement import agreement
 from polyrefuse_eval.statistics.rates import holm, rate
 
@@ -24,6 +25,7 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
     The judges are those of its signature; `langs` are by default all that it has completions in. The
     summary's file says that all is there. For the one writer of the folder.
     """
+    folder.mark_incomplete()
     signature = folder.signature
     langs = folder.languages() if langs is None else langs
     settings = signature.get("settings", {})
@@ -41,7 +43,7 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
     folder.write_comparisons(comparisons)
     folder.write_agreement(agreement_of(verdicts))
     write_text(folder.path / "table.md", markdown_table(results, sources))
-    folder.write_summary(summary_of(verdicts, langs))
+    folder.write_summary(replace(summary_of(verdicts, langs), made_from=made_from(folder)))
     return results
 
 

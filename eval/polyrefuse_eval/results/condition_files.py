@@ -113,7 +113,13 @@ class ConditionFiles(Generic[ConditionRecord]):
 
     def _records(self, file: Path) -> list[ConditionRecord]:
         begun = file.name.endswith(BEGUN_ENDING)
-        return sorted(read_records(self.kind, file, torn_end=begun), key=_order)
+        records = read_records(self.kind, file, torn_end=begun)
+        place = (file.parent.name, file.name.removesuffix(ENDING).removesuffix(".begun"))
+        for number, record in enumerate(records, 1):
+            if (record.lang, condition_file_name(record.label, record.condition)) != place:
+                other = f"{record.lang} {record.label} {record.condition}"
+                raise RunFolderError(f"'{file}', record {number} is of another condition: {other}")
+        return sorted(records, key=_order)
 
 
 def by_condition(records: Iterable[ConditionRecord]) -> dict[tuple[str, str], list[ConditionRecord]]:

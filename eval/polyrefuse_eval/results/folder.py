@@ -64,6 +64,7 @@ __all__ = [
 
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
+RESULTS_FILE = "results.jsonl"
 NOTICE = (
     "This folder holds a language model's answers to harmful requests, some given with its refusal\n"
     "removed. It is measurement material: keep it here, do not publish it.\n"
@@ -234,7 +235,18 @@ class RunFolder:
 
     def verdicts(self, judge: str, lang: str) -> list[VerdictRecord]:
         """Return the verdicts of `judge` in `lang` that were written whole, in the order of completions."""
-        return self._verdicts(judge).read(lang)
+        verdicts = self._verdicts(judge).read(lang)
+        for verdict in verdicts:
+            if verdict.judge != judge:
+                place = self._verdicts(judge).path
+                raise RunFolderError(
+                    f"'{place}', {lang} {verdict.key}: a verdict of another judge, {verdict.judge}"
+                )
+        return verdicts
+
+    def judges(self) -> list[str]:
+        """Return the judges that the signature names."""
+        return list(self.signature.get("judges", []))
 
     def judged_languages(self, judge: str) -> list[str]:
         """Return the languages in which there are verdicts of `judge`."""
@@ -264,11 +276,11 @@ class RunFolder:
             ConditionFiles(VerdictRecord, judge).mend()
 
     def write_results(self, results: Iterable[Result]) -> None:
-        write_records(self.path / "results.jsonl", results)
+        write_records(self.path / RESULTS_FILE, results)
 
     def results(self) -> list[Result]:
         """Return all results; raises `RunFolderError` where there are none yet."""
-        file = self.path / "results.jsonl"
+        file = self.path / RESULTS_FILE
         if not file.is_file():
             raise RunFolderError(f"'{self.path}' has no results yet; run the same command again to go on")
         return read_records(Result, file)

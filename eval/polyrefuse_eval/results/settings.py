@@ -8,6 +8,7 @@ from typing import Any
 
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.results.interventions import BASELINE_NAME, INTERVENTIONS, is_graded
 
 POOLED = "pooled"
 """The source of a direction that is fitted on the training prompts of all languages of the run."""
@@ -29,7 +30,7 @@ quarter of the others.
 class Condition:
     """One intervention: `source` names its direction, `coefficient` its strength; None for the baseline."""
 
-    intervention: str = "baseline"
+    intervention: str = BASELINE_NAME
     source: str | None = None
     coefficient: float | None = None
 
@@ -38,17 +39,18 @@ class Condition:
         """`baseline`, `ablation:en`, `ablation:en@0.5`, `addition:en`."""
         if self.source is None:
             return self.intervention
-        partly = self.intervention == "ablation" and self.coefficient not in (None, 1.0)
+        partly = is_graded(self.intervention) and self.coefficient not in (None, 1.0)
         return f"{self.intervention}:{self.source}" + (f"@{self.coefficient:g}" if partly else "")
 
     @classmethod
-    def parse(cls, name: str, addition_coefficient: float | None = 1.0) -> Condition:
-        """Return the condition called `name`; an addition's coefficient is not in its name."""
+    def parse(cls, name: str, run_coefficient: float | None = 1.0) -> Condition:
+        """Return the condition called `name`; `run_coefficient` is that of interventions that are not graded,
+        whose names do not have it."""
         intervention, _, rest = name.partition(":")
         source, _, strength = rest.partition("@")
         if not source:
             return cls()
-        whole = 1.0 if intervention == "ablation" else addition_coefficient
+        whole = 1.0 if is_graded(intervention) else run_coefficient
         return cls(intervention, source, float(strength) if strength else whole)
 
 
@@ -75,9 +77,10 @@ class Measurement:
 class RunSettings:
     """What is measured. All fields but `batch_size` belong to the run's signature.
 
-    `strengths` are further ablation coefficients between 0 and 1, for each language's own direction where
-    there is one, else for the first. `crossed` is the number of prompts of crossed
-    measurements, None for all.
+    `strengths` are further coefficients of graded interventions between 0 and 1, for each language's own
+    direction where there is one, else for the first. `coefficient` is that of other interventions. `crossed`
+    is the number of prompts under an intervention that is not meant for them (ablation on harmless, addition
+    on harmful prompts), None for all.
     """
 
     langs: tuple[str, ...]
@@ -146,24 +149,27 @@ def is_language(source: str) -> bool:
 def grid(lang: str, sources: Sequence[str], settings: RunSettings) -> Iterator[Measurement]:
     """Yield the measurements in `lang` with directions of `sources` (languages, pooled, controls), in order.
 
-    Each direction is ablated on harmful and added on harmless prompts; crossed (the other way round) on
-    fewer, unless it is a control.
+    Each intervention with each direction is measured on the prompts that it is meant to move, and, unless the
+    direction is a control, crossed on fewer of the others.
     """
     for label in LABELS:
         yield Measurement(lang, label, BASELINE_CONDITION, settings.n_test)
     crossed = _least(settings.crossed, settings.n_test)
     for source in sources:
-        ablation = Condition("ablation", source, 1.0)
-        addition = Condition("addition", source, settings.coefficient)
-        yield Measurement(lang, "harmful", ablation, settings.n_test)
-        yield Measurement(lang, "harmless", addition, settings.n_test)
+        conditions = [
+            (row, Condition(row.name, source, 1.0 if row.graded else settings.coefficient))
+            for row in INTERVENTIONS.values()
+        ]
+        for row, condition in conditions:
+            yield Measurement(lang, row.moves, condition, settings.n_test)
         if source not in CONTROLS and crossed != 0:
-            yield Measurement(lang, "harmless", ablation, crossed)
-            yield Measurement(lang, "harmful", addition, crossed)
+            for row, condition in conditions:
+                yield Measurement(lang, row.cross_checks, condition, crossed)
     own = own_source(lang, sources)
-    if own is not None:
+    graded = [row for row in INTERVENTIONS.values() if row.graded and own is not None]
+    for row in graded:
         for strength in settings.strengths:
-            yield Measurement(lang, "harmful", Condition("ablation", own, strength), settings.n_test)
+            yield Measurement(lang, row.moves, Condition(row.name, own, strength), settings.n_test)
 
 
 def _least(*limits: int | None) -> int | None:

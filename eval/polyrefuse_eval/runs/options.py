@@ -76,7 +76,9 @@ class ModelOptions(_Options):
     )
     system: OptionalText = Field(None, description="System prompt.  [default: none]")
     thinking: StrictBool = Field(False, description="Let models that can think before they answer.")
-    structure: Text = Field("", description="Where an unknown model keeps its modules: layers=PATH,mlp=NAME.")
+    structure: Text = Field(
+        "", description="Where the decoder layers are, if they are not found: layers=PATH."
+    )
     trust_remote_code: StrictBool = Field(False, description="Run code that comes with the model.")
 
     def spec(self, **more: Any) -> ModelSpec:

@@ -24,9 +24,11 @@ from polyrefuse_eval.judging.base import Judge
 from polyrefuse_eval.judging.of_runs import verdict_records
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, generate
-from polyrefuse_eval.models.intervene import BASELINE, Ablation, Addition, Edits
+from polyrefuse_eval.models.intervene import BASELINE, Edits
+from polyrefuse_eval.models.interventions import edit_with
 from polyrefuse_eval.models.loading import silence_loading
 from polyrefuse_eval.results.folder import differences
+from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Completion, VerdictRecord
 from polyrefuse_eval.results.settings import Condition, Measurement, RunSettings
 from polyrefuse_eval.versions import versions
@@ -216,9 +218,7 @@ def edits_of(condition: Condition, directions: Mapping[str, Direction]) -> Edits
         return BASELINE
     direction = directions[condition.source]
     strength = 1.0 if condition.coefficient is None else condition.coefficient
-    if condition.intervention == "ablation":
-        return (Ablation(direction.unit, strength),)
-    return (Addition(direction.vector, direction.layer, strength),)
+    return (edit_with(INTERVENTIONS[condition.intervention], direction, strength),)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_data.core.schema import text_hash
-from polyrefuse_data.translate.memory.jsonl import MemoryFile
+from polyrefuse_data.translate.memory.sqlite_file import MemoryFile
 
 HUMAN = "human"
 """The backend whose translations win over every machine's."""
@@ -184,6 +184,17 @@ class TranslationMemory(MemoryFile):
                     "AND version = ? AND parameters = ?",
                     (question.source, question.target, question.hash, *key),
                 )
+
+    def withdraw(self, translator: Translator, prompts: Iterable[tuple[str, str, str]]) -> None:
+        """Delete the translations of one translator for `prompts`: English text, language, direction."""
+        with self._errors(), self._transaction():
+            for english, lang, direction in prompts:
+                self._connection.execute(
+                    "DELETE FROM translation WHERE english_hash = ? AND lang = ? AND direction = ? "
+                    "AND backend = ? AND version = ? AND parameters = ?",
+                    (text_hash(english), lang, direction, translator.backend, translator.version,
+                     translator.parameters),
+                )  # fmt: skip
 
     def forward(self, lang: str, backend: str | None = None) -> dict[tuple[str, int], tuple[Translator, str]]:
         """Return (English hash, occurrence) -> (translator, text) for one language.

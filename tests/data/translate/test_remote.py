@@ -30,7 +30,7 @@ from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.backends import local, remote
 from polyrefuse_data.translate.fill import Chain, LiveRequest, fill_memory
 from polyrefuse_data.translate.memory.store import TranslationMemory
-from polyrefuse_data.translate.progress import Silent
+from polyrefuse_data.translate.progress import Tally
 
 WORDS = sorted({word.strip(".,?") for prompt in sample_prompts()[:60] for word in prompt.text.split()})
 ENGLISH = {text_hash(text): text for text in (f"Name {word}." for word in WORDS[:20])}
@@ -61,7 +61,7 @@ def filled(memory: Path, model: Path, **more: Any) -> tuple[dict[str, list[tuple
     chain = Chain(LiveRequest(f"hf:{model}", back_translate=True, threads=1, **more))
     try:
         with TranslationMemory(memory, create=True) as opened:
-            reasons = fill_memory(ENGLISH, ["de"], chain, opened, Silent())
+            reasons = fill_memory(ENGLISH, ["de"], chain, opened, Tally())
     finally:
         chain.close()
     return rows(memory), reasons

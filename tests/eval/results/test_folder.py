@@ -234,7 +234,9 @@ def test_the_second_writer_is_told_and_a_killed_one_leaves_no_lock(tmp_path: Pat
 
 def test_runs_at_the_same_time_lose_none_of_their_baselines(tmp_path: Path) -> None:
     def answer(number: int) -> BaselineAnswer:
-        return BaselineAnswer(f"{number:04d}", f"answer {number}", 2, True)
+        return BaselineAnswer(
+            prompt_hash=f"{number:04d}", response=f"answer {number}", n_tokens=2, ended=True
+        )
 
     cache = BaselineCache(SIGNATURE, 8, tmp_path)
     threads = [
