@@ -62,8 +62,8 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     revision = options.revision or revision
     if options.dtype not in DTYPES:
         raise ChatModelError(f"unknown dtype '{options.dtype}'; available: {', '.join(DTYPES)}")
-    if source in organisms.NAMES:
-        source = str(organisms.path_of(source))
+    if source in organisms.ORGANISMS:
+        source = str(organisms.organism_path(source))
     if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
         raise ChatModelError(f"no folder '{source}'; give a model folder or a name on the Hub")
     if Path(source).expanduser().is_dir():
@@ -88,7 +88,7 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     return {
         "model": model,
         "tokenizer": tokenizer,
-        "name": name if name in organisms.NAMES else (Path(source).resolve().name if local else source),
+        "name": name if name in organisms.ORGANISMS else (Path(source).resolve().name if local else source),
         "revision": commit,
         "system": options.system,
         "thinking": options.thinking,
