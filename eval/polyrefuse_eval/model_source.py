@@ -1,4 +1,4 @@
-"""Where a model comes from: name and revision, a folder's hash, an adapter's base, and why it cannot be had."""
+"""Where a model comes from: name and revision, a folder's hash, an adapter's base, why it cannot be had."""
 
 from __future__ import annotations
 

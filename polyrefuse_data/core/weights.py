@@ -92,7 +92,7 @@ def _check_length(path: Path) -> None:
         header_length = int.from_bytes(file.read(8), "little")
         if 8 + header_length > size or header_length > LONGEST_HEADER:
             raise WeightsError(
-                f"'{path}' is cut off or no safetensors file ({size} bytes); download it again"
+                f"'{path}' ({size} bytes) is cut off or no safetensors file; download it again"
             )
         try:
             header = parse_json(file.read(header_length).decode("utf-8"))

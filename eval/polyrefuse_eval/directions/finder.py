@@ -124,17 +124,18 @@ class DirectionFinder:
         found.save(file)
         return found
 
-    def all_directions(self) -> dict[str, Direction]:
+    def all_directions(self, on_finished: Callable[[], None] = lambda: None) -> dict[str, Direction]:
         """Return the directions of the settings' languages by source, then the controls of the first.
 
         A language whose prompts give no direction is left out with a line; raises `DirectionError` where
-        none gives one.
+        none gives one. Calls `on_finished` after each direction.
         """
         found: dict[str, Direction] = {}
         failed: DirectionError | None = None
         for lang in self.settings.direction_langs:
             try:
                 found[lang] = self.direction(lang)
+                on_finished()
             except DirectionError as error:
                 self.say(f"no direction from '{lang}', which is left out: {error}")
                 failed = error

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import TypeAdapter, ValidationError, with_config
 from torch import Tensor
 
+from polyrefuse_data.core.parsing import first_problem
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Answer, Request, generate
+from polyrefuse_eval.results.fields import Count
+from polyrefuse_eval.results.validation import STRICT
 
 REFUSAL_EPSILON = 1e-8
 """Added to both probabilities of the log-odds, as in the code of Arditi et al. 2024."""
@@ -23,6 +28,7 @@ ROWS_AT_ONCE = 8
 """Rows of logits that are reduced together: intermediate results are as large as the logits, or twice."""
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class RefusalTokens:
     """First tokens of a model's refusals in one language.
@@ -32,7 +38,7 @@ class RefusalTokens:
     """
 
     lang: str
-    ids: tuple[int, ...]
+    ids: tuple[Count, ...]
     tokens: tuple[str, ...] = ()
     coverage: float | None = None
     n_refusals: int = 0
@@ -51,9 +57,11 @@ class RefusalTokens:
 
     @classmethod
     def from_json(cls, record: Mapping[str, object]) -> RefusalTokens:
-        """Return the record that `to_json` gave."""
-        values = {**record, "ids": tuple(record["ids"]), "tokens": tuple(record["tokens"])}  # type: ignore[arg-type]
-        return cls(**values)  # type: ignore[arg-type]
+        """Return what `to_json` gave; raises `DirectionError` for anything else."""
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(record))
+        except ValidationError as error:
+            raise DirectionError(f"these are no refusal tokens ({first_problem(error)})") from None
 
 
 def refusal_scores(logits: Tensor, refusal_ids: tuple[int, ...]) -> Tensor:

@@ -15,6 +15,9 @@ from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.results.positions import Position
 
+LARGEST_LAYER = 10_000
+"""Far above the layers of any model: more is a mistake in a file."""
+
 LAYER_FRACTION = 0.8
 """Candidates are below this share of the layers (Arditi et al. 2024, appendix C)."""
 
@@ -178,14 +181,15 @@ def read_scores(path: Path) -> list[CandidateScore]:
     scores = []
     for index, record in enumerate(records):
         try:
+            layer = range(LARGEST_LAYER).index(int(record["layer"]))
             scores.append(
                 CandidateScore(
                     Position.parse(record["position"]).label,
-                    int(record["layer"]),
+                    layer,
                     *(_number(record.get(f"{name}_score")) for name in ("refusal", "steering", "kl_div")),
                 )
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise DirectionError(
                 f"'{path}', entry {index}: expected position, layer, refusal_score, "
                 "steering_score, kl_div_score"

@@ -46,6 +46,7 @@ class LoadOptions:
     attention: str | None = None
     system: str | None = None
     thinking: bool = False
+    max_thinking_tokens: int = 2048
     structure: str = ""
     trust_remote_code: bool = False
 
@@ -61,8 +62,8 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     revision = options.revision or revision
     if options.dtype not in DTYPES:
         raise ChatModelError(f"unknown dtype '{options.dtype}'; available: {', '.join(DTYPES)}")
-    if source in organisms.NAMES:
-        source = str(organisms.path_of(source))
+    if source in organisms.ORGANISMS:
+        source = str(organisms.organism_path(source))
     if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
         raise ChatModelError(f"no folder '{source}'; give a model folder or a name on the Hub")
     if Path(source).expanduser().is_dir():
@@ -87,10 +88,11 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     return {
         "model": model,
         "tokenizer": tokenizer,
-        "name": name if name in organisms.NAMES else (Path(source).resolve().name if local else source),
+        "name": name if name in organisms.ORGANISMS else (Path(source).resolve().name if local else source),
         "revision": commit,
         "system": options.system,
         "thinking": options.thinking,
+        "max_thinking_tokens": options.max_thinking_tokens,
         "structure": options.structure,
         "settings": {
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -174,7 +176,7 @@ def _load_tokenizer(source: str, revision: str | None, place: _Place, options: L
 
 
 def _auto_class(hub: Any, config: Any) -> Any:
-    """Return the class that loads the model of `config`: a decoder, or one inside a model that reads images."""
+    """Return the class that loads the model of `config`: a decoder, or one that also reads images."""
     wrappers = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM")
     classes = [hub.AutoModelForCausalLM, *(getattr(hub, name, None) for name in wrappers)]
     known = (auto for auto in classes if auto is not None and type(config) in auto._model_mapping)
