@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyrefuse_data.cli.translators import languages_option
 from polyrefuse_data.core.languages import parse_languages
 from polyrefuse_eval.cli.compare import compare_command
 from polyrefuse_eval.cli.guard import guard_group
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 @click.group("eval", context_settings={"help_option_names": ["-h", "--help"]})
+@languages_option
 def eval_group() -> None:
     """Measure how robustly a chat model refuses: directions, interventions, refusal rates.
 
