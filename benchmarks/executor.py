@@ -34,7 +34,7 @@ from polyrefuse_data.cluster.worker import Keeper
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.models.spec import ModelSpec
-from polyrefuse_eval.organisms.refusal import organism_path
+from polyrefuse_eval.organisms import organism_path
 from polyrefuse_eval.results.baseline_cache import ENVIRONMENT
 from polyrefuse_eval.results.data import DataFolder, open_data
 from polyrefuse_eval.results.folder import RunFolder

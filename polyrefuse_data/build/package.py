@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from polyrefuse_data.build.manifest import manifest_problem
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.paths import file_sha256
@@ -40,6 +41,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DatasetFolderError(f"{path} cannot be read ({error}); build the data set again") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DatasetFolderError(f"{path} is no manifest of format {FORMAT}; build the data set again")
+    problem = manifest_problem(value)
+    if problem:
+        raise DatasetFolderError(f"{path} is no manifest of a build ({problem}); build the data set again")
     return value
 
 

@@ -59,7 +59,7 @@ def kill_itself(patch: pytest.MonkeyPatch, kind: type, name: str, at: int) -> No
 
 
 def command_that_dies(
-    command: Sequence[str], constants: Mapping[str, float], kind: type, name: str, at: int
+    command: Sequence[str], constants: Mapping[str, object], kind: type, name: str, at: int
 ) -> None:
     """Run `polyrefuse eval COMMAND` with `constants` set, up to call number `at` of `kind.name`."""
     with pytest.MonkeyPatch.context() as patch:

@@ -167,6 +167,7 @@ def generate_command(
         chat,
         requests,
         sampling=Sampling(temperature, seed),
+        thoughts=True,
         progress=None if quiet else "answers",
         **generation,
     ):
@@ -181,6 +182,7 @@ def generate_command(
                 "label": row.label,
                 "response": answer.text,
                 "ended": answer.ended,
+                **({} if answer.reasoning is None else {"reasoning": answer.reasoning}),
             }
         )
     write_jsonl(out, records)

@@ -13,7 +13,7 @@ from polyrefuse_eval.cli.options import folder_path, place_path, with_options
 from polyrefuse_eval.cli.run import JUDGE_OPTIONS
 
 if TYPE_CHECKING:
-    from polyrefuse_eval.storage.places import Place
+    from polyrefuse_eval.storage.places import Place, WorkingFolder
 
 EXIT_GAPS = 3
 """As of a build with gaps: everything that can be read is rescored, and some files could not be."""
@@ -76,7 +76,7 @@ def rescore_command(
         raise RunFolderError(f"'{folder}' is rescored in place; leave out --out")
     with ExitStack() as stack:
 
-        def opened(place: Place) -> Path:
+        def opened(place: Place) -> WorkingFolder:
             return stack.enter_context(working_folder(place, lambda line: click.echo(line, err=True)))
 
         places = [folder] if isinstance(folder, Path) else runs_at(folder)
@@ -84,19 +84,23 @@ def rescore_command(
         into = None if out is None else opened(out)
         written: list[tuple[Place, Path, Path]] = []
         for place, local in here.items():
+            place_written, target = (place, local) if out is None or into is None else (out, into)
             found = rescore(
-                local,
+                local.path,
                 named,
-                out=into,
+                out=None if into is None else into.path,
                 data=build,
                 source=source,
                 progress=not quiet,
                 say=say,
                 note=note,
+                on_finished=target.push,
             )
-            base = (place, local) if out is None or into is None else (out, into)
-            written += [(*base, path) for path in (*(run.path for run in found.runs), *found.files)]
-    for place, local, path in written:
-        click.echo(str(path).replace(str(local), str(place), 1))
+            written += [
+                (place_written, target.path, path)
+                for path in (*(run.path for run in found.runs), *found.files)
+            ]
+    for place, base, path in written:
+        click.echo(visible(str(path).replace(str(base), str(place), 1)))
     if gaps:
         context.exit(EXIT_GAPS)

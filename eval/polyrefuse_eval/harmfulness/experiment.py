@@ -92,6 +92,7 @@ class HarmfulnessRun:
     extra: Sequence[UserPrompt] = ()
     progress: bool = False
     say: Callable[[str], None] = lambda _line: None
+    on_finished: Callable[[], None] = lambda: None
     _tokens: dict[str, RefusalTokens] = field(default_factory=dict)
 
     @classmethod
@@ -156,6 +157,7 @@ class HarmfulnessRun:
                 lacking[lang] = str(error)
                 self.say(f"{lang} is left out: {error}")
             self._write(languages, lacking)
+            self.on_finished()
         if not languages:
             raise DirectionError(f"no language is left: {next(iter(lacking.values()))}")
         return self._write(languages, lacking)

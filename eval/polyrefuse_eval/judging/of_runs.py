@@ -25,12 +25,13 @@ def judge_completions(
     *,
     progress: bool = False,
     anew: bool = False,
+    on_finished: Callable[[], None] = lambda: None,
 ) -> None:
     """Let each of `judges` read what it has not read yet in `langs`, and keep its verdicts.
 
     With `anew`, it also reads again the cells in which verdicts carry no hash of their answer.
     A judge is loaded only where something is left for it; the caller unloads the target model before.
-    For the one writer of the folder, after `RunFolder.mend`.
+    For the one writer of the folder, after `RunFolder.mend`. Calls `on_finished` after each cell.
     """
     for judge in judges:
         left = {lang: there for lang in langs if (there := unread(folder, judge.name, lang, anew=anew))}
@@ -54,6 +55,7 @@ def judge_completions(
                         # In the order of the cells: all before the first that is unread are read.
                         for cell in cells_of(records) - cells_of(completions[start:]):
                             folder.verdicts_done(judge.name, lang, *cell)
+                            on_finished()
 
 
 def verdict_records(

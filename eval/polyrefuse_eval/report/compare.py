@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from polyrefuse_data.core.display import visible
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.report.groups import Groups, Verdicts, by_cell
 from polyrefuse_eval.report.markdown import table
@@ -124,9 +125,9 @@ def comparison_table(found: RunComparison) -> str:
         for change in found.changes
     ]
     header = ["judge", "measure", "language", "prompts", "A %", "B %", "B - A [95 %]", "p (Holm)", ""]
-    notes = "".join(f"- {note}\n" for note in found.notes)
+    notes = "".join(f"- {visible(note)}\n" for note in found.notes)
     return (
-        f"A: {found.first}\nB: {found.second}\n\n{table(header, rows)}\n"
+        f"A: {visible(found.first)}\nB: {visible(found.second)}\n\n{table(header, rows)}\n"
         "Refusal rates over prompts judged in both. Intervals: paired bootstrap over prompt groups; p: exact "
         f"sign-flip test, Holm's correction over languages; more than chance: p (Holm) at most {ALPHA}.\n"
         + (f"\n{notes}" if notes else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from polyrefuse_data.core.display import visible
 from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Result
 from polyrefuse_eval.results.settings import CONTROLS, own_source
@@ -17,8 +18,9 @@ def rate_text(result: Result) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
+    """Return a Markdown table; what others named is visible and stays in its cell."""
+    shown = [[visible(cell).replace("|", "\\|") for cell in cells] for cells in (header, *rows)]
+    lines = [shown[0], ["---"] * len(header), *shown[1:]]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 

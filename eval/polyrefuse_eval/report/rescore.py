@@ -39,12 +39,14 @@ def rescore(
     progress: bool = False,
     say: Callable[[str], None] = lambda _line: None,
     note: Callable[[str], None] = lambda _line: None,
+    on_finished: Callable[[], None] = lambda: None,
 ) -> Rescored:
     """Rescore the run in `folder`, every run in its folders, or completions in the published layout.
 
     Runs are rescored in place: `judges` read what they have not read, verdicts of earlier judges stay, and
     all tables are made anew. Published completions become runs in `out`, one a model, with the stored
     verdicts, and the published tables as CSV beside them. `data` gives judges the prompts of a run.
+    `on_finished` is called after each finished file of verdicts.
 
     `say` is given a line for each file that cannot be read, `note` one for each judge whose verdicts cannot
     be verified. Raises `RunFolderError` where there is nothing to read, a judge needs prompts that are not at
@@ -59,14 +61,14 @@ def rescore(
         for run in runs:
             _check_prompts(run, judges, data)
         for run in runs:
-            rescore_run(run, judges, _prompts_of(data), progress=progress, note=note)
+            rescore_run(run, judges, _prompts_of(data), progress=progress, note=note, on_finished=on_finished)
         return Rescored(tuple(runs))
     cells = find_cells(folder, say)
     if out is None:
         raise RunFolderError(f"'{folder}' holds published completions; say where the runs go with --out")
     made = write_runs(cells, out, source)
     for run, of_run in made:
-        rescore_run(run, judges, _prompts_in(of_run), progress=progress, note=note)
+        rescore_run(run, judges, _prompts_in(of_run), progress=progress, note=note, on_finished=on_finished)
     files = write_published_tables(made, out)
     return Rescored(tuple(run for run, _ in made), tuple(files))
 
@@ -78,6 +80,7 @@ def rescore_run(
     *,
     progress: bool = False,
     note: Callable[[str], None] = lambda _line: None,
+    on_finished: Callable[[], None] = lambda: None,
 ) -> None:
     """Let `judges` read what they have not read of a run, and make its tables anew.
 
@@ -92,7 +95,9 @@ def rescore_run(
             refuse(folder, answer_problems(folder))
         folder.reopen()
         langs = folder.languages()
-        judge_completions(folder, judges, langs, prompts, progress=progress, anew=True)
+        judge_completions(
+            folder, judges, langs, prompts, progress=progress, anew=True, on_finished=on_finished
+        )
         for line in unverified_notes(folder):
             note(line)
         known = folder.judges()

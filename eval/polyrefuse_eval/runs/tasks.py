@@ -56,7 +56,9 @@ class CellTask:
         """Keys of all completions of the cell."""
         return [self.key(row) for row in self.rows]
 
-    def completion(self, row: Row, response: str, n_tokens: int | None, ended: bool | None) -> Completion:
+    def completion(
+        self, row: Row, response: str, n_tokens: int | None, ended: bool | None, reasoning: str | None = None
+    ) -> Completion:
         """Return the record of an answer to `row`."""
         name = self.cell.condition.name
         return Completion(
@@ -69,6 +71,7 @@ class CellTask:
             response=response,
             n_tokens=n_tokens,
             ended=ended,
+            reasoning=reasoning,
         )
 
 
@@ -99,9 +102,10 @@ def compute_cell(
         batch_size=task.batch_size,
         done=done,
         progress=progress,
+        thoughts=True,
     ):
         yield [
-            task.completion(rows[answer.key], answer.text, len(answer.ids), answer.ended)
+            task.completion(rows[answer.key], answer.text, len(answer.ids), answer.ended, answer.reasoning)
             for answer in made
             if answer.key not in done
         ]

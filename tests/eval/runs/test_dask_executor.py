@@ -167,7 +167,7 @@ def test_two_drivers_on_one_folder(
 @pytest.mark.timeout(3600)
 def test_the_organisms_grid_is_the_same_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from polyrefuse_data.build.pipeline import BuildRequest, build
-    from polyrefuse_eval.organisms.refusal import organism_path
+    from polyrefuse_eval.organisms import organism_path
 
     data = build(BuildRequest("sample", langs=["en", "de", "yo"], out=tmp_path / "sample")).folder
     monkeypatch.delenv("POLYREFUSE_CACHE")

@@ -21,7 +21,8 @@ from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.files import LOCK_FILE
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.timings import TIMINGS_FILE
-from polyrefuse_eval.storage import lease, places
+from polyrefuse_eval.storage import lease, objects
+from polyrefuse_eval.storage.address import Address
 from polyrefuse_eval.storage.mirror import WorkingCopy
 
 OUT = "s3://bucket/runs/one"
@@ -33,7 +34,6 @@ QUICK = {
     "polyrefuse_eval.storage.objects.FIRST_WAIT": 0.01,
     "polyrefuse_eval.storage.objects.LONGEST_WAIT": 0.05,
     "polyrefuse_eval.storage.lease.SETTLE": 0.01,
-    "polyrefuse_eval.storage.places.LOOK_EVERY": 0.02,
 }
 """Waits for a store that is never far."""
 
@@ -143,11 +143,16 @@ def test_a_run_to_a_busy_store_has_the_bytes_of_a_local_one(
     assert there(s3) == files(local)
 
 
-def run_and_be_killed(command: list[str], kind: type, name: str, at: int, **constants: float) -> None:
+def run_and_be_killed(command: list[str], kind: type, name: str, at: int, **constants: object) -> None:
     """Run in a process of its own that dies after call number `at` of the method `kind.name`."""
     child = started(command_that_dies, command, {**QUICK, **constants}, kind, name, at)
     child.join()
     assert child.exitcode == -signal.SIGKILL, "it ended by itself"
+
+
+def send_nothing(_copy: WorkingCopy) -> int:
+    """Take the place of `WorkingCopy.push` while the store is out of reach."""
+    return 0
 
 
 class Answered:
@@ -215,9 +220,8 @@ def test_killed_it_goes_on_from_an_empty_cache_and_does_only_what_is_missing(
 def test_killed_it_goes_on_at_once_here_with_what_was_not_sent_yet(
     run: Run, local: Path, model_folder: Path, data_folder: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seldom = {"polyrefuse_eval.storage.places.LOOK_EVERY": 1000.0}
-    monkeypatch.setattr(places, "LOOK_EVERY", 1000.0)
-    run_and_be_killed(run_command(model_folder, data_folder, OUT), RunFolder, "cell_done", 5, **seldom)
+    offline = {"polyrefuse_eval.storage.mirror.WorkingCopy.push": send_nothing}
+    run_and_be_killed(run_command(model_folder, data_folder, OUT), RunFolder, "cell_done", 5, **offline)
     assert set(there(s3)) == {"driver.json"}
     made = Answered(data_folder)
     monkeypatch.setattr(cells_module, "generate", made)
@@ -245,6 +249,30 @@ def test_what_cannot_be_sent_is_kept_and_the_same_command_sends_it(
     assert failed.output.count("the work goes on, and it is tried again") == 1
     s3.busy = 0.0
     monkeypatch.setattr("polyrefuse_eval.models.chat.ChatModel.load", no_model)
+    said(run(OUT))
+    assert there(s3) == files(local)
+
+
+def test_a_run_whose_lease_is_taken_stops_after_the_condition_at_work(
+    run: Run, local: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, honest, finished = lease.Lease(objects.ObjectStore(Address(OUT))), RunFolder.cell_done, []
+
+    def taken_meanwhile(self: RunFolder, *cell: str) -> None:
+        honest(self, *cell)
+        finished.append(cell)
+        if len(finished) == 3:
+            other._store.write(lease.DRIVER_FILE, other._content())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "cell_done", taken_meanwhile)
+        told = line(run(OUT))
+    assert "is writing to 's3://bucket/runs/one'" in told
+    assert "this driver has stopped, and sends nothing more" in told
+    assert len(finished) == 3
+    assert len(cells(there(s3))) == 2, "the third stays here"
+    other.renew()
+    other.release()
     said(run(OUT))
     assert there(s3) == files(local)
 
