@@ -26,6 +26,25 @@ if TYPE_CHECKING:
     from polyrefuse_eval.models.chat import ChatModel
 
 
+def _check_output(place: Any, param: click.Parameter | None) -> None:
+    """Refuse an `--out` that no run may be written to, before anything else and in a dry run too."""
+    from polyrefuse_data.core.paths import check_output
+    from polyrefuse_eval.errors import StorageError
+    from polyrefuse_eval.storage.address import Address
+
+    if param is None or param.name != "out":
+        return
+    if not isinstance(place, Address):
+        check_output(place, error=StorageError)
+    elif place.scheme in ("file", "local"):
+        check_output(Path(place.text.split("://", 1)[1]), error=StorageError)
+    elif place.scheme == "hf":
+        raise StorageError(
+            f"'{place}': answers are not sent to the Hub; choose another --out, and send the numbers with: "
+            "polyrefuse publish --results RUN"
+        )
+
+
 class _FolderPath(click.Path):
     """A folder on this machine; an address is refused."""
 
@@ -34,7 +53,9 @@ class _FolderPath(click.Path):
 
         if isinstance(value, str) and is_address(value):
             self.fail(f"'{Address(value)}' is an address; expected a folder here.", param, ctx)
-        return super().convert(value, param, ctx)
+        path = super().convert(value, param, ctx)
+        _check_output(path, param)
+        return path
 
 
 class _PlacePath(click.Path):
@@ -45,9 +66,10 @@ class _PlacePath(click.Path):
 
         if isinstance(value, Address):
             return value
-        if isinstance(value, str) and is_address(value):
-            return Address.parse(value)
-        return super().convert(value, param, ctx)
+        address = isinstance(value, str) and is_address(value)
+        place = Address.parse(value) if address else super().convert(value, param, ctx)
+        _check_output(place, param)
+        return place
 
 
 at_least_one = click.IntRange(1)
