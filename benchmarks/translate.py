@@ -251,7 +251,7 @@ def local(options: argparse.Namespace, folder: str) -> None:
     from polyrefuse_data.translate.backends.local import LocalModel, local_spec
 
     if options.model:
-        loaded = local_spec(options.model)()
+        loaded = local_spec(options.model).load()
         model, tokenizer = loaded._model, loaded._tokenizer
     else:
         from tiny_translator import tiny_m2m100

@@ -51,3 +51,6 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
         return yaml.load(text, Loader=loader)  # noqa: S506 (a safe loader)
     except RecursionError:
         raise yaml.YAMLError(_TOO_DEEP) from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        # a date such as 2001-99-99, a number of thousands of digits, a list as a key, "!!bool maybe"
+        raise yaml.YAMLError(f"a value that cannot be read ({error})") from None

@@ -70,6 +70,13 @@ MODEL_OPTIONS = (
     click.option("--system", help="System prompt.  [default: none]"),
     click.option("--thinking", is_flag=True, help="Let models that can think before they answer."),
     click.option(
+        "--max-thinking-tokens",
+        type=at_least_one,
+        default=2048,
+        show_default=True,
+        help="With --thinking: how many tokens thoughts may take before they are cut off.",
+    ),
+    click.option(
         "--structure", default="", help="Where the decoder layers are, if they are not found: layers=PATH."
     ),
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
@@ -116,6 +123,7 @@ def model_spec(options: dict[str, Any]) -> ModelSpec:
         "attention",
         "system",
         "thinking",
+        "max_thinking_tokens",
         "structure",
         "trust_remote_code",
     )

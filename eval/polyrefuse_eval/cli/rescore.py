@@ -101,6 +101,6 @@ def rescore_command(
                 for path in (*(run.path for run in found.runs), *found.files)
             ]
     for place, base, path in written:
-        click.echo(str(path).replace(str(base), str(place), 1))
+        click.echo(visible(str(path).replace(str(base), str(place), 1)))
     if gaps:
         context.exit(EXIT_GAPS)

@@ -16,7 +16,7 @@ from polyrefuse_eval.directions.fit import (
     random_direction,
 )
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
-from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, leaning
+from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.judging.native import judge as native
@@ -162,7 +162,7 @@ class DirectionFinder:
         texts = [row.text for row in rows]
         if not self.settings.filter_prompts:
             return texts
-        return leaning(self.chat, texts, self.tokens(lang), refuse=label == "harmful")
+        return prompts_with_tendency(self.chat, texts, self.tokens(lang), refuse=label == "harmful")
 
     def _home(self, lang: str) -> str:
         """The language whose validation prompts and refusal tokens choose the direction of `lang`."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.errors import InterventionError
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.intervene import Ablation, Addition, Edit, applied
+from polyrefuse_eval.models.intervene import Addition, Edit, applied
 from polyrefuse_eval.models.row_edits import orthonormal
 
 SteerConfig = dict[str, dict[str, Any]]
@@ -124,12 +124,3 @@ def _hook(entry: dict[str, Any]) -> Callable[..., Any]:
         return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
 
     return hook
-
-
-def edit_of(direction: Any, action: str, coefficient: float = 1.0) -> Ablation | Addition:
-    """Return the edit that `action` (`ablate` or `add`) makes of a `Direction`."""
-    if action == "ablate":
-        return Ablation(direction.unit, coefficient)
-    if action == "add":
-        return Addition(direction.vector, direction.layer, coefficient)
-    raise InterventionError(f"unknown action '{action}'; available: ablate, add")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.display import visible_json
 from polyrefuse_data.core.files import WORK_PREFIX, disk_errors, temporary_folder
 from polyrefuse_data.core.paths import check_output, inside, remove_unchanged
 from polyrefuse_eval.errors import RunFolderError
@@ -83,7 +83,7 @@ def check_site_folder(out: Path) -> dict[str, str]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return visible_json(_finite(value)) + "\n"
 
 
 def _finite(value: Any) -> Any:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from polyrefuse_eval.models.batching import Batch, forward, forward_without_head, plan_batches
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.partial_forward import bypassed, mlp_only_at
-from polyrefuse_eval.models.structure import first_tensor, layer_input
+from polyrefuse_eval.models.structure import check_finite, first_tensor, layer_input
 from polyrefuse_eval.models.template import EncodedPrompt
 from polyrefuse_eval.results.positions import T_INST, Position
 
@@ -77,7 +77,9 @@ def _capture_batch(
     found: dict[int, Tensor] = {}
 
     def keep(layer: int, hidden: Tensor) -> None:
-        found[layer] = batch.gather(hidden, offsets)
+        states = batch.gather(hidden, offsets)
+        check_finite(states, f"the input of layer {layer} of {chat.name}")
+        found[layer] = states
 
     with ExitStack() as stack:
         for index in layers:

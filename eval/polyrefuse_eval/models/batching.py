@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyrefuse_eval.errors import OutOfMemoryError
+from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.packing import best_row_length, divide, even_rows
 from polyrefuse_eval.models.partial_forward import head_only_at, mlp_only_at
+from polyrefuse_eval.models.structure import check_finite
 from polyrefuse_eval.models.template import EncodedPrompt
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 4096}
@@ -239,14 +240,20 @@ def forward(chat: ChatModel, batch: Batch, *, times: int = 1, ends_only: bool | 
             stack.enter_context(mlp_only_at(chat, -1, rows, ends))
         if not batch.packed:
             result: Tensor = chat.model(**arguments, use_cache=False, **kept_logits(chat, 1)).logits[:, -1]
-            return result
+            return checked_logits(chat, result)
         if times > 1:
             arguments = {
                 name: value.repeat(times, *[1] * (value.dim() - 1)) for name, value in arguments.items()
             }
         stack.enter_context(head_only_at(chat, rows, ends))
-        logits: Tensor = chat.model(**arguments, use_cache=False).logits[0]
+        logits = checked_logits(chat, chat.model(**arguments, use_cache=False).logits[0])
         return logits.view(times, len(batch.prompts), -1) if times > 1 else logits
+
+
+def checked_logits(chat: ChatModel, logits: Tensor) -> Tensor:
+    """Return `logits` [prompts, vocabulary]; raise `ChatModelError` where a row's greatest is not finite."""
+    check_finite(logits.amax(-1), f"the next-token distribution of {chat.name}")
+    return logits
 
 
 @torch.inference_mode()
@@ -319,7 +326,7 @@ def _keeps_apart(chat: ChatModel, packed: bool, *, ends_only: bool = True) -> bo
         together, disturbed = run(first, second), run(other, second)
         in_two_rows = run(first, second, rows=((0,), (1,)))
         alone = [forward(chat, _padded(chat, [prompt], [0]), ends_only=False) for prompt in (first, second)]
-    except (TypeError, ValueError, RuntimeError, IndexError):
+    except (TypeError, ValueError, RuntimeError, IndexError, ChatModelError):
         return False
     expected = torch.cat(alone).float()
     leak = float((together[1] - disturbed[1]).abs().max())

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyrefuse_eval.errors import ChatModelError
 from polyrefuse_eval.models.batching import (
     PROBE_TEXTS,
     accepted_arguments,
     can_pack,
     can_pad,
+    checked_logits,
     kept_logits,
     left_padded,
     same_logits,
@@ -46,8 +48,7 @@ class Decoding:
             **kept_logits(self._chat, 1),
         )
         self._cache = cache_of(output) if self._cached else None
-        logits: Tensor = output.logits[:, -1]
-        return logits
+        return checked_logits(self._chat, output.logits[:, -1])
 
     def append(self, tokens: Tensor) -> None:
         """Put one of `tokens` [rows] behind each row."""
@@ -102,6 +103,14 @@ def _decodes_alike(chat: ChatModel) -> bool:
 
     try:
         together = run([first, second], True, leave=steps // 2)
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        IndexError,
+        AttributeError,
+        NotImplementedError,
+        ChatModelError,
+    ):
         return False
     return same_logits(chat, together, run([second], False), DECODING_ERROR)

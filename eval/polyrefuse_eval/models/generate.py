@@ -20,6 +20,7 @@ from polyrefuse_eval.models.decoding import Decoding, can_cache
 from polyrefuse_eval.models.intervene import BASELINE, Edits, applied
 from polyrefuse_eval.models.kv_cache import bytes_per_token, largest
 from polyrefuse_eval.models.template import EncodedPrompt
+from polyrefuse_eval.models.thinking import RowProgress, split_thoughts
 
 BATCH_SIZE = {"cpu": 128, "cuda": 256}
 """Rows made together: a step costs little more for many than for a few, as it reads all weights for any."""
@@ -42,12 +43,29 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """A generated answer: `ended` is False where it was cut at the token limit."""
+    """A generated answer, without what the model thought before it: `reasoning`, None where it did not.
+
+    `ended` is False where the answer was cut at its token limit, or the thoughts before it at theirs: there
+    is no answer then, and `text` is empty.
+    """
 
     key: str
     text: str
     ids: tuple[int, ...]
     ended: bool
+    reasoning: str | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many tokens an answer may have, and the thoughts before it; None where there are to be none."""
+
+    answer: int
+    thoughts: int | None = None
+
+    @property
+    def total(self) -> int:
+        return self.answer + (self.thoughts or 0)
 
 
 @dataclass(frozen=True)
@@ -67,6 +85,7 @@ def generate(
     sampling: Sampling | None = None,
     done: Collection[str] = (),
     progress: str | None = None,
+    thoughts: bool = False,
 ) -> Iterator[list[Answer]]:
     """Yield the answers to `requests`, batch by batch, longest prompts last.
 
@@ -75,10 +94,16 @@ def generate(
     `done` is left out; another is made whole again, so that a resumed call ends with the bytes of an
     undisturbed one. `batch_size` (see `default_batch_size`) is halved when memory runs out; raises
     `OutOfMemoryError` where even one row does not fit.
+
+    With `thoughts` a model that was loaded with `thinking` may think before it answers; else, and in any
+    measurement of first tokens, prompts end where the answer begins.
     """
-    encoded = chat.encode([request.prompt for request in requests])
+    thoughts = thoughts and chat.template.thinking
+    texts = [request.prompt for request in requests]
+    encoded = chat.encode_open(texts) if thoughts else chat.encode(texts)
+    limits = Limits(max_new_tokens, chat.max_thinking_tokens if thoughts else None)
     order = sorted(range(len(requests)), key=lambda index: (len(encoded[index]), index))
-    size = batch_size or default_batch_size(chat, encoded, max_new_tokens)
+    size = batch_size or default_batch_size(chat, encoded, limits.total)
     sampling = sampling or Sampling()
     start = 0
     with tqdm(
@@ -91,7 +116,7 @@ def generate(
                 start += len(part)
                 continue
             try:
-                answers = _generate_batch(chat, requests, encoded, part, max_new_tokens, sampling)
+                answers = _generate_batch(chat, requests, encoded, part, limits, sampling)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -146,28 +171,33 @@ def _generate_batch(
     requests: Sequence[Request],
     encoded: Sequence[EncodedPrompt],
     part: list[int],
-    max_new_tokens: int,
+    limits: Limits,
     sampling: Sampling,
 ) -> list[Answer]:
     generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + index) for index in part]
-    made: list[list[int]] = [[] for _ in part]
-    ended = [False] * len(part)
-    stop_ids = chat.stop_ids
+    template, stop_ids = chat.template, chat.stop_ids
+    inside = limits.thoughts is not None and template.begins_inside_thoughts
+    rows = [
+        RowProgress(
+            chat.tokenizer,
+            template.marks,
+            inside=inside,
+            answer_tokens=limits.answer,
+            thinking_tokens=limits.thoughts,
+        )
+        for _ in part
+    ]
     edits = [requests[index].edits for index in part]
     shared = all(row is edits[0] for row in edits)
     with applied(chat, edits[0] if shared else edits) as state:
         alive = list(range(len(part)))
         decoding = Decoding(chat, [encoded[index].ids for index in part], cached=can_cache(chat))
-        for _step in range(max_new_tokens):
+        for _step in range(limits.total):
             chosen = _choose(decoding.logits(), sampling, [generators[row] for row in alive])
             for row, token in zip(alive, chosen.tolist(), strict=True):
-                if ended[row]:
-                    continue
-                if token in stop_ids:
-                    ended[row] = True
-                else:
-                    made[row].append(token)
-            left = [slot for slot, row in enumerate(alive) if not ended[row]]
+                if not rows[row].finished:
+                    rows[row].take(token, stop_ids)
+            left = [slot for slot, row in enumerate(alive) if not rows[row].finished]
             if not left:
                 break
             decoding.append(chosen)
@@ -175,10 +205,19 @@ def _generate_batch(
             if len(left) <= len(alive) * 7 // 8:
                 state.select(decoding.keep(left))
                 alive = [alive[slot] for slot in left]
-    texts = chat.tokenizer.batch_decode(made, skip_special_tokens=True)
+    written = [split_thoughts(chat.tokenizer, template.marks, row.ids, inside) for row in rows]
+    texts = chat.tokenizer.batch_decode(
+        [list(parts.ids or ()) for parts in written], skip_special_tokens=True
+    )
     return [
-        Answer(requests[index].key, text, tuple(ids), done)
-        for index, text, ids, done in zip(part, texts, made, ended, strict=True)
+        Answer(
+            key=requests[index].key,
+            text=text,
+            ids=parts.ids or (),
+            ended=row.ended and parts.ids is not None,
+            reasoning=parts.reasoning,
+        )
+        for index, text, row, parts in zip(part, texts, rows, written, strict=True)
     ]
 
 

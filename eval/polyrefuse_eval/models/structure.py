@@ -37,7 +37,7 @@ class Structure:
 def parse_structure(text: str) -> str | None:
     """Return the path of the decoder layers in `text` (`layers=model.layers`), None where it is empty."""
     key, _, value = (piece.strip() for piece in text.partition("="))
-    if text and (key != "layers" or not value):
+    if text and (key != "layers" or not value or "," in value):
         raise ChatModelError(
             f"unknown structure override '{text}'; expected {OVERRIDE} (what writes into the residual stream "
             "is found by a forward pass)"
@@ -73,6 +73,17 @@ def with_layer_input(
     if args:
         return (tensor, *args[1:]), kwargs
     return args, {**kwargs, "hidden_states": tensor}
+
+
+def check_finite(hidden: Tensor, where: str) -> None:
+    """Raise `ChatModelError`, naming the type to take instead, where `hidden` (states, or greatest logits)
+    holds numbers that are infinite or none."""
+    if not bool(hidden.isfinite().all()):
+        name = str(hidden.dtype).removeprefix("torch.")
+        instead = "its weights are damaged, or an edit is too strong"
+        if name == "float16":
+            instead = "they are too large for this type; load the model with --dtype bfloat16 or float32"
+        raise ChatModelError(f"{where} holds numbers that are not finite in {name}: {instead}")
 
 
 def submodule(root: nn.Module, path: str, what: str) -> nn.Module:

@@ -19,6 +19,7 @@ from polyrefuse_eval.errors import ChatModelError
 from polyrefuse_eval.models.structure import (
     OVERRIDE,
     Structure,
+    check_finite,
     first_tensor,
     layer_input,
     submodule,
@@ -152,6 +153,7 @@ class _WriteProbe:
                 f"{list(self._input.shape)} into {list(hidden.shape)}; models of this kind cannot be measured"
             )
         self.several_streams = hidden.dim() == 4
+        check_finite(hidden, f"the output of layer {self._running} of {type(self.model).__name__}")
         writes = _writes(self._input, self._outputs, _exact(hidden), _tolerance(hidden.dtype))
         if writes is None:
             raise ChatModelError(_unproved(self.model, self._running))

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from polyrefuse_data.core.display import visible
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.report.groups import Groups, Verdicts, by_cell
 from polyrefuse_eval.report.markdown import table
 from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder, differences
+from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.settings import Condition, is_language, own_source
 from polyrefuse_eval.results.verification import verify_run
 from polyrefuse_eval.statistics.rates import holm, rate
@@ -123,9 +125,9 @@ def comparison_table(found: RunComparison) -> str:
         for change in found.changes
     ]
     header = ["judge", "measure", "language", "prompts", "A %", "B %", "B - A [95 %]", "p (Holm)", ""]
-    notes = "".join(f"- {note}\n" for note in found.notes)
+    notes = "".join(f"- {visible(note)}\n" for note in found.notes)
     return (
-        f"A: {found.first}\nB: {found.second}\n\n{table(header, rows)}\n"
+        f"A: {visible(found.first)}\nB: {visible(found.second)}\n\n{table(header, rows)}\n"
         "Refusal rates over prompts judged in both. Intervals: paired bootstrap over prompt groups; p: exact "
         f"sign-flip test, Holm's correction over languages; more than chance: p (Holm) at most {ALPHA}.\n"
         + (f"\n{notes}" if notes else "")
@@ -156,7 +158,7 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
                     source for source in _sources(lang, cells[0]) if source in _sources(lang, cells[1])
                 ]
                 own = own_source(lang, sources)
-                others = [f"ablation:{one}" for one in sources if one != own and is_language(one)]
+                others = [ABLATION.condition(one) for one in sources if one != own and is_language(one)]
                 if others:
                     pairs[lang] = (_merged(lang, others, cells[0]), _merged(lang, others, cells[1]))
                 continue
@@ -194,13 +196,13 @@ def _condition(measure: str, lang: str, cells: Mapping[tuple[str, str, str], Ver
     if measure != "refusal, ablated":
         return "baseline"
     own = own_source(lang, _sources(lang, cells))
-    return None if own is None else f"ablation:{own}"
+    return None if own is None else ABLATION.condition(own)
 
 
 def _sources(lang: str, cells: Mapping[tuple[str, str, str], Verdicts]) -> list[str]:
     """Return whose directions were ablated in `lang`, whole."""
     names = [Condition.parse(name) for of, label, name in cells if (of, label) == (lang, "harmful")]
-    return [str(one.source) for one in names if one.intervention == "ablation" and one.coefficient == 1.0]
+    return [str(one.source) for one in names if one.intervention == ABLATION.name and one.coefficient == 1.0]
 
 
 def _merged(lang: str, conditions: Iterable[str], cells: Mapping[tuple[str, str, str], Verdicts]) -> Verdicts:

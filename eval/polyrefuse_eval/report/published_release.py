@@ -22,6 +22,7 @@ from polyrefuse_data.core.schema import group_id, row_id
 from polyrefuse_data.core.version import __version__
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.folder import RunFolder, write_text
+from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.records import Completion, Result, VerdictRecord
 
 WILDGUARD = "published-wildguard"
@@ -262,7 +263,7 @@ def _write_run(
 
 
 def _records(cell: PublishedCell, source: str) -> Iterator[tuple[Completion, list[VerdictRecord]]]:
-    condition = "baseline" if cell.condition == "baseline" else f"ablation:{source}"
+    condition = "baseline" if cell.condition == "baseline" else ABLATION.condition(source)
     for index, answer in enumerate(cell.answers):
         row = row_id("harmful", "test", index)
         key = f"{row}/{condition}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from polyrefuse_eval.report.groups import NO_CHANGE, CellName, Groups, Verdicts, by_cell
+from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.records import VerdictRecord
 from polyrefuse_eval.results.settings import Condition, is_language, own_source
 from polyrefuse_eval.results.summary_records import (
@@ -108,7 +109,7 @@ def _language(
         if (of, label) == (lang, "harmful")
     }
     names = [Condition.parse(name) for name in harmful]
-    ablations = [one for one in names if one.intervention == "ablation"]
+    ablations = [one for one in names if one.intervention == ABLATION.name]
     whole = [str(one.source) for one in ablations if one.coefficient == 1.0]
     own = own_source(lang, whole)
     others = [source for source in whole if source != own and is_language(source)]
@@ -117,14 +118,14 @@ def _language(
     def kept(condition: str) -> Sampled:
         return _share(Sampled(*groups.rates(harmful[condition])), baseline)
 
-    kept_own = kept(f"ablation:{own}") if own else _nothing()
+    kept_own = kept(ABLATION.condition(own)) if own else _nothing()
     partly = sorted(
         (one.coefficient or 0.0, one.name)
         for one in ablations
         if one.source == own and one.coefficient != 1.0
     )
     half, tried = _half(harmful, partly, own, kept) if own else (_nothing(), ())
-    transfer = _mean_of([kept(f"ablation:{source}") for source in others])
+    transfer = _mean_of([kept(ABLATION.condition(source)) for source in others])
     parts = [part for part in (kept_own, half, transfer) if part.value is not None]
     robust = _product(baseline, _mean_of(parts), measured=bool(ablations))
     estimate = robust.estimate()
@@ -150,7 +151,7 @@ def _half(
     own: str,
     kept: Callable[[str], Sampled],
 ) -> tuple[Sampled, tuple[Tried, ...]]:
-    steps = [(0.0, "baseline"), *partly, (1.0, f"ablation:{own}")]
+    steps = [(0.0, "baseline"), *partly, (1.0, ABLATION.condition(own))]
     tried = tuple(
         Tried(coefficient=coefficient, rate=_rate(harmful.get(name, {})).rate) for coefficient, name in steps
     )
@@ -166,7 +167,7 @@ def _half(
 
 
 def _ablated(harmful: Mapping[str, Verdicts], own: str, groups: Groups) -> Ablated:
-    verdicts = harmful[f"ablation:{own}"]
+    verdicts = harmful[ABLATION.condition(own)]
     refusal = _rate(verdicts)
     change = groups.changes([(verdicts, harmful["baseline"])])[0] if "baseline" in harmful else NO_CHANGE
     return Ablated(

@@ -26,6 +26,7 @@ class BaselineAnswer:
     response: str
     n_tokens: int
     ended: bool
+    reasoning: str | None = None
 
 
 def cache_folder() -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -31,6 +31,12 @@ def made_from(folder: RunFolder) -> MadeFrom:
         verdicts=_verdicts_digest(folder.path),
         answers=_answer_counts(folder.path),
     )
+
+
+def verdicts_digest(files: Mapping[str, bytes]) -> str:
+    """Return the sha256 of verdict `files`: of their names and the sha256 of their bytes, sorted."""
+    lines = [f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in sorted(files.items())]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def verify_run(folder: RunFolder, *, answers: bool = False) -> None:
@@ -200,10 +206,9 @@ def _answer_counts(run: Path) -> dict[str, dict[str, int]]:
 def _verdicts_digest(run: Path) -> str:
     """Return the sha256 of the names and bytes of all verdict files."""
     folder = run / "verdicts"
-    lines = [
-        f"{file.relative_to(folder).as_posix()} {_sha256(file)}" for file in _cell_files(folder, "*/*/*")
-    ]
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    return verdicts_digest(
+        {file.relative_to(folder).as_posix(): file.read_bytes() for file in _cell_files(folder, "*/*/*")}
+    )
 
 
 def _cell_files(folder: Path, pattern: str) -> list[Path]:

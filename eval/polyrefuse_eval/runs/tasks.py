@@ -23,10 +23,12 @@ from polyrefuse_eval.judging.of_runs import verdict_records
 from polyrefuse_eval.judging.registry import JudgeSpec
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, generate
-from polyrefuse_eval.models.intervene import BASELINE, Ablation, Addition, Edits
+from polyrefuse_eval.models.intervene import BASELINE, Edits
+from polyrefuse_eval.models.interventions import edit_with
 from polyrefuse_eval.models.loading import silence_loading
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.results.folder import differences
+from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Completion, VerdictRecord
 from polyrefuse_eval.results.settings import BenchSettings, Cell, Condition
 from polyrefuse_eval.versions import versions
@@ -54,7 +56,9 @@ class CellTask:
         """Keys of all completions of the cell."""
         return [self.key(row) for row in self.rows]
 
-    def completion(self, row: Row, response: str, n_tokens: int | None, ended: bool | None) -> Completion:
+    def completion(
+        self, row: Row, response: str, n_tokens: int | None, ended: bool | None, reasoning: str | None = None
+    ) -> Completion:
         """Return the record of an answer to `row`."""
         name = self.cell.condition.name
         return Completion(
@@ -67,6 +71,7 @@ class CellTask:
             response=response,
             n_tokens=n_tokens,
             ended=ended,
+            reasoning=reasoning,
         )
 
 
@@ -76,9 +81,7 @@ def edits_of(condition: Condition, directions: Mapping[str, Direction]) -> Edits
         return BASELINE
     direction = directions[condition.source]
     strength = 1.0 if condition.coefficient is None else condition.coefficient
-    if condition.intervention == "ablation":
-        return (Ablation(direction.unit, strength),)
-    return (Addition(direction.vector, direction.layer, strength),)
+    return (edit_with(INTERVENTIONS[condition.intervention], direction, strength),)
 
 
 def compute_cell(
@@ -99,9 +102,10 @@ def compute_cell(
         batch_size=task.batch_size,
         done=done,
         progress=progress,
+        thoughts=True,
     ):
         yield [
-            task.completion(rows[answer.key], answer.text, len(answer.ids), answer.ended)
+            task.completion(rows[answer.key], answer.text, len(answer.ids), answer.ended, answer.reasoning)
             for answer in made
             if answer.key not in done
         ]

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint: a hosted model, or a local vLLM, Ollama or llama.cpp. Plain HTTP."""
+"""Any OpenAI-compatible endpoint: a hosted model, or a local vLLM, Ollama or llama.cpp."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LIMITS = Limits(maximum=2_000, connections=8)
 """Text and answer together fit the 8,192 tokens that small local models take."""
 
 LEAST_TOKENS, TOKENS_A_CHARACTER = 1_024, 3
-"""How long an answer may be; three, for scripts that a tokenizer takes apart into bytes."""
+"""Length of an answer at most; three tokens for scripts that a tokenizer splits into bytes."""
 
 UNKNOWN_MODEL = "?"
-"""The model in a plan that names none: only the endpoint knows which it has."""
+"""The model in a plan that names none: only the endpoint knows its models."""
 
 PROMPT_VERSION = 1
-"""Raised when the words below change: answers of another prompt are other translations."""
+"""Increased when the prompt changes: its translations are then others."""
 
 PROMPT = (
     "You are a translation engine. Translate the user's message from {source} to {target}. "
@@ -47,8 +47,8 @@ def language_name(language: Language) -> str | None:
 class OpenAICompatible:
     """Chat completions at temperature 0 with a strict translate-only prompt.
 
-    The prompt asks for a tag before the translation: an answer with it is proven. Models that leave it out
-    are asked twice. Every language is taken to be covered: no endpoint says which it knows.
+    The prompt asks for a tag before the translation, which proves the answer; without it the question is
+    asked twice. Every language counts as covered, since no endpoint lists its languages.
     """
 
     name = "openai"
@@ -101,9 +101,9 @@ class OpenAICompatible:
 
 
 def content_of(value: Any) -> str:
-    """Return the text of a chat completion without what the model thought before it.
+    """Return the text of a chat completion without the thinking before it.
 
-    Raises `Rejected` where a filter stopped it, `Fault` for another form, a cut or an empty answer.
+    Raise `Rejected` where a filter stopped it, `Fault` for another form, a cut or an empty answer.
     """
     try:
         choice = value["choices"][0]
@@ -121,12 +121,12 @@ def content_of(value: Any) -> str:
 
 def _answer(value: Any, tag: str) -> Answer:
     content = content_of(value)
-    found = _TAG_LINE.match(content)
-    if found is None:
+    tag_line = _TAG_LINE.match(content)
+    if tag_line is None:
         return Answer(content.strip())
-    if found["tag"] != tag:
+    if tag_line["tag"] != tag:
         raise Fault("mismatch", "the tag of another text came back")
-    text = content[found.end() :].strip()
+    text = content[tag_line.end() :].strip()
     if not text:
         raise Fault("empty")
     return Answer(text, proven=True)

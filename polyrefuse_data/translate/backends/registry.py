@@ -31,7 +31,7 @@ _TOKEN = "a token sent along as a text of its own"  # noqa: S105 (no password)
 def _make_model(model: str, settings: Settings) -> Backend:
     """Return the backend for `hf:MODEL@REVISION`: loaded here, or on the workers of a cluster."""
     spec = local.local_spec(model, settings.threads)
-    return spec() if settings.cluster is None else RemoteModel(spec, settings.cluster)
+    return spec.load() if settings.cluster is None else RemoteModel(spec, settings.cluster)
 
 
 def _web_service(service: type[WebService], title: str, needs: str, proof: str) -> BackendRow:

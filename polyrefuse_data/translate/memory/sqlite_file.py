@@ -1,4 +1,4 @@
-"""The SQLite file of a translation memory: its format, how it is opened, and what can be wrong with it."""
+"""The SQLite file of a translation memory: its format, opening it, and its errors."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TypeVar
 from polyrefuse_data.core.errors import MemoryFileError
 
 APPLICATION_ID = 0x506F6C79
-"""Marks the SQLite file as ours ("Poly" in ASCII), so that no other program's file is taken for one."""
+"""SQLite's application id of a translation memory: "Poly" in ASCII."""
 
 FORMAT_VERSION = 1
 
 LOCK_SECONDS = 10.0
-"""How long to wait for another process that is writing."""
+"""Seconds to wait for another process that is writing."""
 
 _SCHEMA = """
 CREATE TABLE source_text (hash TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
@@ -55,7 +55,7 @@ Self = TypeVar("Self", bound="MemoryFile")
 class MemoryFile:
     """An open file; use it as a context manager, and from one thread at a time.
 
-    Raises `MemoryFileError` for a file that is missing (unless `create`), locked, corrupt, not a memory,
+    Raise `MemoryFileError` for a file that is missing (unless `create`), locked, corrupt, not a memory,
     or written by a newer version.
     """
 

@@ -524,6 +524,22 @@ def test_everything_that_the_page_refers_to_is_there(tmp_path: Path) -> None:
     assert used == set(range(len(signatures))) == set(range(5))
 
 
+def test_nothing_that_acts_on_a_terminal_or_a_spreadsheet_gets_into_the_site(tmp_path: Path) -> None:
+    acting = "＝m\x1b]52;c;eA==\x07\x9b\u202eevil"
+    settings = {"rule": acting, acting: 1}
+    folder = write_run(tmp_path / "run", model=acting, revision=acting, settings=settings, **FEW)
+    other = write_run(tmp_path / "other", seed=3, settings={"rule": "x"}, **FEW)
+    result = call(folder, other, "--out", tmp_path / "site")
+    assert result.exit_code == 0
+    texts = {file.name: file.read_text("utf-8") for file in (tmp_path / "site").rglob("*") if file.is_file()}
+    for name, text in {**texts, "said": result.output}.items():
+        assert not set(text) & set("\x1b\x07\x9b\u202e"), name
+    assert r"＝m\x1b]52" in texts["index.html"]
+    assert r"'＝m\x1b]52" in texts["leaderboard.csv"]
+    assert json.loads(texts["run.json"])["signature"]["model"]["model"] == acting
+    assert "shown apart" in result.stderr
+
+
 def test_no_answer_gets_into_the_site(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", **FEW)
     for name in ("completions.jsonl", "table.md", "notes.json"):

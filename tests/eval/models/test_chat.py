@@ -62,7 +62,10 @@ def test_thinking_is_off_unless_asked_for() -> None:
     tool = tokenizer(THINKING)
     off, on = Template(tool), Template(tool, thinking=True)
     assert "</think>" in off.render("Sing.")
-    assert "</think>" not in on.render("Sing.")
+    assert on.render("Sing.") == off.render("Sing."), "measured where the answer begins"
+    (prompt,) = on.encode_open(["Sing."])
+    assert "</think>" not in tool.decode(prompt.ids)
+    assert off.encode_open(["Sing."]) == off.encode(["Sing."])
     assert off.hash != on.hash
 
 
