@@ -675,7 +675,7 @@ def test_harmfulness_goes_to_an_address_as_to_a_folder(
     from polyrefuse_eval.harmfulness.experiment import HarmfulnessRun
 
     def refuses(_run: HarmfulnessRun, _lang: str, _progress: str) -> Any:
-        return lambda asks: ["break" in ask.prompt for ask in asks]
+        return lambda prompts: ["break" in prompt.text for prompt in prompts]
 
     monkeypatch.setattr(HarmfulnessRun, "refuses", refuses)
     command = [
