@@ -54,8 +54,8 @@ class ChatModel:
 
     @classmethod
     def load(cls, name: str, options: LoadOptions | None = None, **keywords: Any) -> ChatModel:
-        """Load `name`: a Hub id or a folder, either with `@REVISION`, of a model or of a LoRA adapter upon one;
-        or one of `organisms.NAMES`.
+        """Load `name`: a Hub id or a folder, either with `@REVISION`, of a model or of a LoRA adapter; or one
+        of `organisms.NAMES`.
 
         `keywords` are the fields of `LoadOptions`. Raises `ChatModelError`, in one line, where `name` is no
         chat model that can be loaded.
