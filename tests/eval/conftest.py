@@ -80,7 +80,13 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / lang).mkdir(parents=True, exist_ok=True)
             table = pa.Table.from_pylist([row_values(row) for row in rows], schema=arrow_schema())
             parquet.write_table(table, folder / lang / f"{split}.parquet")
+    manifest = {
+        "format": "polyrefuse-build-1",
+        "digest": "d" * 64,
+        "recipe": {"name": "tiny"},
+        "complete": True,
+    }
     (folder / "manifest.json").write_text(
-        json.dumps({"digest": "d" * 64, "recipe": {"name": "tiny"}, "complete": True})
+        json.dumps({**manifest, "digest": "d" * 64, "files": {}, "languages": {}, "findings": []})
     )
     return folder
