@@ -287,24 +287,15 @@ class HarmfulnessRun:
         """Return which of `instructions` the model refuses; the answers themselves are not kept."""
         file = self.folder.path / "behaviour" / f"{lang}.{split}.json"
         if file.is_file():
-<<<<<<< HEAD
             known = read_record(BehaviourFile, file).refused
-            missing = [subject.id for subject in subjects if subject.id not in known]
+            missing = [instruction.id for instruction in instructions if instruction.id not in known]
             if missing:
-                raise RunFolderError(f"'{file}' lacks {missing[0]}; remove the file to measure it anew")
-            return [known[subject.id] for subject in subjects]
-        asks = [Ask(subject.text, lang) for subject in subjects]
-        refused = self.refuses(lang, f"behaviour {lang} {split}")(asks)
-        by_id = {subject.id: verdict for subject, verdict in zip(subjects, refused, strict=True)}
-        write_record(file, BehaviourFile(behaviour=self.settings.behaviour, refused=by_id))
-=======
-            known: dict[str, bool | None] = read_json(file)["refused"]
+                raise RunFolderError(f"'{file}' lacks {missing[0]}; remove the file to measure it again")
             return [known[instruction.id] for instruction in instructions]
         prompts = [EditedPrompt(instruction.text, lang) for instruction in instructions]
         refused = self.refuses(lang, f"behaviour {lang} {split}")(prompts)
-        record = {instruction.id: verdict for instruction, verdict in zip(instructions, refused, strict=True)}
-        write_json(file, {"behaviour": self.settings.behaviour, "refused": record})
->>>>>>> main
+        by_id = {instruction.id: verdict for instruction, verdict in zip(instructions, refused, strict=True)}
+        write_record(file, BehaviourFile(behaviour=self.settings.behaviour, refused=by_id))
         return refused
 
     def refuses(self, lang: str, progress: str) -> RefusalDetector:

@@ -21,12 +21,8 @@ from polyrefuse_eval.results.validation import STRICT, read_records
 ENVIRONMENT = "POLYREFUSE_CACHE"
 
 
-<<<<<<< HEAD
 @with_config(STRICT)
-@dataclass(frozen=True)
-=======
 @dataclass(frozen=True, kw_only=True)
->>>>>>> main
 class BaselineAnswer:
     """A greedy answer of an unedited model to the prompt with sha256 `prompt_hash`."""
 
@@ -56,15 +52,9 @@ class BaselineCache:
         self.path = (folder or cache_folder()) / "baselines" / name
 
     def load(self, lang: str) -> dict[str, BaselineAnswer]:
-<<<<<<< HEAD
-        """Return what is known in `lang`, by the hash of the prompt."""
+        """Return the answers in `lang` by the hash of the prompt."""
         answers = read_records(BaselineAnswer, self.path / f"{lang}.jsonl")
         return {answer.prompt_hash: answer for answer in answers}
-=======
-        """Return the answers in `lang` by the hash of the prompt."""
-        records = read_jsonl(self.path / f"{lang}.jsonl")
-        return {record["prompt_hash"]: BaselineAnswer(**record) for record in records}
->>>>>>> main
 
     def add(self, lang: str, answers: Iterable[BaselineAnswer]) -> None:
         """Add `answers` in `lang`, and replace the file whole. Several runs may do so at the same time."""

@@ -8,14 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-<<<<<<< HEAD
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
 from polyrefuse_eval.results.records import AnsweredFile
-from polyrefuse_eval.results.settings import CONTROLS, Cell, grid
-=======
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, read_json
 from polyrefuse_eval.results.settings import CONTROLS, LABELS, Measurement, grid
->>>>>>> main
 from polyrefuse_eval.results.timings import Timing, read_timings, seconds_per_answer
 from polyrefuse_eval.results.validation import read_record
 from polyrefuse_eval.runs.plan import ANSWERED_FILE, RunPlan
