@@ -34,7 +34,7 @@ from polyrefuse_eval.harmfulness.instructions import (
     spread,
     user_instructions,
 )
-from polyrefuse_eval.harmfulness.reply_inversion import invert
+from polyrefuse_eval.harmfulness.reply_inversion import Inversion, invert
 from polyrefuse_eval.harmfulness.steering_sweep import sweep
 from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
@@ -50,6 +50,7 @@ from polyrefuse_eval.results.harmfulness_records import (
     InversionRecord,
     LanguageHarmfulness,
     SplitCounts,
+    Steered,
 )
 from polyrefuse_eval.results.user_prompts import UserPrompt
 from polyrefuse_eval.results.validation import read_record, write_record
@@ -189,42 +190,7 @@ class HarmfulnessRun:
         directions = self.directions(source)
         instructions = self.instructions(lang, "test")
         refused = self.behaviour(lang, "test", instructions)
-        tested = {
-            label: [
-                instruction
-                for instruction in instructions
-                if instruction.label == label and instruction.kind == DATA
-            ]
-            for label in ("harmful", "harmless")
-        }
-
-        def some(count: int, name: str) -> dict[str, list[Any]]:
-            return {
-                label: [getattr(instruction, name) for instruction in spread(of_label, count)]
-                for label, of_label in tested.items()
-            }
-
-        vectors = {kind: directions.vectors(kind) for kind in KINDS}
-        common: dict[str, Any] = {"lang": lang, "coefficient": self.settings.coefficient}
-        # What do both directions do to refusal, and to the answer whether a request is harmful?
-        steered = sweep(
-            self.chat,
-            self.refuses(lang, f"steering {lang}"),
-            vectors,
-            some(self.settings.n_steered, "text"),
-            self.layers,
-            scope=self.settings.scope,
-            categories=some(self.settings.n_steered, "category"),
-            **common,
-        )
-        inversion = invert(
-            self.chat,
-            vectors,
-            some(self.settings.n_inverted, "text"),
-            self.layers,
-            categories=some(self.settings.n_inverted, "category"),
-            **common,
-        )
+        steered, inversion = self._steer_and_invert(lang, directions, instructions)
         # Where do instructions lie along both, by label, behaviour and category?
         layer = self.chat.n_layers // 2 if self.settings.layer is None else self.settings.layer
         bar = f"clusters {lang}" if self.progress else None
@@ -255,6 +221,47 @@ class HarmfulnessRun:
         write_record(file, record)
         self.say(f"{lang}: done")
         return record
+
+    def _steer_and_invert(
+        self, lang: str, directions: HarmfulnessDirections, instructions: Sequence[Instruction]
+    ) -> tuple[list[Steered], Inversion]:
+        """Measure what both directions do to refusal, and to the answer whether a request is harmful."""
+        tested = {
+            label: [
+                instruction
+                for instruction in instructions
+                if instruction.label == label and instruction.kind == DATA
+            ]
+            for label in ("harmful", "harmless")
+        }
+
+        def some(count: int, name: str) -> dict[str, list[Any]]:
+            return {
+                label: [getattr(instruction, name) for instruction in spread(of_label, count)]
+                for label, of_label in tested.items()
+            }
+
+        vectors = {kind: directions.vectors(kind) for kind in KINDS}
+        common: dict[str, Any] = {"lang": lang, "coefficient": self.settings.coefficient}
+        steered = sweep(
+            self.chat,
+            self.refuses(lang, f"steering {lang}"),
+            vectors,
+            some(self.settings.n_steered, "text"),
+            self.layers,
+            scope=self.settings.scope,
+            categories=some(self.settings.n_steered, "category"),
+            **common,
+        )
+        inversion = invert(
+            self.chat,
+            vectors,
+            some(self.settings.n_inverted, "text"),
+            self.layers,
+            categories=some(self.settings.n_inverted, "category"),
+            **common,
+        )
+        return steered, inversion
 
     def directions(self, lang: str) -> HarmfulnessDirections:
         """Return the directions of `lang`, fitted on its training prompts."""
