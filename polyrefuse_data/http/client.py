@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import email.utils
 import math
 import os
 import ssl
-import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -22,6 +21,7 @@ import httpx
 
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError, excerpt
+from polyrefuse_data.http.network import deadline, with_deadlines
 
 CONNECT_SECONDS = 10.0
 """Seconds that a connection may take, of those of the request."""
@@ -127,8 +127,7 @@ class HttpClient:
     def __init__(self, timeout: float, key_variable: str | None = None) -> None:
         self.timeout = timeout
         self.key_variable = key_variable
-        self._loop = _event_loop()
-        self._client = _client(min(CONNECT_SECONDS, timeout))
+        self._client = _client(timeout)
 
     def get(self, address: str, **options: Any) -> Response:
         """Send a GET request; see `request`."""
@@ -162,30 +161,35 @@ class HttpClient:
         content: dict[str, Any] = {"data": data, "headers": dict(headers or {})}
         if json is not None:  # in ASCII: a lone surrogate has no UTF-8
             content = {"content": dumps(json, allow_nan=False), "headers": {**_JSON, **content["headers"]}}
-        timed = asyncio.wait_for(self._exchange(method, address, **content), self.timeout)
-        try:
-            response = asyncio.run_coroutine_threadsafe(timed, self._loop).result()
-        except asyncio.TimeoutError:
-            raise Fault("timeout", f"no answer within {self.timeout:g} s") from None
-        except httpx.ConnectTimeout:
-            raise Fault("connection", f"with {origin(address)}: none within {CONNECT_SECONDS:g} s") from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-            raise TranslatorError(f"{origin(address)} cannot be asked: {type(error).__name__}") from None
-        except httpx.TransportError as error:
-            raise _connection_fault(error, address) from None
+        with deadline(self.timeout) as end:
+            try:
+                response = self._exchange(method, address, **content)
+            except httpx.TimeoutException as error:
+                if isinstance(error, httpx.ConnectTimeout) and time.monotonic() < end:
+                    wait = f": none within {CONNECT_SECONDS:g} s"
+                    raise Fault("connection", f"with {origin(address)}{wait}") from None
+                raise Fault("timeout", f"no answer within {self.timeout:g} s") from None
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+                name = type(error).__name__
+                raise TranslatorError(f"{origin(address)} cannot be asked: {name}") from None
+            except httpx.TransportError as error:
+                raise _connection_fault(error, address) from None
         self._check(response, address)
         return response
 
-    async def _exchange(self, method: str, address: str, **content: Any) -> Response:
-        async with self._client.stream(method, address, **content) as answer:
+    def _exchange(self, method: str, address: str, **content: Any) -> Response:
+        """Send a request and read its response, of any status, to the end."""
+        with self._client.stream(method, address, **content) as answer:
             chunks: list[bytes] = []
             size = 0
             try:
-                async for chunk in answer.aiter_bytes():
+                for chunk in answer.iter_bytes():
                     chunks.append(chunk)
                     size += len(chunk)
                     if size > MAXIMUM_BYTES:
                         raise Fault("page", f"an answer of more than {MAXIMUM_BYTES} bytes")
+            except httpx.TimeoutException:
+                raise
             except (httpx.TransportError, httpx.DecodingError):
                 raise Fault("truncated", "the answer broke off") from None
             charset = answer.charset_encoding or "utf-8"
@@ -246,23 +250,11 @@ def _target(response: Response, address: str) -> str:
     return " to another path" if target == origin(address) else f" to {target}"
 
 
-@lru_cache(maxsize=1)
-def _event_loop() -> asyncio.AbstractEventLoop:
-    """Start the thread whose event loop runs all requests of this process.
-
-    The timeouts of sockets start anew with every byte; a task on an event loop can be cancelled at any
-    point of a request: name look-up, connection, TLS, head or body.
-    """
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
-    return loop
-
-
-def _client(connect_seconds: float) -> httpx.AsyncClient:
+def _client(timeout: float) -> httpx.Client:
     try:
-        return httpx.AsyncClient(
+        client = httpx.Client(
             verify=_tls(os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")),
-            timeout=httpx.Timeout(None, connect=connect_seconds),
+            timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
             limits=httpx.Limits(
                 max_connections=MAXIMUM_CONNECTIONS, max_keepalive_connections=MAXIMUM_CONNECTIONS
             ),
@@ -275,6 +267,7 @@ def _client(connect_seconds: float) -> httpx.AsyncClient:
     except (ValueError, ImportError, httpx.InvalidURL) as error:  # no message: it may quote a password
         hint = "; pip install 'httpx[socks]'" if isinstance(error, ImportError) else ""
         raise TranslatorError(f"the proxy in the environment cannot be used{hint}") from None
+    return with_deadlines(client)
 
 
 @lru_cache(maxsize=4)

@@ -254,7 +254,7 @@ def _write_run(
     }
     folder = RunFolder.open(path, signature)
     with folder.locked():
-        folder.reopen()
+        folder.mark_incomplete()
         for lang in langs:
             of_lang = [pair for cell in cells if cell.lang == lang for pair in records[cell]]
             folder.write_completions(lang, [completion for completion, _ in of_lang])

@@ -25,7 +25,7 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
     The judges are those of its signature; `langs` are by default all that it has completions in. The
     summary's file says that all is there. For the one writer of the folder.
     """
-    folder.reopen()
+    folder.mark_incomplete()
     signature = folder.signature
     langs = folder.languages() if langs is None else langs
     settings = signature.get("settings", {})

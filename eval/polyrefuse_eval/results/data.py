@@ -1,4 +1,4 @@
-"""Read the rows of a build folder: the only thing that this side needs of the data side's output."""
+"""Read the rows of a build folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 
 
 class Prompts(Protocol):
-    """Prompts of a build, wherever they are."""
+    """Prompts of a build, read from its folder or sent to a worker."""
 
     @property
     def digest(self) -> str: ...
@@ -65,10 +65,14 @@ class DataFolder:
 
     def prompts(self, lang: str, split: str, label: str, limit: int | None = None) -> list[Row]:
         """Return the first `limit` rows with `label`; the same groups in every language."""
-        found = [row for row in self.rows(lang, split) if row.label == label]
-        if not found:
+        rows = [row for row in self.rows(lang, split) if row.label == label]
+        if not rows:
             raise DatasetFolderError(f"'{self.path}' holds no {label} prompts in '{lang}', split {split}")
-        return found[:limit]
+        return rows[:limit]
+
+    def texts_by_id(self, lang: str, split: str) -> dict[str, str]:
+        """Return the prompts of one language and split by the id of their row."""
+        return {row.id: row.text for row in self.rows(lang, split)}
 
 
 def open_data(folder: Path, langs: Sequence[str] = ()) -> DataFolder:
