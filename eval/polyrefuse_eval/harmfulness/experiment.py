@@ -290,7 +290,7 @@ class HarmfulnessRun:
             known = read_record(BehaviourFile, file).refused
             missing = [instruction.id for instruction in instructions if instruction.id not in known]
             if missing:
-                raise RunFolderError(f"'{file}' lacks {missing[0]}; remove the file to measure it anew")
+                raise RunFolderError(f"'{file}' lacks {missing[0]}; remove the file to measure it again")
             return [known[instruction.id] for instruction in instructions]
         prompts = [EditedPrompt(instruction.text, lang) for instruction in instructions]
         refused = self.refuses(lang, f"behaviour {lang} {split}")(prompts)
