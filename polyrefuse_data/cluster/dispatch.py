@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -204,13 +204,7 @@ class DaskExecutor:
             # Dask would count workers that cannot take the task among the others.
             options |= {"workers": self._workers, "allow_other_workers": False}
         future = cluster.client.submit(run_on_worker, task.compute, pure=False, **options)
-        self._sent[future] = _Attempt(
-            task=task,
-            failures=attempt.failures,
-            failed_on=attempt.failed_on,
-            alone=attempt.alone,
-            worker=worker,
-        )
+        self._sent[future] = replace(attempt, worker=worker)
         self._observer.started(task)
         future.add_done_callback(self._ended.put)
 
@@ -285,14 +279,9 @@ class DaskExecutor:
         if failures > cluster.retries and not (beside_another and cluster.retries):
             return Outcome(task=attempt.task, error=error, tries=failures)
         self._observer.retried(attempt.task, error)
-        self._queue(attempt.task.model).appendleft(
-            _Attempt(
-                task=attempt.task,
-                failures=failures,
-                failed_on=attempt.worker,
-                alone=attempt.alone or beside_another,
-            )
-        )
+        alone = attempt.alone or beside_another
+        again = replace(attempt, failures=failures, failed_on=attempt.worker, alone=alone)
+        self._queue(attempt.task.model).appendleft(again)
         return None
 
     def _note_processor(self, cluster: Cluster, name: str) -> None:

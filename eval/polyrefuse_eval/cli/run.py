@@ -163,17 +163,9 @@ def _print_plans(plans: Sequence[RunPlan], out: Place, workers: int | None) -> N
     with folders_to_read([out], lambda _name: True) as (folder,):
         plans = [replace(plan, out=folder / plan.out) for plan in plans]
         for plan in plans:
-            check_plan(plan, only_read=True)
+            plan.check(only_read=True)
         for line in dry_run_lines(plans, workers):
             click.echo(line)
-
-
-def check_plan(plan: RunPlan, *, only_read: bool = False) -> None:
-    """Raise `RunFolderError` where the folder of `plan` is another run's, or another process is at work."""
-    from polyrefuse_eval.runs.plan import check_request
-
-    if plan.request is not None:
-        check_request(plan.out, plan.request, only_read=only_read)
 
 
 def _run(
@@ -184,7 +176,7 @@ def _run(
     from polyrefuse_eval.runs.plan import finished
 
     for plan in plans:
-        check_plan(plan)
+        plan.check()
     if all(finished(plan.out, plan.request) for plan in plans):
         return {}
     need()

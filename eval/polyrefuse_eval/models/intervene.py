@@ -161,10 +161,10 @@ class Applied:
         if not self.uniform:
             indices = [int(row) for row in rows]
             self._ablations.select(indices)
-            for additions in self._additions.values():
-                additions.select(indices)
-            for transformations in self._transformations.values():
-                transformations.select(indices)
+            for addition in self._additions.values():
+                addition.select(indices)
+            for transformation in self._transformations.values():
+                transformation.select(indices)
 
     def begin(self, past: int | None, width: int) -> None:
         """Note that a forward pass over `width` tokens begins behind `past` cached ones; None where the

@@ -49,6 +49,12 @@ def _folder(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(_text)]
 OptionalText = Annotated[str | None, BeforeValidator(_text)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
+Positive = Annotated[int, Field(ge=1)]
+OptionalPositive = Annotated[int | None, Field(ge=1)]
+
+
+def _option(default: Any, help_text: str, **more: Any) -> Any:
+    return Field(default, description=help_text, **more)
 
 
 class _Options(BaseModel):
@@ -58,31 +64,23 @@ class _Options(BaseModel):
 class ModelOptions(_Options):
     """Which chat model, and how it is loaded."""
 
-    model: Text = Field(
+    model: Text = _option(
         "organism",
-        description="Hub name or folder, either with @REVISION; 'organism', 'organism-per-language' and "
+        "Hub name or folder, either with @REVISION; 'organism', 'organism-per-language' and "
         "'organism-harmfulness' are tiny models trained here.",
     )
-    dtype: Text = Field("auto", description="auto, float32, bfloat16 or float16.")
-    device: OptionalText = Field(
-        None, description="cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]"
+    dtype: Text = _option("auto", "auto, float32, bfloat16 or float16.")
+    device: OptionalText = _option(None, "cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]")
+    device_map: OptionalText = _option(None, "How to spread a large model, e.g. 'auto' (needs accelerate).")
+    quantization: OptionalText = _option(None, "8bit or 4bit (needs bitsandbytes).")
+    attention: OptionalText = _option(None, "Attention implementation: sdpa, eager, flash_attention_2.")
+    system: OptionalText = _option(None, "System prompt.  [default: none]")
+    thinking: StrictBool = _option(False, "Let models that can think before they answer.")
+    max_thinking_tokens: Positive = _option(
+        2048, "With --thinking: how many tokens thoughts may take before they are cut off."
     )
-    device_map: OptionalText = Field(
-        None, description="How to spread a large model, e.g. 'auto' (needs accelerate)."
-    )
-    quantization: OptionalText = Field(None, description="8bit or 4bit (needs bitsandbytes).")
-    attention: OptionalText = Field(
-        None, description="Attention implementation: sdpa, eager, flash_attention_2."
-    )
-    system: OptionalText = Field(None, description="System prompt.  [default: none]")
-    thinking: StrictBool = Field(False, description="Let models that can think before they answer.")
-    max_thinking_tokens: int = Field(
-        2048, ge=1, description="With --thinking: how many tokens thoughts may take before they are cut off."
-    )
-    structure: Text = Field(
-        "", description="Where the decoder layers are, if they are not found: layers=PATH."
-    )
-    trust_remote_code: StrictBool = Field(False, description="Run code that comes with the model.")
+    structure: Text = _option("", "Where the decoder layers are, if they are not found: layers=PATH.")
+    trust_remote_code: StrictBool = _option(False, "Run code that comes with the model.")
 
     def spec(self, **more: Any) -> ModelSpec:
         """Return what loads the model."""
@@ -95,18 +93,16 @@ class ModelOptions(_Options):
 class DirectionOptions(ModelOptions):
     """How the directions of a model are fitted and selected."""
 
-    data: Folder = Field(Path("builds/sample"), description="A build.")
-    rule: Text = Field("robust", description="robust, mediating, arditi2024 or wang2025.")
-    train: int = Field(128, ge=1, description="Training prompts of each label.")
-    validation: int = Field(32, ge=1, description="Validation prompts.")
-    no_filter: StrictBool = Field(
-        False, description="Use training and validation prompts that the model does not refuse, too."
+    data: Folder = _option(Path("builds/sample"), "A build.")
+    rule: Text = _option("robust", "robust, mediating, arditi2024 or wang2025.")
+    train: Positive = _option(128, "Training prompts of each label.")
+    validation: Positive = _option(32, "Validation prompts.")
+    no_filter: StrictBool = _option(
+        False, "Use training and validation prompts that the model does not refuse, too."
     )
-    refusal_tokens: OptionalText = Field(
-        None, description="First tokens of refusals: words or ids.  [default: found]"
-    )
-    all_candidates: StrictBool = Field(False, description="Score also candidates that the rule rules out.")
-    seed: int = Field(0, description="Seed of the controls.")
+    refusal_tokens: OptionalText = _option(None, "First tokens of refusals: words or ids.  [default: found]")
+    all_candidates: StrictBool = _option(False, "Score also candidates that the rule rules out.")
+    seed: int = _option(0, "Seed of the controls.")
 
     def settings(self, langs: str, directions: str, **more: Any) -> tuple[DataFolder, RunSettings]:
         """Return data and settings for these languages; raises `PolyRefuseError` for what is not there."""
@@ -136,43 +132,36 @@ class DirectionOptions(ModelOptions):
 class ReadingOptions(_Options):
     """How the models of judges are loaded and run."""
 
-    judge_model: tuple[str, ...] = Field(
+    judge_model: tuple[str, ...] = _option(
         (),
-        description="Where a judge's model lies: a folder, or REPOSITORY@COMMIT.  [default: as published, "
-        "pinned]",
+        "Where a judge's model lies: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
         json_schema_extra={"metavar": "NAME=PLACE"},
     )
-    judge_batch_size: int | None = Field(
-        None, ge=1, description="Answers that a judge's model reads together."
-    )
+    judge_batch_size: OptionalPositive = _option(None, "Answers that a judge's model reads together.")
 
 
 class RunOptions(ReadingOptions, DirectionOptions):
     """What a run measures. Texts may be given as lists: `langs=["en", "de"]` is `langs="en,de"`."""
 
-    langs: Text = Field("all", description="Languages to measure in.")
-    directions: Text = Field("en", description="Languages to take directions from, or 'pooled'.")
-    judges: Text = Field("native", description="Judges of the answers, separated by commas.")
-    max_new_tokens: int = Field(512, ge=1, description="Longest answer.")
-    test: int | None = Field(
-        None, ge=1, description="Test prompts of each label and language.  [default: all]"
-    )
-    coefficient: float = Field(1.0, description="Strength of activation addition.")
-    strengths: Text = Field(
+    langs: Text = _option("all", "Languages to measure in.")
+    directions: Text = _option("en", "Languages to take directions from, or 'pooled'.")
+    judges: Text = _option("native", "Judges of the answers, separated by commas.")
+    max_new_tokens: Positive = _option(512, "Longest answer.")
+    test: OptionalPositive = _option(None, "Test prompts of each label and language.  [default: all]")
+    coefficient: float = _option(1.0, "Strength of activation addition.")
+    strengths: Text = _option(
         "0.25,0.5,0.75",
-        description="Further strengths of ablating each language's own direction (else the first), or "
-        "'none'.",
+        "Further strengths of ablating each language's own direction (else the first), or 'none'.",
     )
-    crossed: Text = Field(
+    crossed: Text = _option(
         "128",
-        description="Prompts for ablation on harmless and addition on harmful prompts: a number, 0, or "
-        "'all'.",
+        "Prompts for ablation on harmless and addition on harmful prompts: a number, 0, or 'all'.",
     )
-    batch_size: int | None = Field(
-        None, ge=1, description="Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
+    batch_size: OptionalPositive = _option(
+        None, "Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
     )
-    controls: StrictBool = Field(True, description="Random and shuffled-label directions, too.")
-    tensor_parallel: StrictBool = Field(False, description="Spread the model over processes, under torchrun.")
+    controls: StrictBool = _option(True, "Random and shuffled-label directions, too.")
+    tensor_parallel: StrictBool = _option(False, "Spread the model over processes, under torchrun.")
 
     def plan(self, out: Path, say: Callable[[str], None] = lambda _line: None) -> RunPlan:
         """Return the plan of the run into `out`; raises `PolyRefuseError` before a model is loaded.

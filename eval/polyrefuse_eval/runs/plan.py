@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 ANSWERED_FILE = "answered.json"
 """Written when all completions are there: from then on the run does not need its model."""
 
-EARLY = ("data", "settings", "judges")
-"""Parts of a request that a signature holds as well, so that they can be compared without the model."""
-
 Request = Mapping[str, Any]
 
 
@@ -82,17 +79,6 @@ def local_revision(model: str) -> str | None:
     return folder_revision(folder) if folder.is_dir() else None
 
 
-def check_request(out: Path, request: Request, *, only_read: bool = False) -> None:
-    """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings or, unless it
-    is `only_read`, another process is writing to it."""
-    if not (out / RUN_FILE).is_file():
-        return
-    folder = RunFolder(out)
-    signature = folder.signature
-    with nullcontext() if only_read else folder.locked():
-        folder.check({**signature, **{name: request[name] for name in EARLY}})
-
-
 def answered(out: Path, request: Request | None) -> bool:
     """Return whether `out` is a run made for `request`, whatever its judges, with all completions."""
     if request is None or not (out / ANSWERED_FILE).is_file() or not (out / RUN_FILE).is_file():
@@ -145,3 +131,13 @@ class RunPlan:
     def judge_names(self) -> list[str]:
         """Names of the judges, as a signature holds them."""
         return [judge.name for judge in self.judges]
+
+    def check(self, *, only_read: bool = False) -> None:
+        """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings or, unless
+        it is `only_read`, another process is writing to it."""
+        if self.request is None or not (self.out / RUN_FILE).is_file():
+            return
+        folder = RunFolder(self.out)
+        known = {name: self.request[name] for name in ("data", "settings", "judges")}
+        with nullcontext() if only_read else folder.locked():
+            folder.check({**folder.signature, **known})

@@ -30,7 +30,7 @@ from polyrefuse_eval.results.files import LOCK_FILE
 from polyrefuse_eval.results.folder import Result, RunFolder, read_jsonl
 from polyrefuse_eval.results.timings import TIMINGS_FILE
 from polyrefuse_eval.runs import grid
-from polyrefuse_eval.runs.plan import RunPlan, answered, check_request, finished, request_of
+from polyrefuse_eval.runs.plan import RunPlan, answered, finished, request_of
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +189,7 @@ def test_a_second_run_at_the_same_time_is_turned_away(
     out = tmp_path / "run"
     data = open_data(data_folder)
     request = request_of("tiny", {}, data, SETTINGS, [NativeJudge.name])
+    plan = RunPlan(load=lambda: chat, data=data, settings=SETTINGS, judges=[NativeJudge()], out=out)
     run(chat, data_folder, out)
     shutil.rmtree(out / "completions")
     (out / "summary.json").unlink()
@@ -196,7 +197,7 @@ def test_a_second_run_at_the_same_time_is_turned_away(
         with pytest.raises(RunFolderError, match=r"process \d+ on .* is writing to"):
             run(chat, data_folder, out)
         with pytest.raises(RunFolderError, match="is writing to"):
-            check_request(out, request)
+            replace(plan, request=request).check()
     assert not (out / "completions").exists()
 
 
@@ -400,9 +401,10 @@ def test_data_folders_that_cannot_serve_say_why(data_folder: Path, tmp_path: Pat
     with pytest.raises(DatasetFolderError, match="no train split in 'en'"):
         open_data(copy).rows("en", "train")
     (copy / "en" / "test.parquet").write_bytes(b"rubbish")
-    with pytest.raises(DatasetFolderError, match="no Parquet file"):
+    with pytest.raises(DatasetFolderError, match=r"test\.parquet cannot be read"):
         open_data(copy).rows("en", "test")
-    (copy / "manifest.json").write_text(json.dumps({"digest": "d", "complete": False}))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
     with pytest.raises(DatasetFolderError, match="not complete"):
         open_data(copy)
     (copy / "manifest.json").unlink()
