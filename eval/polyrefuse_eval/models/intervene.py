@@ -232,8 +232,8 @@ def applied(
 
     `edits` is one edit or a tuple of them, for every row; or a list with one tuple of edits for
     each row of the batch. At one site a row's ablations come before its additions, and those before its
-    transformations. For edits of other than all tokens, the first forward pass in the block tells how wide
-    the (left-padded) prompt is, unless `prompt_width` does; `Applied.new_prompt` begins another.
+    transformations. For edits of other than all tokens, the first forward pass in the block tells how
+    wide the (left-padded) prompt is, unless `prompt_width` does; `Applied.new_prompt` begins another.
 
     Raises `InterventionError` where an edit does not fit the model, or where the model is compiled
     by `torch.compile`, which does not see hooks that come and go.
