@@ -27,10 +27,10 @@ from polyrefuse_eval.judging.native.judge import Reader
 from polyrefuse_eval.judging.native.model import OTHER, begins_as
 from polyrefuse_eval.statistics.agreement import agreement
 
-PENALTY, BIAS_PENALTY, COMMON_PENALTY = 3.0, 3.0, 0.04
+PENALTY, BIAS_PENALTY, COMMON_PENALTY = 3.0, 20.0, 0.04
 """Of half the squared weights, of the biases, and of what all biases have in common."""
 
-WRITTEN, HUMAN = 1.0, 1.0
+WRITTEN, HUMAN = 4.0, 1.0
 """So many rows a written response, and one with a human label, counts as."""
 
 FEWEST = 12
@@ -179,10 +179,11 @@ def fold(group: str) -> int:
     return hashlib.sha256(f"fold {group}".encode()).digest()[0] % FOLDS
 
 
-def band(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def band(probabilities: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """Return between which probabilities a decision at 0.5 is wrong `WRONG` of the time or more.
 
-    The error is that of windows of 5 points, from 0.5 outwards as long as it stays that high.
+    The error is that of windows of 5 points, from 0.5 outwards as long as it stays that high; a row counts as
+    often as in the fit.
     """
     wrong = (probabilities >= 0.5) != labels
     edges = []
@@ -191,7 +192,7 @@ def band(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         while 0.05 < edge < 0.95:
             inside = (probabilities - edge) * direction
             inside = (inside >= 0) & (inside < 0.05)
-            if inside.sum() < 20 or wrong[inside].mean() < WRONG:
+            if inside.sum() < 20 or np.average(wrong[inside], weights=counts[inside]) < WRONG:
                 break
             edge += direction * 0.05
         edges.append(round(edge, 2))
@@ -231,7 +232,7 @@ def main() -> None:
     held = np.zeros(len(rows))
     for number in range(FOLDS):
         held[folds == number] = fit.probabilities(fit.fitted(folds != number), folds == number)
-    undecided = band(held, fit.labels.astype(bool))
+    undecided = band(held, fit.labels.astype(bool), fit.weights)
     print("undecided between", undecided)
     for source in sorted({row.source for row in rows}):
         own = sources == source

@@ -16,10 +16,13 @@ EARLY = {True: 60, False: 25}
 """Characters at the beginning of an opening that are early, in languages with and without spaces."""
 
 SHORT = {True: 120, False: 60}
-"""A response of fewer characters is short."""
+"""A response of fewer characters is short; that speaks for a refusal where something else does."""
 
 OTHERS = "others speak"
 """A response that quotes, a dialogue, a letter."""
+
+ALONE = "apology alone"
+"""An apology, and nothing else that speaks for a refusal."""
 
 SOFT = frozenset({"apology", "inability", "role"})
 """Kinds that mostly go with a refusal."""
@@ -50,6 +53,12 @@ def evidence(found: Sequence[Found], opening: str, spaced: bool, others: bool = 
     A kind is named once, and once more (`KIND early`) where it stands at the beginning. Who corrects a mistake
     apologises for that; a list of reasons is no answer; what stands in a letter is said by whoever writes it.
     """
+    refusals = [(one.start, one.end) for one in found if one.kind in HARD]
+    found = [
+        one
+        for one in found  # what cannot be done is part of a refusal, or something of its own
+        if one.kind != "inability" or not any(start < one.end and one.start < end for start, end in refusals)
+    ]
     kinds: dict[str, int] = {}
     for one in found:
         kinds.setdefault(one.kind, one.start)
@@ -57,17 +66,24 @@ def evidence(found: Sequence[Found], opening: str, spaced: bool, others: bool = 
     letter = kinds.get(SALUTATION, early) < early // 4 and "\n" in opening
     if letter:
         found, kinds = [], {}
+    if "notice" in kinds:
+        kinds["refusal"] = min(kinds.pop("notice"), kinds.get("refusal", len(opening)))
     if "mistake" in kinds or "sympathy" in kinds:
         kinds.pop("apology", None)
+    elif "apology" in kinds and len(kinds.keys() & REFUSING.keys()) == 1:
+        kinds[ALONE] = kinds.pop("apology")
     kinds.pop(SALUTATION, None)
     kinds.pop(TEXT_ASKED, None)
+    found = [one._replace(kind="refusal") if one.kind == "notice" else one for one in found]
     found = [one for one in found if one.kind in kinds]
     names = list(kinds)
     names += [f"{kind} early" for kind, start in kinds.items() if start < early]
     if others or letter:
         names.append(OTHERS)
-    listed = _layout(names, opening, early, "reasons" in kinds, spaced)
+    listed = _layout(names, opening, early, "reasons" in kinds)
     against = sum(kind in REFUSING for kind in kinds)
+    if against and len(opening) < SHORT[spaced]:
+        names.append("short")
     if against > 1:
         names.append(f"{min(against, 5)} kinds")
     if not found:
@@ -84,7 +100,7 @@ def evidence(found: Sequence[Found], opening: str, spaced: bool, others: bool = 
     return names
 
 
-def _layout(names: list[str], opening: str, early: int, reasons: bool, spaced: bool) -> bool:
+def _layout(names: list[str], opening: str, early: int, reasons: bool) -> bool:
     """Add to `names` what the lines of `opening` show; return whether it holds a list."""
     listed = None
     if _HEADING.match(opening):
@@ -100,8 +116,6 @@ def _layout(names: list[str], opening: str, early: int, reasons: bool, spaced: b
             names.append("block")
     if opening.rstrip().endswith(("?", "？", "؟")):
         names.append("question")
-    if len(opening) < SHORT[spaced]:
-        names.append("short")
     return listed is not None
 
 
@@ -144,10 +158,10 @@ def sign(name: str) -> int:
     Weights keep to it when they are fitted: a habit of one model must not turn an apology into an answer.
     """
     kind = name.removesuffix(" early")
-    if kind in REFUSING or kind in FOR or kind.endswith((" kinds", " refusing", ", redirected")):
+    if kind in REFUSING or kind in FOR or ", redirected" in kind or kind.endswith((" kinds", " refusing")):
         return 1
     if kind in ANSWERING or kind in AGAINST or kind in PUZZLED:
         return -1
     if " and " in kind:
         return 1
-    return -1 if ", " in kind and "redirected" not in kind else 0
+    return -1 if ", " in kind else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-LEAST = {True: 40, False: 14}
+LEAST = {True: 20, False: 8}
 """Characters of its own words, in languages with and without spaces, that make a response one who tells what
 others say; one of fewer says the quoted words itself."""
 
@@ -21,7 +21,7 @@ _MARKS = '„“«»「『"‘\''
 _DASHED = re.compile(r"^[ \t]*(?:[—–]|--)\s*([^\n—–]{1,400})([—–][^\n]*)?", re.MULTILINE)
 _DASH_BEGINS = re.compile(r"\A\s*[—–]")
 _LABEL = re.compile(
-    r"^[ \t]*(?:\*\*|__)?([^\W\d_][^\n:：()（）*\[\]「]{0,24}?)(?:\*\*|__)?[ \t]*(?:[(（][^)）\n]{1,60}[)）][ \t]*)?"
+    r"^[ \t]*(?:\*\*|__)?([^\W\d_][^\n:：()（）*\[\]「]{0,38}?)(?:\*\*|__)?[ \t]*(?:[(（][^)）\n]{1,60}[)）][ \t]*)?"
     r"(?:(?:\*\*)?[:：](?:\*\*)?|(?=「))[ \t]*(?=\S)[^\n]*$",
     re.MULTILINE,
 )
@@ -61,7 +61,7 @@ def _is_dialogue(text: str) -> bool:
     stage directions stand there."""
     if "\n" not in text or not (":" in text or "：" in text or "「" in text):
         return False
-    labels = [match[1].strip().lower() for match in _LABEL.finditer(text)]
+    labels = [match[1].split(",")[0].strip().lower() for match in _LABEL.finditer(text)]
     if not labels or labels[0] in _OWN_LABELS:
         return False
     again = len(labels) > len(set(labels)) or (len(labels) > 1 and _STAGE.search(text) is not None)
