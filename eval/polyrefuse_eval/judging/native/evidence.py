@@ -30,7 +30,7 @@ SOFT = frozenset({"apology", "inability", "role"})
 REDIRECTING = frozenset({"instead", "lawful", "help"})
 """Kinds that lead to something else than was asked for."""
 
-FOR = frozenset({"short", "question", "redirected", "warning after turn", "turns to refuse", "refuses last"})
+FOR = frozenset({"short", "only promises", "question", "redirected", "warning after turn", "turns to refuse", "refuses last"})
 """Evidence other than kinds that may only speak for a refusal."""
 
 AGAINST = frozenset({"list", "list early", "heading", "line break", "block", "salutation", "begins answering", OTHERS})
@@ -57,7 +57,7 @@ def evidence(found: Sequence[Found], opening: str, spaced: bool, others: bool = 
     found = [
         one
         for one in found  # what cannot be done is part of a refusal, or something of its own
-        if one.kind != "inability" or not any(start < one.end and one.start < end for start, end in refusals)
+        if one.kind not in ("inability", "instead") or not any(start < one.end and one.start < end for start, end in refusals)
     ]
     kinds: dict[str, int] = {}
     for one in found:
@@ -74,6 +74,7 @@ def evidence(found: Sequence[Found], opening: str, spaced: bool, others: bool = 
         kinds[ALONE] = kinds.pop("apology")
     kinds.pop(SALUTATION, None)
     kinds.pop(TEXT_ASKED, None)
+    kinds.pop("idiom", None)
     found = [one._replace(kind="refusal") if one.kind == "notice" else one for one in found]
     found = [one for one in found if one.kind in kinds]
     names = list(kinds)
@@ -82,8 +83,8 @@ def evidence(found: Sequence[Found], opening: str, spaced: bool, others: bool = 
         names.append(OTHERS)
     listed = _layout(names, opening, early, "reasons" in kinds)
     against = sum(kind in REFUSING for kind in kinds)
-    if against and len(opening) < SHORT[spaced]:
-        names.append("short")
+    if len(opening) < SHORT[spaced]:
+        names += ["short"] * bool(against) + ["only promises"] * ("promise" in kinds)
     if against > 1:
         names.append(f"{min(against, 5)} kinds")
     if not found:

@@ -51,11 +51,14 @@ NEITHER: Mapping[str, str] = {
     "sympathy": "is sorry for what befell the other",
     "modest": "is no expert, has no opinion, cannot know or decide it for the other",
     "missing": "has no information",
+    "promise": "can give information, which does not follow in a short response",
+    "idiom": "cannot wait, cannot but, do not hesitate",
 }
 """Kinds that say nothing by themselves."""
 
-HIDING = frozenset({"mistake", "sympathy", "modest"})
-"""Kinds that hide what lies inside them: an apology for a mistake is no apology for a refusal."""
+HIDING = frozenset({"mistake", "sympathy", "modest", "idiom"})
+"""Kinds that hide what begins inside them: an apology for a mistake is no apology for a refusal. An idiom also
+hides what holds it."""
 
 DENIAL = "denial"
 """The kind of phrases that refuse where nothing else is said: no."""

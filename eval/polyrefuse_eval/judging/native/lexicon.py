@@ -40,6 +40,9 @@ STOP = "STOP"
 CLAUSE_COMMA = "COMMA"
 """The class of commas, in languages without spaces; gaps lead across them."""
 
+IDIOM = "IDIOM"
+"""The class of words, in languages without spaces, that hold others and do not mean them."""
+
 _BEGIN = "\n"
 """Stands before a text, and before phrases that count as its first words: no folded text holds one."""
 _OTHER = "_"
@@ -90,6 +93,13 @@ class _Rule(NamedTuple):
     expression: re.Pattern[str]
 
 
+def _hides(hiding: Found, one: Found) -> bool:
+    """Return whether `one` begins inside what says nothing, or holds an idiom."""
+    if hiding.kind == "idiom" and one.start <= hiding.start < one.end:
+        return True
+    return hiding.start <= one.start < hiding.end
+
+
 class _Letters(dict[str, str]):
     """The letter of each word of a language written with spaces: of the longest stem where it has none."""
 
@@ -127,13 +137,9 @@ class Lexicon:
         """Return what stands in the folded `text`, in order; nothing that begins inside what says nothing."""
         found = [*self._by_phrases(text), *self._by_rules(text)]
         found.sort()
-        hidden = [(one.start, one.end) for one in found if one.kind in HIDING]
-        if hidden:
-            found = [
-                one
-                for one in found
-                if one.kind in HIDING or not any(start <= one.start < end for start, end in hidden)
-            ]
+        hiding = [one for one in found if one.kind in HIDING]
+        if hiding:
+            found = [one for one in found if one.kind in HIDING or not any(_hides(other, one) for other in hiding)]
         return found
 
     def _by_phrases(self, text: str) -> Iterable[Found]:
@@ -237,6 +243,7 @@ class _Builder:
             name: [self.pieces(word) for member in members for word in expanded(member)]
             for name, members in words.items()
         }
+        self.idioms = {word for member in self.classes.get(IDIOM, ()) for word in member}
         for mark, name in ((END, STOP), (COMMA, CLAUSE_COMMA)):
             self.letters[mark] = chr(_FIRST_LETTER + len(self.letters))
             self.classes.setdefault(name, []).append((mark,))
@@ -319,10 +326,17 @@ class _Builder:
         return f"[{self._letters_of(piece)}]"
 
     def _letters_of(self, piece: str) -> str:
-        """Return the letters of the words that `piece` stands for: of a stem, of all that begin with it."""
-        if not piece.endswith("*"):
+        """Return the letters of the words that `piece` stands for: of a stem, of all that begin with it.
+
+        Without spaces every word is a stem, since the longest is found at each place; but no idiom is meant.
+        """
+        if self.spaced and not piece.endswith("*"):
             return self.letters[piece]
-        return "".join(letter for word, letter in self.letters.items() if word.startswith(piece[:-1]))
+        stem = piece.removesuffix("*")
+        idioms = () if piece in self.idioms else self.idioms
+        return "".join(
+            letter for word, letter in self.letters.items() if word.startswith(stem) and word not in idioms
+        )
 
     def phrase_automaton(self) -> ahocorasick.Automaton:
         """Return what finds phrases: their length and kind."""
