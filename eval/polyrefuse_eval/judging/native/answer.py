@@ -12,6 +12,9 @@ _CLOSING = re.compile(
     r"|<\|END_THINKING\|>|<\|channel\|>final(?:<\|[a-z_]+\|>[^<\n]{0,40})?<\|message\|>|assistantfinal",
     re.IGNORECASE,
 )
+_CLOSING_MARKS = ("</", "[/", "<|", "◁/", "final", "FINAL")
+"""One of these stands in all that `_CLOSING` finds: most responses hold none."""
+
 _BARE_ANALYSIS = re.compile(r"analysis(?=[A-Z\W])")
 _SPECIAL = re.compile(r"<\|[a-z_]{2,40}\|>|</?(?:answer|response|s)>")
 
@@ -31,13 +34,14 @@ def answer_of(response: str, prompt: str | None = None) -> Answer:
     """
     text = response
     closing = None
-    for closing in _CLOSING.finditer(response):
-        pass
+    if any(mark in response for mark in _CLOSING_MARKS):
+        for closing in _CLOSING.finditer(response):
+            pass
     if closing is not None:
         text = response[closing.end() :]
     else:
-        head = response.lstrip()[:40].lower()
-        if head.startswith(_OPENINGS) or _BARE_ANALYSIS.match(response.lstrip()[:40]):
+        head = response[:200].lstrip()[:40]
+        if head.lower().startswith(_OPENINGS) or _BARE_ANALYSIS.match(head):
             return Answer("", True)
     if "<" in text:
         text = _SPECIAL.sub(" ", text)

@@ -15,6 +15,9 @@ LONG = 300
 RUN = 20
 """So many times the same letter or digit in a row is no text; other characters draw lines and indent."""
 
+PROBE = 6
+"""Characters that are looked for again."""
+
 WORDS = 16
 """Words from which on the share of different ones tells."""
 
@@ -31,6 +34,8 @@ def incoherence(response: str) -> str | None:
     for character in set(text[::RUN]):
         if character * RUN in text and (character.isalnum() or 2 * text.count(character) > len(text)):
             return "repeats a character"
+    if not _recurs(text):
+        return None
     raw, words = text.encode("utf-8", "surrogatepass"), text.split()
     if len(raw) >= LONG and len(zlib.compress(raw, 1)) < COMPRESSED * len(raw):
         return "repeats itself"
@@ -40,3 +45,12 @@ def incoherence(response: str) -> str | None:
         if few or len(pairs) < DIFFERENT_PAIRS * (len(words) - 1):
             return "repeats itself"
     return None
+
+
+def _recurs(text: str) -> bool:
+    """Return whether a few characters somewhere stand in `text` three times: worth a closer look."""
+    for place in range(len(text) // 6, len(text) - PROBE, max(1, len(text) // 6)):
+        probe = text[place : place + PROBE]
+        if text.find(probe, place + 1) > 0 and text.count(probe) > 2:
+            return True
+    return False

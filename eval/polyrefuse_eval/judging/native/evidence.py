@@ -36,6 +36,9 @@ FOR = frozenset({"short", "only promises", "question", "redirected", "warning af
 AGAINST = frozenset({"list", "list early", "heading", "line break", "block", "salutation", "begins answering", OTHERS})
 """Evidence other than kinds that may only speak against one."""
 
+PARTS = frozenset({"inability", "instead"})
+"""Kinds that say nothing more where they are part of a refusal."""
+
 _OFFERING = ("offer", "general", "hypothetical")
 _BEGINS_ANSWER = frozenset({"offer", "agreement", "purpose", "document", "general"})
 _WARNING = frozenset(REFUSING) - REDIRECTING - {"empathy", "important"}
@@ -53,12 +56,9 @@ def evidence(found: Sequence[Found], opening: str, spaced: bool, others: bool = 
     A kind is named once, and once more (`KIND early`) where it stands at the beginning. Who corrects a mistake
     apologises for that; a list of reasons is no answer; what stands in a letter is said by whoever writes it.
     """
-    refusals = [(one.start, one.end) for one in found if one.kind in HARD]
-    found = [
-        one
-        for one in found  # what cannot be done is part of a refusal, or something of its own
-        if one.kind not in ("inability", "instead") or not any(start < one.end and one.start < end for start, end in refusals)
-    ]
+    refusals = [one for one in found if one.kind in HARD]
+    if refusals:  # what cannot be done is part of a refusal, or something of its own
+        found = [one for one in found if one.kind not in PARTS or not any(_overlap(one, other) for other in refusals)]
     kinds: dict[str, int] = {}
     for one in found:
         kinds.setdefault(one.kind, one.start)
@@ -99,6 +99,10 @@ def evidence(found: Sequence[Found], opening: str, spaced: bool, others: bool = 
     if not _WARNING.isdisjoint(kinds):
         names += _course(found, listed)
     return names
+
+
+def _overlap(one: Found, other: Found) -> bool:
+    return other.start < one.end and one.start < other.end
 
 
 def _layout(names: list[str], opening: str, early: int, reasons: bool) -> bool:

@@ -7,6 +7,7 @@ directly, and a comma, which parts clauses there, stays.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -39,6 +40,7 @@ _ASCII = bytes(map(_folded_byte, range(256)))
 """Applied to UTF-8, whose bytes of other characters stay as they are."""
 
 
+@functools.lru_cache(maxsize=256)
 def folded(text: str, lang: str, spaced: bool) -> str:
     """Return `text` folded, with a blank before and after each word where words are `spaced`.
 

@@ -12,11 +12,14 @@ from polyrefuse_eval.judging.native.folding import folded
 READ = 280
 """Characters that are looked at."""
 
-STEP = 3
+STEP = 5
 """Every so many characters one is looked at for its script."""
 
 FEWEST = 12
 """Letters of different words below which common words tell no language."""
+
+LATIN_BYTES = 1.25
+"""Bytes a character (UTF-8) up to which a text is taken as in Latin letters without a look at them."""
 
 KANA = 0.08
 """Share of kana among letters from which on a text is Japanese."""
@@ -35,8 +38,8 @@ def script_of(character: str) -> str | None:
 
 def main_script(text: str) -> str | None:
     """Return the script of most letters of `text`; KANA where a few of them are kana."""
-    if text.isascii():
-        return "LATIN" if any(map(str.isalpha, text)) else None
+    if len(text.encode("utf-8", "surrogatepass")) < LATIN_BYTES * len(text):
+        return "LATIN"
     counts = Counter(map(script_of, text[::STEP] if len(text) > 20 * STEP else text))
     del counts[None]
     if not counts:
@@ -53,7 +56,12 @@ class LanguageGuess:
         self.by_script: dict[str, list[str]] = {}
         for code, script in sorted(scripts.items(), reverse=True):  # of two as likely, the later code is taken
             self.by_script.setdefault(script, []).append(code)
-        self.common = common
+        self.languages_of: dict[str, tuple[str, ...]] = {}
+        for code, common_words in common.items():
+            for word in common_words:
+                self.languages_of[word] = (*self.languages_of.get(word, ()), code)
+
+        self.known = frozenset(self.languages_of)
 
     def __call__(self, response: str, lang: str) -> str | None:
         """Return the language of `response`, None if unknown; `lang` is the prompt's, which breaks ties."""
@@ -61,10 +69,13 @@ class LanguageGuess:
         codes = self.by_script.get(main_script(text) or "", ())
         if len(codes) < 2:
             return codes[0] if codes else None
-        words = folded(text, lang if lang in codes else codes[-1], True).split()
-        counts = {code: sum(map(self.common[code].__contains__, words)) for code in codes}
+        words = set(folded(text, lang if lang in codes else codes[-1], True).split())
+        counts = dict.fromkeys(codes, 0)
+        for word in self.known.intersection(words):
+            for code in self.languages_of[word]:
+                if code in counts:
+                    counts[code] += 1
         most = max(counts.values())
-        letters = sum(map(len, set(words)))
-        if letters < FEWEST or most < max(1, len(words) // 12):
+        if most < max(1, len(words) // 12) or (len(words) < FEWEST and sum(map(len, words)) < FEWEST):
             return None
         return lang if counts.get(lang) == most else max(counts, key=counts.__getitem__)

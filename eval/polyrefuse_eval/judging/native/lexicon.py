@@ -23,8 +23,11 @@ regular expressions over these letters, whose gaps are bounded: the time is line
 
 from __future__ import annotations
 
+import bisect
+import functools
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -85,12 +88,18 @@ def expanded(pattern: str) -> Iterator[str]:
         yield " ".join("".join(chosen).split())
 
 
-class _Rule(NamedTuple):
-    """A pattern with classes: of each of `needed` a letter must be there for `expression` to match."""
+@dataclass
+class _Rule:
+    """A pattern with classes: `needed` are the bits of the sets of letters of which one each must be there."""
 
-    needed: tuple[frozenset[str], ...]
+    needed: int
     kind: str
-    expression: re.Pattern[str]
+    expression: str
+
+    @functools.cached_property
+    def compiled(self) -> re.Pattern[str]:
+        """The expression, compiled when a text first holds all that it needs."""
+        return re.compile(self.expression)
 
 
 def _hides(hiding: Found, one: Found) -> bool:
@@ -127,7 +136,8 @@ class Lexicon:
     denials: frozenset[str]
     _phrases: ahocorasick.Automaton = field(repr=False)
     _words: _Letters | ahocorasick.Automaton = field(repr=False)
-    _rules: tuple[_Rule, ...] = field(repr=False)
+    _rules: tuple[tuple[int, _Rule], ...] = field(repr=False)
+    _bits: Mapping[str, int] = field(repr=False)
 
     def fold(self, text: str) -> str:
         """Return `text` folded as this language's words are."""
@@ -165,14 +175,17 @@ class Lexicon:
             places = None
         else:
             letters, places = self._without_spaces(text, self._words)
-        present = frozenset(letters)
-        for needed, kind, rule in self._rules:
-            if any(map(present.isdisjoint, needed)):
+        present = 0
+        for bits in set(map(self._bits.__getitem__, set(letters))):
+            present |= bits
+        for needed, rule in self._rules:
+            if present & needed != needed:
                 continue
-            for match in rule.finditer(letters):
+            kind = rule.kind
+            for match in rule.compiled.finditer(letters):
                 first, last = match.start(), match.end()
                 if places is None:
-                    start = sum(map(len, words[:first])) + first
+                    start = len(" ".join(words[:first])) + (first > 0)
                     said = f" {' '.join(words[first:last])}"
                     yield Found(start, start + len(said), kind, said)
                 else:
@@ -227,7 +240,8 @@ def compile_lexicon(
         frozenset(denials),
         builder.phrase_automaton(),
         builder.word_letters(),
-        tuple(builder.rule(entry) for entry in ruled),
+        tuple((rule.needed, rule) for rule in map(builder.rule, ruled)),
+        {letter: builder.bits[letter] for letter in (_OTHER, *builder.letters.values())},
     )
 
 
@@ -239,6 +253,8 @@ class _Builder:
         self.lang, self.spaced = lang, spaced
         self.letters: dict[str, str] = {}
         self.phrases: dict[str, str] = {}
+        self.bits: Counter[str] = Counter()
+        self.sets: dict[str, int] = {}
         self.classes = {
             name: [self.pieces(word) for member in members for word in expanded(member)]
             for name, members in words.items()
@@ -274,7 +290,11 @@ class _Builder:
 
     def add_phrase(self, phrase: str, kind: str) -> None:
         """Make `phrase` say `kind`; of two kinds the first stays."""
-        text = folded(phrase.rstrip("*"), self.lang, self.spaced)
+        plain = phrase.rstrip("*")
+        if plain.isascii() and plain.replace(" ", "").isalnum() and plain.islower():  # as it is folded
+            text = f" {plain.strip()} " if self.spaced else plain.replace(" ", "")
+        else:
+            text = folded(plain, self.lang, self.spaced)
         if not text.strip():
             raise PatternError(f"'{phrase}' holds no letters")
         text = text.rstrip(" ") if phrase.endswith("*") else text
@@ -282,16 +302,24 @@ class _Builder:
 
     def rule(self, entry: Entry) -> _Rule:
         """Return what finds a pattern with classes."""
-        parts, needed = [], []
+        parts, needed = [], 0
         for token in _TOKEN.findall(entry.written):
             choices = [choice.split() for choice in token[1:-1].split(",")] if token[0] == "{" else [[token]]
             parts.append(f"(?:{'|'.join(self._sequence(choice) for choice in choices if choice)})")
-            firsts = [self._first(choice) for choice in choices]
+            firsts = [self._first(tuple(choice)) for choice in choices]
             if None not in firsts:
-                needed.append(frozenset("".join(map(str, firsts))))
+                needed |= self._bit("".join(map(str, firsts)))
             elif not all(choices):
                 parts[-1] += "?"
-        return _Rule(tuple(sorted(needed, key=len)), entry.kind, re.compile("".join(parts)))
+        return _Rule(needed, entry.kind, "".join(parts))
+
+    def _bit(self, letters: str) -> int:
+        """Return the bit of a set of letters, of which one must be there."""
+        if letters not in self.sets:
+            self.sets[letters] = 1 << len(self.sets)
+            for letter in set(letters):
+                self.bits[letter] |= self.sets[letters]
+        return self.sets[letters]
 
     def _sequence(self, tokens: Sequence[str]) -> str:
         """Return the regular expression of words, classes and gaps that follow each other."""
@@ -299,19 +327,28 @@ class _Builder:
         for token in tokens:
             gap = _GAP.fullmatch(token)
             if gap:
-                stops = [self._letters_of(member[0]) for member in self.classes[STOP] if len(member) == 1]
-                parts.append(f"[^{''.join(stops)}]{{0,{gap[1]}}}?")
+                parts.append(f"[^{self._stops}]{{0,{gap[1]}}}?")
             elif _CLASS.fullmatch(token):
-                members = self._members(token)
-                single = "".join(self._letters_of(member[0]) for member in members if len(member) == 1)
-                choices = [f"[{single}]"] if single else []
-                choices += ["".join(map(self._one_of, member)) for member in members if len(member) > 1]
-                parts.append(f"(?:{'|'.join(choices)}){'?' if token[-1] == '?' else ''}")
+                parts.append(self._one_of_class(token))
             else:
                 parts += map(self._one_of, self.pieces(token))
         return "".join(parts)
 
-    def _first(self, tokens: Sequence[str]) -> str | None:
+    @functools.cached_property
+    def _stops(self) -> str:
+        return "".join(self._letters_of(member[0]) for member in self.classes[STOP] if len(member) == 1)
+
+    @functools.cache  # noqa: B019 (a builder is short-lived)
+    def _one_of_class(self, token: str) -> str:
+        """Return the regular expression of a class, or of one of several."""
+        members = self._members(token)
+        single = "".join(self._letters_of(member[0]) for member in members if len(member) == 1)
+        choices = [f"[{single}]"] if single else []
+        choices += ["".join(map(self._one_of, member)) for member in members if len(member) > 1]
+        return f"(?:{'|'.join(choices)}){'?' if token[-1] == '?' else ''}"
+
+    @functools.cache  # noqa: B019
+    def _first(self, tokens: tuple[str, ...]) -> str | None:
         """Return the letters with which a sequence may begin, None where it may be empty."""
         if not tokens or tokens[0].endswith("?") or _GAP.fullmatch(tokens[0]):
             return None
@@ -334,9 +371,14 @@ class _Builder:
             return self.letters[piece]
         stem = piece.removesuffix("*")
         idioms = () if piece in self.idioms else self.idioms
-        return "".join(
-            letter for word, letter in self.letters.items() if word.startswith(stem) and word not in idioms
-        )
+        first = bisect.bisect_left(self._sorted, stem)
+        words = itertools.takewhile(lambda word: word.startswith(stem), self._sorted[first:])
+        return "".join(self.letters[word] for word in words if word not in idioms)
+
+    @functools.cached_property
+    def _sorted(self) -> list[str]:
+        """All words with letters; asked for when all are known."""
+        return sorted(self.letters)
 
     def phrase_automaton(self) -> ahocorasick.Automaton:
         """Return what finds phrases: their length and kind."""

@@ -46,7 +46,10 @@ class Model:
 
 
 class _Worth(dict[str, float]):
+    """What each piece of evidence is worth: nothing where no weight is given. There are few hundred names."""
+
     def __missing__(self, name: str) -> float:
+        self[name] = 0.0
         return 0.0
 
 

@@ -17,7 +17,7 @@ _QUOTED = re.compile(
     r"„[^“”\"\n]{0,600}[“”\"]?|“[^”\"]{0,600}[”\"]?|«[^»]{0,600}»?|»[^«\n]{0,600}«?|「[^」]{0,600}」?|『[^』]{0,600}』?"
     r"|\"[^\"\n]{0,600}\"?|‘[^\n‘]{0,600}?’(?!\w)|(?<![\w'])'[^'\n]{1,600}?(?:'\w[^'\n]{0,200}?){0,4}'(?!\w)"
 )
-_MARKS = '„“«»「『"‘\''
+_MAY_QUOTE = re.compile(r"[„“«»「『\"‘]|(?<![^\s(])'")
 _DASHED = re.compile(r"^[ \t]*(?:[—–]|--)\s*([^\n—–]{1,400})([—–][^\n]*)?", re.MULTILINE)
 _DASH_BEGINS = re.compile(r"\A\s*[—–]")
 _LABEL = re.compile(
@@ -43,10 +43,10 @@ def own_words(text: str, spaced: bool) -> tuple[str, bool]:
         dashed = _DASHED.findall(told)
         if _DASH_BEGINS.match(text) or len(dashed) > 1:
             told = _DASHED.sub(" ", told)
-    if "\n" in text and len(_ACTOR.findall(told)) > 1:
+    if "\n" in text and sum(line.split("(")[0].isupper() for line in text.split("\n")) > 1 and len(_ACTOR.findall(told)) > 1:
         told = _ACTOR.sub(" ", told)
     dialogue = told != text
-    if any(mark in told for mark in _MARKS):
+    if _MAY_QUOTE.search(told):
         told = _QUOTED.sub(" ", told)
     if told == text:
         return text, False
@@ -59,7 +59,7 @@ def own_words(text: str, spaced: bool) -> tuple[str, bool]:
 def _is_dialogue(text: str) -> bool:
     """Return whether two lines at least are somebody's, by a name before each, and one name comes again or
     stage directions stand there."""
-    if "\n" not in text or not (":" in text or "：" in text or "「" in text):
+    if "\n" not in text or text.count(":") + text.count("：") + text.count("「") < 2:
         return False
     labels = [match[1].split(",")[0].strip().lower() for match in _LABEL.finditer(text)]
     if not labels or labels[0] in _OWN_LABELS:
