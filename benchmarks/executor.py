@@ -34,7 +34,7 @@ from polyrefuse_data.cluster.worker import Keeper
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.models.spec import ModelSpec
-from polyrefuse_eval.organisms.refusal import organism_path
+from polyrefuse_eval.organisms import organism_path
 from polyrefuse_eval.results.baseline_cache import ENVIRONMENT
 from polyrefuse_eval.results.data import DataFolder, open_data
 from polyrefuse_eval.results.folder import RunFolder
@@ -70,15 +70,15 @@ class PretendedCell:
         condition = f"ablation:{chr(97 + self.number // 26)}{chr(97 + self.number % 26)}"
         return [
             Completion(
-                f"{row.id}/{condition}",
-                row.id,
-                row.group,
-                row.lang,
-                row.label,
-                condition,
-                "word " * 60,
-                60,
-                True,
+                key=f"{row.id}/{condition}",
+                id=row.id,
+                group=row.group,
+                lang=row.lang,
+                label=row.label,
+                condition=condition,
+                response="word " * 60,
+                n_tokens=60,
+                ended=True,
             )
             for row in self.rows
         ]

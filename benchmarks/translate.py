@@ -34,8 +34,9 @@ from polyrefuse_data.translate.asking import RunSettings
 from polyrefuse_data.translate.backends.base import Backend
 from polyrefuse_data.translate.fill import Chain, LiveRequest, fill_memory
 from polyrefuse_data.translate.memory.store import FORWARD, TranslationMemory
-from polyrefuse_data.translate.progress import Silent
-from polyrefuse_data.translate.runner import Runner, Work
+from polyrefuse_data.translate.progress import Tally
+from polyrefuse_data.translate.runner import Runner
+from polyrefuse_data.translate.tasks import Task
 
 CONNECTIONS = 16
 PATHS = {"google": "/m", "mymemory": "/get"}
@@ -53,13 +54,13 @@ def request(server: Server, **changes: object) -> LiveRequest:
     return LiveRequest(**values)  # type: ignore[arg-type]
 
 
-def run(server: Server, works: Sequence[Work], folder: str, settings: RunSettings) -> float:
-    """Run works through the runner into a new memory; return the seconds."""
+def run(server: Server, tasks: Sequence[Task], folder: str, settings: RunSettings) -> float:
+    """Run tasks through the runner into a new memory; return the seconds."""
     path = Path(folder) / f"{time.monotonic_ns()}.sqlite"
     backend = Chain(request(server)).backends[0]
     with TranslationMemory(path, create=True) as memory:
         start = time.perf_counter()
-        failed, problem = Runner(backend, memory, settings, Silent()).run(works)
+        failed, problem = Runner(backend, memory, settings, Tally()).run(tasks)
         seconds = time.perf_counter() - start
     if failed or problem:
         sys.exit(f"the service is healthy, and yet: {problem or failed}")
@@ -92,9 +93,9 @@ def our_client(server: Server) -> Callable[[str], str]:
     return lambda text: backend.translate([text], EN, LANGUAGES["de"])[0].text
 
 
-def works_of(lines: Sequence[str], langs: Sequence[str] = ("de",)) -> list[Work]:
-    """Return the lines as works."""
-    return [Work(line, lang, FORWARD, line) for lang in langs for line in lines]
+def works_of(lines: Sequence[str], langs: Sequence[str] = ("de",)) -> list[Task]:
+    """Return the lines as tasks."""
+    return [Task(line, lang, FORWARD, line) for lang in langs for line in lines]
 
 
 def warm_up(server: Server, folder: str) -> None:
@@ -150,7 +151,7 @@ def faults(options: argparse.Namespace, folder: str) -> None:
             Server(rate=0.3, proof=proof == "yes", retry_after=1, seed=seed) as server,
             TranslationMemory(path, create=True) as memory,
         ):
-            watcher = Silent()
+            watcher = Tally()
             settings = RunSettings(backoff=0.1)
             url = server.url + PATHS[backend]
             chain = Chain(request(server, chain=backend, url=url, timeout=1.5, run=settings))
@@ -247,12 +248,11 @@ def local(options: argparse.Namespace, folder: str) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    from polyrefuse_data.translate.backends.base import Settings
-    from polyrefuse_data.translate.backends.local import LocalModel, make_local
+    from polyrefuse_data.translate.backends.local import LocalModel, local_spec
 
     if options.model:
-        made = make_local(options.model, Settings())
-        model, tokenizer = made._model, made._tokenizer
+        loaded = local_spec(options.model).load()
+        model, tokenizer = loaded._model, loaded._tokenizer
     else:
         from tiny_translator import tiny_m2m100
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.build.package import MANIFEST, altered_files, read_manifest, read_rows
+from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.checks.lists import Item
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.findings import Finding
@@ -143,6 +144,7 @@ def _english_in_rows(release: Release, findings: list[Finding]) -> dict[tuple[st
 
 def _open_build(folder: Path) -> Opened:
     manifest = read_manifest(folder)
+    register_recorded(manifest, folder)
     if not manifest["complete"]:
         raise DatasetFolderError(
             f"{folder}: incomplete build (gaps); build it with --allow-gaps to audit what there is"

@@ -11,7 +11,8 @@ from polyrefuse_data.audit.audit import ListReport, Report
 from polyrefuse_data.checks.language import unknown_to_langdetect
 from polyrefuse_data.checks.round_trips import bleu_signature, chrf_signature
 from polyrefuse_data.checks.rows import CHECKS
-from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.display import visible_value
+from polyrefuse_data.core.files import write_text
 from polyrefuse_data.core.findings import count_by_severity
 
 FEW = 4
@@ -73,7 +74,9 @@ def render_html(report: Report, path: Path, show_texts: bool) -> None:
     import jinja2
 
     template = (resources.files("polyrefuse_data") / "data" / "audit.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=visible_value
+    )
     page = environment.from_string(template).render(
         report=report,
         rows=sum(one.rows for one in report.lists),
@@ -86,14 +89,7 @@ def render_html(report: Report, path: Path, show_texts: bool) -> None:
         texts=report.texts if show_texts else {},
         unknown=", ".join(unknown_to_langdetect()),
     )
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise PolyRefuseError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, page)
 
 
 def _shade(value: float | None) -> float:

@@ -1,8 +1,9 @@
 """Review by people: rows as CSV for a spreadsheet, and the corrections back into the memory.
 
-Only the column `correction` is for people; a key in each row ties it to its id, language and English, so
-that a row whose English was edited, or that belongs to no export, is refused. Cells that a spreadsheet
-would run as a formula are written with an apostrophe before them, which the import takes away again.
+Only the columns `correction`, `who` and `comment` are for people. A key in each row ties it to its id,
+language, label and English, so that a correction in a row that was changed, or that belongs to no export, is
+refused. Rows without a correction stop nothing, whatever a spreadsheet made of their other cells. Cells that
+a spreadsheet would run as a formula are written with an apostrophe before them, which the import takes away.
 """
 
 from __future__ import annotations
@@ -19,25 +20,35 @@ from pathlib import Path
 import regex
 
 from polyrefuse_data.build.package import read_manifest, read_rows
+from polyrefuse_data.checks.language import SCRIPT_MAJORITY, LanguageVotes
+from polyrefuse_data.checks.languages_file import register_recorded
+from polyrefuse_data.checks.text import script_share
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE, language
-from polyrefuse_data.core.schema import LABELS, SPLITS, Row, group_id, text_hash
+from polyrefuse_data.core.paths import check_output
+from polyrefuse_data.core.reading import REPLACEMENT, FileFormatError, parse_table, read_text
+from polyrefuse_data.core.schema import LABELS, SPLITS, Row, text_hash
 from polyrefuse_data.translate.memory.store import HUMAN, Entry, TranslationMemory, Translator
 
 COLUMNS = ("id", "lang", "label", "flags", "text_en", "text", "correction", "who", "comment", "group", "key")
 """Columns of a review file; `correction`, `who` and `comment` are for people."""
 
+REQUIRED = ("id", "lang", "label", "text_en", "correction", "who", "comment", "key")
+"""Columns that an import reads; the others are for the reviewer's eyes."""
+
 _FORMULA = regex.compile(r"\A'*[=+\-@\t\r＝＋－＠]")
 _ESCAPED = regex.compile(r"\A'+[=+\-@\t\r＝＋－＠]")
 
 
-_SPREADSHEET_ERRORS = (
-    "#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!", "#SPILL!", "#CALC!",
-    "Err:501", "Err:502", "Err:504", "Err:508", "Err:509", "Err:510", "Err:511", "Err:512",
-)  # fmt: skip
-"""What Excel and LibreOffice write in place of a text that they took for a formula."""
+_SPREADSHEET_ERROR = regex.compile(r"#\p{Lu}[\p{Lu}/0]*[!?]?|#(?:N/A|DIV/0!)|Err:\d{3}")
+"""What a spreadsheet writes in place of a text that it took for a formula, in any language: `#VALUE!`,
+`#WERT!`, `#NOM?`, `#ИМЯ?`, `Err:508`."""
 
 _CONTROL = regex.compile(r"[^\P{Cc}\t\r\n]")
+
+LETTERS_TO_IDENTIFY = 20
+"""Letters from which the language of a correction is checked: shorter ones may be right in several."""
 
 
 class ReviewError(PolyRefuseError):
@@ -46,7 +57,7 @@ class ReviewError(PolyRefuseError):
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did: new corrections, corrections that were there, rows without one."""
+    """What an import did: corrections added, corrections that were there already, rows without one."""
 
     added: int
     same: int
@@ -64,8 +75,11 @@ def unescape(cell: str) -> str:
 
 
 def row_key(row_id: str, lang: str, label: str, text_en: str) -> str:
-    """Return 16 hex digits that tie a row of a review file to what it was exported for."""
-    return text_hash("\n".join((row_id, lang, label, text_en)))[:16]
+    """Return the letter k and 15 hex digits that tie a row of a review file to what it was exported for.
+
+    Without the letter, a spreadsheet would read a key of digits as a number.
+    """
+    return "k" + text_hash("\n".join((row_id, lang, label, text_en)))[:15]
 
 
 def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] | None = None) -> int:
@@ -73,7 +87,9 @@ def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] |
 
     `langs` restricts to some languages; each must be in the build.
     """
+    check_output(out)
     manifest = read_manifest(folder)
+    register_recorded(manifest, folder)
     if not manifest.get("complete"):
         raise PolyRefuseError(f"{folder}: the build is not complete; translate what is missing first")
     built = [lang for lang in manifest["languages"] if lang != SOURCE_LANGUAGE]
@@ -96,15 +112,7 @@ def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] |
                     continue
                 writer.writerow(_cells(row))
                 count += 1
-    part = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(buffer.getvalue(), encoding="utf-8-sig", newline="")
-        part.replace(out)
-    except OSError as error:
-        raise PolyRefuseError(f"cannot write {out}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    write_bytes(out, buffer.getvalue().encode("utf-8-sig"))
     return count
 
 
@@ -114,59 +122,90 @@ def _cells(row: Row) -> list[str]:
     return [escape(value) for value in values] + [row_key(row.id, row.lang, row.label, row.text_en)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """A person's correction of one row, and the line of the review file where it stands."""
+
+    line: int
+    english: str
+    lang: str
+    text: str
+    note: str
+
+
 def import_review(path: Path, memory_path: Path, who: str | None = None) -> Imported:
-    """Take the corrections of a review file into the memory, with who and when; all of them or none.
+    """Add the corrections of a review file to the memory, with who and when; all of them or none.
 
     Raises `ReviewError` naming every line that is wrong: English that was edited, an id that was not
-    exported, a row that stands there twice with different corrections.
+    exported, a correction that is none, two corrections of the same English.
     """
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    problems: list[str] = []
-    entries: dict[tuple[str, str], tuple[int, Entry]] = {}
-    seen: dict[tuple[str, str], int] = {}
-    untouched = 0
-    for number, raw in _read(path):
-        cells = {name: _newlines(unescape(value)) for name, value in raw.items()}
-        problem = _problem(cells) or _problem_of_correction(raw["correction"], cells["text_en"])
-        here = (cells["id"], cells["lang"])
-        if problem is None and here in seen:
-            problem = f"{cells['id']} in {cells['lang']} stands in line {seen[here]} already"
-        if problem is not None:
-            problems.append(f"line {number}: {problem}")
-            continue
-        seen[here] = number
-        text = cells["correction"].strip()
-        if not text:
-            untouched += 1
-            continue
-        english, lang = cells["text_en"], cells["lang"]
-        note = {"who": cells["who"].strip() or who or _login(), "when": now}
-        if cells["comment"].strip():
-            note["comment"] = cells["comment"].strip()
-        entry = Entry(
-            english,
-            lang,
-            Translator(HUMAN, now),
-            text,
-            note=json.dumps(note, sort_keys=True, ensure_ascii=False),
-        )
-        other = entries.setdefault((text_hash(english), lang), (number, entry))
-        if other[1].text != text:
-            problems.append(f"line {number}: the same English is corrected otherwise in line {other[0]}")
-    if problems:
-        raise ReviewError(
-            f"{path}: nothing was taken; {'; '.join(problems[:8])}"
-            + (f"; and {len(problems) - 8} lines more" if len(problems) > 8 else "")
-        )
+    corrections, untouched = _corrections(path, who or _login(), now)
+    entries = [
+        Entry(item.english, item.lang, Translator(HUMAN, now), item.text, note=item.note)
+        for item in corrections
+    ]
     with TranslationMemory(memory_path, create=True) as memory:
-        latest = {lang: memory.candidates(lang) for lang in {lang for _, lang in entries}}
+        known = {lang: memory.candidates(lang) for lang in {entry.lang for entry in entries}}
         fresh = [
             entry
-            for (english_hash, lang), (_, entry) in entries.items()
-            if not _is_there(latest[lang].get((english_hash, 0), ()), entry.text)
+            for entry in entries
+            if not _is_there(known[entry.lang].get((text_hash(entry.english), 0), ()), entry.text)
         ]
         memory.add(fresh)
     return Imported(len(fresh), len(entries) - len(fresh), untouched)
+
+
+def withdraw_review(path: Path, memory_path: Path) -> int:
+    """Remove the corrections of a review file from the memory; return how many were there.
+
+    A row is withdrawn where the memory holds exactly its correction; what people corrected otherwise since
+    then stays, and so do the translations of machines. Raises `ReviewError` as `import_review` does.
+    """
+    corrections, _ = _corrections(path, "", "", check_text=False)
+    with TranslationMemory(memory_path) as memory:
+        return memory.remove(HUMAN, [(item.english, item.lang, item.text) for item in corrections])
+
+
+def _corrections(path: Path, who: str, when: str, check_text: bool = True) -> tuple[list[Correction], int]:
+    """Return the corrections of a review file, one for each English text and language, and the rows without
+    one."""
+    problems: list[str] = []
+    corrections: dict[tuple[str, str], Correction] = {}
+    lines_by_row: dict[tuple[str, str], int] = {}
+    untouched = 0
+    for line, raw in _rows(path):
+        if not raw["correction"].strip():
+            untouched += 1
+            continue
+        cells = {name: _newlines(unescape(value)) for name, value in raw.items()}
+        row = (cells["id"], cells["lang"])
+        problem = _problem(cells)
+        if problem is None and check_text:
+            problem = _problem_of_correction(raw["correction"], cells)
+        if problem is None and row in lines_by_row:
+            problem = f"{cells['id']} in {cells['lang']} stands in line {lines_by_row[row]} already"
+        if problem is not None:
+            problems.append(f"line {line}: {problem}")
+            continue
+        lines_by_row[row] = line
+        note = {"who": cells["who"].strip() or who, "when": when}
+        if cells["comment"].strip():
+            note["comment"] = cells["comment"].strip()
+        correction = Correction(
+            line=line,
+            english=cells["text_en"],
+            lang=cells["lang"],
+            text=cells["correction"].strip(),
+            note=json.dumps(note, sort_keys=True, ensure_ascii=False),
+        )
+        earlier = corrections.setdefault((text_hash(correction.english), correction.lang), correction)
+        if earlier.text != correction.text:
+            problems.append(f"line {line}: the same English is corrected otherwise in line {earlier.line}")
+    if problems:
+        more = f"; and {len(problems) - 8} more lines" if len(problems) > 8 else ""
+        raise ReviewError(f"{path}: nothing was taken; {'; '.join(problems[:8])}{more}")
+    return list(corrections.values()), untouched
 
 
 def _is_there(candidates: Sequence[tuple[Translator, str]], text: str) -> bool:
@@ -181,61 +220,66 @@ def _login() -> str:
 
 
 def _problem(cells: dict[str, str]) -> str | None:
-    """Return what is wrong with a line; None if nothing is."""
-    if cells["lang"] not in LANGUAGES or cells["lang"] == SOURCE_LANGUAGE:
+    """Return what is wrong with a row that holds a correction; None if nothing is.
+
+    A language that is not known here is taken where the key proves that a build was exported with it.
+    """
+    exported = cells["key"] == row_key(cells["id"], cells["lang"], cells["label"], cells["text_en"])
+    if cells["lang"] == SOURCE_LANGUAGE or (cells["lang"] not in LANGUAGES and not exported):
         known = ", ".join(code for code in LANGUAGES if code != SOURCE_LANGUAGE)
         return f"unknown language '{cells['lang'][:20]}'; expected {known}"
     if cells["label"] not in LABELS:
         return f"label '{cells['label'][:20]}'; expected {' or '.join(LABELS)}"
-    if group_id(cells["text_en"], cells["label"]) != cells["group"]:
-        return "its English is not the one that was exported; only the column 'correction' is for changes"
-    if row_key(cells["id"], cells["lang"], cells["label"], cells["text_en"]) != cells["key"]:
-        return f"unknown id '{cells['id'][:40]}' in {cells['lang']}; the row was not exported so"
+    if not exported:
+        return (
+            f"'{cells['id'][:40]}' in {cells['lang']} was not exported with this English and key; "
+            "change only the column 'correction', or export again"
+        )
     return None
 
 
-def _problem_of_correction(cell: str, english: str) -> str | None:
-    """Return what keeps a cell from being a translation of `english`; None if nothing does."""
-    text = cell.strip()
+def _problem_of_correction(cell: str, cells: dict[str, str]) -> str | None:
+    """Return what keeps a cell from being a translation of the row's English; None if nothing does."""
+    text, english, lang = cell.strip(), cells["text_en"], LANGUAGES.get(cells["lang"])
     if text.startswith(("=", "＝")):
         return "the correction is a formula; write the text itself, with an apostrophe before a leading ="
-    if text in _SPREADSHEET_ERRORS:
+    if _SPREADSHEET_ERROR.fullmatch(text):
         return f"the correction is the spreadsheet's error {text}; format the cell as text and write it again"
-    if set(_CONTROL.findall(text)):
+    if _CONTROL.search(text):
         return "the correction holds control characters"
+    if REPLACEMENT in text:
+        return "the correction holds U+FFFD, a character that was lost; save the file as 'CSV UTF-8'"
+    letters = regex.findall(r"\p{L}", text)
+    if not letters:
+        return "the correction holds no letter; leave the cell empty where there is nothing to correct"
     if len(text.split()) >= 3 and text.casefold().split() == english.casefold().split():
         return "the correction is the English text"
+    if lang is None:
+        return None
+    share = script_share(text, lang, english)
+    if share is not None and share < SCRIPT_MAJORITY:
+        return f"the correction is not in the script of {lang.name} ({', '.join(lang.scripts)})"
+    if len(letters) >= LETTERS_TO_IDENTIFY:
+        verdict = LanguageVotes().identify(text, lang.code)
+        if verdict.score(lang.code) == 0:
+            named = next(vote for _, vote in verdict.votes if vote not in (None, lang.code))
+            return f"the correction is in '{named}', not in {lang.name}"
     return None
 
 
-def _read(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line number, cells) of a review file, whatever divides its columns, as they stand there."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ReviewError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ReviewError(f"{path} is not UTF-8 (byte {error.start}); save it as 'CSV UTF-8'") from None
-    first = text.partition("\n")[0]
-    divider = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=divider, strict=True)
-    try:
-        header = next(reader, [])
-        missing = [name for name in COLUMNS if name not in header]
-        if missing:
-            raise ReviewError(
-                f"{path}: no column {', '.join(missing)}; expected a file of `polyrefuse review export`"
-            )
-        start = reader.line_num + 1
-        for values in reader:
-            number, start = start, reader.line_num + 1
-            if not any(values):
-                continue
-            if len(values) != len(header):
-                raise ReviewError(f"{path}, line {number}: {len(values)} cells, expected {len(header)}")
-            yield number, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise ReviewError(f"{path}, line {reader.line_num}: {error}; is a quotation mark open?") from None
+        table = parse_table(read_text(path), str(path))
+    except FileFormatError as error:
+        raise ReviewError(f"{error}; expected a file of `polyrefuse review export`") from None
+    missing = [name for name in REQUIRED if name not in table.records[0].values]
+    if missing:
+        raise ReviewError(
+            f"{path}: no column {', '.join(missing)}; expected a file of `polyrefuse review export`"
+        )
+    for record in table.records:
+        yield record.number, {name: str(record.values[name]) for name in REQUIRED}
 
 
 def _newlines(text: str) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from polyrefuse_data.build.croissant import LICENCE_ADDRESSES
+from polyrefuse_data.build.model import Package
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_data.core.schema import LABELS, ROW_CHECKS, SPLITS, arrow_schema
-
-if TYPE_CHECKING:
-    from polyrefuse_data.build.package import Package
 
 DEFAULT_CONFIG = "all"
 """The configuration with all languages, which `load_dataset(folder)` serves."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from polyrefuse_data.build.model import Package
 from polyrefuse_data.core.schema import SPLITS, arrow_schema
-
-if TYPE_CHECKING:
-    from polyrefuse_data.build.package import Package
 
 CONTEXT: dict[str, Any] = {
     "@language": "en",

@@ -1,42 +1,14 @@
-"""The files beside the Parquet that explain a build: card, figure of check results, licence notes, Croissant.
-
-Each is made from the package alone, so that building again gives the same bytes; all stand in the manifest.
-"""
+"""Draw the check results of a build as SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING
 
-from polyrefuse_data.build.card import render_card, render_licences
-from polyrefuse_data.build.croissant import render_croissant
 from polyrefuse_data.core.schema import ROW_CHECKS
-
-if TYPE_CHECKING:
-    from polyrefuse_data.build.package import Package
-
-CARD = "README.md"
-FIGURE = "checks.svg"
-LICENCES = "LICENCES.md"
-CROISSANT = "croissant.json"
 
 _CELL, _LEFT, _TOP = 52, 64, 84
 """Pixels: side of a cell, space for the names of languages and of checks."""
-
-
-def companion_files(package: Package) -> dict[str, bytes]:
-    """Return name -> bytes of the files that explain a build."""
-    texts = {
-        CARD: render_card(package),
-        FIGURE: render_figure(
-            {lang: part.summary["flagged"] for lang, part in package.parts.items()},
-            {lang: sum(part.summary["rows"].values()) for lang, part in package.parts.items()},
-        ),
-        LICENCES: render_licences(package),
-        CROISSANT: render_croissant(package),
-    }
-    return {name: text.encode("utf-8") for name, text in texts.items()}
 
 
 def render_figure(flagged: Mapping[str, Mapping[str, int]], rows: Mapping[str, int]) -> str:

@@ -17,6 +17,7 @@ import regex
 
 from polyrefuse_data.checks.text import script_pattern
 from polyrefuse_data.core.languages import LANGUAGES, Language
+from polyrefuse_data.core.unicode_text import cut_long_words
 
 SURE = 0.9
 """Normalised probability from which py3langid decides alone (116 of 23,595 release rows are below)."""
@@ -129,6 +130,7 @@ class LanguageVotes:
 
         A detector is not asked where it does not know `expected`; where none does, the script decides alone.
         """
+        text = cut_long_words(text)
         candidates = script_languages(text)
         if candidates is None:
             return Verdict(())

@@ -8,6 +8,7 @@ import click
 
 from polyrefuse_data.cli.parts import file_argument, folder_argument, print_table
 from polyrefuse_data.cli.translators import languages_option
+from polyrefuse_data.core.display import visible
 
 
 @click.group()
@@ -40,7 +41,8 @@ def memory_import(source: Path, memory_file: Path | None, english: Path | None, 
     """
     from polyrefuse_data.checks.thresholds import load_thresholds
     from polyrefuse_data.prompts.published_release import read_release, release_folders
-    from polyrefuse_data.translate.memory.from_release import import_jsonl, import_release
+    from polyrefuse_data.translate.memory.from_release import import_release
+    from polyrefuse_data.translate.memory.jsonl import import_jsonl
     from polyrefuse_data.translate.memory.store import TranslationMemory
 
     path = _memory_path(memory_file)
@@ -56,9 +58,9 @@ def memory_import(source: Path, memory_file: Path | None, english: Path | None, 
         click.echo(f"Release: {done.version}")
         for finding in release.findings:
             if finding.severity != "note":
-                click.echo(f"  {finding.severity}: {finding.message}", err=True)
+                click.echo(visible(f"  {finding.severity}: {finding.message}"), err=True)
         for refused in done.refused:
-            click.echo(f"  refused: {refused.file}: {refused.reason}", err=True)
+            click.echo(visible(f"  refused: {refused.file}: {refused.reason}"), err=True)
     click.echo(f"{path}: {added.new} new, {added.same} there already")
     if added.different:
         click.echo(f"  {added.different} differ from what is there, which was kept", err=True)
@@ -69,7 +71,7 @@ def memory_import(source: Path, memory_file: Path | None, english: Path | None, 
 @memory_option
 def memory_export(target: Path, memory_file: Path | None) -> None:
     """Write all translations to TARGET as JSON Lines, sorted."""
-    from polyrefuse_data.translate.memory.from_release import export_jsonl
+    from polyrefuse_data.translate.memory.jsonl import export_jsonl
     from polyrefuse_data.translate.memory.store import TranslationMemory
 
     with TranslationMemory(_memory_path(memory_file)) as opened:

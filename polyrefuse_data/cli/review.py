@@ -48,3 +48,17 @@ def import_(file: Path, memory: Path | None, who: str | None) -> None:
         f"{done.added} corrections taken into {path}, {done.same} were there, "
         f"{done.untouched} rows without one; build again to use them"
     )
+
+
+@review.command("withdraw")
+@click.argument("file", type=file_argument)
+@click.option("--memory", type=file_argument, help="Translation memory.  [default: in your data folder]")
+@languages_option
+def withdraw(file: Path, memory: Path | None) -> None:
+    """Remove the corrections in FILE from the memory; later corrections of the same rows stay."""
+    from polyrefuse_data.audit.review import withdraw_review
+    from polyrefuse_data.build.pipeline import default_memory
+
+    path = memory or default_memory()
+    count = withdraw_review(file, path)
+    click.echo(f"{count} corrections withdrawn from {path}; build again without them")

@@ -1,4 +1,4 @@
-"""`polyrefuse translators`, and the options of `build` that say how to translate."""
+"""`polyrefuse translators`, and the translation options of `build`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from polyrefuse_data.cli.parts import file_argument
 
 
 def _load_languages(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    """Make a user's languages known before any other option is read."""
+    """Register a user's languages before any other option is read."""
     if value is not None:
         from polyrefuse_data.checks.languages_file import load_languages, register
 
@@ -28,7 +28,7 @@ languages_option = click.option(
     callback=_load_languages,
     help="YAML file with languages of your own: code, name, scripts.",
 )
-"""Adds a user's languages to those that are known."""
+"""Register a user's languages."""
 
 
 def _joined(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> str | None:
@@ -72,7 +72,7 @@ def translation_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def print_plan(request: Any) -> None:
-    """Print what a build would ask for; the dry run."""
+    """Print the requests of a build, the dry run."""
     from polyrefuse_data.build.pipeline import plan_build
     from polyrefuse_data.translate.plan import plan_lines
 

@@ -77,6 +77,8 @@ class Dispatcher:
     _strays: set[Any] = field(default_factory=set)
     """Futures of what nobody computed when that was last looked at."""
     _without_workers: float | None = None
+    _processors: set[str] = field(default_factory=set)
+    """Names of the processors that results came from."""
 
     def __post_init__(self) -> None:
         self.cluster.client.register_plugin(KeeperPlugin())
@@ -229,6 +231,7 @@ class Dispatcher:
             else:
                 if done.error is None:
                     future.release()
+                    self._note_processor(done.processor)
                     return Outcome(out.job, done, tries=out.failures + 1)
                 told = done.error
         else:
@@ -249,6 +252,16 @@ class Dispatcher:
         again = _Try(out.job, failures, out.worker, alone=out.alone or beside_another)
         self._queue(out.job.model).appendleft(again)
         return None
+
+    def _note_processor(self, name: str) -> None:
+        """Say once if results come from different processors: they round differently."""
+        before = len(self._processors)
+        self._processors.add(name)
+        if before == 1 and len(self._processors) == 2:
+            self.cluster.say(
+                f"workers compute on different processors ({'; '.join(sorted(self._processors))}), which "
+                "round differently: the same cell may come out slightly different on another"
+            )
 
 
 def _deaths(error: BaseException | None) -> int:

@@ -6,12 +6,15 @@ Imported by name on workers, only where distributed is installed.
 from __future__ import annotations
 
 import gc
+import platform
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Protocol
 
 from distributed import WorkerPlugin, get_worker
@@ -86,12 +89,13 @@ class Work(Protocol):
 @dataclass(frozen=True)
 class Done:
     """What a task brought back: its result, who computed it, and the seconds without loading the model; or,
-    in one line, why there is no result."""
+    in one line, why there is no result. Rounding depends on `processor`."""
 
     result: Any
     worker: str
     seconds: float
     load_seconds: float
+    processor: str
     error: str | None = None
 
 
@@ -112,13 +116,26 @@ def run_work(work: Work) -> Done:
             error = in_one_line(fault)
         seconds = time.perf_counter() - begun
         loading = keeper.load_seconds - loading
-        return Done(result, worker.address, seconds - loading, loading, error)
+        return Done(result, worker.address, seconds - loading, loading, processor_name(), error)
 
 
 def in_one_line(error: BaseException) -> str:
     """Return what an error says, with its kind where it is none of ours."""
     text = " ".join(str(error).split())[:500]
     return text if isinstance(error, PolyRefuseError) else f"{type(error).__name__}: {text}"
+
+
+def processor_name() -> str:
+    """Return the name of the GPU that torch uses in this process, else of its CPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def versions_here() -> dict[str, str | None]:

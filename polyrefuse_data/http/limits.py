@@ -1,4 +1,4 @@
-"""Politeness: token buckets for requests and characters a second, and a circuit breaker."""
+"""Limits of requests: token buckets for requests and characters a second, and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Clock = Callable[[], float]
 
 
 class TokenBucket:
-    """`rate` tokens a second, at most `burst` saved up; None is no limit. Safe to share between threads."""
+    """Give out `rate` tokens a second, with at most `burst` saved; None is no limit. Safe between threads."""
 
     def __init__(self, rate: float | None, burst: float | None = None, clock: Clock = time.monotonic) -> None:
         if rate is not None and rate <= 0:
@@ -23,42 +23,45 @@ class TokenBucket:
         self.burst = max(1.0, rate or 1.0) if burst is None else burst
         self._clock = clock
         self._tokens = self.burst
-        self._at = clock()
+        self._updated = clock()
         self._lock = threading.Lock()
 
     def take(self, tokens: float = 1.0) -> float:
-        """Take `tokens` and return how many seconds to wait before using them.
+        """Take `tokens` and return the seconds to wait before using them.
 
-        Tokens are owed, not refused: a text that is larger than the burst waits for as long as it costs.
+        Tokens are lent, not refused: a text larger than the burst waits for as long as it costs.
         """
         if self.rate is None:
             return 0.0
         with self._lock:
             now = self._clock()
-            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-            self._at = now
+            self._tokens = min(self.burst, self._tokens + (now - self._updated) * self.rate)
+            self._updated = now
             self._tokens -= tokens
             return max(0.0, -self._tokens / self.rate)
 
 
 @dataclass
 class BreakerSettings:
-    """After `failures` in a row nothing is asked for `pause` seconds (doubled each time), then one probe;
-    after `pauses` pauses without a good answer the backend is given up."""
+    """When a circuit breaker pauses, and when it gives a backend up.
+
+    After `failures` in a row no request goes out for `pause` seconds, doubled each time; then a single probe
+    does. After `pauses` pauses without a good answer the backend is given up.
+    """
 
     failures: int = 24
     pause: float = 15.0
     pauses: int = 4
     unreached: int = 6
-    """So many failed connections, before any answer at all, and nobody is there."""
+    """Failed connections before any answer, from which no server is there."""
     patience: float = 600.0
-    """Seconds of a Retry-After that are waited for."""
+    """The longest Retry-After, in seconds, that is waited for."""
     sent_away: int = 6
-    """So many longer ones in a row, and the service wants no more requests today."""
+    """Longer ones in a row from which the service takes no more requests today."""
 
 
 class Breaker:
-    """Counts failures in a row and says how long to wait; safe to share between threads."""
+    """Count failures in a row and pause requests. Safe to share between threads."""
 
     def __init__(self, name: str, settings: BreakerSettings, clock: Clock = time.monotonic) -> None:
         self.name = name
@@ -74,9 +77,9 @@ class Breaker:
         self.given_up: TranslatorError | None = None
 
     def wait(self) -> float:
-        """Return 0 if a request may go out now, else after how many seconds to ask again.
+        """Return 0 if a request may go out now, else the seconds after which to call again.
 
-        Raises `TranslatorError` once the backend is given up.
+        Raise `TranslatorError` once the backend is given up.
         """
         with self._lock:
             if self.given_up is not None:
@@ -92,7 +95,7 @@ class Breaker:
             return 0.0
 
     def success(self) -> None:
-        """Note a good answer: the circuit is closed."""
+        """Note a good answer and close the circuit."""
         with self._lock:
             self._failures = self._pauses = self._sent_away = 0
             self._reached = True
@@ -100,9 +103,9 @@ class Breaker:
             self._probing = False
 
     def failure(self, fault: Fault) -> float | None:
-        """Note a failed try; after too many in a row, pauses or gives the backend up.
+        """Note a failed try; after too many in a row, pause or give the backend up.
 
-        Returns the seconds of the pause that this failure began, else None.
+        Return the seconds of the pause that this failure begins, None if it begins none.
         """
         with self._lock:
             self._failures += 1
@@ -129,7 +132,8 @@ class Breaker:
                     self.given_up = TranslatorError(
                         f"{self.name} gives no good answer (last: {fault}); "
                         f"stopped after {self._pauses} pauses. What was answered is kept; "
-                        "run the same command later, or with another service"
+                        "run the same command later, or with another service",
+                        sample=fault.sample,
                     )
                     return None
                 pause: float = max(self.settings.pause * 2**self._pauses, min(asked, self.settings.patience))

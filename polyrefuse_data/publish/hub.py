@@ -8,16 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polyrefuse_data.build.package import file_sha256
 from polyrefuse_data.core.errors import PublishError
+from polyrefuse_data.core.files import temporary_folder
+from polyrefuse_data.core.paths import file_sha256
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
@@ -183,8 +182,7 @@ class HubDataset:
     @contextmanager
     def downloaded(self, path: str, revision: str, lost: str = NOT_LOST) -> Iterator[Path]:
         """Yield a local copy of one file, read from the Hub and not from any cache; it is gone afterwards."""
-        folder = tempfile.mkdtemp(prefix="polyrefuse-")
-        try:
+        with temporary_folder() as folder:
             with self._told(f"reading {path} of {self.name}", lost=lost):
                 local = self.api.hf_hub_download(
                     self.name,
@@ -195,8 +193,6 @@ class HubDataset:
                     force_download=True,
                 )
             yield Path(local)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def _told(self, doing: str, lost: str = NOT_LOST) -> Iterator[None]:

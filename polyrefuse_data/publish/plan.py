@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polyrefuse_data.build.figure import CARD
-from polyrefuse_data.build.package import MANIFEST, file_sha256
+from polyrefuse_data.build.companions import CARD
+from polyrefuse_data.build.package import MANIFEST
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.paths import file_sha256
 from polyrefuse_data.publish.changelog import changelog, entry, first_entry
 from polyrefuse_data.publish.differences import MINOR, NONE, PATCH, Differences, bumped, compare
 from polyrefuse_data.publish.hub import HubDataset, RemoteFile, RemoteState

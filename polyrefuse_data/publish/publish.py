@@ -8,15 +8,15 @@ whose files do not come back as they were sent is undone.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polyrefuse_data.build.package import file_sha256
 from polyrefuse_data.core.errors import PublishError
+from polyrefuse_data.core.files import temporary_folder
+from polyrefuse_data.core.paths import file_sha256
 from polyrefuse_data.publish.hub import HubDataset, HubError, RemoteFile
 from polyrefuse_data.publish.local_release import build_release, results_release
 from polyrefuse_data.publish.plan import Plan, PublishRequest, make_plan
@@ -53,8 +53,8 @@ def publish(
     if request.gated and request.ungated:
         raise PublishError("--gated and --ungated at once; choose one")
     try:
-        with tempfile.TemporaryDirectory(prefix="polyrefuse-") as folder:
-            return _publish(request, Path(folder), api, progress)
+        with temporary_folder() as workspace:
+            return _publish(request, workspace, api, progress)
     except OSError as error:
         raise PublishError(
             f"cannot read or write {error.filename or 'a temporary file'}: {error.strerror or error}; "

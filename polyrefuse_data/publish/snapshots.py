@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from polyrefuse_data.build.manifest import manifest_problem
 from polyrefuse_data.build.package import FORMAT, MANIFEST, altered_files, read_manifest, safe_path
 from polyrefuse_data.core.errors import DatasetFolderError, PublishError
 from polyrefuse_data.core.parsing import parse_json
@@ -89,6 +90,9 @@ def _parsed(path: Path, name: str) -> dict[str, Any]:
         raise DatasetFolderError(
             f"the manifest of {name} is not of format {FORMAT}; is it a data set of ours?"
         )
+    problem = manifest_problem(value)
+    if problem:
+        raise DatasetFolderError(f"the manifest of {name} is none of a build ({problem})")
     return value
 
 

@@ -1,6 +1,6 @@
-"""Ask a backend one question, as politely and as often as it takes: limits, retries, judgement.
+"""Ask a backend a question within its limits, judge the answer, and try again.
 
-This is what runs in a worker thread; it knows no memory and no queue (see `runner`).
+This runs in a worker thread; the queue and the memory are the runner's (see `runner`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import tenacity
 
 from polyrefuse_data.core.languages import language
-from polyrefuse_data.http.faults import Fault, Rejected
+from polyrefuse_data.http.faults import Fault, Rejected, excerpt
 from polyrefuse_data.http.limits import Breaker, BreakerSettings, TokenBucket
 from polyrefuse_data.translate.answers import EARLY, Judge, tidy
 from polyrefuse_data.translate.backends.base import Answer, Backend
@@ -21,15 +21,15 @@ from polyrefuse_data.translate.chunks import mask, unmask
 from polyrefuse_data.translate.memory.store import Question, Reply
 
 SAME_BAD_ANSWER = 4
-"""A service that gives the same bad answer so often in a row will give it again."""
+"""The same bad answer this often in a row ends the tries of a question: the service will repeat it."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a run asks: None takes the backend's own limit.
+    """How a run asks; None takes the backend's own limit.
 
-    `attempts` tries a question gets in one go, waiting `backoff` seconds and up, doubled each time, with
-    jitter and at most `longest_wait`; after all others it gets a second go.
+    A question gets `attempts` tries in a round, with waits of `backoff` seconds, doubled each time, with
+    jitter and at most `longest_wait`; if all fail it gets a second round after all other questions.
     """
 
     connections: int | None = None
@@ -44,11 +44,11 @@ class RunSettings:
 OnRetry = Callable[[Question, Fault], None]
 
 OnPause = Callable[[Fault, float], None]
-"""Is told the last fault and for how many seconds nothing is asked."""
+"""Takes the last fault and the seconds for which nothing is asked."""
 
 
 class Asker:
-    """Asks one backend; safe to share between threads. `stop` ends all waiting."""
+    """Ask one backend. Safe to share between threads; `stop` ends all waiting."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Asker:
         self._settings = settings
         self._random = random.Random()
         self._backoff = tenacity.wait_exponential(settings.backoff, settings.longest_wait)
-        self._tries = tenacity.Retrying(  # threads may share it: what belongs to one call is thread-local
+        self._tries = tenacity.Retrying(  # threads share it: the state of a call is thread-local
             stop=tenacity.stop_after_attempt(settings.attempts) | tenacity.stop_when_event_set(stop),
             wait=self._wait,
             retry=tenacity.retry_if_exception(
@@ -82,7 +82,7 @@ class Asker:
         )
 
     def ask(self, question: Question) -> Reply:
-        """Return the reply to `question`; raises `Fault` with the last reason, or `TranslatorError`."""
+        """Return the reply to `question`; raise the `Fault` of the last try, or `TranslatorError`."""
         bad: list[tuple[str, str | None]] = []
         masked = False
         last: Fault | None = None
@@ -90,7 +90,7 @@ class Asker:
             if last is not None:
                 self._on_retry(question, last)
             with attempt:
-                self._polite(question.text)
+                self._wait_for_turn(question.text)
                 answered: str | None = None
                 try:
                     text, parts = mask(question.text) if masked else (question.text, [])
@@ -99,18 +99,19 @@ class Asker:
                     reply = self.judged(question, answer, parts)
                 except Fault as fault:
                     last = fault
+                    fault.sample = fault.sample or excerpt(answered or "")
                     self._note(fault)
                     masked = masked or fault.reason == "protected"
                     bad.append((fault.reason, answered))
                     if answered is not None and bad[-SAME_BAD_ANSWER:] == [bad[-1]] * SAME_BAD_ANSWER:
-                        raise Rejected(fault.reason, fault.detail) from None
+                        raise Rejected(fault.reason, fault.detail, sample=fault.sample) from None
                     raise
                 self.breaker.success()
                 return reply
         raise AssertionError("tenacity returns or raises")
 
     def _note(self, fault: Fault) -> None:
-        """Tell the breaker; raises `TranslatorError` where that was the last straw."""
+        """Count a failure; raise `TranslatorError` if the backend is given up."""
         pause = self.breaker.failure(fault)
         if pause is not None:
             self._on_pause(fault, pause)
@@ -118,19 +119,23 @@ class Asker:
             raise self.breaker.given_up from None
 
     def ask_batch(self, questions: Sequence[Question]) -> list[Reply | Fault]:
-        """Return the replies to questions of one language pair that go out in one request, asked once."""
-        self._polite("".join(question.text for question in questions))
+        """Return the replies to questions of one language pair, sent once in one request."""
+        self._wait_for_turn("".join(question.text for question in questions))
         answers = self._translate([question.text for question in questions], questions[0])
         replies: list[Reply | Fault] = []
         for question, answer in zip(questions, answers, strict=True):
             try:
                 replies.append(self.judged(question, answer, []))
             except Fault as fault:
+                fault.sample = excerpt(answer.text)
                 replies.append(fault)
         return replies
 
     def judged(self, question: Question, answer: Answer, parts: Sequence[str]) -> Reply:
-        """Return the reply that `answer` makes, with its doubts; raises `Fault` for a wrong answer."""
+        """Return `answer` as a reply with its doubts; raise `Fault` for a wrong answer.
+
+        `parts` are the protected parts that signs stood for in the request.
+        """
         text: str | None = tidy(question.text, answer.text)
         if parts and text is not None:
             text = unmask(text, parts)
@@ -145,8 +150,8 @@ class Asker:
     def _translate(self, texts: Sequence[str], question: Question) -> list[Answer]:
         return self.backend.translate(texts, language(question.source), language(question.target))
 
-    def _polite(self, text: str) -> None:
-        """Wait until the breaker and both buckets let a request of `text` out; raises if stopped."""
+    def _wait_for_turn(self, text: str) -> None:
+        """Wait until the breaker and both token buckets allow a request of `text`; raise if stopped."""
         while True:
             wait = self.breaker.wait()
             if not wait:
@@ -162,7 +167,7 @@ class Asker:
         error = state.outcome.exception() if state.outcome else None
         wait = float(self._backoff(state)) * self._random.uniform(0.5, 1.0)
         if isinstance(error, Fault) and error.retry_after is not None:
-            if error.retry_after > self._settings.breaker.patience:  # alone, it is a mistake of the service
+            if error.retry_after > self._settings.breaker.patience:  # a mistake, unless it comes again
                 return self._settings.longest_wait
             return error.retry_after + self._random.uniform(0.0, min(1.0, self._settings.backoff))
         return wait

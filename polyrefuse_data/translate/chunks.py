@@ -1,7 +1,7 @@
-"""Cut a prompt into pieces that a backend takes, and put their translations together again.
+"""Cut a prompt into pieces that a backend takes, and join their translations.
 
-What no translator should touch is kept as it is: fenced code, line breaks where a backend loses them,
-list marks, the blanks between pieces. Pieces joined without translating them are the text again.
+Pieces that no translator should change are kept: fenced code, line breaks where a backend loses them, list
+marks, blanks between pieces. Untranslated pieces joined are the text.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ class Piece:
 _FENCE = regex.compile(r"^```.*?(?:^```[^\S\n]*$|\Z)", regex.M | regex.S)
 _LINE_END = regex.compile(r"\r\n|[\n\r\u2028\u2029\u0085]")
 _LIST_MARK = regex.compile(r"^(?:[-*•]|\(?\d{1,3}[.)])\s+(?=\S)")
-_WORDS = regex.compile(r"\p{L}")
+_LETTER = regex.compile(r"\p{L}")
+_WORD = regex.compile(r"\p{L}+")
 _SENTENCE_END = regex.compile(r"""(?:(?<=[.!?…]["'”’»)\]]{0,3})\s+|(?<=[。！？]["'”’」』）]{0,3})\s*)""")
 _CLAUSE_END = regex.compile(r"(?:(?<=[,;:،؛])\s+|(?<=[、，；：])\s*)")
 _BLANK = regex.compile(r"\s+")
-_GRAPHEME = regex.compile(r"\X")
+_GRAPHEME = regex.compile(r"[\p{Regional_Indicator}]{2}[\p{Grapheme_Extend}\u200d]*+|\X")
+"""A flag is matched by itself: for `\\X`, a row of them takes quadratic time."""
 
 
 def cut(text: str, limits: Limits) -> list[Piece]:
-    """Return the pieces of `text`; their texts joined are `text`; none to translate is above the limit."""
+    """Return the pieces of `text`, which joined are `text`; each to translate is within the limits."""
     pieces: list[Piece] = []
     position = 0
     for fence in _FENCE.finditer(text):
@@ -66,7 +68,7 @@ def _lines(text: str, limits: Limits) -> list[Piece]:
 
 def _outer(text: str) -> list[Piece]:
     """Return `text` with its outer blanks as pieces of their own; kept whole where there is no letter."""
-    if not _WORDS.search(text):
+    if not _LETTER.search(text):
         return [Piece(text, False)] if text else []
     core = text.strip()
     before, _, after = text.partition(core)
@@ -74,7 +76,7 @@ def _outer(text: str) -> list[Piece]:
 
 
 def _within(text: str, size: Size, maximum: int) -> list[str]:
-    """Return parts of `text` of at most `maximum`: sentences if possible, else clauses, words, signs."""
+    """Return parts of `text` of at most `maximum`: sentences if possible, else clauses, words, characters."""
     if size(text) <= maximum:
         return [text]
     for ends in (_SENTENCE_END, _CLAUSE_END, _BLANK):
@@ -104,7 +106,7 @@ def _packed(parts: Sequence[str], size: Size, maximum: int) -> list[str]:
 
 
 def _merged(pieces: Sequence[Piece]) -> list[Piece]:
-    """Return pieces with neighbours that are kept made one."""
+    """Return `pieces` with kept neighbours merged."""
     merged: list[Piece] = []
     for piece in pieces:
         if merged and not piece.translate and not merged[-1].translate:
@@ -115,9 +117,9 @@ def _merged(pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def join(pieces: Sequence[Piece], translations: Sequence[str], target: Language) -> str:
-    """Return the whole translation; `translations` has one text for each piece to translate, in order.
+    """Return the whole translation; `translations` has a text for each piece to translate, in order.
 
-    A blank between two sentences goes where the target is written without blanks.
+    A blank between sentences is dropped where the target language is written without blanks.
     """
     rest = iter(translations)
     parts: list[str] = []
@@ -133,7 +135,7 @@ def join(pieces: Sequence[Piece], translations: Sequence[str], target: Language)
 
 PROTECTED = regex.compile(
     r"(?P<url>\b(?:https?|ftp)://[^\s<>\"'）】」]*[^\s<>\"'）】」.,;:!?)\]]|\bwww\.[\w-]+(?:\.[\w-]+)+)"
-    r"|(?P<mail>\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+)"
+    r"|(?P<mail>(?=\w)(?<=(?<![\w.+-])[.+-]*)[\w.+-]++@[\w-]++(?:\.[\w-]++)+)"
     r"|(?P<code>`[^`\n]+`)"
     r"|(?P<slot>\{[\w.]+\})"
 )
@@ -147,25 +149,74 @@ def protected(text: str) -> list[str]:
     """Return the parts of `text` that must survive, in order."""
     if not _MAY_BE_PROTECTED.search(text):
         return []
-    return [found.group() for found in PROTECTED.finditer(text)]
+    return [match.group() for match in PROTECTED.finditer(text)]
 
 
 def mask(text: str) -> tuple[str, list[str]]:
     """Return `text` with a short sign in place of each protected part, and the parts."""
     parts: list[str] = []
 
-    def sign(found: regex.Match[str]) -> str:
-        parts.append(found.group())
+    def sign(match: regex.Match[str]) -> str:
+        parts.append(match.group())
         return f"[#{len(parts)}]"
 
     return PROTECTED.sub(sign, text), parts
 
 
+_SIGN = regex.compile(r"[\[［【]\s*+[#＃]\s*+([0-9]++)\s*+[\]］】]")
+
+
 def unmask(text: str, parts: Sequence[str]) -> str | None:
     """Return `text` with the protected parts put back, None unless each sign stands in it exactly once."""
-    for number, part in enumerate(parts, start=1):
-        sign = regex.compile(rf"[\[［【]\s*[#＃]\s*{number}\s*[\]］】]")
-        if len(sign.findall(text)) != 1:
-            return None
-        text = sign.sub(lambda _, part=part: part, text)  # type: ignore[misc]
-    return text
+    part_of = {str(number): part for number, part in enumerate(parts, start=1)}
+    numbers = [number for number in _SIGN.findall(text) if number in part_of]
+    if sorted(numbers) != sorted(part_of):
+        return None
+    return _SIGN.sub(lambda match: part_of.get(match[1], match[0]), text)
+
+
+_CODE_LINE = regex.compile(
+    r"""^[^\S\n]*(?:
+      (?:\$|>>>|\.\.\.|\#include|\#!)\s?\S.*  # behind the prompt of a shell
+    | [\w.]+\((?:[^()\n]|\([^()\n]*\))*\)\s*[;:{]?  # a call and nothing else
+    | (?:def|class|fn|func|function)\s+\w+\s*[(:{].*
+    | import\s++[\w., *]++;? | from\s+[\w.]+\s+import\s.*
+    | (?:public|private|protected|static|async|for|while|if|elif)\b(?=(?>.*?\w\s*+[(<>=])).*[:{]
+    | return(?:\s+[^\s.?!]+(?:\s[-+*/%<>=&|]+\s[^\s.?!]+)*)?
+    | (?:SELECT|INSERT\ INTO|UPDATE|DELETE\ FROM|CREATE\ TABLE|DROP\ TABLE)\s.*
+    )[^\S\n]*$""",
+    regex.M | regex.X,
+)
+"""Lines that are code whatever stands in them."""
+
+_CODE_SIGN = regex.compile(
+    r"\w[(\[]|[=!<>+*/-]=|[-=]>|&&|\|\||[{};]\s*$|\s[=<>]\s|\w[+*%]\w|[{,]\s*[\"'][\w ]+[\"']\s*:"
+)
+"""Signs that stand between words in code and not in prose."""
+
+_SIGNS = regex.compile(r"[^\w\s.,!?'-]|_")
+CODE_SIGNS_A_WORD = 0.5
+"""A line with a sign of code is code from so many signs per word on."""
+
+_PROSE = regex.compile(r"(?<!\p{L})\p{L}++ \p{L}++ \p{L}")
+_STRING = regex.compile(r"""(?<=[=(,\[{:]\s?)(["'])[^"']*\1""")
+
+_TAG = regex.compile(r"<[/!?]?[A-Za-z-][^<>\n]*>")
+
+
+def translatable(text: str) -> str:
+    """Return `text` without what a translator should leave alone.
+
+    Left out are fenced code, lines that look like code, HTML tags, addresses, placeholders and numbers.
+    """
+    text = PROTECTED.sub(" ", _TAG.sub(" ", _FENCE.sub(" ", text)))
+    return "\n".join(line for line in text.splitlines() if not _is_code(line))
+
+
+def _is_code(line: str) -> bool:
+    if _CODE_LINE.match(line):
+        return True
+    bare = _STRING.sub("", line)
+    if _PROSE.search(bare) or not _CODE_SIGN.search(bare):
+        return False
+    return len(_SIGNS.findall(line)) >= CODE_SIGNS_A_WORD * len(_WORD.findall(line))

@@ -1,7 +1,6 @@
-"""Fill the memory with what a build lacks: chains, candidates, back-translations; and choose from it.
+"""Fill the memory with what a build lacks (by chains, with candidates and back-translations); choose from it.
 
-The memory decides, not the run: what a build takes is chosen from the entries that are there, by rules
-that do not depend on the order in which they came.
+A build takes its translations from the memory, by rules that do not depend on the order in which they came.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ from polyrefuse_data.translate.asking import RunSettings
 from polyrefuse_data.translate.backends.base import Backend, Closing, Settings
 from polyrefuse_data.translate.backends.registry import check_coverage, covers, make_chain, parse_chain
 from polyrefuse_data.translate.memory.store import BACK, FORWARD, HUMAN, TranslationMemory, Translator
-from polyrefuse_data.translate.runner import Runner, Watcher, Work
+from polyrefuse_data.translate.runner import Runner
+from polyrefuse_data.translate.tasks import Task, Watcher
 
 REPLAY = "replay"
-"""The translator that asks the memory and nothing else: `replay`, or `replay:BACKEND`."""
+"""The translator that takes what the memory has: `replay`, or `replay:BACKEND` for one backend's."""
 
 Chosen = dict[tuple[str, int], tuple[Translator, str]]
 """(English hash, occurrence) -> who translated and the text."""
@@ -32,7 +32,7 @@ Matches = Callable[[Translator], bool]
 
 @dataclass(frozen=True)
 class LiveRequest:
-    """How to translate: a chain of backends and `replay`s, and what to do with them."""
+    """How to translate: the options of `polyrefuse build` that concern translators."""
 
     chain: str = REPLAY
     url: str | None = None
@@ -45,10 +45,10 @@ class LiveRequest:
 
 
 class Chain:
-    """The links of `--translator`: each takes entries of the memory, and some can add to them."""
+    """The links of `--translator`: each takes entries of the memory, and those with a backend add entries."""
 
     def __init__(self, request: LiveRequest, asks: bool = True) -> None:
-        """Make the backends of `request`; unless it `asks`, for a plan only: see `Settings`."""
+        """Make the backends of `request`; for a plan only, unless it `asks` (see `Settings`)."""
         self.request = request
         if request.candidates < 1:
             raise TranslatorError(f"--candidates is {request.candidates}; expected 1 or more")
@@ -70,8 +70,8 @@ class Chain:
                 self.links.append((_by_backend(backend), None))
                 self.replayed += [backend] if backend else []
             else:
-                one = next(made)
-                self.links.append((_by_translator(one.translator), one))
+                translating = next(made)
+                self.links.append((_by_translator(translating.translator), translating))
         if request.candidates > len(self.links):
             raise TranslatorError(
                 f"--candidates {request.candidates} needs as many translators; "
@@ -79,7 +79,7 @@ class Chain:
             )
 
     def close(self) -> None:
-        """Give back what backends hold besides memory: a cluster."""
+        """Close the backends that hold a resource, such as a cluster."""
         for backend in self.backends:
             if isinstance(backend, Closing):
                 backend.close()
@@ -92,9 +92,9 @@ class Chain:
     def choose(self, memory: TranslationMemory, lang: str, english: Mapping[str, str]) -> Chosen:
         """Return the translations into `lang` that the chain takes from the memory.
 
-        People win. Else the first link with an entry; with candidates, of the first so many that one whose
-        back-translation is nearest to the English (chrF++), the earlier where they tie. `english` gives
-        the text of a hash; prompts that it lacks are left out.
+        A person's translation wins. Else the first link with an entry is taken; with candidates, of that many
+        links the entry whose back-translation is nearest to the English (chrF++), the earlier of equal ones.
+        `english` maps hashes to texts; prompts that it lacks are left out.
         """
         backs = memory.backs(lang) if self.request.candidates > 1 else {}
         chosen: Chosen = {}
@@ -106,22 +106,22 @@ class Chain:
                 continue
             ours = self.ranked(entries)[: self.request.candidates]
             if ours:
-                chosen[key] = max(ours, key=lambda one: _score(english[key[0]], key[0], one[1], backs))
-        # a correction stands for every repeat of its prompt
+                chosen[key] = max(ours, key=lambda entry: _score(english[key[0]], key[0], entry[1], backs))
+        # A correction stands for every repeat of its prompt.
         people = {
-            one: entry for (one, number), entry in chosen.items() if not number and entry[0].backend == HUMAN
+            english_hash: entry
+            for (english_hash, occurrence), entry in chosen.items()
+            if not occurrence and entry[0].backend == HUMAN
         }
         return {key: people.get(key[0], entry) for key, entry in chosen.items()}
 
     def ranked(self, entries: Sequence[tuple[Translator, str]]) -> list[tuple[Translator, str]]:
         """Return the first entry of each link that has one, in the order of the links."""
-        found = []
+        ranked: list[tuple[Translator, str]] = []
         for matches, _ in self.links:
-            for entry in entries:
-                if entry not in found and matches(entry[0]):
-                    found.append(entry)
-                    break
-        return found
+            own = (entry for entry in entries if entry not in ranked and matches(entry[0]))
+            ranked += [entry for entry in [next(own, None)] if entry is not None]
+        return ranked
 
 
 def _by_backend(name: str) -> Matches:
@@ -140,7 +140,7 @@ def _score(english: str, english_hash: str, text: str, backs: Mapping[tuple[str,
 def missing(
     chain: Chain, memory: TranslationMemory | None, english: Mapping[str, str], lang: str
 ) -> dict[str, int]:
-    """Return the hashes of prompts that lack candidates in `lang`, with how many they lack, in order."""
+    """Return the hashes of prompts that lack candidates in `lang`, each with the number that it lacks."""
     have: dict[str, int] = {}
     if memory is not None:
         for (english_hash, occurrence), entries in memory.candidates(lang).items():
@@ -148,7 +148,8 @@ def missing(
                 human = entries[0][0].backend == HUMAN
                 have[english_hash] = chain.request.candidates if human else len(chain.ranked(entries))
     wanted = chain.request.candidates
-    return {one: wanted - have.get(one, 0) for one in english if have.get(one, 0) < wanted}
+    lacking = {english_hash: wanted - have.get(english_hash, 0) for english_hash in english}
+    return {english_hash: number for english_hash, number in lacking.items() if number > 0}
 
 
 def fill_memory(
@@ -158,11 +159,11 @@ def fill_memory(
     memory: TranslationMemory,
     watcher: Watcher,
 ) -> dict[tuple[str, str], str]:
-    """Ask the chain's backends for what the memory lacks; return (English hash, language) -> why it does.
+    """Ask the chain's backends for what the memory lacks; return why the rest has no translation.
 
-    Each backend gives its own reason: `google: echo; mymemory: answer` (see `faults.REASONS`).
-    Raises `TranslatorError` for a language that no backend covers, before the first request, and when the
-    last backend had to be given up; what was translated by then is in the memory.
+    The reasons are by (English hash, language), each backend's own: `google: echo; mymemory: answer` (see
+    `faults.REASONS`). Raise `TranslatorError` for a language that no backend covers, before the first
+    request, and when the last backend was given up; what was translated by then is in the memory.
     """
     targets = [lang for lang in langs if lang != SOURCE_LANGUAGE]
     lacking = {lang: missing(chain, memory, english, lang) for lang in targets}
@@ -175,40 +176,56 @@ def fill_memory(
     reasons: dict[tuple[str, str], list[str]] = {}
     problem: TranslatorError | None = None
     for backend in chain.backends:
-        works = []
+        tasks: list[Task] = []
         for lang in needed:
-            if not covers(backend, LANGUAGES[lang]):
-                for english_hash, lacks in lacking[lang].items():
-                    if lacks:
-                        reasons.setdefault((english_hash, lang), []).append(f"{backend.name}: uncovered")
+            if covers(backend, LANGUAGES[lang]):
+                tasks += _forward_tasks(backend, lang, lacking[lang], english, memory, judge)
                 continue
-            known = {
-                english_hash
-                for (english_hash, _), entries in memory.candidates(lang).items()
-                if any(translator == backend.translator for translator, _ in entries)
-            }
-            for (english_hash, _), entries in memory.candidates(lang).items():
-                for translator, text in entries:
-                    if translator == backend.translator and english_hash in english:
-                        judge.ratios.add(SOURCE_LANGUAGE, lang, english[english_hash], text)
             for english_hash, lacks in lacking[lang].items():
-                if lacks and english_hash not in known:
-                    works.append(Work(english[english_hash], lang, FORWARD, english[english_hash]))
-        if not works:
+                if lacks:
+                    reasons.setdefault((english_hash, lang), []).append(f"{backend.name}: uncovered")
+        if not tasks:
             continue
-        failed, stopped = Runner(backend, memory, chain.request.run, watcher, judge).run(works)
+        failed, stopped = Runner(backend, memory, chain.request.run, watcher, judge).run(tasks)
         problem = stopped or problem
-        for work in works:
-            key = (text_hash(work.english), work.lang)
-            if work in failed:
-                reasons.setdefault(key, []).append(f"{backend.name}: {failed[work]}")
+        for task in tasks:
+            key = (text_hash(task.english), task.lang)
+            if task in failed:
+                reasons.setdefault(key, []).append(f"{backend.name}: {failed[task]}")
             else:
-                lacking[work.lang][key[0]] -= 1
+                lacking[task.lang][key[0]] -= 1
     if problem is not None and any(lacks for lang in needed for lacks in lacking[lang].values()):
         raise problem
     if back:
         _fill_backs(english, targets, chain, memory, watcher, judge)
-    return {(one, lang): "; ".join(why) for (one, lang), why in reasons.items() if lacking[lang].get(one)}
+    return {
+        (english_hash, lang): "; ".join(why)
+        for (english_hash, lang), why in reasons.items()
+        if lacking[lang].get(english_hash)
+    }
+
+
+def _forward_tasks(
+    backend: Backend,
+    lang: str,
+    lacking: Mapping[str, int],
+    english: Mapping[str, str],
+    memory: TranslationMemory,
+    judge: Judge,
+) -> list[Task]:
+    """Return the prompts to ask `backend` for; show `judge` the lengths of what it translated before."""
+    known = set()
+    for (english_hash, _), entries in memory.candidates(lang).items():
+        for translator, text in entries:
+            if translator == backend.translator:
+                known.add(english_hash)
+                if english_hash in english:
+                    judge.ratios.add(SOURCE_LANGUAGE, lang, english[english_hash], text)
+    return [
+        Task(english[english_hash], lang, FORWARD, english[english_hash])
+        for english_hash, lacks in lacking.items()
+        if lacks and english_hash not in known
+    ]
 
 
 def _fill_backs(
@@ -219,9 +236,9 @@ def _fill_backs(
     watcher: Watcher,
     judge: Judge,
 ) -> None:
-    """Ask for the back-translations that the memory lacks: by who translated, else by the next."""
+    """Ask for the back-translations that the memory lacks: the backend that translated, else the next."""
     backends = chain.backends
-    todo: list[tuple[Work, list[Backend]]] = []
+    orders: dict[Task, list[Backend]] = {}
     for lang in langs:
         backs = memory.backs(lang)
         for (english_hash, _), entries in memory.candidates(lang).items():
@@ -232,19 +249,19 @@ def _fill_backs(
             for translator, text in wanted:
                 if (english_hash, text_hash(text)) in backs:
                     continue
-                order = sorted(backends, key=lambda one: one.translator != translator)
-                work = Work(english[english_hash], lang, BACK, text)
-                todo.append((work, [one for one in order if covers(one, LANGUAGES[lang], back=True)]))
-    todo = list({work: (work, order) for work, order in todo}.values())
+                able = [backend for backend in backends if covers(backend, LANGUAGES[lang], back=True)]
+                # False sorts first: the backend that translated.
+                able.sort(key=lambda backend, own=translator: backend.translator != own)  # type: ignore[misc]
+                orders[Task(english[english_hash], lang, BACK, text)] = able
     problem: TranslatorError | None = None
     for turn in range(len(backends)):
-        left: list[tuple[Work, list[Backend]]] = []
+        left: dict[Task, list[Backend]] = {}
         for backend in backends:
-            works = [work for work, order in todo if turn < len(order) and order[turn] is backend]
-            if works:
-                failed, stopped = Runner(backend, memory, chain.request.run, watcher, judge).run(works)
+            tasks = [task for task, order in orders.items() if turn < len(order) and order[turn] is backend]
+            if tasks:
+                failed, stopped = Runner(backend, memory, chain.request.run, watcher, judge).run(tasks)
                 problem = stopped or problem
-                left += [(work, order) for work, order in todo if work in failed]
-        todo = left
-    if problem is not None and todo:
+                left |= {task: orders[task] for task in tasks if task in failed}
+        orders = left
+    if problem is not None and orders:
         raise problem

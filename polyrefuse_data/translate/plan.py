@@ -1,4 +1,4 @@
-"""The dry run: what a build would ask for, what that takes and costs, and what the memory already has."""
+"""The dry run: the requests of a build, their time and cost, and what the memory already has."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from polyrefuse_data.translate.fill import Chain, missing
 from polyrefuse_data.translate.memory.store import TranslationMemory
 
 SECONDS_A_REQUEST = 0.3
-"""What a request to a public service is taken to last where no limit says more."""
+"""Assumed seconds of a request to a public service; a rate limit may make it longer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanRow:
-    """One backend and language: what is there, and what would be asked. Money in US dollars, None unknown."""
+    """A backend and language: translations that are there, and what would be asked.
+
+    `dollars` are US dollars, None where the price is not known.
+    """
 
     backend: str
     lang: str
@@ -40,9 +43,9 @@ class PlanRow:
 def plan(
     english: Mapping[str, str], langs: Sequence[str], chain: Chain, memory: TranslationMemory | None
 ) -> list[PlanRow]:
-    """Return what `fill_memory` would ask of each backend if every answer were good at once.
+    """Return what `fill_memory` would ask of each backend if every first answer were good.
 
-    Back-translations of texts that are not there yet are counted with the length of their English.
+    The back-translation of a text that is not there yet counts with the length of its English.
     """
     targets = [lang for lang in langs if lang != SOURCE_LANGUAGE]
     rows = []
@@ -53,14 +56,19 @@ def plan(
         able = [backend for backend in chain.backends if covers(backend, LANGUAGES[lang])]
         there = len(english) - len(lacking)
         for number in range(min(chain.request.candidates, len(able)) if lacking else 0):
-            texts = [english[one] for one, lacks in lacking.items() if lacks > number]
+            texts = [english[english_hash] for english_hash, lacks in lacking.items() if lacks > number]
             rows.append(_row(able[number], lang, "forward", there, texts))
         if not lacking:
-            rows.append(PlanRow("memory", lang, "forward", there, 0, 0, 0, 0.0, 0.0))
+            rows.append(
+                PlanRow(
+                    backend="memory", lang=lang, direction="forward", there=there, prompts=0, characters=0,
+                    requests=0, minutes=0.0, dollars=0.0,
+                )
+            )  # fmt: skip
         if chain.backends and (chain.request.back_translate or chain.request.candidates > 1):
             check_coverage(chain.backends, [lang], back=True)
-            way_back = [backend for backend in chain.backends if covers(backend, LANGUAGES[lang], back=True)]
-            rows.append(_back_row(way_back[0], lang, chain, english, memory))
+            able = [backend for backend in chain.backends if covers(backend, LANGUAGES[lang], back=True)]
+            rows.append(_back_row(able[0], lang, chain, english, memory))
     return rows
 
 
@@ -70,12 +78,12 @@ def _back_row(
     chosen = chain.choose(memory, lang, english) if memory is not None else {}
     backs = memory.backs(lang) if memory is not None else {}
     texts = []
-    for one, text in english.items():
-        found = chosen.get((one, 0))
-        if found is None:
+    for english_hash, text in english.items():
+        choice = chosen.get((english_hash, 0))
+        if choice is None:
             texts += [text] * chain.request.candidates
-        elif (one, text_hash(found[1])) not in backs:
-            texts.append(found[1])
+        elif (english_hash, text_hash(choice[1])) not in backs:
+            texts.append(choice[1])
     return _row(backend, lang, "back", len(english) - len(texts), texts)
 
 
@@ -91,20 +99,20 @@ def _row(backend: Backend, lang: str, direction: str, there: int, texts: Sequenc
     )
     price = prices()[backend.name]
     return PlanRow(
-        backend.name,
-        lang,
-        direction,
-        there,
-        len(texts),
-        characters,
-        requests,
-        seconds / 60,
-        price.cost(characters),
+        backend=backend.name,
+        lang=lang,
+        direction=direction,
+        there=there,
+        prompts=len(texts),
+        characters=characters,
+        requests=requests,
+        minutes=seconds / 60,
+        dollars=price.cost(characters),
     )
 
 
 def plan_lines(rows: Sequence[PlanRow]) -> list[str]:
-    """Return the plan as aligned lines with a total, and the prices' standing and sources."""
+    """Return the plan as aligned lines with a total, and the sources of the prices."""
     head = ["backend", "lang", "direction", "there", "to do", "characters", "requests", "minutes", "US$"]
     cells = [head]
     for row in rows:
@@ -137,10 +145,10 @@ def plan_lines(rows: Sequence[PlanRow]) -> list[str]:
 
 
 class Price(BaseModel):
-    """Dollars per million characters sent, and a month's fixed price; None where it is not known here.
+    """A price: US dollars per million characters sent and per month; None where it is not known.
 
-    `as_of` is the year that the price is of, None where that is not known; `verified` says whether somebody
-    held it against `source`, and `read` what was read elsewhere, with its date.
+    `as_of` is the year of the price, None where that is not known; `verified` says whether it was compared
+    with `source`; `read` quotes another source, with its date.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -154,7 +162,7 @@ class Price(BaseModel):
 
     @property
     def standing(self) -> str:
-        """How far the price can be relied on, in words."""
+        """The reliability of the price, in words."""
         date = "date not known" if self.as_of is None else f"of {self.as_of}"
         return f"{'verified' if self.verified else 'not verified'}, {date}"
 
@@ -168,11 +176,11 @@ class Price(BaseModel):
 
     @property
     def remark(self) -> str:
-        """The note, and what was read elsewhere."""
+        """The note, and the other source."""
         return f"{self.note}; read: {self.read}" if self.read else self.note
 
     def cost(self, characters: int) -> float | None:
-        """Return the dollars for so many characters, without a month's fixed price."""
+        """Return the dollars for `characters`, without the price per month."""
         return None if self.per_million is None else self.per_million * characters / 1e6
 
 
@@ -184,7 +192,7 @@ def prices() -> dict[str, Price]:
 
 
 def unverified_line(names: Iterable[str]) -> str | None:
-    """Return the warning that goes under the prices of these backends; None if all are verified."""
+    """Return a warning if the price of any of these backends is not verified, else None."""
     known = prices()
     doubtful = [name for name in dict.fromkeys(names) if name in known and not known[name].verified]
     if not doubtful:

@@ -1,7 +1,8 @@
-"""Progress that people can trust: per language, rate, time left, retries, failures; and a log to keep."""
+"""Watchers of a translation run: one that counts, one that shows progress and keeps a log."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -9,206 +10,164 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import TextIO
 
 from polyrefuse_data.core.errors import PolyRefuseError
-from polyrefuse_data.http.faults import Fault
+from polyrefuse_data.core.progress import Progress
+from polyrefuse_data.core.schema import text_hash
+from polyrefuse_data.http.faults import Fault, TranslatorError, excerpt
 from polyrefuse_data.translate.memory.store import Question
-from polyrefuse_data.translate.runner import Work
-
-LINE_SECONDS = 15.0
-"""How often a run without a terminal prints where it stands."""
+from polyrefuse_data.translate.tasks import Task
 
 
-class Progress:
-    """Watches a run: a bar a language on a terminal, lines elsewhere, nothing if quiet.
+class Tally:
+    """Count retries and failures by reason, and translations; show nothing."""
 
-    The log, if there is one, gets a line for every backend's beginning and end, for every failure, and
-    for where each language stands; no text of a prompt and no key stands in it.
+    def __init__(self) -> None:
+        self.retries: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.translated = 0
+        self._lock = threading.RLock()
+
+    def begin(self, backend: str, tasks: Sequence[Task]) -> None:
+        """Do nothing."""
+
+    def retry(self, question: Question, fault: Fault) -> None:
+        with self._lock:
+            self.retries[fault.reason] += 1
+
+    def pause(self, fault: Fault, seconds: float) -> None:
+        """Do nothing."""
+
+    def done(self, task: Task) -> None:
+        self.translated += 1
+
+    def failed(self, task: Task, reason: str, sample: str = "") -> None:
+        self.failures[reason] += 1
+
+    def end(self, problem: str | None) -> None:
+        """Do nothing."""
+
+
+class TranslationProgress(Tally):
+    """Show the progress of each backend, and keep a log; a context manager.
+
+    The log has a line for the beginning and end of a backend, for each failure, and for how far each language
+    is. It holds no text of a prompt and no key.
     """
 
-    def __init__(self, quiet: bool = False, log: Path | None = None, stream: IO[str] | None = None) -> None:
+    def __init__(self, quiet: bool = False, log: Path | None = None, stream: TextIO | None = None) -> None:
+        super().__init__()
         self._stream = stream or sys.stderr
         self._quiet = quiet
-        self._lock = threading.RLock()
-        self._log: IO[str] | None = None
+        self._log: TextIO | None = None
         if log is not None:
             try:
                 log.parent.mkdir(parents=True, exist_ok=True)
                 self._log = log.open("a", encoding="utf-8")
             except OSError as error:
                 raise PolyRefuseError(f"cannot write the log {log}: {error.strerror}") from None
-        self.retries: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter()
-        self._reset("")
+        self._progress: Progress | None = None
+        self._begin("", ())
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> TranslationProgress:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:  # whoever calls tells it to the user
-            self._to_log(f"stopped: {error if isinstance(error, PolyRefuseError) else type(error).__name__}")
-        self._close_bar()
-        if self._log is not None:
-            self._log.close()
+        self._close()
+        try:
+            if error is not None:  # the caller shows it
+                reason = error if isinstance(error, PolyRefuseError) else type(error).__name__
+                self._to_log(f"stopped: {error.summary if isinstance(error, TranslatorError) else reason}")
+        finally:
+            if self._log is not None:
+                with contextlib.suppress(OSError):  # it was reported when it was written
+                    self._log.close()
 
-    def _reset(self, backend: str) -> None:
+    def _begin(self, backend: str, tasks: Sequence[Task]) -> None:
+        """Forget the backend before; count from nothing."""
         self._backend = backend
-        self._total: Counter[str] = Counter()
+        self._total = Counter(task.pair for task in tasks)
         self._done: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
-        self._retried: Counter[str] = Counter()
-        self._began = self._said = time.monotonic()
-        self._bar: object | None = None
+        self._before = self.retries.copy()
+        self._sample = ""
+        self._start = time.monotonic()
 
-    def begin(self, backend: str, works: Sequence[Work]) -> None:
-        self._reset(backend)
-        self._total.update(_place(work) for work in works)
-        self._write(f"{backend}: {len(works)} texts to translate ({_list(self._total)})")
-        if not self._quiet and self._stream.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=len(works), desc=backend, file=self._stream, unit="row", leave=False)
+    def begin(self, backend: str, tasks: Sequence[Task]) -> None:
+        self._begin(backend, tasks)
+        self._progress = Progress(
+            len(tasks), "texts", backend, quiet=self._quiet, stream=self._stream, log=self._to_log
+        )
+        self._write(f"{len(tasks)} texts to translate ({_counts(self._total)})")
 
     def retry(self, question: Question, fault: Fault) -> None:
-        with self._lock:
-            self.retries[fault.reason] += 1
-            self._retried[fault.reason] += 1
-        self._beat(f"{question.source}->{question.target}")
+        super().retry(question, fault)
+        self._advance(0, f"{question.source}->{question.target}")
 
     def pause(self, fault: Fault, seconds: float) -> None:
-        self._write(
-            f"{self._backend}: no good answer any more ({fault}); nothing is asked for {seconds:.0f} s"
-        )
+        self._write(f"no good answer any more ({fault}); nothing is asked for {seconds:.0f} s")
 
-    def done(self, work: Work) -> None:
-        self._done[_place(work)] += 1
-        self._moved(work)
+    def done(self, task: Task) -> None:
+        super().done(task)
+        self._done[task.pair] += 1
+        self._advance(1, task.pair)
 
-    def failed(self, work: Work, reason: str) -> None:
-        self._failed[_place(work)] += 1
-        self.failures[reason] += 1
-        self._to_log(f"{self._backend}: no translation of {_identity(work)}: {reason}")
-        self._moved(work)
+    def failed(self, task: Task, reason: str, sample: str = "") -> None:
+        super().failed(task, reason)
+        if sample:
+            self._sample = f"{reason}: '{excerpt(sample)}'"
+        self._failed[task.pair] += 1
+        identity = f"{task.pair} {text_hash(task.english)[:16]}"
+        self._to_log(f"{self._backend}: no translation of {identity}: {reason}")
+        self._advance(1, task.pair)
 
     def end(self, problem: str | None) -> None:
-        self._close_bar()
-        for place in self._total:
-            self._write(f"{self._backend}: {self._state(place)}")
-        seconds = time.monotonic() - self._began
+        self._close()
+        for direction in self._total:
+            self._write(self._state(direction))
+        seconds = time.monotonic() - self._start
         done = sum(self._done.values())
-        rate = done / seconds if seconds > 0 else 0.0
-        retried = f", retries: {_list(self._retried)}" if self._retried else ""
-        self._write(f"{self._backend}: {done} translated in {seconds:.0f} s ({rate:.1f}/s){retried}")
+        retried = self.retries - self._before
+        retries = f", retries: {_counts(retried)}" if retried else ""
+        self._write(f"{done} translated in {seconds:.0f} s ({done / max(seconds, 1e-9):.1f}/s){retries}")
+        if self._sample and self._progress is not None and not problem:
+            self._progress.write(f"{self._backend}: one answer that was refused, {self._sample}", log=False)
         if problem:
-            self._write(f"{self._backend}: {problem}")
+            self._write(problem)
 
-    def _moved(self, work: Work) -> None:
-        if self._bar is not None:
-            self._bar.set_description(f"{self._backend} {_place(work)}", refresh=False)  # type: ignore[attr-defined]
-            with self._lock:
-                retried = sum(self._retried.values())
-            failed = sum(self._failed.values())
-            self._bar.set_postfix({"retries": retried, "failed": failed}, refresh=False)  # type: ignore[attr-defined]
-            self._bar.update(1)  # type: ignore[attr-defined]
-        self._beat(_place(work))
-
-    def _beat(self, place: str) -> None:
-        """Say where the run stands if that was long ago, also while nothing but retries happen."""
+    def _advance(self, count: int, direction: str) -> None:
         with self._lock:
-            now = time.monotonic()
-            if now - self._said < LINE_SECONDS:
-                return
-            self._said = now
-            line = f"{self._backend}: {self._state(place)}; all: {self._overall(now)}"
-            self._to_log(line)
-            if self._bar is None and not self._quiet:
-                print(line, file=self._stream, flush=True)
+            retried = (self.retries - self._before).total()
+            if self._progress is not None:
+                self._progress.advance(count, f"{self._state(direction)}, retries {retried}")
 
-    def _state(self, place: str) -> str:
-        failed = f", {self._failed[place]} failed" if self._failed[place] else ""
-        return f"{place} {self._done[place]}/{self._total[place]}{failed}"
+    def _state(self, direction: str) -> str:
+        failed = f", {self._failed[direction]} failed" if self._failed[direction] else ""
+        return f"{direction} {self._done[direction]}/{self._total[direction]}{failed}"
 
-    def _overall(self, now: float) -> str:
-        done = sum(self._done.values()) + sum(self._failed.values())
-        total = sum(self._total.values())
-        rate = done / max(now - self._began, 1e-9)
-        left = (total - done) / rate if rate else float("inf")
-        with self._lock:
-            retried = sum(self._retried.values())
-        return f"{done}/{total}, {rate:.1f}/s, {_clock(left)} left, {retried} retries"
-
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()  # type: ignore[attr-defined]
-            self._bar = None
+    def _close(self) -> None:
+        if self._progress is not None:
+            self._progress.close(complete=False)
 
     def _write(self, line: str) -> None:
-        self._to_log(line)
-        if self._bar is not None:
-            self._bar.write(line, file=self._stream)  # type: ignore[attr-defined]
-        elif not self._quiet:
-            print(line, file=self._stream, flush=True)
+        """Show and log a line about the backend."""
+        if self._progress is not None:
+            self._progress.write(f"{self._backend}: {line}")
 
     def _to_log(self, line: str) -> None:
-        if self._log is not None:
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            try:
-                with self._lock:
-                    self._log.write(f"{stamp} {line}\n")
-                    self._log.flush()
-            except OSError as error:
-                raise PolyRefuseError(f"cannot write the log {self._log.name}: {error.strerror}") from None
+        if self._log is None:
+            return
+        time_stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        try:
+            with self._lock:
+                self._log.write(f"{time_stamp} {line}\n")
+                self._log.flush()
+        except OSError as error:
+            raise PolyRefuseError(f"cannot write the log {self._log.name}: {error.strerror}") from None
 
 
-def _place(work: Work) -> str:
-    return f"{work.source}->{work.target}"
-
-
-def _identity(work: Work) -> str:
-    from polyrefuse_data.core.schema import text_hash
-
-    return f"{_place(work)} {text_hash(work.english)[:16]}"
-
-
-def _list(counts: Counter[str]) -> str:
+def _counts(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in sorted(counts.items()))
-
-
-def _clock(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "?"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-class Silent:
-    """A watcher that only counts."""
-
-    def __init__(self) -> None:
-        self.retries: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter()
-        self.translated = 0
-        self._lock = threading.Lock()
-
-    def begin(self, backend: str, works: Sequence[Work]) -> None:
-        """Nothing to show."""
-
-    def retry(self, question: Question, fault: Fault) -> None:
-        with self._lock:
-            self.retries[fault.reason] += 1
-
-    def pause(self, fault: Fault, seconds: float) -> None:
-        """Nothing to show."""
-
-    def done(self, work: Work) -> None:
-        self.translated += 1
-
-    def failed(self, work: Work, reason: str) -> None:
-        self.failures[reason] += 1
-
-    def end(self, problem: str | None) -> None:
-        """Nothing to show."""

@@ -17,14 +17,9 @@ import pyarrow.parquet as pq
 from hub_server import TOKENS, WRITE_TOKEN, LoopbackHub
 from huggingface_hub import HfApi
 
-from polyrefuse_data.build.package import (
-    MANIFEST,
-    file_sha256,
-    read_manifest,
-    read_rows,
-    rows_digest,
-    rows_table,
-)
+from polyrefuse_data.build.model import rows_digest, rows_table
+from polyrefuse_data.build.package import MANIFEST, read_manifest, read_rows
+from polyrefuse_data.core.paths import file_sha256
 from polyrefuse_data.core.schema import Row
 from polyrefuse_data.publish.plan import CHANGELOG, PublishRequest
 from polyrefuse_data.publish.publish import PublishResult, publish

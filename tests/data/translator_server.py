@@ -39,9 +39,9 @@ FAULTS = (
     "other_language",
     "swapped",
     "entities",
-    "redirect",
     "refusal",
 )
+"""Faults of which some requests may suffer; `redirect`, which ends all work, is asked for by name."""
 
 WORDS = {
     "sw": "habari ya asubuhi kwamba watoto wanapenda kusoma vitabu shuleni kila siku pamoja na mwalimu wao "

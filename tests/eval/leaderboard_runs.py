@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
-from polyrefuse_eval.results.folder import RUN_FORMAT
-from polyrefuse_eval.results.records import (
+from polyrefuse_eval.results.records import RUN_FORMAT, Comparison, Result, RunFile
+from polyrefuse_eval.results.summary_records import (
     SUMMARY_FORMAT,
     Ablated,
-    Comparison,
     Estimate,
     HalfStrength,
     JudgeSummary,
     LanguageSummary,
     Parts,
-    Result,
     Robustness,
-    RunFile,
     Summary,
     Transfer,
     Worst,
@@ -78,7 +75,7 @@ def write_run(
         "judges": list(judges),
         "versions": {"polyrefuse": "0.1.0", "torch": "2.13.0", "transformers": "5.14.1"},
     }
-    write_record(path / "run.json", RunFile(RUN_FORMAT, signature))
+    write_record(path / "run.json", RunFile(format=RUN_FORMAT, signature=signature))
     results: list[Result] = []
     comparisons: list[Comparison] = []
     weak = {lang: draw.uniform(0.75, 1.0) * (0.6 if lang == "yo" else 1.0) for lang in langs}
@@ -101,10 +98,22 @@ def write_run(
                 low, high = wilson(hits, judged) if judged else (None, None)
                 results.append(
                     Result(
-                        lang, label, condition, condition.partition(":")[0], source, coefficient, judge,
-                        judged, unjudged, 0, hits, hits / judged if judged else None, low, high,
+                        lang=lang,
+                        label=label,
+                        condition=condition,
+                        intervention=condition.partition(":")[0],
+                        source=source,
+                        coefficient=coefficient,
+                        judge=judge,
+                        n=judged,
+                        n_unjudged=unjudged,
+                        n_incoherent=0,
+                        n_refused=hits,
+                        refusal_rate=hits / judged if judged else None,
+                        low=low,
+                        high=high,
                     )
-                )  # fmt: skip
+                )
                 return results[-1]
 
             base = add("harmful", "baseline", 0.99 * weak[lang], None, None)
@@ -130,7 +139,7 @@ def write_run(
     write_records(path / "comparisons.jsonl", comparisons)
     if with_summary:
         judged_by = {judge: _summary(results, judge, langs, sources, strength) for judge in judges}
-        write_record(path / "summary.json", Summary(SUMMARY_FORMAT, FORMULA, judged_by))
+        write_record(path / "summary.json", Summary(format=SUMMARY_FORMAT, formula=FORMULA, judges=judged_by))
     if with_scores:
         _write_scores(path, sources, layers, draw)
     return path
@@ -142,7 +151,20 @@ def _comparison(base: Result, found: Result, draw: random.Random) -> Comparison:
     if rates[0] is not None and rates[1] is not None:
         difference, half = rates[1] - rates[0], 0.02 + 0.01 * draw.random()
         measured = (difference, max(-1.0, difference - half), min(1.0, difference + half), 1e-4, 0.0014)
-    return Comparison(found.lang, "harmful", found.judge, found.condition, "baseline", found.n, *measured)
+    difference, low, high, p, p_holm = measured
+    return Comparison(
+        lang=found.lang,
+        label="harmful",
+        judge=found.judge,
+        condition=found.condition,
+        against="baseline",
+        n=0 if difference is None else found.n,
+        difference=difference,
+        low=low,
+        high=high,
+        p=p,
+        p_holm=p_holm,
+    )
 
 
 def _summary(
@@ -151,7 +173,14 @@ def _summary(
     found = {(one.lang, one.label, one.condition): one for one in results if one.judge == judge}
 
     def rate(one: Result) -> Rate:
-        return Rate(one.n_refused, one.n, one.n_unjudged, one.refusal_rate, one.low, one.high)
+        return Rate(
+            hits=one.n_refused,
+            n=one.n,
+            n_unjudged=one.n_unjudged,
+            rate=one.refusal_rate,
+            low=one.low,
+            high=one.high,
+        )
 
     def kept(lang: str, source: str) -> float | None:
         left, base = (
@@ -166,31 +195,46 @@ def _summary(
         full = found[lang, "harmful", f"ablation:{own}"]
         others = [share for source in sources if source != own and (share := kept(lang, source)) is not None]
         transfer = sum(others) / len(others) if others else None
-        parts = Parts(kept(lang, own), half if base.n else None, transfer)
+        parts = Parts(
+            kept_own=kept(lang, own), half_strength=half if base.n else None, kept_transfer=transfer
+        )
         measured = [value for value in asdict(parts).values() if value is not None]
         value = None if not measured else (base.refusal_rate or 0) * sum(measured) / len(measured)
         drop = None if not measured else (base.refusal_rate or 0) - (full.refusal_rate or 0)
+        low, high = _around(value, 0.03)
         languages[lang] = LanguageSummary(
-            rate(base),
-            rate(found[lang, "harmless", "baseline"])
+            baseline=rate(base),
+            over_refusal=rate(found[lang, "harmless", "baseline"])
             if (lang, "harmless", "baseline") in found
-            else Rate(0, 0, 0, None, None, None),
-            Ablated(own, full.n_refused, full.n, full.n_unjudged, full.refusal_rate, drop, drop, drop),
-            HalfStrength(parts.half_strength, ()),
-            Transfer(transfer, tuple(source for source in sources if source != own)),
-            Robustness(value, *_around(value, 0.03), parts),
+            else Rate(hits=0, n=0, n_unjudged=0, rate=None, low=None, high=None),
+            ablated=Ablated(
+                source=own,
+                hits=full.n_refused,
+                n=full.n,
+                n_unjudged=full.n_unjudged,
+                rate=full.refusal_rate,
+                drop=drop,
+                low=drop,
+                high=drop,
+            ),
+            half_strength=HalfStrength(value=parts.half_strength, tried=()),
+            transfer=Transfer(kept=transfer, sources=tuple(source for source in sources if source != own)),
+            robustness=Robustness(value=value, low=low, high=high, parts=parts),
         )
     values = {
         lang: one.robustness.value for lang, one in languages.items() if one.robustness.value is not None
     }
     if not values:
-        return JudgeSummary(languages, Estimate(None, None, None), None)
+        nothing = Estimate(value=None, low=None, high=None)
+        return JudgeSummary(languages=languages, mean=nothing, worst=None)
     mean = sum(values.values()) / len(values)
     worst = min(values, key=lambda lang: values[lang])
+    low, high = _around(mean, 0.02)
+    least, most = _around(values[worst], 0.03)
     return JudgeSummary(
-        languages,
-        Estimate(mean, *_around(mean, 0.02)),
-        Worst(worst, values[worst], *_around(values[worst], 0.03)),
+        languages=languages,
+        mean=Estimate(value=mean, low=low, high=high),
+        worst=Worst(lang=worst, value=values[worst], low=least, high=most),
     )
 
 
@@ -226,7 +270,12 @@ def _write_scores(path: Path, sources: Sequence[str], layers: int, draw: random.
 
 
 def write_harmfulness(
-    path: Path, *, langs: Sequence[str] = ("de", "en"), layers: int = 6, model: str = "example/model-a"
+    path: Path,
+    *,
+    langs: Sequence[str] = ("de", "en"),
+    layers: int = 6,
+    model: str = "example/model-a",
+    category: str = "fraud",
 ) -> Path:
     """Write harmfulness measurements into `path`, which may be a run's folder or hold nothing else."""
     draw = random.Random(7)
@@ -238,7 +287,8 @@ def write_harmfulness(
     }
 
     def rate(hits: int) -> dict[str, Any]:
-        return asdict(Rate(hits, 16, 0, hits / 16, *wilson(hits, 16)))
+        low, high = wilson(hits, 16)
+        return asdict(Rate(hits=hits, n=16, n_unjudged=0, rate=hits / 16, low=low, high=high))
 
     languages = {}
     for lang in langs:
@@ -248,7 +298,7 @@ def write_harmfulness(
             for index in range(30):
                 refused = index < 20
                 across, up = draw.gauss(at, 0.1), draw.gauss(0.3 if refused else -0.3, 0.1)
-                point = {"id": f"{label}-{index}", "label": label, "kind": "data"}
+                point = {"id": f"{label}-{index}", "label": label, "kind": "data", "category": None}
                 behaviour = "refused" if refused else "accepted"
                 scatter.append({**point, "behaviour": behaviour, "harmful": across, "refuse": up})
         steps = [
@@ -266,11 +316,12 @@ def write_harmfulness(
             "scope": "prompt",
             "categories": {
                 "layer": 3,
-                "names": ["fraud", "malware"],
+                "n": {category: 8, "malware": 7},
+                "names": [category, "malware"],
                 "cosine": [[1.0, 0.7], [0.7, None]],
             },
             "by_category": {
-                "fraud": {
+                category: {
                     "n": {"refused": 12, "accepted": 4, "unjudged": 0},
                     "harmful": 0.31,
                     "refuse": 0.2,
@@ -279,7 +330,7 @@ def write_harmfulness(
                     "inversion": {
                         "right": {"harmful": rate(16)},
                         "flips": [
-                            {**step, "category": "fraud", "flipped": rate(step["layer"])}
+                            {**step, "category": category, "flipped": rate(step["layer"])}
                             for step in steps
                             if step["label"] == "harmful"
                         ],
@@ -303,6 +354,7 @@ def write_harmfulness(
     record = {
         "format": "polyrefuse-harmfulness-2",
         "signature": signature,
+        "n_layers": layers,
         "languages": languages,
         "lacking": {"yo": "3 refused harmful prompts in 'yo', and a centroid needs 4"},
     }
@@ -311,7 +363,19 @@ def write_harmfulness(
 
 
 def write_direction_header(file: Path, place: Mapping[str, Any]) -> None:
-    """Write a safetensors file without tensors whose metadata names a position and a layer."""
-    ours = json.dumps({"layer": place["layer"], "position": str(place["position"])})
+    """Write a safetensors file without tensors whose metadata is that of a direction."""
+    ours = json.dumps(
+        {
+            "format": "polyrefuse-direction-1",
+            "site": "resid_pre",
+            "norm": 1.0,
+            "layer": place["layer"],
+            "position": place["position"],
+            "position_kind": "post_instruction",
+            "lang": "en",
+            "kind": "difference_in_means",
+            "metadata": {},
+        }
+    )
     header = json.dumps({"__metadata__": {"polyrefuse": ours}}).encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header)

@@ -130,9 +130,10 @@ def test_command(
 ) -> None:
     """Test a guard: AUROC, accuracy, miss and false alarm rates per language and kind of prompt."""
     from polyrefuse_eval.errors import GuardError
+    from polyrefuse_eval.jailbreaks import read_jailbreaks
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.results.folder import write_json, write_jsonl, write_text
-    from polyrefuse_eval.results.user_prompts import read_extra, read_jailbreaks
+    from polyrefuse_eval.results.user_prompts import read_extra
     from polyrefuse_eval.statistics.detection import detection_table, detections
     from polyrefuse_eval.statistics.thresholds import Rule
 

@@ -126,14 +126,23 @@ def harmfulness_command(
     )
     with working_folder(out, _say) as folder:
         chat = load_chat(options, quiet=quiet)
-        run = HarmfulnessRun.open(chat, held, settings, folder, brought, progress=not quiet, say=_say)
+        run = HarmfulnessRun.open(
+            chat,
+            held,
+            settings,
+            folder.path,
+            brought,
+            progress=not quiet,
+            say=_say,
+            on_finished=folder.push,
+        )
         record = run.run()
         if plots:
             from polyrefuse_eval.harmfulness.plots import plot_harmfulness
 
-            plot_harmfulness(record, folder / OWN_FOLDER / "plots")
+            plot_harmfulness(record, folder.path / OWN_FOLDER / "plots")
         tables = harmfulness_tables(record)
-        write_text(folder / "harmfulness.md", tables)
+        write_text(folder.path / "harmfulness.md", tables)
     click.echo(tables, nl=False)
 
 

@@ -21,6 +21,9 @@ from polyrefuse_eval.cli.options import with_options as _with
 from polyrefuse_eval.cli.rescore import rescore_command
 from polyrefuse_eval.cli.run import RUN_OPTIONS, run_command
 from polyrefuse_eval.cli.run import open_bench as _bench
+from polyrefuse_eval.results.interventions import INTERVENTIONS, intervention_of_action
+
+ACTIONS = [row.action for row in INTERVENTIONS.values()]
 
 if TYPE_CHECKING:
     from polyrefuse_eval.models.generate import Answer
@@ -104,7 +107,7 @@ def select_command(
 @click.option("--direction", type=file_path, help="A direction from `select`.")
 @click.option(
     "--action",
-    type=click.Choice(["none", "ablate", "add"]),
+    type=click.Choice(["none", *ACTIONS]),
     default="none",
     show_default=True,
     help="The edit.",
@@ -148,15 +151,15 @@ def generate_command(
     _need()
 
     from polyrefuse_eval.directions.fit import Direction
-    from polyrefuse_eval.integrations.lm_eval_steering import edit_of
     from polyrefuse_eval.models.generate import Request, Sampling, generate
+    from polyrefuse_eval.models.interventions import edit_with
     from polyrefuse_eval.results.folder import write_jsonl
 
     chat = _chat(options, quiet=quiet)
     edits = (
         ()
         if direction is None or action == "none"
-        else (edit_of(Direction.load(direction, chat), action, coefficient),)
+        else (edit_with(intervention_of_action(action), Direction.load(direction, chat), coefficient),)
     )
     requests = [Request(f"{row.lang}/{row.id}", row.text, edits) for row in rows]
     made: dict[str, Answer] = {}
@@ -164,6 +167,7 @@ def generate_command(
         chat,
         requests,
         sampling=Sampling(temperature, seed),
+        thoughts=True,
         progress=None if quiet else "answers",
         **generation,
     ):
@@ -178,6 +182,7 @@ def generate_command(
                 "label": row.label,
                 "response": answer.text,
                 "ended": answer.ended,
+                **({} if answer.reasoning is None else {"reasoning": answer.reasoning}),
             }
         )
     write_jsonl(out, records)
@@ -225,9 +230,7 @@ def activations_command(
 @eval_group.command("steered")
 @_with(*MODEL_OPTIONS)
 @click.option("--direction", type=file_path, required=True, help="A direction from `select`.")
-@click.option(
-    "--action", type=click.Choice(["ablate", "add"]), default="ablate", show_default=True, help="The edit."
-)
+@click.option("--action", type=click.Choice(ACTIONS), default="ablate", show_default=True, help="The edit.")
 @click.option("--coefficient", default=1.0, show_default=True, help="Strength of addition.")
 @click.option("--out", type=file_path, required=True, help="File ending in .pt.")
 def steered_command(direction: Path, action: str, coefficient: float, out: Path, **options: Any) -> None:
@@ -235,10 +238,12 @@ def steered_command(direction: Path, action: str, coefficient: float, out: Path,
     _need()
 
     from polyrefuse_eval.directions.fit import Direction
-    from polyrefuse_eval.integrations.lm_eval_steering import edit_of, export_steered
+    from polyrefuse_eval.integrations.lm_eval_steering import export_steered
+    from polyrefuse_eval.models.interventions import edit_with
 
     chat = _chat(options)
-    click.echo(export_steered(chat, edit_of(Direction.load(direction, chat), action, coefficient), out))
+    edit = edit_with(intervention_of_action(action), Direction.load(direction, chat), coefficient)
+    click.echo(export_steered(chat, edit, out))
 
 
 @eval_group.command("lm-eval-path")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,14 @@ MODEL_OPTIONS = (
     click.option("--system", help="System prompt.  [default: none]"),
     click.option("--thinking", is_flag=True, help="Let models that can think before they answer."),
     click.option(
-        "--structure", default="", help="Where an unknown model keeps its modules: layers=PATH,mlp=NAME."
+        "--max-thinking-tokens",
+        type=at_least_one,
+        default=2048,
+        show_default=True,
+        help="With --thinking: how many tokens thoughts may take before they are cut off.",
+    ),
+    click.option(
+        "--structure", default="", help="Where the decoder layers are, if they are not found: layers=PATH."
     ),
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
 )
@@ -115,6 +123,7 @@ def model_spec(options: dict[str, Any]) -> ModelSpec:
         "attention",
         "system",
         "thinking",
+        "max_thinking_tokens",
         "structure",
         "trust_remote_code",
     )
@@ -126,17 +135,16 @@ def model_spec(options: dict[str, Any]) -> ModelSpec:
 
 def check_new_file(path: Path) -> None:
     """Raise `GuardError` where `path` exists or cannot be written: before the work that fills it."""
+    from polyrefuse_data.core.files import make_folder
+    from polyrefuse_data.core.paths import check_output
     from polyrefuse_eval.errors import GuardError
 
     if path.exists():
         raise GuardError(f"'{path}' exists and is not overwritten; choose another --out")
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        partial.unlink()
-    except OSError as error:
-        raise GuardError(f"'{path}' cannot be written: {error.strerror}; choose another --out") from None
+    check_output(path, error=GuardError)
+    make_folder(path.parent, error=GuardError)
+    if not os.access(path.parent, os.W_OK):
+        raise GuardError(f"'{path}' cannot be written: its folder is read-only; choose another --out")
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

@@ -13,7 +13,7 @@ from polyrefuse_eval.cli.options import folder_path, place_path, with_options
 from polyrefuse_eval.cli.run import JUDGE_OPTIONS
 
 if TYPE_CHECKING:
-    from polyrefuse_eval.storage.places import Place
+    from polyrefuse_eval.storage.places import Place, WorkingFolder
 
 EXIT_GAPS = 3
 """As of a build with gaps: everything that can be read is rescored, and some files could not be."""
@@ -52,6 +52,7 @@ def rescore_command(
     model that answered is not needed. Files that
     cannot be read are named on standard error, all others are rescored, and the exit status is 3.
     """
+    from polyrefuse_data.core.display import visible
     from polyrefuse_eval.errors import RunFolderError
     from polyrefuse_eval.judging.local_model import JudgeOptions
     from polyrefuse_eval.judging.registry import judges_by_name
@@ -65,14 +66,17 @@ def rescore_command(
 
     def say(line: str) -> None:
         gaps.append(line)
-        click.echo(line, err=True)
+        click.echo(visible(line), err=True)
+
+    def note(line: str) -> None:
+        click.echo(visible(line), err=True)
 
     build = None if data is None else open_data(data)
     if out is not None and not isinstance(folder, Path):
         raise RunFolderError(f"'{folder}' is rescored in place; leave out --out")
     with ExitStack() as stack:
 
-        def opened(place: Place) -> Path:
+        def opened(place: Place) -> WorkingFolder:
             return stack.enter_context(working_folder(place, lambda line: click.echo(line, err=True)))
 
         places = [folder] if isinstance(folder, Path) else runs_at(folder)
@@ -80,10 +84,23 @@ def rescore_command(
         into = None if out is None else opened(out)
         written: list[tuple[Place, Path, Path]] = []
         for place, local in here.items():
-            found = rescore(local, named, out=into, data=build, source=source, progress=not quiet, say=say)
-            base = (place, local) if out is None or into is None else (out, into)
-            written += [(*base, path) for path in (*(run.path for run in found.runs), *found.files)]
-    for place, local, path in written:
-        click.echo(str(path).replace(str(local), str(place), 1))
+            place_written, target = (place, local) if out is None or into is None else (out, into)
+            found = rescore(
+                local.path,
+                named,
+                out=None if into is None else into.path,
+                data=build,
+                source=source,
+                progress=not quiet,
+                say=say,
+                note=note,
+                on_finished=target.push,
+            )
+            written += [
+                (place_written, target.path, path)
+                for path in (*(run.path for run in found.runs), *found.files)
+            ]
+    for place, base, path in written:
+        click.echo(visible(str(path).replace(str(base), str(place), 1)))
     if gaps:
         context.exit(EXIT_GAPS)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from polyrefuse_eval.runs.executors import Failures
     from polyrefuse_eval.runs.local_run import Bench
     from polyrefuse_eval.runs.plan import RunPlan
-    from polyrefuse_eval.storage.places import Place
+    from polyrefuse_eval.storage.places import Place, WorkingFolder
 
 RUN_OPTIONS = (
     click.option(
@@ -186,7 +186,7 @@ def run_command(
         _tell_plans(plans, out, cluster.workers if cluster is not None else None)
         return
     with _folder(out, parallel) as folder:
-        plans = [replace(plan, out=folder / plan.out) for plan in plans]
+        plans = [replace(plan, out=folder.path / plan.out, on_finished=folder.push) for plan in plans]
         failures = _go(plans, cluster, threads, quiet)
         _tell(plans, failures, table=grid is None)
     if failures:
@@ -194,16 +194,16 @@ def run_command(
 
 
 @contextmanager
-def _folder(out: Place, parallel: bool) -> Iterator[Path]:
+def _folder(out: Place, parallel: bool) -> Iterator[WorkingFolder]:
     """Yield the folder that this process works in."""
     from polyrefuse_eval.processes import folder_of_this_process
     from polyrefuse_eval.storage.places import working_folder
 
     with (
-        working_folder(out, _say) as local,
-        folder_of_this_process(local) if parallel else nullcontext(local) as folder,
+        working_folder(out, _say) as folder,
+        folder_of_this_process(folder.path) if parallel else nullcontext(folder.path) as path,
     ):
-        yield folder
+        yield replace(folder, path=path)
 
 
 def _tell_plans(plans: Sequence[RunPlan], out: Place, workers: int | None) -> None:

@@ -15,8 +15,8 @@ from polyrefuse_eval.directions.fit import (
     fit_directions,
     random_direction,
 )
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, given_tokens
-from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, leaning
+from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
+from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.judging.native import judge as native
@@ -46,7 +46,7 @@ class DirectionFinder:
         file = self.path / "refusal_tokens" / f"{lang}.json"
         if lang not in self._tokens:
             if self.settings.refusal_tokens:
-                found = given_tokens(self.chat, self.settings.refusal_tokens, lang)
+                found = parse_refusal_tokens(self.chat, self.settings.refusal_tokens, lang)
             elif file.is_file():
                 found = RefusalTokens.from_json(read_json(file))
             else:
@@ -124,17 +124,18 @@ class DirectionFinder:
         found.save(file)
         return found
 
-    def all_directions(self) -> dict[str, Direction]:
+    def all_directions(self, on_finished: Callable[[], None] = lambda: None) -> dict[str, Direction]:
         """Return the directions of the settings' languages by source, then the controls of the first.
 
         A language whose prompts give no direction is left out with a line; raises `DirectionError` where
-        none gives one.
+        none gives one. Calls `on_finished` after each direction.
         """
         found: dict[str, Direction] = {}
         failed: DirectionError | None = None
         for lang in self.settings.direction_langs:
             try:
                 found[lang] = self.direction(lang)
+                on_finished()
             except DirectionError as error:
                 self.say(f"no direction from '{lang}', which is left out: {error}")
                 failed = error
@@ -161,7 +162,7 @@ class DirectionFinder:
         texts = [row.text for row in rows]
         if not self.settings.filter_prompts:
             return texts
-        return leaning(self.chat, texts, self.tokens(lang), refuse=label == "harmful")
+        return prompts_with_tendency(self.chat, texts, self.tokens(lang), refuse=label == "harmful")
 
     def _home(self, lang: str) -> str:
         """The language whose validation prompts and refusal tokens choose the direction of `lang`."""

@@ -10,7 +10,13 @@ from tqdm import tqdm
 
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, refusal_scores
 from polyrefuse_eval.judging.native import judge as native
-from polyrefuse_eval.models.batching import accepted_arguments, kept_logits, left_padded, memory_told
+from polyrefuse_eval.models.batching import (
+    accepted_arguments,
+    kept_logits,
+    left_padded,
+    memory_told,
+    next_rows,
+)
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, default_batch_size, generate
 from polyrefuse_eval.models.intervene import BASELINE, Edits, applied
@@ -75,8 +81,9 @@ def by_first_token(
         size = batch_size or default_batch_size(chat, encoded)
         found: list[bool | None] = [None] * len(asks)
         with tqdm(total=len(asks), desc=progress, disable=True if progress is None else None) as bar:
-            for first in range(0, len(order), size):
-                part = order[first : first + size]
+            while order:
+                part = next_rows(chat, encoded, order, size)
+                order = order[len(part) :]
                 arguments = accepted_arguments(
                     chat, dict(left_padded(chat, [encoded[index].ids for index in part]))
                 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
 
 from polyrefuse_eval.harmfulness.reply_inversion import Inversion
-from polyrefuse_eval.harmfulness.steering_sweep import Steered
+from polyrefuse_eval.results.harmfulness_records import (
+    BehaviourCounts,
+    CategoryMeasures,
+    InversionRecord,
+    Point,
+    Steered,
+)
 from polyrefuse_eval.statistics.rates import rate
 
 LABEL = "harmful"
@@ -15,35 +20,37 @@ LABEL = "harmful"
 
 
 def by_category(
-    points: Sequence[Mapping[str, Any]], steered: Sequence[Steered], inversion: Inversion
-) -> dict[str, Any]:
+    points: Sequence[Point], steered: Sequence[Steered], inversion: Inversion
+) -> dict[str, CategoryMeasures]:
     """Return, for each category among the `points` of a scatter, what was measured of its prompts.
 
-    `n` by behaviour; `harmful` and `refuse`, the mean cluster scores; `called_harmful`, the rate of
-    prompts with Δ_harmful ≥ 0; `steering` and `inversion` as for all harmful prompts, over those of the
-    category among the prompts that were steered and inverted: none may be.
+    `steering` and `inversion` are over those of the category among the prompts that were steered and
+    inverted: none may be.
     """
-    mine = [one for one in points if one["label"] == LABEL and one["category"] is not None]
-    found = {}
-    for name in sorted({one["category"] for one in mine}):
-        of_name = [one for one in mine if one["category"] == name]
+    harmful = [point for point in points if point.label == LABEL and point.category is not None]
+    measures = {}
+    for name in sorted({str(point.category) for point in harmful}):
+        of_category = [point for point in harmful if point.category == name]
         right = inversion.right_by_category.get((LABEL, name))
-        found[name] = {
-            "n": {
-                behaviour: sum(one["behaviour"] == behaviour for one in of_name)
-                for behaviour in ("refused", "accepted", "unjudged")
-            },
-            **{score: _mean([one[score] for one in of_name]) for score in ("harmful", "refuse")},
-            "called_harmful": asdict(rate([one["harmful"] >= 0 for one in of_name])),
-            "steering": [asdict(one) for one in steered if (one.label, one.category) == (LABEL, name)],
-            "inversion": {
-                "right": {} if right is None else {LABEL: asdict(right)},
-                "flips": [
-                    asdict(one) for one in inversion.flips if (one.label, one.category) == (LABEL, name)
-                ],
-            },
-        }
-    return found
+        behaviours = Counter(point.behaviour for point in of_category)
+        measures[name] = CategoryMeasures(
+            n=BehaviourCounts(
+                refused=behaviours["refused"],
+                accepted=behaviours["accepted"],
+                unjudged=behaviours["unjudged"],
+            ),
+            harmful=_mean([point.harmful for point in of_category]),
+            refuse=_mean([point.refuse for point in of_category]),
+            called_harmful=rate([point.harmful >= 0 for point in of_category]),
+            steering=tuple(step for step in steered if (step.label, step.category) == (LABEL, name)),
+            inversion=InversionRecord(
+                right={} if right is None else {LABEL: right},
+                flips=tuple(
+                    flips for flips in inversion.flips if (flips.label, flips.category) == (LABEL, name)
+                ),
+            ),
+        )
+    return measures
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -19,11 +19,15 @@ from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.harmfulness.latent_guard import cluster_scores, contrast_of
 from polyrefuse_eval.models.activations import ActivationMeans, capture
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.tensor_files import other_model, read_tensors, write_tensors
+from polyrefuse_eval.models.tensor_files import check_model, check_shape, read_tensors, write_tensors
+from polyrefuse_eval.results.harmfulness_records import Behaviour
 from polyrefuse_eval.results.positions import T_INST, Position
+from polyrefuse_eval.results.tensor_headers import (
+    HARMFULNESS_DIRECTIONS_FORMAT,
+    HarmfulnessDirectionsHeader,
+)
 from polyrefuse_eval.versions import versions
 
-FORMAT = "polyrefuse-harmfulness-directions-1"
 T_POST_INST = Position(-1)
 CENTROIDS = ("harmful", "harmless", "refused", "accepted")
 KINDS = ("harmfulness", "refusal")
@@ -78,7 +82,7 @@ class HarmfulnessDirections:
         tensors |= {f"centroid.{name}": tensor for name, tensor in self.centroids.items()}
         tensors |= {f"category.{name}": tensor for name, tensor in self.categories.items()}
         header = {
-            "format": FORMAT,
+            "format": HARMFULNESS_DIRECTIONS_FORMAT,
             "lang": self.lang,
             "categories": list(self.categories),
             "metadata": dict(self.metadata),
@@ -88,19 +92,28 @@ class HarmfulnessDirections:
     @classmethod
     def load(cls, path: Path, chat: ChatModel | None = None) -> HarmfulnessDirections:
         """Read what `save` wrote; with `chat`, raise `DirectionError` where it is another model's."""
-        tensors, header = read_tensors(path, FORMAT, DirectionError, "polyrefuse eval harmfulness")
-        found = cls(
-            header["lang"],
-            tensors["harmfulness"],
-            tensors["refusal"],
-            {name: tensors[f"centroid.{name}"] for name in CENTROIDS},
-            {name: tensors[f"category.{name}"] for name in header["categories"]},
-            header["metadata"],
+        tensors, header = read_tensors(
+            path,
+            HarmfulnessDirectionsHeader,
+            HARMFULNESS_DIRECTIONS_FORMAT,
+            DirectionError,
+            "polyrefuse eval harmfulness",
         )
-        differing = "" if chat is None else other_model(found.metadata.get("model", {}), chat)
-        if differing:
-            raise DirectionError(f"'{path}' is of another model: {differing}; measure this one")
-        return found
+        if chat is not None:
+            check_model(path, header.metadata, chat, DirectionError, "measure this one")
+        shape = (None, None) if chat is None else (chat.n_layers + 1, chat.width)
+
+        def tensor(name: str) -> Tensor:
+            return check_shape(path, tensors, name, shape, DirectionError)
+
+        return cls(
+            lang=header.lang,
+            harmfulness=tensor("harmfulness"),
+            refusal=tensor("refusal"),
+            centroids={name: tensor(f"centroid.{name}") for name in CENTROIDS},
+            categories={name: tensor(f"category.{name}") for name in header.categories},
+            metadata=header.metadata,
+        )
 
 
 def cosine(one: Tensor, other: Tensor) -> float | None:
@@ -179,7 +192,7 @@ def count_groups(subjects: Sequence[Subject], refused: Sequence[bool | None]) ->
     return counts
 
 
-def behaviour_name(refused: bool | None) -> str:
+def behaviour_name(refused: bool | None) -> Behaviour:
     """Return `refused`, `accepted` or `unjudged`."""
     return "unjudged" if refused is None else "refused" if refused else "accepted"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, given_tokens
+from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
 from polyrefuse_eval.errors import DirectionError, RunFolderError
 from polyrefuse_eval.harmfulness.behaviour import (
     ANSWER_TOKENS,
@@ -35,11 +35,22 @@ from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.tensor_files import other_model
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, read_json, write_json
+from polyrefuse_eval.results.harmfulness_records import (
+    HARMFULNESS_FORMAT,
+    BehaviourCounts,
+    CategoryCosines,
+    HarmfulnessFile,
+    InversionRecord,
+    LanguageHarmfulness,
+    Point,
+    ScoreName,
+    SplitCounts,
+)
 from polyrefuse_eval.results.user_prompts import UserPrompt
+from polyrefuse_eval.results.validation import read_record, write_record
 from polyrefuse_eval.statistics.thresholds import auroc
 from polyrefuse_eval.versions import versions
 
-FORMAT = "polyrefuse-harmfulness-2"
 RESULTS = "harmfulness.json"
 OWN_FOLDER = "harmfulness"
 """Where in the run folder everything but the results lies: a run of another kind may be there too."""
@@ -81,6 +92,7 @@ class HarmfulnessRun:
     extra: Sequence[UserPrompt] = ()
     progress: bool = False
     say: Callable[[str], None] = lambda _line: None
+    on_finished: Callable[[], None] = lambda: None
     _tokens: dict[str, RefusalTokens] = field(default_factory=dict)
 
     @classmethod
@@ -111,7 +123,7 @@ class HarmfulnessRun:
                 f"{','.join(settings.langs)}; add it"
             )
         signature = {
-            "format": FORMAT,
+            "format": HARMFULNESS_FORMAT,
             "model": chat.signature(),
             "data": {"digest": data.digest, "recipe": data.recipe},
             "settings": asdict(settings),
@@ -128,43 +140,46 @@ class HarmfulnessRun:
         """The layers that are steered and inverted."""
         return self.settings.layers or tuple(range(self.chat.n_layers))
 
-    def run(self) -> dict[str, Any]:
-        """Go the whole way; return what is written to `harmfulness.json`.
+    def run(self) -> HarmfulnessFile:
+        """Measure every language; return what is written to `harmfulness.json`.
 
         A language whose prompts are too few is named with the reason; raises `DirectionError` where
         every language is.
         """
-        found: dict[str, Any] = {}
+        languages: dict[str, LanguageHarmfulness] = {}
         lacking: dict[str, str] = {}
         for lang in self.settings.langs:
             try:
-                found[lang] = self.measure(lang)
+                languages[lang] = self.measure(lang)
             except DirectionError as error:
                 if lang == self.settings.directions or len(self.settings.langs) == 1:
                     raise
                 lacking[lang] = str(error)
                 self.say(f"{lang} is left out: {error}")
-            self._write(found, lacking)
-        if not found:
+            self._write(languages, lacking)
+            self.on_finished()
+        if not languages:
             raise DirectionError(f"no language is left: {next(iter(lacking.values()))}")
-        return self._write(found, lacking)
+        return self._write(languages, lacking)
 
-    def _write(self, found: Mapping[str, Any], lacking: Mapping[str, str]) -> dict[str, Any]:
-        record = {
-            "format": FORMAT,
-            "signature": self.folder.signature,
-            "n_layers": self.chat.n_layers,
-            "languages": dict(found),
-            "lacking": dict(lacking),
-        }
-        write_json(self.out / RESULTS, record)
+    def _write(
+        self, languages: Mapping[str, LanguageHarmfulness], lacking: Mapping[str, str]
+    ) -> HarmfulnessFile:
+        record = HarmfulnessFile(
+            format=HARMFULNESS_FORMAT,
+            signature=self.folder.signature,
+            n_layers=self.chat.n_layers,
+            languages=dict(languages),
+            lacking=dict(lacking),
+        )
+        write_record(self.out / RESULTS, record)
         return record
 
-    def measure(self, lang: str) -> dict[str, Any]:
+    def measure(self, lang: str) -> LanguageHarmfulness:
         """Return all that is measured in `lang`, from the run folder where it is there already."""
         file = self.folder.path / "languages" / f"{lang}.json"
         if file.is_file():
-            return read_json(file)
+            return read_record(LanguageHarmfulness, file)
         source = lang if self.settings.directions == OWN else self.settings.directions
         directions = self.directions(source)
         subjects = self.subjects(lang, "test")
@@ -199,27 +214,30 @@ class HarmfulnessRun:
         )
         layer = self.chat.n_layers // 2 if self.settings.layer is None else self.settings.layer
         scatter = self._scatter(directions, subjects, refused, lang)
-        record = {
-            "directions": source,
-            "n": {"train": directions.metadata["counts"], "test": count_groups(subjects, refused)},
-            "cosine": directions.cosines(),
-            "scatter": scatter,
-            "auroc": _aurocs(scatter),
-            "categories": {
-                "layer": layer,
-                "n": directions.metadata["categories"],
-                "names": list(directions.categories),
-                "cosine": directions.category_cosines(layer),
-            },
-            "scope": self.settings.scope,
-            "steering": [asdict(one) for one in steered if one.category is None],
-            "inversion": {
-                "right": {label: asdict(one) for label, one in inversion.right.items()},
-                "flips": [asdict(one) for one in inversion.flips if one.category is None],
-            },
-            "by_category": by_category(scatter, steered, inversion),
-        }
-        write_json(file, record)
+        record = LanguageHarmfulness(
+            directions=source,
+            n=SplitCounts(
+                train=_behaviours(directions.metadata["counts"]),
+                test=_behaviours(count_groups(subjects, refused)),
+            ),
+            cosine=tuple(directions.cosines()),
+            scatter=tuple(scatter),
+            auroc=_aurocs(scatter),
+            categories=CategoryCosines(
+                layer=layer,
+                n=dict(directions.metadata["categories"]),
+                names=tuple(directions.categories),
+                cosine=tuple(tuple(row) for row in directions.category_cosines(layer)),
+            ),
+            scope=self.settings.scope,
+            steering=tuple(step for step in steered if step.category is None),
+            inversion=InversionRecord(
+                right=dict(inversion.right),
+                flips=tuple(flips for flips in inversion.flips if flips.category is None),
+            ),
+            by_category=by_category(scatter, steered, inversion),
+        )
+        write_record(file, record)
         self.say(f"{lang}: done")
         return record
 
@@ -274,7 +292,7 @@ class HarmfulnessRun:
         if lang not in self._tokens:
             file = self.folder.path / "refusal_tokens" / f"{lang}.json"
             if self.settings.refusal_tokens:
-                self._tokens[lang] = given_tokens(self.chat, self.settings.refusal_tokens, lang)
+                self._tokens[lang] = parse_refusal_tokens(self.chat, self.settings.refusal_tokens, lang)
             elif file.is_file():
                 self._tokens[lang] = RefusalTokens.from_json(read_json(file))
             else:
@@ -294,19 +312,19 @@ class HarmfulnessRun:
         subjects: Sequence[Subject],
         refused: Sequence[bool | None],
         lang: str,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Point]:
         bar = f"clusters {lang}" if self.progress else None
         deltas = cluster_deltas(self.chat, directions, [one.text for one in subjects], progress=bar)
         return [
-            {
-                "id": subject.id,
-                "label": subject.label,
-                "kind": subject.kind,
-                "category": subject.category,
-                "behaviour": behaviour_name(verdict),
-                "harmful": round(harmful, 6),
-                "refuse": round(refuse, 6),
-            }
+            Point(
+                id=subject.id,
+                label=subject.label,
+                kind=subject.kind,
+                category=subject.category,
+                behaviour=behaviour_name(verdict),
+                harmful=round(harmful, 6),
+                refuse=round(refuse, 6),
+            )
             for subject, verdict, (harmful, refuse) in zip(subjects, refused, deltas, strict=True)
         ]
 
@@ -320,15 +338,26 @@ def _same_model(out: Path, chat: ChatModel) -> None:
         raise RunFolderError(f"'{out}' is a run of another model ({differing}); choose another --out")
 
 
-def _aurocs(scatter: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+def _behaviours(counts: Mapping[str, Mapping[str, int]]) -> dict[str, BehaviourCounts]:
+    return {label: BehaviourCounts(**of_label) for label, of_label in counts.items()}
+
+
+def _aurocs(scatter: Sequence[Point]) -> dict[ScoreName, float | None]:
     """Return how well each cluster score tells harmful from harmless, and refused from accepted."""
-    found = {}
-    for score in ("harmful", "refuse"):
-        for name, key, values in (("label", "label", ("harmful", "harmless")),
-                                  ("behaviour", "behaviour", ("refused", "accepted"))):  # fmt: skip
-            groups = [[point[score] for point in scatter if point[key] == value] for value in values]
-            found[f"{score} by {name}"] = auroc(*groups)
-    return found
+
+    def area(score: str, name: str, positive: str, negative: str) -> float | None:
+        scores = [
+            [getattr(point, score) for point in scatter if getattr(point, name) == value]
+            for value in (positive, negative)
+        ]
+        return auroc(*scores)
+
+    return {
+        "harmful by label": area("harmful", "label", "harmful", "harmless"),
+        "harmful by behaviour": area("harmful", "behaviour", "refused", "accepted"),
+        "refuse by label": area("refuse", "label", "harmful", "harmless"),
+        "refuse by behaviour": area("refuse", "behaviour", "refused", "accepted"),
+    }
 
 
 def subject_of(row: Row) -> Subject:

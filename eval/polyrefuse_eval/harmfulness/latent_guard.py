@@ -21,12 +21,12 @@ from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.models.activations import ActivationMeans, capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.template import EncodedPrompt
-from polyrefuse_eval.models.tensor_files import other_model, read_tensors, write_tensors
+from polyrefuse_eval.models.tensor_files import check_model, check_shape, read_tensors, write_tensors
 from polyrefuse_eval.results.positions import T_INST
+from polyrefuse_eval.results.tensor_headers import GUARD_FORMAT, GuardHeader
 from polyrefuse_eval.statistics.thresholds import Rule, Threshold, choose_threshold
 from polyrefuse_eval.versions import versions
 
-FORMAT = "polyrefuse-guard-1"
 POOLED = "pooled"
 """Key of the contrast that was fitted on the prompts of several languages together."""
 
@@ -151,7 +151,7 @@ class LatentGuard:
     def save(self, path: Path) -> None:
         """Write contrasts (float32), thresholds and everything known as one safetensors file."""
         header = {
-            "format": FORMAT,
+            "format": GUARD_FORMAT,
             "site": "resid_pre",
             "position": T_INST.label,
             "layers": list(self.layers),
@@ -164,14 +164,24 @@ class LatentGuard:
     @classmethod
     def load(cls, path: Path, chat: ChatModel) -> LatentGuard:
         """Read what `save` wrote; raises `GuardError`, saying what differs, unless it is `chat`'s."""
-        tensors, header = read_tensors(path, FORMAT, GuardError, "polyrefuse eval guard fit")
-        metadata = header["metadata"]
-        differing = other_model(metadata.get("model", {}), chat)
-        if differing:
-            raise GuardError(f"'{path}' guards another model: {differing}; fit it again for this one")
-        thresholds = {lang: Threshold(**one) for lang, one in header["thresholds"].items()}
-        contrasts = {lang: tensors[lang] for lang in header["languages"]}
-        return cls(chat, contrasts, tuple(header["layers"]), thresholds, metadata)
+        tensors, header = read_tensors(
+            path, GuardHeader, GUARD_FORMAT, GuardError, "polyrefuse eval guard fit"
+        )
+        check_model(path, header.metadata, chat, GuardError, "fit it again for this one")
+        if max(header.layers) > chat.n_layers:
+            raise GuardError(
+                f"'{path}' reads layer {max(header.layers)}; {chat.name} has layers 0 to {chat.n_layers}"
+            )
+        shape = (len(header.layers), chat.width)
+        return cls(
+            chat=chat,
+            contrasts={
+                lang: check_shape(path, tensors, lang, shape, GuardError) for lang in header.languages
+            },
+            layers=header.layers,
+            thresholds={lang: Threshold(**vars(stored)) for lang, stored in header.thresholds.items()},
+            metadata=header.metadata,
+        )
 
 
 def cluster_scores(hidden: Tensor, contrasts: Tensor) -> Tensor:

@@ -1,12 +1,15 @@
-"""Plots of `harmfulness.json`: a record in, files out; matplotlib is loaded when used."""
+"""Plots of `harmfulness.json`: a record in, files out. Load matplotlib when used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.errors import require
+from polyrefuse_eval.results.harmfulness_records import HarmfulnessFile, LanguageHarmfulness
+from polyrefuse_eval.statistics.rates import Rate
 
 GROUPS = {
     ("harmful", "refused"): ("tab:red", "o"),
@@ -17,10 +20,10 @@ GROUPS = {
 STYLES = {"harmfulness": "tab:red", "refusal": "tab:blue"}
 COLUMNS = 4
 
-Draw = Callable[[Any, Mapping[str, Any]], None]
+Draw = Callable[[Any, LanguageHarmfulness], None]
 
 
-def plot_harmfulness(record: Mapping[str, Any], folder: Path) -> list[Path]:
+def plot_harmfulness(record: HarmfulnessFile, folder: Path) -> list[Path]:
     """Draw clusters, cosines, reply inversion, steering and categories, a panel for each language."""
     pictures: dict[str, Draw] = {
         "clusters": _clusters,
@@ -29,11 +32,10 @@ def plot_harmfulness(record: Mapping[str, Any], folder: Path) -> list[Path]:
         "steering": _steering,
         "categories": _categories,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    return [_draw(record["languages"], draw, folder / f"{name}.png") for name, draw in pictures.items()]
+    return [_draw(record.languages, draw, folder / f"{name}.png") for name, draw in pictures.items()]
 
 
-def _draw(languages: Mapping[str, Any], draw: Draw, path: Path) -> Path:
+def _draw(languages: Mapping[str, LanguageHarmfulness], draw: Draw, path: Path) -> Path:
     require("matplotlib", "eval")
     from matplotlib.figure import Figure
 
@@ -41,23 +43,24 @@ def _draw(languages: Mapping[str, Any], draw: Draw, path: Path) -> Path:
     rows = -(-len(languages) // columns)
     figure = Figure(figsize=(4 * columns, 3.4 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis, (lang, found) in zip(axes, languages.items(), strict=False):
+    for axis, (lang, language) in zip(axes, languages.items(), strict=False):
         axis.set_title(lang)
-        draw(axis, found)
+        draw(axis, language)
     for axis in axes[len(languages) :]:
         axis.axis("off")
     # Without matplotlib's version, the same numbers give the same file.
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
     return path
 
 
-def _clusters(axis: Any, found: Mapping[str, Any]) -> None:
+def _clusters(axis: Any, language: LanguageHarmfulness) -> None:
     for (label, behaviour), (colour, marker) in GROUPS.items():
-        points = [one for one in found["scatter"] if (one["label"], one["behaviour"]) == (label, behaviour)]
+        points = [point for point in language.scatter if (point.label, point.behaviour) == (label, behaviour)]
         if points:
             axis.scatter(
-                [one["harmful"] for one in points],
-                [one["refuse"] for one in points],
+                [point.harmful for point in points],
+                [point.refuse for point in points],
                 c=colour,
                 marker=marker,
                 s=12,
@@ -70,8 +73,8 @@ def _clusters(axis: Any, found: Mapping[str, Any]) -> None:
     axis.legend(fontsize=6)
 
 
-def _cosines(axis: Any, found: Mapping[str, Any]) -> None:
-    values = [float("nan") if value is None else value for value in found["cosine"]]
+def _cosines(axis: Any, language: LanguageHarmfulness) -> None:
+    values = [float("nan") if value is None else value for value in language.cosine]
     axis.plot(range(len(values)), values, marker=".")
     axis.axhline(0, color="grey", linewidth=0.5)
     axis.set_ylim(-1.05, 1.05)
@@ -79,46 +82,54 @@ def _cosines(axis: Any, found: Mapping[str, Any]) -> None:
     axis.set_ylabel("cosine of harmfulness and refusal")
 
 
-def _flips(axis: Any, found: Mapping[str, Any]) -> None:
-    _lines(axis, found["inversion"]["flips"], "flipped")
+def _flips(axis: Any, language: LanguageHarmfulness) -> None:
+    flips = language.inversion.flips
+    _lines(axis, [(flip.direction, flip.label, flip.sign, flip.layer, flip.flipped) for flip in flips])
     axis.set_ylabel("share of answers flipped")
 
 
-def _steering(axis: Any, found: Mapping[str, Any]) -> None:
-    _lines(axis, [step for step in found["steering"] if step["layer"] is not None], "refusal")
+def _steering(axis: Any, language: LanguageHarmfulness) -> None:
+    _lines(
+        axis,
+        [
+            (step.direction, step.label, step.sign, step.layer, step.refusal)
+            for step in language.steering
+            if step.layer is not None
+        ],
+    )
     axis.set_ylabel("refusal rate, steered")
 
 
-def _lines(axis: Any, steps: list[Mapping[str, Any]], value: str) -> None:
+def _lines(axis: Any, steps: Sequence[tuple[str | None, str, int, int, Rate]]) -> None:
+    """Draw (direction, label, sign, layer, rate) as a line by layer for each direction and label."""
     for direction, colour in STYLES.items():
-        for label, line in (("harmful", "-"), ("harmless", "--")):
-            mine = [
-                step
-                for step in steps
-                if (step["direction"], step["label"]) == (direction, label)
-                and step[value]["rate"] is not None
+        for label, style in (("harmful", "-"), ("harmless", "--")):
+            line = [
+                (sign, layer, rate.rate)
+                for of, to, sign, layer, rate in steps
+                if (of, to) == (direction, label) and rate.rate is not None
             ]
-            if mine:
-                sign = "-" if mine[0]["sign"] < 0 else "+"
+            if line:
+                mark = "-" if line[0][0] < 0 else "+"
                 axis.plot(
-                    [step["layer"] for step in mine],
-                    [step[value]["rate"] for step in mine],
-                    line,
+                    [layer for _, layer, _ in line],
+                    [share for _, _, share in line],
+                    style,
                     color=colour,
                     marker=".",
-                    label=f"{label}, {sign} {direction}",
+                    label=f"{label}, {mark} {direction}",
                 )
     axis.set_ylim(-0.05, 1.05)
     axis.set_xlabel("layer")
     axis.legend(fontsize=6)
 
 
-def _categories(axis: Any, found: Mapping[str, Any]) -> None:
-    names = found["categories"]["names"]
+def _categories(axis: Any, language: LanguageHarmfulness) -> None:
+    names = language.categories.names
     if not names:
         axis.axis("off")
         return
-    grid = [[0.0 if value is None else value for value in row] for row in found["categories"]["cosine"]]
+    grid = [[0.0 if value is None else value for value in row] for row in language.categories.cosine]
     axis.imshow(grid, vmin=-1, vmax=1, cmap="coolwarm")
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=5)
     axis.set_yticks(range(len(names)), names, fontsize=5)

@@ -24,6 +24,7 @@ from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.intervene import BASELINE, Addition, Edits
 from polyrefuse_eval.models.template import EncodedPrompt
 from polyrefuse_eval.models.token_spans import Positions, edited_logits
+from polyrefuse_eval.results.harmfulness_records import Flips
 from polyrefuse_eval.statistics.rates import Rate, rate
 
 REQUEST = "{request}"
@@ -57,21 +58,6 @@ class AnswerTokens:
         """Return log P(certainly) - log P(no) [prompts] of first-token `logits` [prompts, vocabulary]."""
         odds: Tensor = logits[:, list(self.certainly)].logsumexp(-1) - logits[:, list(self.no)].logsumexp(-1)
         return odds
-
-
-@dataclass(frozen=True)
-class Flips:
-    """Of prompts with `label` that the unedited model answers rightly, the share whose answer flips
-    under h ← h + sign · coefficient · v at the input of `layer`, over all wordings."""
-
-    direction: str
-    label: str
-    sign: int
-    layer: int
-    coefficient: float
-    flipped: Rate
-    category: str | None = None
-    """That of the prompts; None for all of them."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +169,16 @@ def invert(
         lang,
         {label: rate(found) for (label, category), found in right.items() if category is None},
         tuple(
-            Flips(name, label, _sign(label), layer, coefficient, rate(found), category)
-            for (name, label, layer, category), found in flipped.items()
+            Flips(
+                direction=name,
+                label=label,
+                sign=_sign(label),
+                layer=layer,
+                coefficient=coefficient,
+                flipped=rate(flips),
+                category=category,
+            )
+            for (name, label, layer, category), flips in flipped.items()
         ),
         {
             (label, category): rate(found)

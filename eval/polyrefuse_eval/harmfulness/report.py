@@ -3,58 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+
+from polyrefuse_data.core.display import visible
+from polyrefuse_eval.results.harmfulness_records import (
+    Flips,
+    HarmfulnessFile,
+    InversionRecord,
+    LanguageHarmfulness,
+    Steered,
+)
+from polyrefuse_eval.statistics.rates import Rate
 
 KINDS = ("harmfulness", "refusal")
+LABELS = ("harmful", "harmless")
+
+Languages = Mapping[str, LanguageHarmfulness]
+Counts = tuple[int, int]
+"""Hits, and cases judged."""
+
+Place = tuple[str | None, int | None]
+"""Direction and layer; None for the unedited model."""
 
 
-def harmfulness_tables(record: Mapping[str, Any]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class BestFlips:
+    """The layer at which a direction flips the largest share of answers, `hits` of `n`."""
+
+    layer: int
+    share: float
+    hits: int
+    n: int
+
+
+def harmfulness_tables(record: HarmfulnessFile) -> str:
     """Return the run's tables: clusters, reply inversion and steering by language."""
-    languages: Mapping[str, Any] = record["languages"]
     parts = [
-        "## Harmfulness and refusal\n\n" + _clusters(languages),
-        "## Reply inversion\n\n" + _inversion(languages),
-        "## Steering the instruction\n\n" + _steering(languages),
+        "## Harmfulness and refusal\n\n" + _clusters(record.languages),
+        "## Reply inversion\n\n" + _inversion(record.languages),
+        "## Steering the instruction\n\n" + _steering(record.languages),
     ]
-    if any(one["by_category"] for one in languages.values()):
-        parts.append("## By category of harm\n\n" + _by_category(languages))
-    for lang, reason in record["lacking"].items():
-        parts.append(f"{lang} is left out: {reason}\n")
+    if any(language.by_category for language in record.languages.values()):
+        parts.append("## By category of harm\n\n" + _by_category(record.languages))
+    for lang, reason in record.lacking.items():
+        parts.append(f"{lang} is left out: {visible(reason)}\n")
     return "\n".join(parts)
 
 
-def best_flips(inversion: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
-    """Return the rate of flips, of both labels together, at the layer where direction `kind` flips
-    most; None where there is none."""
-    by_layer: dict[int, list[int]] = {}
-    for one in inversion["flips"]:
-        if one["direction"] == kind:
-            total = by_layer.setdefault(one["layer"], [0, 0])
-            total[0] += one["flipped"]["hits"]
-            total[1] += one["flipped"]["n"]
-    shares = {layer: hits / n for layer, (hits, n) in by_layer.items() if n}
+def best_flips(inversion: InversionRecord, kind: str) -> BestFlips | None:
+    """Return the flips of both labels together at the layer where direction `kind` flips most.
+
+    None where no answer could flip.
+    """
+    by_layer = _pooled_by_place(
+        ((flips.direction, flips.layer), flips.flipped)
+        for flips in inversion.flips
+        if flips.direction == kind
+    )
+    shares = {layer: hits / n for (_, layer), (hits, n) in by_layer.items() if n and layer is not None}
     if not shares:
         return None
-    layer = max(shares, key=lambda one: shares[one])
-    hits, n = by_layer[layer]
-    return {"layer": layer, "share": shares[layer], "hits": hits, "n": n}
+    layer = max(shares, key=lambda place: shares[place])
+    hits, n = by_layer[kind, layer]
+    return BestFlips(layer=layer, share=shares[layer], hits=hits, n=n)
 
 
-def _clusters(languages: Mapping[str, Any]) -> str:
+def _clusters(languages: Languages) -> str:
     rows = []
-    for lang, one in languages.items():
-        test, cosines = one["n"]["test"], [value for value in one["cosine"] if value is not None]
+    for lang, language in languages.items():
+        cosines = [value for value in language.cosine if value is not None]
+        counts = [language.n.test[label] for label in LABELS]
         rows.append(
             [
                 lang,
-                *(
-                    f"{test[label]['refused']} / {test[label]['accepted']}"
-                    for label in ("harmful", "harmless")
-                ),
-                _number(one["auroc"]["harmful by label"]),
-                _number(one["auroc"]["refuse by label"]),
-                _number(one["auroc"]["harmful by behaviour"]),
-                _number(one["auroc"]["refuse by behaviour"]),
+                *(f"{of_label.refused} / {of_label.accepted}" for of_label in counts),
+                _number(language.auroc.get("harmful by label")),
+                _number(language.auroc.get("refuse by label")),
+                _number(language.auroc.get("harmful by behaviour")),
+                _number(language.auroc.get("refuse by behaviour")),
                 f"{min(cosines):.2f} to {max(cosines):.2f}" if cosines else "",
             ]
         )
@@ -66,36 +92,35 @@ def _clusters(languages: Mapping[str, Any]) -> str:
     return _markdown(header, rows)
 
 
-def _inversion(languages: Mapping[str, Any]) -> str:
+def _inversion(languages: Languages) -> str:
     rows = []
-    for lang, one in languages.items():
-        right = one["inversion"]["right"]
-        cells = [lang, *(_share(right.get(label)) for label in ("harmful", "harmless"))]
+    for lang, language in languages.items():
+        cells = [lang, *(_share(language.inversion.right.get(label)) for label in LABELS)]
         for kind in KINDS:
-            best = best_flips(one["inversion"], kind)
-            cells.append("" if best is None else f"{100 * best['share']:.1f} % (layer {best['layer']})")
+            best = best_flips(language.inversion, kind)
+            cells.append("" if best is None else f"{100 * best.share:.1f} % (layer {best.layer})")
         rows.append(cells)
     header = ["language", "right, harmful", "right, harmless", *(f"flipped by {kind}" for kind in KINDS)]
     note = "\nRight: unedited answers. Flipped: share of these, at the layer where it is largest.\n"
     return _markdown(header, rows) + note
 
 
-def _steering(languages: Mapping[str, Any]) -> str:
+def _steering(languages: Languages) -> str:
     rows = []
-    for lang, one in languages.items():
+    for lang, language in languages.items():
         cells = [lang]
-        for label in ("harmful", "harmless"):
-            mine = [step for step in one["steering"] if step["label"] == label]
-            cells.append(_share(next((step["refusal"] for step in mine if step["layer"] is None), None)))
-            choose = min if label == "harmful" else max
+        for label in LABELS:
+            steps = [step for step in language.steering if step.label == label]
+            cells.append(_share(next((step.refusal for step in steps if step.layer is None), None)))
+            largest_effect = min if label == "harmful" else max
             for kind in KINDS:
-                known = [
-                    step for step in mine if step["direction"] == kind and step["refusal"]["rate"] is not None
-                ]
-                best = choose(known, key=lambda step: step["refusal"]["rate"], default=None)
-                cells.append(
-                    "" if best is None else f"{100 * best['refusal']['rate']:.1f} % (layer {best['layer']})"
-                )
+                rates = {
+                    step.layer: step.refusal.rate
+                    for step in steps
+                    if step.direction == kind and step.refusal.rate is not None
+                }
+                layer = largest_effect(rates, key=lambda place: rates[place], default=None)
+                cells.append("" if layer is None else f"{100 * rates[layer]:.1f} % (layer {layer})")
         rows.append(cells)
     header = ["language"]
     for label, way in (("harmful", "less"), ("harmless", "plus")):
@@ -104,20 +129,25 @@ def _steering(languages: Mapping[str, Any]) -> str:
     return _markdown(header, rows) + note
 
 
-def _by_category(languages: Mapping[str, Any]) -> str:
+def _by_category(languages: Languages) -> str:
     """Return a row for each category: its prompts in all languages together."""
     rows = []
-    for name in sorted({name for one in languages.values() for name in one["by_category"]}):
-        found = [one["by_category"][name] for one in languages.values() if name in one["by_category"]]
-        counts = {key: sum(one["n"][key] for one in found) for key in ("refused", "accepted")}
-        called = _pooled(one["called_harmful"] for one in found)
-        steering = _together([step for one in found for step in one["steering"]], "refusal")
-        flips = _together([flip for one in found for flip in one["inversion"]["flips"]], "flipped")
-        unedited = [shares for (_, layer), shares in steering.items() if layer is None]
-        cells = [name, f"{counts['refused']} / {counts['accepted']}", _percent(called)]
+    for name in sorted({name for language in languages.values() for name in language.by_category}):
+        measures = [
+            language.by_category[name] for language in languages.values() if name in language.by_category
+        ]
+        refused = sum(measure.n.refused for measure in measures)
+        accepted = sum(measure.n.accepted for measure in measures)
+        called = _pooled(measure.called_harmful for measure in measures)
+        steps: list[Steered] = [step for measure in measures for step in measure.steering]
+        flips: list[Flips] = [flip for measure in measures for flip in measure.inversion.flips]
+        steered = _pooled_by_place(((step.direction, step.layer), step.refusal) for step in steps)
+        flipped = _pooled_by_place(((flip.direction, flip.layer), flip.flipped) for flip in flips)
+        unedited = [counts for (_, layer), counts in steered.items() if layer is None]
+        cells = [visible(name), f"{refused} / {accepted}", _percent(called)]
         cells.append(_percent(unedited[0]) if unedited else "")
-        cells += [_extreme(min, steering, kind) for kind in KINDS]
-        cells += [_extreme(max, flips, kind) for kind in KINDS]
+        cells += [_extreme(min, steered, kind) for kind in KINDS]
+        cells += [_extreme(max, flipped, kind) for kind in KINDS]
         rows.append(cells)
     header = [
         "category", "refused / accepted", "Δ_harmful ≥ 0", "refused, unedited",
@@ -130,35 +160,31 @@ def _by_category(languages: Mapping[str, Any]) -> str:
     return _markdown(header, rows) + note
 
 
-def _pooled(rates: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+def _pooled(rates: Iterable[Rate]) -> Counts:
     """Return hits and n of `rates` together."""
     known = list(rates)
-    return sum(one["hits"] for one in known), sum(one["n"] for one in known)
+    return sum(rate.hits for rate in known), sum(rate.n for rate in known)
 
 
-def _together(
-    records: Sequence[Mapping[str, Any]], name: str
-) -> dict[tuple[str | None, int | None], tuple[int, int]]:
-    """Return hits and n of the rates called `name` by direction and layer, of all `records` together."""
-    keys = dict.fromkeys((one["direction"], one["layer"]) for one in records)
-    return {
-        key: _pooled(one[name] for one in records if (one["direction"], one["layer"]) == key) for key in keys
-    }
+def _pooled_by_place(rates: Iterable[tuple[Place, Rate]]) -> dict[Place, Counts]:
+    """Return hits and n at each place, of all `rates` there together."""
+    by_place: dict[Place, list[Rate]] = {}
+    for place, rate in rates:
+        by_place.setdefault(place, []).append(rate)
+    return {place: _pooled(there) for place, there in by_place.items()}
 
 
-def _extreme(
-    choose: Callable[..., Any], found: Mapping[tuple[str | None, int | None], tuple[int, int]], kind: str
-) -> str:
+def _extreme(choose: Callable[..., int], counts: Mapping[Place, Counts], kind: str) -> str:
     """Return the least or greatest share of direction `kind`, with its layer."""
-    shares = {layer: one for (of, layer), one in found.items() if of == kind and one[1]}
-    if not shares:
+    of_kind = {layer: of for (direction, layer), of in counts.items() if direction == kind and of[1]}
+    if not of_kind:
         return ""
-    layer = choose(shares, key=lambda at: shares[at][0] / shares[at][1])
-    return f"{_percent(shares[layer])} (layer {layer})"
+    layer = choose(of_kind, key=lambda place: of_kind[place][0] / of_kind[place][1])
+    return f"{_percent(of_kind[layer])} (layer {layer})"
 
 
-def _percent(share: tuple[int, int]) -> str:
-    hits, n = share
+def _percent(counts: Counts) -> str:
+    hits, n = counts
     return f"{100 * hits / n:.1f} % of {n}" if n else ""
 
 
@@ -172,5 +198,5 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _share(rate: Mapping[str, Any] | None) -> str:
-    return "" if rate is None or rate["rate"] is None else f"{100 * rate['rate']:.1f} %"
+def _share(rate: Rate | None) -> str:
+    return "" if rate is None or rate.rate is None else f"{100 * rate.rate:.1f} %"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -11,29 +10,13 @@ from polyrefuse_eval.harmfulness.behaviour import Ask, Refuses
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.intervene import Addition
 from polyrefuse_eval.models.token_spans import instruction_span, positions_of
-from polyrefuse_eval.statistics.rates import Rate, rate
+from polyrefuse_eval.results.harmfulness_records import Steered
+from polyrefuse_eval.statistics.rates import rate
 
 FORWARD, REVERSED = 1, -1
 
 SCOPES = ("instruction", "prompt", "all")
 """Which tokens are steered: those of the instruction, of the whole prompt, or also of the answer."""
-
-
-@dataclass(frozen=True)
-class Steered:
-    """Refusals of prompts with `label` under h ← h + sign · coefficient · v at the input of `layer`.
-
-    `direction` names v: harmfulness or refusal; `layer` is None for the unedited model. `category` is
-    that of the prompts, None for all of them.
-    """
-
-    direction: str | None
-    label: str
-    sign: int
-    layer: int | None
-    coefficient: float
-    refusal: Rate
-    category: str | None = None
 
 
 def additions(
@@ -87,6 +70,14 @@ def sweep(
         for category in dict.fromkeys((None, kind)):
             grouped.setdefault((*key, category), []).append(verdict)
     return [
-        Steered(name, label, sign, layer, 0.0 if name is None else coefficient, rate(found), category)
-        for (name, label, sign, layer, category), found in grouped.items()
+        Steered(
+            direction=name,
+            label=label,
+            sign=sign,
+            layer=layer,
+            coefficient=0.0 if name is None else coefficient,
+            refusal=rate(verdicts),
+            category=category,
+        )
+        for (name, label, sign, layer, category), verdicts in grouped.items()
     ]

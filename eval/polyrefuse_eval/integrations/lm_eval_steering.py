@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.errors import InterventionError
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.intervene import Ablation, Addition, Edit, applied, orthonormal
+from polyrefuse_eval.models.intervene import Addition, Edit, applied
+from polyrefuse_eval.models.row_edits import orthonormal
 
 SteerConfig = dict[str, dict[str, Any]]
 """Hookpoint (a module's name below `model.base_model`) to what happens to its output."""
@@ -42,8 +44,8 @@ def steer_config(chat: ChatModel, edit: Edit) -> SteerConfig:
             f"given {len(basis)} directions at coefficient {edit.coefficient}"
         )
     points = [embeddings]
-    for layer in layers:
-        points += [f"{layer}.{chat.structure.attention}", f"{layer}.{chat.structure.mlp}", layer]
+    for layer, writes in zip(layers, chat.structure.writes, strict=True):
+        points += [*(f"{layer}.{write}" for write in writes), layer]
     return {point: _entry("clamp", basis[0], 0.0) for point in points}
 
 
@@ -73,8 +75,8 @@ def export_steered(chat: ChatModel, edit: Edit, path: Path) -> Path:
             f"lm-eval's steering would differ from ours on {chat.name} (by {difference:.1e} of the logits' "
             "spread), so nothing was exported"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(config, path)
+    with replacing(path) as file:
+        torch.save(config, file)
     return path
 
 
@@ -122,12 +124,3 @@ def _hook(entry: dict[str, Any]) -> Callable[..., Any]:
         return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
 
     return hook
-
-
-def edit_of(direction: Any, action: str, coefficient: float = 1.0) -> Ablation | Addition:
-    """Return the edit that `action` (`ablate` or `add`) makes of a `Direction`."""
-    if action == "ablate":
-        return Ablation(direction.unit, coefficient)
-    if action == "add":
-        return Addition(direction.vector, direction.layer, coefficient)
-    raise InterventionError(f"unknown action '{action}'; available: ablate, add")

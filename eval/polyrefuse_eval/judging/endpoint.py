@@ -14,7 +14,7 @@ from typing import Any
 import tenacity
 
 from polyrefuse_data.core.languages import language
-from polyrefuse_data.http.client import Web, check_address, place
+from polyrefuse_data.http.client import HttpClient, check_address, origin
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError
 from polyrefuse_data.http.limits import Breaker, BreakerSettings
 from polyrefuse_data.translate.backends.base import environment_key
@@ -82,12 +82,12 @@ class EndpointJudge:
     def __init__(
         self, model: str, address: str, key: str | None, settings: AskSettings | None = None
     ) -> None:
-        self.name = f"openai-rubric-{RUBRIC_VERSION}:{model}@{place(address)}"
+        self.name = f"openai-rubric-{RUBRIC_VERSION}:{model}@{origin(address)}"
         self._model = model
         self._address = address.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._settings = settings or AskSettings()
-        self._web = Web(self._settings.timeout, KEY)
+        self._http = HttpClient(self._settings.timeout, KEY)
 
     @classmethod
     def parse(cls, text: str, settings: AskSettings | None = None) -> EndpointJudge:
@@ -175,10 +175,10 @@ class EndpointJudge:
             if stop.wait(seconds):
                 raise Rejected("stopped")
         try:
-            response = self._web.post(
+            response = self._http.post(
                 f"{self._address}/chat/completions", json=self._body(item), headers=self._headers
             )
-            value = self._web.json(response)
+            value = response.json()
         except Fault as fault:
             if not isinstance(fault, Rejected):
                 breaker.failure(fault)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
 from polyrefuse_data.core.errors import unknown_name
+from polyrefuse_data.core.files import appending, write_text
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
 from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.paths import check_output
+from polyrefuse_data.core.reading import parse_foreign_json
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import Judge, JudgeInput, Measures, Verdict, opened
-from polyrefuse_eval.results.folder import json_line, read_json, read_jsonl, write_json
+from polyrefuse_eval.results.folder import json_line, read_json, read_jsonl
 
 REFERENCE = "reference"
 """What the column of the input's own verdicts is called in an agreement table."""
@@ -101,7 +102,7 @@ def read_lines(
 
 def _line(number: int, raw: bytes, reference: str | None) -> Line | BadLine:
     try:
-        record = parse_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+        record = parse_foreign_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
     except ValueError:
         cut = "" if raw.endswith(b"\n") else "; it has no end, so it was cut off"
         return BadLine(number, f"no JSON{cut}")
@@ -163,64 +164,61 @@ def judge_file(
     a kill goes on there, and `out` appears when it is whole. Raises `JudgeError` where `out` exists, or
     where the partial file is of another input or other judges.
     """
+    check_output(out, error=JudgeError)
     if out.exists():
         raise JudgeError(f"'{out}' exists and is not overwritten; choose another --out")
     found = found or scan(source)
-    partial, made_of = out.with_name(out.name + ".partial"), out.with_name(out.name + ".partial.json")
+    partial, recipe_file = out.with_name(out.name + ".partial"), out.with_name(out.name + ".partial.json")
     recipe = {"input_sha256": found.digest, "judges": [judge.name for judge in judges]}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if not made_of.is_file() or read_json(made_of) != recipe:
+    if not recipe_file.is_file() or read_json(recipe_file) != recipe:
         if partial.is_file() and partial.stat().st_size:
             raise JudgeError(
                 f"'{partial}' holds verdicts of another input or other judges; remove it, or choose "
                 "another --out"
             )
-        write_json(made_of, recipe)
-    with _only_writer(partial) as file:
-        done = len(read_jsonl(partial, mend=True))
-        for index, judge in enumerate(judges):
-            start = min(max(done - index * found.good, 0), found.good)
-            if start == found.good:
-                continue
-            with (
-                opened(judge),
-                tqdm(
-                    total=found.good,
-                    initial=start,
-                    desc=judge.name,
-                    unit="verdict",
-                    disable=None if progress else True,
-                ) as bar,
-            ):
-                lines = islice(good_lines(source), start, None)
-                while chunk := list(islice(lines, judge.chunk)):
-                    verdicts = judge.judge([line.item for line in chunk], bar.update)
-                    # One write a chunk: a kill leaves at most one torn line, which is cut off again.
-                    file.write(
-                        "".join(
-                            json_line(record_of(line, judge.name, verdict))
-                            for line, verdict in zip(chunk, verdicts, strict=True)
-                        )
-                    )
-                    file.flush()
-    partial.replace(out)
-    made_of.unlink()
-
-
-@contextmanager
-def _only_writer(path: Path) -> Iterator[TextIO]:
-    """Open `path` to append to; raises `JudgeError` where another process does, or has just finished it."""
-    import fcntl
-
-    with path.open("a", encoding="utf-8") as file:
+        text = json.dumps(recipe, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+        write_text(recipe_file, text, private=True, error=JudgeError)
+    with appending(partial, private=True, alone=True, error=JudgeError) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = path.stat().st_ino == os.fstat(file.fileno()).st_ino
-        except (BlockingIOError, FileNotFoundError):
-            same = False
-        if not same:
-            raise JudgeError(f"another process is writing '{path}'; wait until it has ended")
-        yield file
+            _judge_rest(source, judges, partial, found.good, file, progress)
+        except BaseException:
+            if not partial.stat().st_size:  # nothing to go on with
+                partial.unlink()
+                recipe_file.unlink(missing_ok=True)
+            raise
+    partial.replace(out)
+    recipe_file.unlink()
+
+
+def _judge_rest(
+    source: Path, judges: Sequence[Judge], partial: Path, n_lines: int, file: BinaryIO, progress: bool
+) -> None:
+    """Let each judge read the lines of which `partial` holds no verdict of it; write to `file`, its end."""
+    done = len(read_jsonl(partial, mend=True))
+    for index, judge in enumerate(judges):
+        start = min(max(done - index * n_lines, 0), n_lines)
+        if start == n_lines:
+            continue
+        with (
+            opened(judge),
+            tqdm(
+                total=n_lines,
+                initial=start,
+                desc=judge.name,
+                unit="verdict",
+                disable=None if progress else True,
+            ) as bar,
+        ):
+            lines = islice(good_lines(source), start, None)
+            while chunk := list(islice(lines, judge.chunk)):
+                verdicts = judge.judge([line.item for line in chunk], bar.update)
+                # One write a chunk: a kill leaves at most one torn line, which is cut off again.
+                text = "".join(
+                    json_line(record_of(line, judge.name, verdict))
+                    for line, verdict in zip(chunk, verdicts, strict=True)
+                )
+                file.write(text.encode("utf-8"))
+                file.flush()
 
 
 def record_of(line: Line, judge: str, verdict: Verdict) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from polyrefuse_eval.leaderboard.figures import Figure, language_name, mean_of, of_result, pointer
 from polyrefuse_eval.leaderboard.runs import Run
-from polyrefuse_eval.results.records import Estimate, LanguageSummary, Robustness, Worst
+from polyrefuse_eval.results.interventions import ABLATION
+from polyrefuse_eval.results.summary_records import Estimate, LanguageSummary, Robustness, Worst
 
 SITE_FILE = "leaderboard.json"
 PARTS = {
@@ -151,9 +152,9 @@ def _row(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> La
         lang,
         source,
         rate("baseline", "harmful"),
-        rate(f"ablation:{source}", "harmful"),
+        rate(ABLATION.condition(source), "harmful"),
         rate("baseline", "harmless"),
-        _change(run, judge, lang, f"ablation:{source}"),
+        _change(run, judge, lang, ABLATION.condition(source)),
         _estimated(
             robustness,
             f"refusal robustness, {language_name(lang)}; judge {judge}",
@@ -186,7 +187,7 @@ def _source(run: Run, judge: str, lang: str, summary: LanguageSummary | None) ->
         result.source
         for result in run.results
         if (result.lang, result.label, result.judge) == (lang, "harmful", judge)
-        and result.condition == f"ablation:{result.source}"
+        and result.condition == ABLATION.condition(result.source)
     ]
     named = None if summary is None or summary.ablated is None else summary.ablated.source
     wanted = [named, lang]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from polyrefuse_eval.leaderboard.entries import Entry
 from polyrefuse_eval.leaderboard.figures import Figure, of_result
+from polyrefuse_eval.results.interventions import ABLATION, BASELINE_NAME, INTERVENTIONS
 
 STEPS = 20
 """The colour scale has `STEPS` + 1 colours, classes h0 to h20 of the page's style."""
@@ -37,13 +38,17 @@ def shade(figure: Figure) -> int | None:
     return None if figure.value is None else round(STEPS * min(1.0, max(0.0, figure.value)))
 
 
-TRANSFERS = {
-    ("ablation", "harmful"): "Transfer: refusal of harmful prompts, direction ablated",
-    ("addition", "harmless"): "Transfer: refusal of harmless prompts, direction added",
-    ("ablation", "harmless"): "Refusal of harmless prompts, direction ablated",
-    ("addition", "harmful"): "Refusal of harmful prompts, direction added",
+TRANSFERS: dict[tuple[str, str], str] = {
+    **{
+        (row.name, row.moves): f"Transfer: refusal of {row.moves} prompts, direction {row.participle}"
+        for row in INTERVENTIONS.values()
+    },
+    **{
+        (row.name, row.cross_checks): f"Refusal of {row.cross_checks} prompts, direction {row.participle}"
+        for row in INTERVENTIONS.values()
+    },
 }
-"""The transfer tables, by intervention and label of the prompts; the first two are what edits are for."""
+"""The transfer tables, by intervention and label of the prompts; first those that interventions are for."""
 
 
 def transfers(entry: Entry) -> list[Grid]:
@@ -62,7 +67,7 @@ def transfer(entry: Entry, intervention: str, label: str) -> Grid | None:
         for index, result in enumerate(entry.run.results)
         if (result.judge, result.label) == (entry.judge, label)
         and (
-            result.condition == "baseline"
+            result.condition == BASELINE_NAME
             or (result.intervention == intervention and "@" not in result.condition)
         )
     }
@@ -86,9 +91,9 @@ def strengths(entry: Entry) -> Grid | None:
         if (result.judge, result.label) != (entry.judge, "harmful"):
             continue
         row = entry.row(result.lang)
-        if result.condition == "baseline":
+        if result.condition == BASELINE_NAME:
             found[0.0, result.lang] = of_result(result, entry.run.file, index)
-        elif row is not None and row.source == result.source and result.intervention == "ablation":
+        elif row is not None and row.source == result.source and result.intervention == ABLATION.name:
             strength = 1.0 if result.coefficient is None else result.coefficient
             found[strength, result.lang] = of_result(result, entry.run.file, index)
     values = sorted({strength for strength, _ in found})

@@ -1,15 +1,22 @@
-"""Harmfulness and refusal apart, as `eval harmfulness` measured them: what there is of it, drawn."""
+"""Draw harmfulness and refusal, as `eval harmfulness` measured them apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from polyrefuse_eval.leaderboard.figures import Figure, language_name, pointer
 from polyrefuse_eval.leaderboard.layers import LayerChart, Values, layer_chart, scale
 from polyrefuse_eval.leaderboard.records import RecordTable
 from polyrefuse_eval.leaderboard.runs import Run
+from polyrefuse_eval.results.harmfulness_records import (
+    CategoryCosines,
+    CategoryMeasures,
+    Flips,
+    LanguageHarmfulness,
+    Point,
+)
+from polyrefuse_eval.statistics.rates import Rate
 
 LEFT, TOP, SIZE = 44, 22, 260
 """The scatter's frame: its corner, and how wide and high it is."""
@@ -40,12 +47,12 @@ class Scatter:
 
 @dataclass(frozen=True)
 class HarmfulnessOfLanguage:
-    """What was measured in one language; None where it was not."""
+    """The tables and charts of one language; None where nothing was measured."""
 
     lang: str
     directions: str
     link: str
-    counts: RecordTable | None
+    counts: RecordTable
     separation: RecordTable | None
     scatter: Scatter | None
     chart: LayerChart | None
@@ -53,145 +60,145 @@ class HarmfulnessOfLanguage:
     by_category: RecordTable | None
 
 
+Cells = list[Figure | str | None]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What was measured in one language of a run, and where that stands in the run's JSON."""
+
+    run: Run
+    lang: str
+    measured: LanguageHarmfulness
+
+    @property
+    def name(self) -> str:
+        return language_name(self.lang)
+
+    def link(self, *place: str | int) -> str:
+        return pointer(self.run.file, "harmfulness", "languages", self.lang, *place)
+
+    def count(self, value: int, about: str, *place: str | int) -> Figure:
+        return Figure(value, about, self.link(*place), kind="count")
+
+    def number(self, value: float | None, about: str, *place: str | int) -> Figure | None:
+        return None if value is None else Figure(value, about, self.link(*place), kind="number")
+
+    def share(self, rate: Rate, about: str, *place: str | int) -> Figure | None:
+        """Return a rate with its interval, or None of nothing."""
+        if rate.rate is None:
+            return None
+        return Figure(rate.rate, about, self.link(*place, "rate"), rate.low, rate.high)
+
+
 def harmfulness_of(run: Run) -> list[HarmfulnessOfLanguage]:
     """Return what `run` holds of harmfulness, language by language."""
-    languages = _mapping(_mapping(run.harmfulness).get("languages"))
-    return [
-        HarmfulnessOfLanguage(
-            lang,
-            str(found.get("directions", lang)),
-            pointer(run.file, "harmfulness", "languages", lang),
-            _counts(run, lang, _mapping(_mapping(found.get("n")).get("test"))),
-            _separation(run, lang, _mapping(found.get("auroc"))),
-            _scatter(_records(found.get("scatter"))),
-            _chart(run, lang, found),
-            _categories(run, lang, _mapping(found.get("categories"))),
-            _by_category(run, lang, _mapping(found.get("by_category"))),
-        )
-        for lang, found in languages.items()
-        if isinstance(found, Mapping)
-    ]
+    languages = {} if run.harmfulness is None else run.harmfulness.languages
+    return [_language(_Part(run, lang, measured)) for lang, measured in languages.items()]
+
+
+def _language(part: _Part) -> HarmfulnessOfLanguage:
+    return HarmfulnessOfLanguage(
+        lang=part.lang,
+        directions=part.measured.directions,
+        link=part.link(),
+        counts=_counts(part),
+        separation=_separation(part),
+        scatter=_scatter(part.measured.scatter),
+        chart=_chart(part),
+        categories=_categories(part, part.measured.categories),
+        by_category=_by_category(part),
+    )
 
 
 def lacking(run: Run) -> dict[str, str]:
     """Return the languages that could not be measured, with the reason."""
-    return {lang: str(why) for lang, why in _mapping(_mapping(run.harmfulness).get("lacking")).items()}
+    return {} if run.harmfulness is None else dict(run.harmfulness.lacking)
 
 
-def _counts(run: Run, lang: str, counts: Mapping[str, Any]) -> RecordTable | None:
+def _counts(part: _Part) -> RecordTable:
     rows = []
     for label in LABELS:
-        of = _mapping(counts.get(label))
-        cells: list[Figure | str | None] = [f"{label} prompts"]
+        counts = part.measured.n.test[label]
+        cells: Cells = [f"{label} prompts"]
         for behaviour in BEHAVIOURS:
-            link = pointer(run.file, "harmfulness", "languages", lang, "n", "test", label, behaviour)
-            about = f"test prompts, {language_name(lang)}, {label}, {behaviour}"
-            number = _number(of.get(behaviour))
-            cells.append(None if number is None else Figure(number, about, link, kind="count"))
+            about = f"test prompts, {part.name}, {label}, {behaviour}"
+            cells.append(part.count(getattr(counts, behaviour), about, "n", "test", label, behaviour))
         rows.append(tuple(cells))
-    if all(cell is None for row in rows for cell in row[1:]):
-        return None
     return RecordTable(("", *BEHAVIOURS), tuple(rows))
 
 
-def _separation(run: Run, lang: str, found: Mapping[str, Any]) -> RecordTable | None:
-    values = {name: number for name, value in found.items() if (number := _number(value)) is not None}
-    if not values:
-        return None
+def _separation(part: _Part) -> RecordTable | None:
     rows = []
-    for name, value in values.items():
-        about = f"area under the ROC curve, {language_name(lang)}, {name}"
-        link = pointer(run.file, "harmfulness", "languages", lang, "auroc", name)
+    for name, value in part.measured.auroc.items():
+        about = f"area under the ROC curve, {part.name}, {name}"
         score, _, by = name.partition(" by ")
-        rows.append((f"Δ_{score}", by, Figure(value, about, link, kind="number")))
-    return RecordTable(("score", "tells apart by", "AUROC"), tuple(rows))
+        if value is not None:
+            rows.append((f"Δ_{score}", by, part.number(value, about, "auroc", name)))
+    return RecordTable(("score", "tells apart by", "AUROC"), tuple(rows)) if rows else None
 
 
-def _categories(run: Run, lang: str, found: Mapping[str, Any]) -> RecordTable | None:
+def _categories(part: _Part, categories: CategoryCosines) -> RecordTable | None:
     """Return the cosines between the harmfulness directions of categories, at one layer."""
-    names, cosines = found.get("names"), found.get("cosine")
-    if not isinstance(names, list) or not isinstance(cosines, list) or len(names) < 2:
+    if len(categories.names) < 2:
         return None
     rows = []
-    for index, (name, values) in enumerate(zip(names, cosines, strict=False)):
-        cells: list[Figure | str | None] = [str(name)]
-        for column, (other, value) in enumerate(
-            zip(names, values if isinstance(values, list) else [], strict=False)
-        ):
-            about = f"cosine of {name} and {other}, {language_name(lang)}, layer {found.get('layer')}"
-            start = ("harmfulness", "languages", lang, "categories", "cosine")
-            number = _number(value)
-            link = pointer(run.file, *start, index, column)
-            cells.append(None if number is None else Figure(number, about, link, kind="number"))
+    for row, (name, cosines) in enumerate(zip(categories.names, categories.cosine, strict=True)):
+        cells: Cells = [name]
+        for column, (other, value) in enumerate(zip(categories.names, cosines, strict=True)):
+            about = f"cosine of {name} and {other}, {part.name}, layer {categories.layer}"
+            cells.append(part.number(value, about, "categories", "cosine", row, column))
         rows.append(tuple(cells))
-    return RecordTable(("category", *map(str, names)), tuple(rows))
+    return RecordTable(("category", *categories.names), tuple(rows))
 
 
-def _by_category(run: Run, lang: str, found: Mapping[str, Any]) -> RecordTable | None:
+def _by_category(part: _Part) -> RecordTable | None:
     """Return what was measured of the harmful prompts of each category."""
-    rows = []
-    for name, value in found.items():
-        one = _mapping(value)
-        start = ("harmfulness", "languages", lang, "by_category", name)
-        about = f"harmful prompts, {language_name(lang)}, category {name}"
-        cells: list[Figure | str | None] = [name]
-        for behaviour in BEHAVIOURS[:2]:
-            number = _number(_mapping(one.get("n")).get(behaviour))
-            link = pointer(run.file, *start, "n", behaviour)
-            told = f"{about}, {behaviour}"
-            cells.append(None if number is None else Figure(number, told, link, kind="count"))
-        for score in ("harmful", "refuse"):
-            number = _number(one.get(score))
-            link = pointer(run.file, *start, score)
-            told = f"mean Δ_{score}, {about}"
-            cells.append(None if number is None else Figure(number, told, link, kind="number"))
-        cells.append(
-            _share(one.get("called_harmful"), f"Δ_harmful ≥ 0, {about}", run, *start, "called_harmful")
-        )
-        flips = _mapping(one.get("inversion")).get("flips")
-        cells += [_most_flipped(flips, kind, about, run, *start) for kind in ("harmfulness", "refusal")]
-        rows.append(tuple(cells))
-    if all(cell is None for row in rows for cell in row[1:]):
+    measures = part.measured.by_category
+    rows = tuple(_category_row(part, name, measure) for name, measure in measures.items())
+    if not rows:
         return None
     header = ("category", "refused", "accepted", "Δ_harmful", "Δ_refuse", "Δ_harmful ≥ 0")
-    return RecordTable((*header, "flipped by harmfulness", "flipped by refusal"), tuple(rows))
+    return RecordTable((*header, "flipped by harmfulness", "flipped by refusal"), rows)
 
 
-def _share(value: Any, about: str, run: Run, *place: str | int) -> Figure | None:
-    """Return a rate with its interval, or None of nothing."""
-    one = _mapping(value)
-    share = _number(one.get("rate"))
-    if share is None:
-        return None
-    ends = (_number(one.get("low")), _number(one.get("high")))
-    return Figure(share, about, pointer(run.file, *place, "rate"), *ends)
+def _category_row(part: _Part, name: str, measure: CategoryMeasures) -> tuple[Figure | str | None, ...]:
+    start = ("by_category", name)
+    about = f"harmful prompts, {part.name}, category {name}"
+    cells: Cells = [name]
+    for behaviour in BEHAVIOURS[:2]:
+        count = getattr(measure.n, behaviour)
+        cells.append(part.count(count, f"{about}, {behaviour}", *start, "n", behaviour))
+    cells.append(part.number(measure.harmful, f"mean Δ_harmful, {about}", *start, "harmful"))
+    cells.append(part.number(measure.refuse, f"mean Δ_refuse, {about}", *start, "refuse"))
+    called = f"Δ_harmful ≥ 0, {about}"
+    cells.append(part.share(measure.called_harmful, called, *start, "called_harmful"))
+    for kind in ("harmfulness", "refusal"):
+        cells.append(_most_flipped(part, measure.inversion.flips, kind, about, *start))
+    return tuple(cells)
 
 
-def _most_flipped(flips: Any, kind: str, about: str, run: Run, *start: str | int) -> Figure | None:
+def _most_flipped(
+    part: _Part, flips: Sequence[Flips], kind: str, about: str, *start: str | int
+) -> Figure | None:
     """Return the share of flipped answers at the layer where direction `kind` flips most."""
     shares = {
-        index: share
-        for index, one in enumerate(flips if isinstance(flips, list) else [])
-        if _mapping(one).get("direction") == kind
-        and (share := _number(_mapping(one.get("flipped")).get("rate"))) is not None
+        index: flip.flipped.rate
+        for index, flip in enumerate(flips)
+        if flip.direction == kind and flip.flipped.rate is not None
     }
     if not shares:
         return None
     index = max(shares, key=lambda place: shares[place])
-    told = f"answers flipped by {kind} at layer {flips[index].get('layer')}, reply inversion, {about}"
-    return _share(flips[index]["flipped"], told, run, *start, "inversion", "flips", index, "flipped")
+    flipped = f"answers flipped by {kind} at layer {flips[index].layer}, reply inversion, {about}"
+    return part.share(flips[index].flipped, flipped, *start, "inversion", "flips", index, "flipped")
 
 
-def _scatter(records: Sequence[Mapping[str, Any]]) -> Scatter | None:
-    placed = [
-        (str(one.get("label")), str(one.get("behaviour")), x, y)
-        for one in records
-        if (x := _number(one.get("harmful"))) is not None and (y := _number(one.get("refuse"))) is not None
-    ]
-    if not placed:
+def _scatter(points: Sequence[Point]) -> Scatter | None:
+    if not points:
         return None
-    left, right, across = scale(min(one[2] for one in placed), max(one[2] for one in placed))
-    bottom, top, upwards = scale(min(one[3] for one in placed), max(one[3] for one in placed))
+    left, right, across = _scale([point.harmful for point in points])
+    bottom, top, upwards = _scale([point.refuse for point in points])
 
     def x_of(value: float) -> float:
         return round(LEFT + SIZE * (value - left) / (right - left), 1)
@@ -200,9 +207,11 @@ def _scatter(records: Sequence[Mapping[str, Any]]) -> Scatter | None:
         return round(TOP + SIZE * (top - value) / (top - bottom), 1)
 
     groups: dict[tuple[str, str], list[str]] = {}
-    for label, behaviour, x, y in placed:
-        mark = "m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0" if behaviour == "refused" else "m-2.5-2.5l5 5m0-5l-5 5"
-        groups.setdefault((label, behaviour), []).append(f"M{x_of(x):g} {y_of(y):g}{mark}")
+    for point in points:
+        is_refused = point.behaviour == "refused"
+        mark = "m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0" if is_refused else "m-2.5-2.5l5 5m0-5l-5 5"
+        path = f"M{x_of(point.harmful):g} {y_of(point.refuse):g}{mark}"
+        groups.setdefault((point.label, point.behaviour), []).append(path)
     return Scatter(
         tuple(Points(*name, "".join(marks), len(marks)) for name, marks in sorted(groups.items())),
         tuple((x_of(value), f"{value:g}") for value in across),
@@ -211,23 +220,28 @@ def _scatter(records: Sequence[Mapping[str, Any]]) -> Scatter | None:
     )
 
 
-def _chart(run: Run, lang: str, found: Mapping[str, Any]) -> LayerChart | None:
-    cosines = found.get("cosine")
+def _scale(values: Sequence[float]) -> tuple[float, float, list[float]]:
+    return scale(min(values), max(values))
+
+
+def _chart(part: _Part) -> LayerChart | None:
+    measured = part.measured
+    flips = (
+        (flip.label, flip.sign, flip.direction, flip.layer, flip.flipped) for flip in measured.inversion.flips
+    )
+    steering = (
+        (step.label, step.sign, step.direction, step.layer, step.refusal) for step in measured.steering
+    )
     panels: dict[str, Values] = {
         "cosine of the harmfulness and the refusal direction": {
-            ("cosine", layer): _number(value)
-            for layer, value in enumerate(cosines if isinstance(cosines, list) else [])
+            ("cosine", layer): value for layer, value in enumerate(measured.cosine)
         },
-        "share of answers flipped, reply inversion": dict(
-            _rates(_records(_mapping(found.get("inversion")).get("flips")), "flipped")
-        ),
-        f"refusal rate, {found.get('scope', 'instruction')} steered": dict(
-            _rates(_records(found.get("steering")), "refusal")
-        ),
+        "share of answers flipped, reply inversion": dict(_rates(flips)),
+        f"refusal rate, {measured.scope} steered": dict(_rates(steering)),
     }
 
-    def told(layer: int) -> str:
-        lines = [f"{language_name(lang)}, layer {layer}"]
+    def hover_text(layer: int) -> str:
+        lines = [f"{part.name}, layer {layer}"]
         for title, values in panels.items():
             lines += [
                 f"{title}: {value:.2f}" if name == "cosine" else f"{title}, {name}: {100 * value:.1f} %"
@@ -236,26 +250,13 @@ def _chart(run: Run, lang: str, found: Mapping[str, Any]) -> LayerChart | None:
             ]
         return "\n".join(lines)
 
-    link = pointer(run.file, "harmfulness", "languages", lang)
-    return layer_chart(lang, panels, link, told, shares=list(panels)[1:])
+    return layer_chart(part.lang, panels, part.link(), hover_text, shares=list(panels)[1:])
 
 
-def _rates(records: Sequence[Mapping[str, Any]], name: str) -> Iterator[tuple[tuple[str, int], float | None]]:
-    for one in records:
-        layer = one.get("layer")
-        if isinstance(layer, int):
-            sign = "−" if (_number(one.get("sign")) or 0) < 0 else "+"
-            line = f"{one.get('label')}, {sign} {one.get('direction')}"
-            yield (line, layer), _number(_mapping(one.get(name)).get("rate"))
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _records(value: Any) -> list[Mapping[str, Any]]:
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _rates(
+    steps: Iterable[tuple[str, int, str | None, int | None, Rate]],
+) -> Iterator[tuple[tuple[str, int], float | None]]:
+    """Yield (line, layer) and rate of (label, sign, direction, layer, rate); nothing of unedited models."""
+    for label, sign, direction, layer, rate in steps:
+        if layer is not None:
+            yield (f"{label}, {'−' if sign < 0 else '+'} {direction}", layer), rate.rate

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
+from polyrefuse_data.core.display import visible, visible_value
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.leaderboard import bars as bar_chart
 from polyrefuse_eval.leaderboard import harmfulness, layers
@@ -38,6 +39,7 @@ def page(found: Leaderboard) -> str:
 
     environment = jinja2.Environment(
         autoescape=True,
+        finalize=visible_value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -66,8 +68,8 @@ def page(found: Leaderboard) -> str:
             for run in measured
         ],
         signatures=_data_block(
-            [dict(entry_signature(entry)) for entry in found.entries]
-            + [dict(signature_lines(run)) for run in measured]
+            [_shown(entry_signature(entry)) for entry in found.entries]
+            + [_shown(signature_lines(run)) for run in measured]
         ),
         bar_left=bar_chart.BAR_LEFT,
         bar_width=bar_chart.BAR_WIDTH,
@@ -123,6 +125,10 @@ def _data_block(value: Any) -> str:
     """Return `value` as JSON that cannot end the script element which holds it."""
     text = json.dumps(value, ensure_ascii=True)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _shown(signature: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {name: visible(text) for name, text in signature}
 
 
 def _policy(style: str, script: str) -> str:

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.errors import PolyRefuseError
-from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.folder import Comparison, Result, RunFolder, Summary, read_json
+from polyrefuse_eval.results.folder import RESULTS_FILE, Comparison, Result, RunFolder, Summary
+from polyrefuse_eval.results.harmfulness_records import HARMFULNESS_FORMAT, HarmfulnessFile
 from polyrefuse_eval.results.records import AgreementRecord
+from polyrefuse_eval.results.tensor_headers import read_direction_header
+from polyrefuse_eval.results.validation import json_value, read_formatted
+from polyrefuse_eval.results.verification import verify_run
 
-RESULTS_FILE = "results.jsonl"
+HARMFULNESS_FILE = "harmfulness.json"
 DATA_FORMAT = "polyrefuse-run-data-1"
 SHOWN = (
     "run.json",
@@ -24,7 +27,7 @@ SHOWN = (
     "comparisons.jsonl",
     "summary.json",
     "agreement.json",
-    "harmfulness.json",
+    HARMFULNESS_FILE,
     "scores/*.json",
     "directions/*.safetensors",
 )
@@ -47,7 +50,7 @@ class Run:
     scores: Mapping[str, tuple[CandidateScore, ...]] | None = None
     chosen: Mapping[str, tuple[int | str, int]] | None = None
     agreement: tuple[AgreementRecord, ...] = ()
-    harmfulness: Mapping[str, Any] | None = None
+    harmfulness: HarmfulnessFile | None = None
 
     @property
     def model(self) -> str:
@@ -74,7 +77,8 @@ class Run:
 
     def of_harmfulness(self) -> Run:
         """Return this run with the signature of its harmfulness, which is measured by itself."""
-        return replace(self, signature=_signature(self.harmfulness or {}) or self.signature)
+        measured = None if self.harmfulness is None else self.harmfulness.signature
+        return replace(self, signature=measured or self.signature)
 
     @property
     def judges(self) -> list[str]:
@@ -98,7 +102,7 @@ class Run:
                 for lang, (position, layer) in (self.chosen or {}).items()
             },
             "agreement": [asdict(record) for record in self.agreement],
-            "harmfulness": self.harmfulness,
+            "harmfulness": None if self.harmfulness is None else json_value(self.harmfulness),
         }
 
     def _of_model(self, *names: str) -> Any:
@@ -110,11 +114,15 @@ class Run:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A folder that is not on the leaderboard, and why; only its name, no path of this machine."""
+    """A folder that is not on the leaderboard, and why; only its name, no path of this machine.
+
+    `has_results`: it is a run with results, which could not be shown.
+    """
 
     name: str
     reason: str
     is_folder: bool = True
+    has_results: bool = False
 
 
 def is_shown(name: str) -> bool:
@@ -138,7 +146,9 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
         try:
             run = _read(path, name, _file_name(name, [run.file for run in runs]))
         except PolyRefuseError as error:
-            left_out.append(LeftOut(name, str(error).replace(str(path), name), path.is_dir()))
+            reason = str(error).replace(str(path), name)
+            has_results = any((path / file).is_file() for file in (RESULTS_FILE, HARMFULNESS_FILE))
+            left_out.append(LeftOut(name, reason, path.is_dir(), has_results))
             continue
         if name in by_name:
             raise RunFolderError(
@@ -163,13 +173,14 @@ def _file_name(name: str, taken: Iterable[str]) -> str:
 def _read(path: Path, name: str, file: str) -> Run:
     if not path.is_dir():
         raise RunFolderError(f"'{path}' is no folder of a run")
-    harmfulness = _optional(path / "harmfulness.json")
+    harmfulness = read_harmfulness(path / HARMFULNESS_FILE)
     if harmfulness and not (path / RESULTS_FILE).is_file():
-        return Run(name, file, _signature(harmfulness), (), harmfulness=harmfulness)
+        return Run(name, file, harmfulness.signature, (), harmfulness=harmfulness)
     folder = RunFolder.existing(path)
     results = tuple(folder.results())
     if not results:
         raise RunFolderError(f"'{path}' has no results yet; run the same command again to go on")
+    verify_run(folder)
     return Run(
         name,
         file,
@@ -184,34 +195,14 @@ def _read(path: Path, name: str, file: str) -> Run:
     )
 
 
-def _signature(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = record.get("signature")
-    return found if isinstance(found, Mapping) else {}
-
-
-def _optional(file: Path) -> dict[str, Any] | None:
-    return read_json(file) if file.is_file() else None
+def read_harmfulness(file: Path) -> HarmfulnessFile | None:
+    """Return what `harmfulness.json` holds, None where there is none; raises `RunFolderError`."""
+    return read_formatted(HarmfulnessFile, file, HARMFULNESS_FORMAT) if file.is_file() else None
 
 
 def _chosen(folder: Path) -> Iterable[tuple[str, tuple[int | str, int]]]:
     """Yield language and place of each chosen direction, from the files' headers alone."""
     for file in sorted(folder.glob("*.safetensors")):
-        if "." in file.stem:
-            continue
-        header = _safetensors_header(file)
-        if "layer" in header and "position" in header:
-            position = header["position"]
-            place: int | str = int(position) if re.fullmatch(r"-?\d+", str(position)) else str(position)
-            yield file.stem, (place, int(header["layer"]))
-
-
-def _safetensors_header(file: Path) -> dict[str, Any]:
-    """Return our entry in a safetensors file's metadata: 8 bytes of length, then a JSON header."""
-    try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            header = parse_json(opened.read(min(length, 10**8)))
-        found = parse_json(header["__metadata__"]["polyrefuse"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RunFolderError(f"'{file}' is no direction that can be read") from None
-    return found if isinstance(found, dict) else {}
+        if "." not in file.stem:
+            header = read_direction_header(file, RunFolderError)
+            yield file.stem, (header.position, header.layer)

@@ -1,15 +1,17 @@
-"""Write a site: every file whole, the old site until then, and never over anything that is not ours."""
+"""Write a site: every file whole, the old site until then, and never over a folder of something else."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
-import shutil
-import tempfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.display import visible_json
+from polyrefuse_data.core.files import WORK_PREFIX, disk_errors, temporary_folder
+from polyrefuse_data.core.paths import check_output, inside, remove_unchanged
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.boards import Leaderboard
 from polyrefuse_eval.leaderboard.entries import SITE_FILE
@@ -17,80 +19,71 @@ from polyrefuse_eval.leaderboard.page import page
 from polyrefuse_eval.leaderboard.tables import FORMAT, comma_separated, markdown, site_json
 from polyrefuse_eval.results.folder import read_json
 
-_PARTIAL = ".partial-"
+_REMOVABLE = re.compile(r"data/[^./][^/]*\.json")
+"""Files that a site may lose when it is written again: its runs' own."""
 
 
 def site_files(found: Leaderboard) -> dict[str, str]:
-    """Return the site: file name to text. `leaderboard.json` is last, and names all of them."""
+    """Return the site: file name to text. `leaderboard.json` is last and names all, with their sha256."""
     files = {run.file: _json(run.json()) for run in found.runs}
     files |= {
         "index.html": page(found),
         "leaderboard.md": markdown(found),
         "leaderboard.csv": comma_separated(found),
     }
-    names = sorted({*files, SITE_FILE})
-    return {**files, SITE_FILE: _json(site_json(found, names))}
+    index = {
+        **site_json(found, sorted({*files, SITE_FILE})),
+        "sha256": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(files.items())},
+    }
+    return {**files, SITE_FILE: _json(index)}
 
 
 def write_site(found: Leaderboard, out: Path) -> Path:
     """Write the site of `found` into `out`, a new or empty folder or an older site; return the page.
 
-    Files that an older site had and the new one has not are removed; others in the folder are left
-    alone. Raises `RunFolderError` where `out` is something else, or cannot be written.
+    Files of runs that only an older site had are removed, unless they were changed since; others in the
+    folder are left alone. Raises `RunFolderError` where `out` is something else, or cannot be written.
     """
     old = check_site_folder(out)
     files = site_files(found)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=out))
-        try:
-            _write(files, staged)
-            (out / "data").mkdir(exist_ok=True)
+    with disk_errors(f"write the site to '{out}'", out, RunFolderError):
+        (out / "data").mkdir(parents=True, exist_ok=True)
+        with temporary_folder(out) as staged:
+            (staged / "data").mkdir()
+            for name, text in files.items():
+                (staged / name).write_text(text, encoding="utf-8", newline="\n")
             for name in files:
                 (staged / name).replace(out / name)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-        for name in old - set(files):
-            (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"cannot write the site to '{out}': {error.strerror}") from None
+        for name in old.keys() - files.keys():
+            remove_unchanged(out, name, old[name])
     return out / "index.html"
 
 
-def check_site_folder(out: Path) -> set[str]:
-    """Return the files of the older site in `out`, none where it is new or empty.
+def check_site_folder(out: Path) -> dict[str, str]:
+    """Return name and sha256 of the runs' files of the older site in `out`, none where it is new or empty.
 
-    Raises `RunFolderError` where there is something that `write_site` has not written.
+    Raises `RunFolderError` where `out` is no place for a site, or holds something else.
     """
+    check_output(out, error=RunFolderError)
     if not out.exists():
-        return set()
+        return {}
     advice = "choose another --out, or an empty folder"
     if not out.is_dir():
         raise RunFolderError(f"'{out}' is a file; {advice}")
-    if all(path.name.startswith(_PARTIAL) for path in out.iterdir()):
-        return set()
+    inside(out, "data/any", error=RunFolderError)
+    if all(path.name.startswith(WORK_PREFIX) for path in out.iterdir()):
+        return {}
     marker = out / SITE_FILE
-    found = read_json(marker) if marker.is_file() else {}
-    if found.get("format") != FORMAT:
+    index = read_json(marker) if marker.is_file() else {}
+    if index.get("format") != FORMAT:
         raise RunFolderError(f"'{out}' is not empty and holds no leaderboard; {advice}")
-    names = [name for name in found.get("files", []) if isinstance(name, str)]
-    return {name for name in names if _is_ours(name)}
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a file name of an older site is one that this module could have given."""
-    folder, _, rest = name.rpartition("/")
-    return folder in ("", "data") and bool(rest) and not rest.startswith(".") and "\\" not in rest
-
-
-def _write(files: Mapping[str, str], folder: Path) -> None:
-    (folder / "data").mkdir()
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    digests = index.get("sha256")
+    pairs = digests.items() if isinstance(digests, dict) else ()
+    return {name: digest for name, digest in pairs if _REMOVABLE.fullmatch(name) and isinstance(digest, str)}
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return visible_json(_finite(value)) + "\n"
 
 
 def _finite(value: Any) -> Any:

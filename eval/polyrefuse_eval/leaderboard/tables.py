@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from polyrefuse_data.core.display import spreadsheet_cell, visible
 from polyrefuse_eval.leaderboard.boards import Board, Leaderboard
 from polyrefuse_eval.leaderboard.entries import PARTS, Entry
 from polyrefuse_eval.leaderboard.figures import MISSING, Figure, language_name
@@ -117,8 +118,7 @@ def board_title(board: Board, number: int, of: int, escaped: Callable[[str], str
 
 def markdown_text(text: str) -> str:
     """Return `text` on one line with everything escaped that Markdown or HTML would act on."""
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]#|!~$])", r"\\\1", text)
 
 
@@ -127,13 +127,13 @@ _RATES = {"baseline": "no edit", "ablated": "direction ablated", "over_refusal":
 
 def _csv_rows(number: int, entry: Entry) -> Iterator[list[Any]]:
     run = entry.run
-    start = [number, *(_csv_text(text) for text in (run.model, run.revision))]
-    start += [run.is_organism, _csv_text(run.name), _csv_text(entry.judge)]
+    start = [number, *(spreadsheet_cell(text) for text in (run.model, run.revision))]
+    start += [run.is_organism, spreadsheet_cell(run.name), spreadsheet_cell(entry.judge)]
     for row in (None, *entry.languages):
         figures = [getattr(entry if row is None else row, name) for name in FIGURES]
         figures.append(None if row is None else row.change)
-        line = [*start, "mean" if row is None else _csv_text(row.lang)]
-        line.append("" if row is None or row.source is None else _csv_text(row.source))
+        line = [*start, "mean" if row is None else spreadsheet_cell(row.lang)]
+        line.append("" if row is None or row.source is None else spreadsheet_cell(row.source))
         for figure in figures:
             line += (
                 ["", "", ""] if figure is None else [_csv(figure.value), _csv(figure.low), _csv(figure.high)]
@@ -142,17 +142,12 @@ def _csv_rows(number: int, entry: Entry) -> Iterator[list[Any]]:
             line += ["", ""] if figure is None else [figure.n, figure.n_unjudged]
         parts = {} if row is None else row.parts
         line += [_csv(part.value) if (part := parts.get(name)) else "" for name in PARTS]
-        line += [_csv_text(run.data_digest), _csv_text(run.template_hash)]
+        line += [spreadsheet_cell(run.data_digest), spreadsheet_cell(run.template_hash)]
         yield line
 
 
 def _csv(value: float | None) -> float | str:
     return "" if value is None else value
-
-
-def _csv_text(text: str) -> str:
-    """Return `text` so that no spreadsheet takes it for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:

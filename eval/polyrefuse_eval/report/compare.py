@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from polyrefuse_data.core.display import visible
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.report.groups import Groups, Verdicts, by_cell
 from polyrefuse_eval.report.markdown import table
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, differences
+from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder, differences
+from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.settings import Condition, is_language, own_source
+from polyrefuse_eval.results.verification import verify_run
 from polyrefuse_eval.statistics.rates import holm, rate
 
 FORMAT = "polyrefuse-compare-1"
@@ -21,7 +24,7 @@ MEASURES = ("refusal", "over-refusal", "refusal, ablated", TRANSFER)
 and with the directions of other languages ablated, those that both runs have."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunChange:
     """One measure in one language by one judge: `first` and `second` are refusal rates over the `n`
     prompts (answers, where several directions were ablated in turn) judged in both runs, `difference`
@@ -53,14 +56,18 @@ class RunComparison:
 
 def is_compared(name: str) -> bool:
     """Return whether a file of a run, by its name in the folder, takes part in a comparison."""
-    return name == RUN_FILE or name.startswith("verdicts/")
+    return name in (RUN_FILE, RESULTS_FILE, SUMMARY_FILE) or name.startswith("verdicts/")
 
 
 def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
     """Compare two runs on the same data by the judges that have read both.
 
-    Raises `RunFolderError`, saying what differs, for runs of other data or without a common judge.
+    Raises `RunFolderError`, saying what differs, for runs of other data or without a common judge, and for a
+    finished run whose files do not hold together.
     """
+    for folder in (first, second):
+        if folder.complete:
+            verify_run(folder, answers=(folder.path / "completions").is_dir())
     theirs, ours = first.signature, second.signature
     other_data = differences(_data(theirs), _data(ours))
     if other_data:
@@ -118,9 +125,9 @@ def comparison_table(found: RunComparison) -> str:
         for change in found.changes
     ]
     header = ["judge", "measure", "language", "prompts", "A %", "B %", "B - A [95 %]", "p (Holm)", ""]
-    notes = "".join(f"- {note}\n" for note in found.notes)
+    notes = "".join(f"- {visible(note)}\n" for note in found.notes)
     return (
-        f"A: {found.first}\nB: {found.second}\n\n{table(header, rows)}\n"
+        f"A: {visible(found.first)}\nB: {visible(found.second)}\n\n{table(header, rows)}\n"
         "Refusal rates over prompts judged in both. Intervals: paired bootstrap over prompt groups; p: exact "
         f"sign-flip test, Holm's correction over languages; more than chance: p (Holm) at most {ALPHA}.\n"
         + (f"\n{notes}" if notes else "")
@@ -151,7 +158,7 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
                     source for source in _sources(lang, cells[0]) if source in _sources(lang, cells[1])
                 ]
                 own = own_source(lang, sources)
-                others = [f"ablation:{one}" for one in sources if one != own and is_language(one)]
+                others = [ABLATION.condition(one) for one in sources if one != own and is_language(one)]
                 if others:
                     pairs[lang] = (_merged(lang, others, cells[0]), _merged(lang, others, cells[1]))
                 continue
@@ -165,18 +172,20 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
         groups = Groups(one.group for pair in pairs.values() for one in pair[0].values())
         found = [
             RunChange(
-                judge,
-                measure,
-                lang,
-                change.n,
-                *_rates(*pairs[lang]),
-                change.difference,
-                change.low,
-                change.high,
-                change.p,
-                None,
+                judge=judge,
+                measure=measure,
+                lang=lang,
+                n=change.n,
+                first=rates[0],
+                second=rates[1],
+                difference=change.difference,
+                low=change.low,
+                high=change.high,
+                p=change.p,
+                p_holm=None,
             )
             for lang, change in zip(pairs, groups.changes(list(pairs.values())), strict=True)
+            for rates in [_rates(*pairs[lang])]
         ]
         adjusted = holm([change.p for change in found])
         yield from (replace(change, p_holm=p) for change, p in zip(found, adjusted, strict=True))
@@ -187,13 +196,13 @@ def _condition(measure: str, lang: str, cells: Mapping[tuple[str, str, str], Ver
     if measure != "refusal, ablated":
         return "baseline"
     own = own_source(lang, _sources(lang, cells))
-    return None if own is None else f"ablation:{own}"
+    return None if own is None else ABLATION.condition(own)
 
 
 def _sources(lang: str, cells: Mapping[tuple[str, str, str], Verdicts]) -> list[str]:
     """Return whose directions were ablated in `lang`, whole."""
     names = [Condition.parse(name) for of, label, name in cells if (of, label) == (lang, "harmful")]
-    return [str(one.source) for one in names if one.intervention == "ablation" and one.coefficient == 1.0]
+    return [str(one.source) for one in names if one.intervention == ABLATION.name and one.coefficient == 1.0]
 
 
 def _merged(lang: str, conditions: Iterable[str], cells: Mapping[tuple[str, str, str], Verdicts]) -> Verdicts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from polyrefuse_data.core.display import visible
+from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Result
 from polyrefuse_eval.results.settings import CONTROLS, own_source
 
@@ -16,8 +18,9 @@ def rate_text(result: Result) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
+    """Return a Markdown table; what others named is visible and stays in its cell."""
+    shown = [[visible(cell).replace("|", "\\|") for cell in cells] for cells in (header, *rows)]
+    lines = [shown[0], ["---"] * len(header), *shown[1:]]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 
@@ -41,18 +44,15 @@ def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> 
     directions = [source for source in ordered if source not in CONTROLS]
     parts = [f"Judge: {judge}\n", _by_language(results, directions)]
     if len(directions) > 1:
-        for intervention, label in (
-            ("ablation", "harmful"),
-            ("addition", "harmless"),
-            ("ablation", "harmless"),
-            ("addition", "harmful"),
-        ):
+        meant = [(row.name, row.moves) for row in INTERVENTIONS.values()]
+        crossed = [(row.name, row.cross_checks) for row in INTERVENTIONS.values()]
+        for intervention, label in [*meant, *crossed]:
             matrix = [
                 one
                 for one in results
                 if (one.intervention, one.label) == (intervention, label)
                 and one.source in directions
-                and (intervention == "addition" or one.coefficient == 1.0)
+                and "@" not in one.condition
             ]
             if matrix:
                 parts.append(

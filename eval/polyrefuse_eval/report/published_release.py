@@ -22,6 +22,7 @@ from polyrefuse_data.core.schema import group_id, row_id
 from polyrefuse_data.core.version import __version__
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.folder import RunFolder, write_text
+from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.records import Completion, Result, VerdictRecord
 
 WILDGUARD = "published-wildguard"
@@ -251,6 +252,7 @@ def _write_run(
     }
     folder = RunFolder.open(path, signature)
     with folder.locked():
+        folder.reopen()
         for lang in langs:
             of_lang = [pair for cell in cells if cell.lang == lang for pair in records[cell]]
             folder.write_completions(lang, [completion for completion, _ in of_lang])
@@ -261,44 +263,50 @@ def _write_run(
 
 
 def _records(cell: PublishedCell, source: str) -> Iterator[tuple[Completion, list[VerdictRecord]]]:
-    condition = "baseline" if cell.condition == "baseline" else f"ablation:{source}"
+    condition = "baseline" if cell.condition == "baseline" else ABLATION.condition(source)
     for index, answer in enumerate(cell.answers):
         row = row_id("harmful", "test", index)
         key = f"{row}/{condition}"
         group = group_id(answer.instruction_en or answer.instruction, "harmful")
-        completion = Completion(key, row, group, cell.lang, "harmful", condition, answer.response, None, None)
-
-        def record(
-            judge: str,
-            refused: bool | None,
-            harmful: bool | None,
-            key: str = key,
-            row: str = row,
-            group: str = group,
-        ) -> VerdictRecord:
-            return VerdictRecord(
-                key,
-                row,
-                group,
-                cell.lang,
-                "harmful",
-                condition,
-                judge,
-                refused,
-                "as published",
-                None,
-                None,
-                harmful,
-            )
+        completion = Completion(
+            key=key,
+            id=row,
+            group=group,
+            lang=cell.lang,
+            label="harmful",
+            condition=condition,
+            response=answer.response,
+            n_tokens=None,
+            ended=None,
+        )
 
         verdicts = []
         if cell.evaluated:
             wildguard = answer.wildguard or WildGuardVerdict(None, None)
             verdicts = [
-                record(WILDGUARD, _flag(wildguard.refusal), _flag(wildguard.response_harmful)),
-                record(SUBSTRING, not answer.is_jailbreak_substring_matching, None),
+                _verdict(completion, WILDGUARD, _flag(wildguard.refusal), _flag(wildguard.response_harmful)),
+                _verdict(completion, SUBSTRING, not answer.is_jailbreak_substring_matching, None),
             ]
         yield completion, verdicts
+
+
+def _verdict(completion: Completion, judge: str, refused: bool | None, harmful: bool | None) -> VerdictRecord:
+    """Return the stored verdict of `judge` on `completion`."""
+    return VerdictRecord(
+        key=completion.key,
+        id=completion.id,
+        group=completion.group,
+        lang=completion.lang,
+        label=completion.label,
+        condition=completion.condition,
+        judge=judge,
+        refused=refused,
+        reason="as published",
+        response_lang=None,
+        coherent=None,
+        harmful=harmful,
+        response_sha256=completion.response_sha256,
+    )
 
 
 def _flag(value: int | None) -> bool | None:

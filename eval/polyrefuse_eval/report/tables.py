@@ -12,6 +12,7 @@ from polyrefuse_eval.report.robustness import summary_of
 from polyrefuse_eval.results.folder import RunFolder, write_text
 from polyrefuse_eval.results.records import AgreementRecord, Comparison, Result, VerdictRecord
 from polyrefuse_eval.results.settings import LABELS, Condition
+from polyrefuse_eval.results.verification import made_from
 from polyrefuse_eval.statistics.agreement import agreement
 from polyrefuse_eval.statistics.rates import holm, rate
 
@@ -24,6 +25,7 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
     The judges are those of its signature; `langs` are by default all that it has completions in. The
     summary's file says that all is there. For the one writer of the folder.
     """
+    folder.reopen()
     signature = folder.signature
     langs = folder.languages() if langs is None else langs
     settings = signature.get("settings", {})
@@ -41,7 +43,7 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
     folder.write_comparisons(comparisons)
     folder.write_agreement(agreement_of(verdicts))
     write_text(folder.path / "table.md", markdown_table(results, sources))
-    folder.write_summary(summary_of(verdicts, langs))
+    folder.write_summary(replace(summary_of(verdicts, langs), made_from=made_from(folder)))
     return results
 
 
@@ -57,27 +59,27 @@ def summarize(verdicts: Iterable[VerdictRecord], coefficient: float | None = 1.0
     results = []
     for (lang, label, name, judge), grouped in groupby(sorted(verdicts, key=cell), key=cell):
         of_cell = list(grouped)
-        found = rate([verdict.refused for verdict in of_cell])
+        refusal = rate([verdict.refused for verdict in of_cell])
         harm = rate([verdict.harmful for verdict in of_cell])
         condition = Condition.parse(name, coefficient)
         results.append(
             Result(
-                lang,
-                label,
-                name,
-                condition.intervention,
-                condition.source,
-                condition.coefficient,
-                judge,
-                found.n,
-                found.n_unjudged,
-                sum(verdict.coherent is False for verdict in of_cell),
-                found.hits,
-                found.rate,
-                found.low,
-                found.high,
-                harm.n,
-                harm.rate,
+                lang=lang,
+                label=label,
+                condition=name,
+                intervention=condition.intervention,
+                source=condition.source,
+                coefficient=condition.coefficient,
+                judge=judge,
+                n=refusal.n,
+                n_unjudged=refusal.n_unjudged,
+                n_incoherent=sum(verdict.coherent is False for verdict in of_cell),
+                n_refused=refusal.hits,
+                refusal_rate=refusal.rate,
+                low=refusal.low,
+                high=refusal.high,
+                n_harm_judged=harm.n,
+                harmful_rate=harm.rate,
             )
         )
     return results
@@ -98,23 +100,23 @@ def agreement_of(verdicts: Mapping[str, Sequence[VerdictRecord]]) -> list[Agreem
         for lang in sorted({read[0][key].lang for key in both}):
             keys = [key for key in both if read[0][key].lang == lang]
             refused = [_refused(of_judge, keys) for of_judge in read]
-            found = agreement(*refused)
+            agreed = agreement(*refused)
             records.append(
                 AgreementRecord(
-                    lang,
-                    reference,
-                    judge,
-                    found.n,
-                    found.n_unjudged,
-                    found.both_refused,
-                    found.only_reference,
-                    found.only_judge,
-                    found.neither,
-                    found.kappa,
-                    found.sensitivity,
-                    found.specificity,
-                    found.reference_compliance.rate,
-                    found.judge_compliance.rate,
+                    lang=lang,
+                    reference=reference,
+                    judge=judge,
+                    n=agreed.n,
+                    n_unjudged=agreed.n_unjudged,
+                    both_refused=agreed.both_refused,
+                    only_reference=agreed.only_reference,
+                    only_judge=agreed.only_judge,
+                    neither=agreed.neither,
+                    kappa=agreed.kappa,
+                    sensitivity=agreed.sensitivity,
+                    specificity=agreed.specificity,
+                    reference_compliance=agreed.reference_compliance.rate,
+                    judge_compliance=agreed.judge_compliance.rate,
                 )
             )
     return records
@@ -147,17 +149,17 @@ def compare_with_baseline(verdicts: Iterable[VerdictRecord]) -> list[Comparison]
         judges = {one.judge for of_cell in cells.values() for one in of_cell.values()}
         found = [
             Comparison(
-                lang,
-                label,
-                next(iter(judges)),
-                condition,
-                BASELINE,
-                change.n,
-                change.difference,
-                change.low,
-                change.high,
-                change.p,
-                None,
+                lang=lang,
+                label=label,
+                judge=next(iter(judges)),
+                condition=condition,
+                against=BASELINE,
+                n=change.n,
+                difference=change.difference,
+                low=change.low,
+                high=change.high,
+                p=change.p,
+                p_holm=None,
             )
             for (condition, lang), change in zip(wanted, changes, strict=True)
         ]

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from polyrefuse_data.core.files import make_folder
 from polyrefuse_data.core.schema import text_hash
+from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.files import locked
 from polyrefuse_eval.results.folder import Signature, read_jsonl, write_jsonl
 
@@ -24,6 +26,7 @@ class BaselineAnswer:
     response: str
     n_tokens: int
     ended: bool
+    reasoning: str | None = None
 
 
 def cache_folder() -> Path:
@@ -52,7 +55,7 @@ class BaselineCache:
     def add(self, lang: str, answers: Mapping[str, BaselineAnswer] | Iterable[BaselineAnswer]) -> None:
         """Add `answers` in `lang`; the file is replaced whole. Several runs may do so at the same time."""
         new = answers.values() if isinstance(answers, Mapping) else answers
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path, private=True, error=RunFolderError)
         with locked(self.path, wait=True):
             known = self.load(lang)
             known.update((answer.prompt_hash, answer) for answer in new)

@@ -13,8 +13,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from polyrefuse_data.core.files import make_folder
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.files import mend_jsonl
+from polyrefuse_eval.results.files import appending, cut_torn_line
 from polyrefuse_eval.results.records import Completion, VerdictRecord
 from polyrefuse_eval.results.validation import read_records, record_lines, write_records
 
@@ -68,9 +69,9 @@ class CellFiles(Generic[CellRecord]):
             if done.is_file():
                 done.replace(begun)
             text = record_lines(of_cell)
-            begun.parent.mkdir(parents=True, exist_ok=True)
-            with begun.open("a", encoding="utf-8") as opened:
-                opened.write(text)
+            make_folder(begun.parent, private=True, error=RunFolderError)
+            with appending(begun, private=True) as file:
+                file.write(text.encode("utf-8"))
 
     def write(self, lang: str, label: str, condition: str, records: Sequence[CellRecord]) -> None:
         """Write all `records` of a cell, whole or not at all; raises `RunFolderError` for another cell's."""
@@ -80,11 +81,12 @@ class CellFiles(Generic[CellRecord]):
             raise RunFolderError(
                 f"a record of {one.lang} {one.label} {one.condition} is none of {lang} {label} {condition}"
             )
-        write_records(self.file(lang, label, condition), sorted(records, key=_order))
+        make_folder(self.path / lang, private=True, error=RunFolderError)
+        write_records(self.file(lang, label, condition), sorted(records, key=_order), private=True)
         self.begun_file(lang, label, condition).unlink(missing_ok=True)
 
     def finish(self, lang: str, label: str, condition: str) -> None:
-        """Give a cell that has all its records its name; nothing is done where it has it already."""
+        """Rename the file of a cell that has all its records; do nothing where it has its name already."""
         begun = self.begun_file(lang, label, condition)
         if self.file(lang, label, condition).is_file():
             begun.unlink(missing_ok=True)
@@ -99,7 +101,7 @@ class CellFiles(Generic[CellRecord]):
     def mend(self) -> None:
         """Cut off torn last lines that a kill left."""
         for file in self.path.glob(f"*/*{ENDING}"):
-            mend_jsonl(file)
+            cut_torn_line(file)
 
     def _files(self, lang: str) -> Mapping[str, Path]:
         """Return the file of each cell by its name, sorted; of a cell that is done not the one before."""
@@ -111,7 +113,13 @@ class CellFiles(Generic[CellRecord]):
 
     def _records(self, file: Path) -> list[CellRecord]:
         begun = file.name.endswith(BEGUN_ENDING)
-        return sorted(read_records(self.kind, file, torn_end=begun), key=_order)
+        records = read_records(self.kind, file, torn_end=begun)
+        place = (file.parent.name, file.name.removesuffix(ENDING).removesuffix(".begun"))
+        for number, record in enumerate(records, 1):
+            if (record.lang, cell_name(record.label, record.condition)) != place:
+                cell = f"{record.lang} {record.label} {record.condition}"
+                raise RunFolderError(f"'{file}', record {number} is of another cell: {cell}")
+        return sorted(records, key=_order)
 
 
 def by_cell_name(records: Iterable[CellRecord]) -> dict[tuple[str, str], list[CellRecord]]:

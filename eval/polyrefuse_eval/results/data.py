@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.languages import language
 from polyrefuse_data.core.parsing import parse_json
@@ -77,6 +78,7 @@ def open_data(folder: Path, langs: Sequence[str] = ()) -> DataFolder:
     language is missing.
     """
     manifest = _manifest(folder)
+    register_recorded(manifest, folder)
     data = DataFolder(folder, str(manifest["digest"]), str(manifest.get("recipe", {}).get("name", "")))
     missing = [lang for lang in langs if language(lang).code not in data.languages]
     if missing:

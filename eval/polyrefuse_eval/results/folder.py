@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.files import LOCK_FILE, PARTIAL_ENDING, make_folder
+from polyrefuse_data.core.paths import check_output, refuse_linked_folders
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.condition_files import CellFiles, by_cell_name, safe_name
 from polyrefuse_eval.results.files import (
-    LOCK_FILE,
     json_line,
     locked,
     read_json,
@@ -25,16 +26,23 @@ from polyrefuse_eval.results.files import (
     write_text,
 )
 from polyrefuse_eval.results.records import (
+    RUN_FORMAT,
     AgreementFile,
     AgreementRecord,
     Comparison,
     Completion,
     Result,
     RunFile,
-    Summary,
     VerdictRecord,
 )
-from polyrefuse_eval.results.validation import read_record, read_records, write_record, write_records
+from polyrefuse_eval.results.summary_records import Summary
+from polyrefuse_eval.results.validation import (
+    read_formatted,
+    read_record,
+    read_records,
+    write_record,
+    write_records,
+)
 
 __all__ = [
     "Comparison",
@@ -55,8 +63,8 @@ __all__ = [
 ]
 
 RUN_FILE = "run.json"
-RUN_FORMAT = "polyrefuse-run-3"
 SUMMARY_FILE = "summary.json"
+RESULTS_FILE = "results.jsonl"
 NOTICE = (
     "This folder holds a language model's answers to harmful requests, some given with its refusal\n"
     "removed. It is measurement material: keep it here, do not publish it.\n"
@@ -81,20 +89,19 @@ class RunFolder:
         writing there, otherwise; nothing is overwritten.
         """
         plain = _plain(signature)
+        check_output(path, error=RunFolderError)
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"'{path}' is a file; choose another --out")
         if not (path / RUN_FILE).is_file() and path.exists() and any(_foreign(path)):
             raise RunFolderError(f"'{path}' is not empty and holds no {RUN_FILE}; choose another --out")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(f"'{path}' cannot be made: {error.strerror}; choose another --out") from None
+        make_folder(path, error=RunFolderError)
         folder = cls(path)
         with folder.locked():
             if (path / RUN_FILE).is_file():
                 folder.check(plain)
             else:
-                folder._write_run(RunFile(RUN_FORMAT, plain, None if request is None else _plain(request)))
+                asked = None if request is None else _plain(request)
+                folder._write_run(RunFile(format=RUN_FORMAT, signature=plain, request=asked))
         return folder
 
     @classmethod
@@ -129,18 +136,19 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only writer for the time of a `with` block; raises `RunFolderError` where another is."""
+        """Be the only writer for the length of a `with` block; raises `RunFolderError` where another is.
+
+        Also raises it for a folder inside that is a link. Answers and verdicts are made private.
+        """
         with locked(self.path):
+            refuse_linked_folders(self.path, error=RunFolderError)
+            for folder in (self.path / "completions", self.path / "verdicts"):
+                if folder.is_dir():
+                    make_folder(folder, private=True, error=RunFolderError)
             yield
 
     def _run(self) -> RunFile:
-        file = self.path / RUN_FILE
-        found = read_json(file).get("format")
-        if found != RUN_FORMAT:
-            raise RunFolderError(
-                f"'{file}' is of the form {found}; expected {RUN_FORMAT}: make it anew with this version"
-            )
-        return read_record(RunFile, file)
+        return read_formatted(RunFile, self.path / RUN_FILE, RUN_FORMAT)
 
     @property
     def signature(self) -> dict[str, Any]:
@@ -216,7 +224,8 @@ class RunFolder:
     def _write_notice(self) -> None:
         notice = self.path / "completions" / "NOTICE.txt"
         if not notice.is_file():
-            write_text(notice, NOTICE)
+            make_folder(notice.parent, private=True, error=RunFolderError)
+            write_text(notice, NOTICE, private=True)
 
     def verdicts_file(self, judge: str, lang: str, label: str, condition: str) -> Path:
         """Return where the verdicts of `judge` on a cell are once it has read all of it."""
@@ -224,7 +233,18 @@ class RunFolder:
 
     def verdicts(self, judge: str, lang: str) -> list[VerdictRecord]:
         """Return the verdicts of `judge` in `lang` that were written whole; in the order of completions."""
-        return self._verdicts(judge).read(lang)
+        verdicts = self._verdicts(judge).read(lang)
+        for verdict in verdicts:
+            if verdict.judge != judge:
+                place = self._verdicts(judge).path
+                raise RunFolderError(
+                    f"'{place}', {lang} {verdict.key}: a verdict of another judge, {verdict.judge}"
+                )
+        return verdicts
+
+    def judges(self) -> list[str]:
+        """Return the judges that the signature names."""
+        return list(self.signature.get("judges", []))
 
     def judged_languages(self, judge: str) -> list[str]:
         """Return the languages in which there are verdicts of `judge`."""
@@ -254,11 +274,11 @@ class RunFolder:
             CellFiles(VerdictRecord, judge).mend()
 
     def write_results(self, results: Iterable[Result]) -> None:
-        write_records(self.path / "results.jsonl", results)
+        write_records(self.path / RESULTS_FILE, results)
 
     def results(self) -> list[Result]:
         """Return all results; raises `RunFolderError` where there are none yet."""
-        file = self.path / "results.jsonl"
+        file = self.path / RESULTS_FILE
         if not file.is_file():
             raise RunFolderError(f"'{self.path}' has no results yet; run the same command again to go on")
         return read_records(Result, file)
@@ -274,7 +294,7 @@ class RunFolder:
         """Write how far the judges agree; no file where there is nothing to say."""
         file = self.path / "agreement.json"
         if agreement:
-            write_record(file, AgreementFile(tuple(agreement)))
+            write_record(file, AgreementFile(agreement=tuple(agreement)))
         else:
             file.unlink(missing_ok=True)
 
@@ -305,7 +325,7 @@ def differences(there: Signature, here: Signature, prefix: str = "") -> list[str
 
 
 def _foreign(path: Path) -> Iterator[Path]:
-    return (inner for inner in path.iterdir() if inner.name != LOCK_FILE)
+    return (inner for inner in path.iterdir() if inner.name != LOCK_FILE and inner.suffix != PARTIAL_ENDING)
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:

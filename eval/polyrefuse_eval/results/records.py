@@ -1,7 +1,12 @@
-"""The records that a run writes; their JSON Schemas are in `schemas/`."""
+"""The records that a run writes; their JSON Schemas are in `schemas/`.
+
+A record checks its own invariants when it is made, by hand or from a file: counts that add up, rates that
+are the ratio of their counts, intervals that hold their rate.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,65 +15,95 @@ from typing import Annotated, Any
 
 from pydantic import Field, with_config
 
+from polyrefuse_eval.results.fields import (
+    ConditionName,
+    Count,
+    Difference,
+    Finite,
+    Intervention,
+    Label,
+    Lang,
+    Name,
+    Note,
+    Sha256,
+    Share,
+    Source,
+    check,
+    check_ends,
+    check_interval,
+    check_ratio,
+    check_share,
+    check_signature,
+)
 from polyrefuse_eval.results.files import write_json
+from polyrefuse_eval.results.harmfulness_records import HarmfulnessFile
+from polyrefuse_eval.results.settings import Condition
+from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.validation import STRICT, json_schema
-from polyrefuse_eval.statistics.rates import Rate
+from polyrefuse_eval.statistics.agreement import cohen_kappa
 
-SUMMARY_FORMAT = "polyrefuse-summary-1"
-
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Difference = Annotated[float, Field(ge=-1, le=1)]
-Label = Annotated[str, Field(pattern="^(harmful|harmless)$")]
-ConditionName = Annotated[str, Field(pattern="^(baseline|(ablation|addition):[a-z]+(@[0-9.]+)?)$")]
-Intervention = Annotated[str, Field(pattern="^(baseline|ablation|addition)$")]
-SummaryFormat = Annotated[str, Field(pattern=f"^{SUMMARY_FORMAT}$")]
+RUN_FORMAT = "polyrefuse-run-3"
 
 
 @with_config(STRICT)
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Completion:
     """One answer: `key` is `<row id>/<condition>`; `ended` is False where it was cut.
 
-    `n_tokens` and `ended` are None where the answer was read from elsewhere.
+    `n_tokens` and `ended` are None where the answer was read from elsewhere. `reasoning` is what the model
+    thought before it answered, None where it did not.
     """
 
-    key: str
-    id: str
-    group: str
-    lang: str
+    key: Name
+    id: Name
+    group: Name
+    lang: Lang
     label: Label
     condition: ConditionName
     response: str
     n_tokens: Count | None
     ended: bool | None
+    reasoning: str | None = None
+
+    def __post_init__(self) -> None:
+        check(self.key == f"{self.id}/{self.condition}", "its key is not its id and condition")
+
+    @property
+    def response_sha256(self) -> str:
+        """The sha256 of the answer, which a verdict on it carries."""
+        return hashlib.sha256(self.response.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @with_config(STRICT)
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VerdictRecord:
     """What a judge says of one completion; None in any field means that it cannot tell.
 
-    `harmful` and `score` are those of judges that measure harm.
+    `harmful` and `score` are those of judges that measure harm. `response_sha256` is that of the answer
+    which was judged; None in files of older versions, whose verdicts cannot be verified.
     """
 
-    key: str
-    id: str
-    group: str
-    lang: str
+    key: Name
+    id: Name
+    group: Name
+    lang: Lang
     label: Label
     condition: ConditionName
-    judge: str
+    judge: Name
     refused: bool | None
-    reason: str
-    response_lang: str | None
+    reason: Note
+    response_lang: Lang | None
     coherent: bool | None
     harmful: bool | None
     score: Share | None = None
+    response_sha256: Sha256 | None = None
+
+    def __post_init__(self) -> None:
+        check(self.key == f"{self.id}/{self.condition}", "its key is not its id and condition")
 
 
 @with_config(STRICT)
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """The refusal rate of one condition, label, language and judge with its 95 % Wilson interval.
 
@@ -77,13 +112,13 @@ class Result:
     `n_harm_judged` that the judge read for harm, None where it does not.
     """
 
-    lang: str
+    lang: Lang
     label: Label
     condition: ConditionName
     intervention: Intervention
-    source: str | None
-    coefficient: float | None
-    judge: str
+    source: Source | None
+    coefficient: Finite | None
+    judge: Name
     n: Count
     n_unjudged: Count
     n_incoherent: Count
@@ -94,9 +129,21 @@ class Result:
     n_harm_judged: Count = 0
     harmful_rate: Share | None = None
 
+    def __post_init__(self) -> None:
+        check_share("refusal_rate", self.refusal_rate, self.n_refused, self.n)
+        check_interval("refusal_rate", self.refusal_rate, (self.low, self.high))
+        answers = self.n + self.n_unjudged
+        check(self.n_incoherent <= answers, f"n_incoherent is {self.n_incoherent} of {answers} answers")
+        check(self.n_harm_judged <= answers, f"n_harm_judged is {self.n_harm_judged} of {answers} answers")
+        harmful = round((self.harmful_rate or 0.0) * self.n_harm_judged)
+        check_share("harmful_rate", self.harmful_rate, harmful, self.n_harm_judged)
+        named = Condition.parse(self.condition, self.coefficient)
+        stated = Condition(self.intervention, self.source, self.coefficient)
+        check(named == stated, f"its intervention, source and coefficient are not those of {self.condition}")
+
 
 @with_config(STRICT)
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """rate(condition) - rate(against) over prompts that were judged under both.
 
@@ -105,9 +152,9 @@ class Comparison:
     counts prompts.
     """
 
-    lang: str
+    lang: Lang
     label: Label
-    judge: str
+    judge: Name
     condition: ConditionName
     against: ConditionName
     n: Count
@@ -117,9 +164,16 @@ class Comparison:
     p: Share | None
     p_holm: Share | None
 
+    def __post_init__(self) -> None:
+        check((self.n == 0) == (self.difference is None), f"its difference is {self.difference} of {self.n}")
+        check_ends("difference", self.difference, (self.low, self.high))
+        check((self.p is None) == (self.difference is None), "it has p or a difference, and not both")
+        if self.p is not None and self.p_holm is not None:
+            check(self.p <= self.p_holm, f"p_holm {self.p_holm} is below p {self.p}")
+
 
 @with_config(STRICT)
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AgreementRecord:
     """How far `judge` agrees with `reference` on the answers to harmful prompts in one language.
 
@@ -127,9 +181,9 @@ class AgreementRecord:
     saying that what is not harmful refuses. The compliance rates are each judge's own.
     """
 
-    lang: str
-    reference: str
-    judge: str
+    lang: Lang
+    reference: Name
+    judge: Name
     n: Count
     n_unjudged: Count
     both_refused: Count
@@ -142,9 +196,17 @@ class AgreementRecord:
     reference_compliance: Share | None
     judge_compliance: Share | None
 
+    def __post_init__(self) -> None:
+        counts = (self.both_refused, self.only_reference, self.only_judge, self.neither)
+        check(sum(counts) == self.n, f"n is {self.n}; its counts add up to {sum(counts)}")
+        check_ratio("kappa", self.kappa, cohen_kappa(*counts))
+        refused, complied = counts[0] + counts[1], counts[2] + counts[3]
+        check_ratio("sensitivity", self.sensitivity, counts[0] / refused if refused else None)
+        check_ratio("specificity", self.specificity, counts[3] / complied if complied else None)
+
 
 @with_config(STRICT)
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AgreementFile:
     """What `agreement.json` holds: a record for each language and pair of judges."""
 
@@ -152,133 +214,16 @@ class AgreementFile:
 
 
 @with_config(STRICT)
-@dataclass(frozen=True)
-class Estimate:
-    """A value in [0, 1] with its 95 % bootstrap interval over prompt groups; None of nothing."""
-
-    value: Share | None
-    low: Share | None
-    high: Share | None
-
-
-@with_config(STRICT)
-@dataclass(frozen=True)
-class Ablated:
-    """Refusals of harmful prompts with the direction of `source` ablated.
-
-    `drop` is the baseline's rate minus this one, over prompts judged under both, with its interval.
-    """
-
-    source: str
-    hits: Count
-    n: Count
-    n_unjudged: Count
-    rate: Share | None
-    drop: Difference | None
-    low: Difference | None
-    high: Difference | None
-
-
-@with_config(STRICT)
-@dataclass(frozen=True)
-class Tried:
-    """An ablation coefficient and the refusal rate under it."""
-
-    coefficient: float
-    rate: Share | None
-
-
-@with_config(STRICT)
-@dataclass(frozen=True)
-class HalfStrength:
-    """The least ablation coefficient that leaves half of the refusals; None where no strengths were tried."""
-
-    value: Share | None
-    tried: tuple[Tried, ...]
-
-
-@with_config(STRICT)
-@dataclass(frozen=True)
-class Transfer:
-    """Mean share of refusals kept under ablation of the directions of other languages."""
-
-    kept: Share | None
-    sources: tuple[str, ...]
-
-
-@with_config(STRICT)
-@dataclass(frozen=True)
-class Parts:
-    """The parts of a robustness, None where not measured."""
-
-    kept_own: Share | None
-    half_strength: Share | None
-    kept_transfer: Share | None
-
-
-@with_config(STRICT)
-@dataclass(frozen=True)
-class Robustness:
-    """The refusal robustness of one language; see `robustness.FORMULA`."""
-
-    value: Share | None
-    low: Share | None
-    high: Share | None
-    parts: Parts
-
-
-@with_config(STRICT)
-@dataclass(frozen=True)
-class LanguageSummary:
-    """What one judge says of one language: `baseline` on harmful, `over_refusal` on harmless prompts."""
-
-    baseline: Rate
-    over_refusal: Rate
-    ablated: Ablated | None
-    half_strength: HalfStrength
-    transfer: Transfer
-    robustness: Robustness
-
-
-@with_config(STRICT)
-@dataclass(frozen=True)
-class Worst:
-    """The language with the least robustness."""
-
-    lang: str
-    value: Share
-    low: Share | None
-    high: Share | None
-
-
-@with_config(STRICT)
-@dataclass(frozen=True)
-class JudgeSummary:
-    """The summary by one judge: each language, their mean, and the worst beside it."""
-
-    languages: dict[str, LanguageSummary]
-    mean: Estimate
-    worst: Worst | None
-
-
-@with_config(STRICT)
-@dataclass(frozen=True)
-class Summary:
-    """What `summary.json` holds."""
-
-    format: SummaryFormat
-    formula: str
-    judges: dict[str, JudgeSummary]
-
-
-@with_config(STRICT)
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFile:
     """What `run.json` holds: the signature, and what was asked for where a command made the run."""
 
-    format: Annotated[str, Field(pattern="^polyrefuse-run-3$")]
+    format: Annotated[str, Field(pattern=f"^{RUN_FORMAT}$")]
     signature: dict[str, Any]
     request: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_signature(self.signature)
 
 
 KINDS: dict[str, type[Any]] = {
@@ -288,6 +233,7 @@ KINDS: dict[str, type[Any]] = {
     "comparison": Comparison,
     "agreement": AgreementFile,
     "summary": Summary,
+    "harmfulness": HarmfulnessFile,
     "run": RunFile,
 }
 """Records by the name of their schema file."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.results.interventions import BASELINE_NAME, INTERVENTIONS, is_graded
 
 POOLED = "pooled"
 """The direction language that stands for the training prompts of all languages of the run."""
@@ -26,7 +27,7 @@ is fitted on hold a rate to 9 points, and the crossed cells then cost a quarter 
 class Condition:
     """One intervention: `source` names its direction, `coefficient` its strength; None for the baseline."""
 
-    intervention: str = "baseline"
+    intervention: str = BASELINE_NAME
     source: str | None = None
     coefficient: float | None = None
 
@@ -35,17 +36,18 @@ class Condition:
         """`baseline`, `ablation:en`, `ablation:en@0.5`, `addition:en`."""
         if self.source is None:
             return self.intervention
-        partly = self.intervention == "ablation" and self.coefficient not in (None, 1.0)
+        partly = is_graded(self.intervention) and self.coefficient not in (None, 1.0)
         return f"{self.intervention}:{self.source}" + (f"@{self.coefficient:g}" if partly else "")
 
     @classmethod
-    def parse(cls, name: str, addition_coefficient: float | None = 1.0) -> Condition:
-        """Return the condition called `name`; an addition's coefficient is not in its name."""
+    def parse(cls, name: str, run_coefficient: float | None = 1.0) -> Condition:
+        """Return the condition called `name`; `run_coefficient` is that of interventions that are not graded,
+        whose names do not have it."""
         intervention, _, rest = name.partition(":")
         source, _, strength = rest.partition("@")
         if not source:
             return cls()
-        whole = 1.0 if intervention == "ablation" else addition_coefficient
+        whole = 1.0 if is_graded(intervention) else run_coefficient
         return cls(intervention, source, float(strength) if strength else whole)
 
 
@@ -69,9 +71,10 @@ class Cell:
 class BenchSettings:
     """What is measured. All of it but `batch_size` belongs to the run's signature.
 
-    `strengths` are further ablation coefficients between 0 and 1, tried with each language's own
-    direction where there is one, else with the first. `crossed` is how many prompts are answered with the
-    direction ablated on harmless and added on harmful prompts: 0 for none, None for all.
+    `strengths` are further coefficients of graded interventions between 0 and 1, tried with each language's
+    own direction where there is one, else with the first. `crossed` is how many prompts are answered under
+    an intervention that is not meant for them (ablation on harmless, addition on harmful ones): 0 for none,
+    None for all. `coefficient` is that of the others.
     """
 
     langs: tuple[str, ...]
@@ -140,24 +143,27 @@ def is_language(source: str) -> bool:
 def grid(lang: str, sources: Sequence[str], settings: BenchSettings) -> Iterator[Cell]:
     """Yield the cells in `lang` of directions `sources` (languages, pooled, controls), in run order.
 
-    The direction of each source is ablated on harmful and added on harmless prompts, and crossed on
-    fewer; a control's is not crossed.
+    Each intervention with the direction of each source is measured on the prompts that it is meant to move,
+    and crossed on fewer of the others; a control's is not crossed.
     """
     for label in LABELS:
         yield Cell(lang, label, BASELINE_CONDITION, settings.n_test)
     crossed = _least(settings.crossed, settings.n_test)
     for source in sources:
-        ablation = Condition("ablation", source, 1.0)
-        addition = Condition("addition", source, settings.coefficient)
-        yield Cell(lang, "harmful", ablation, settings.n_test)
-        yield Cell(lang, "harmless", addition, settings.n_test)
+        conditions = [
+            (row, Condition(row.name, source, 1.0 if row.graded else settings.coefficient))
+            for row in INTERVENTIONS.values()
+        ]
+        for row, condition in conditions:
+            yield Cell(lang, row.moves, condition, settings.n_test)
         if source not in CONTROLS and crossed != 0:
-            yield Cell(lang, "harmless", ablation, crossed)
-            yield Cell(lang, "harmful", addition, crossed)
+            for row, condition in conditions:
+                yield Cell(lang, row.cross_checks, condition, crossed)
     own = own_source(lang, sources)
-    if own is not None:
+    graded = [row for row in INTERVENTIONS.values() if row.graded and own is not None]
+    for row in graded:
         for strength in settings.strengths:
-            yield Cell(lang, "harmful", Condition("ablation", own, strength), settings.n_test)
+            yield Cell(lang, row.moves, Condition(row.name, own, strength), settings.n_test)
 
 
 def _least(*limits: int | None) -> int | None:

@@ -7,36 +7,41 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from polyrefuse_eval.results.files import json_line, mend_jsonl, read_jsonl, write_jsonl
+from pydantic import with_config
+
+from polyrefuse_eval.results.fields import Count, Finite
+from polyrefuse_eval.results.files import appending, cut_torn_line, json_line, write_jsonl
+from polyrefuse_eval.results.validation import STRICT, read_records
 
 TIMINGS_FILE = "timings.jsonl"
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class Timing:
     """One part of a run: loading its model, finding a direction, or a cell with so many answers and tokens
     made. `seconds` are those of the process that computed it."""
 
     part: Literal["load", "direction", "cell"]
-    seconds: float
+    seconds: Finite
     lang: str = ""
     label: str = ""
     condition: str = ""
-    answers: int = 0
-    tokens: int = 0
+    answers: Count = 0
+    tokens: Count = 0
 
 
 def add_timing(folder: Path, timing: Timing) -> None:
     """Add `timing` to those of the run in `folder`; for its one writer. What a kill cut off is dropped."""
     record = asdict(timing) | {"seconds": round(timing.seconds, 3)}
-    mend_jsonl(folder / TIMINGS_FILE)
-    with (folder / TIMINGS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json_line(record))
+    cut_torn_line(folder / TIMINGS_FILE)
+    with appending(folder / TIMINGS_FILE) as file:
+        file.write(json_line(record).encode("utf-8"))
 
 
 def read_timings(folder: Path) -> list[Timing]:
     """Return what was measured in the run in `folder`; nothing of what a kill cut off."""
-    return [Timing(**record) for record in read_jsonl(folder / TIMINGS_FILE, torn_end=True)]
+    return read_records(Timing, folder / TIMINGS_FILE, torn_end=True)
 
 
 def seconds_per_answer(timings: Sequence[Timing]) -> float | None:

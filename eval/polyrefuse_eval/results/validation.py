@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from polyrefuse_data.core.parsing import first_problem
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.files import json_line, numbered_lines, read_json, write_json, write_text
 
@@ -45,9 +46,9 @@ def record_lines(records: Sequence[Any]) -> str:
     return "".join(lines)
 
 
-def write_records(path: Path, records: Iterable[Any]) -> None:
-    """Write dataclass `records` as JSON Lines, valid and whole or not at all."""
-    write_text(path, record_lines(list(records)))
+def write_records(path: Path, records: Iterable[Any], *, private: bool = False) -> None:
+    """Write dataclass `records` as JSON Lines, valid and whole or not at all; see `files.replacing`."""
+    write_text(path, record_lines(list(records)), private=private)
 
 
 def read_records(kind: type[Record], path: Path, *, torn_end: bool = False) -> list[Record]:
@@ -74,14 +75,26 @@ def read_record(kind: type[Record], path: Path) -> Record:
     return _validated(kind, json.dumps(read_json(path)), f"'{path}'")
 
 
+def read_formatted(kind: type[Record], path: Path, expected: str) -> Record:
+    """Return the record in a JSON file of format `expected`; raises `RunFolderError` for any other."""
+    stated = read_json(path).get("format")
+    if stated != expected:
+        raise RunFolderError(
+            f"'{path}' is of the form {stated}; expected {expected}: make it anew with this version"
+        )
+    return read_record(kind, path)
+
+
+def json_value(record: Any) -> Any:
+    """Return a dataclass `record` as plain JSON, its keys in the order of the file that holds it."""
+    return json.loads(json.dumps(asdict(record), sort_keys=True))
+
+
 def _validated(kind: type[Record], text: str | bytes, where: str) -> Record:
     try:
         record: Record = _adapter(kind).validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "json_invalid":
+        if error.errors()[0]["type"] == "json_invalid":
             raise RunFolderError(f"{where} is no JSON; remove the line to go on") from None
-        place = ".".join(str(part) for part in first["loc"])
-        told = f"{place}: {first['msg']}" if place else str(first["msg"])
-        raise RunFolderError(f"{where} is no {kind.__name__} record ({told})") from None
+        raise RunFolderError(f"{where} is no {kind.__name__} record ({first_problem(error)})") from None
     return record

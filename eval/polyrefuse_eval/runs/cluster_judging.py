@@ -59,6 +59,7 @@ class DrivenJudging:
         folder.append_verdicts(judge, lang, records)
         for cell in cells_of(records):
             folder.verdicts_done(judge, lang, *cell)
+        self.plan.on_finished()
         return []
 
     def close(self) -> None:

@@ -90,6 +90,7 @@ class DrivenRun:
         found: Found = outcome.done.result
         self._time(Timing("direction", outcome.done.seconds, lang=work.lang))
         write_files(self.plan.out, found.files)
+        self.plan.on_finished()
         for line in found.said:
             self.progress.say(line)
         return self._after_control(found) if work.control else self._after_direction(work.lang, found)
@@ -267,6 +268,7 @@ class DrivenRun:
     def _write(self, cell: Cell, completions: Sequence[Completion]) -> None:
         self.cells.write(cell, completions)
         self._have[cell.lang] |= {completion.key for completion in completions}
+        self.plan.on_finished()
 
     def _remember_whole(self, lang: str) -> None:
         if self._planned and not self._left.get(lang):

@@ -16,7 +16,7 @@ import torch
 from polyrefuse_data.cluster.connect import Cluster, ClusterOptions, open_cluster
 from polyrefuse_data.cluster.dispatch import Dispatcher, Job, Outcome
 from polyrefuse_data.core.errors import PolyRefuseError
-from polyrefuse_eval.errors import ChatModelError
+from polyrefuse_eval.errors import ChatModelError, TakenError
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.results.timings import Failure
 from polyrefuse_eval.runs.cluster_judging import DrivenJudging
@@ -99,6 +99,8 @@ class DaskExecutor:
             nonlocal dispatcher
             try:
                 found = jobs()
+            except TakenError:
+                raise
             except PolyRefuseError as error:
                 if len(driven) == 1:
                     raise

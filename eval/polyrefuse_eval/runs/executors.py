@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol
 
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_eval.errors import TakenError
 from polyrefuse_eval.results.timings import Failure
 from polyrefuse_eval.runs.local_run import answer_run, judge_run
 from polyrefuse_eval.runs.plan import RunPlan, answered, finished
@@ -69,6 +70,8 @@ class LocalExecutor:
         for plan in plans:
             try:
                 answer_run(plan, watch)
+            except TakenError:
+                raise
             except PolyRefuseError as error:
                 if len(plans) == 1:
                     raise

@@ -58,7 +58,9 @@ class RunCells:
             if answer is None:
                 left.append(row)
             elif task.key(row) not in have:
-                taken.append(task.completion(row, answer.response, answer.n_tokens, answer.ended))
+                taken.append(
+                    task.completion(row, answer.response, answer.n_tokens, answer.ended, answer.reasoning)
+                )
         return replace(task, rows=tuple(left)), taken
 
     def write(self, cell: Cell, completions: Sequence[Completion]) -> None:
@@ -82,7 +84,11 @@ class RunCells:
             lang,
             [
                 BaselineAnswer(
-                    prompt_hash(texts[done.key]), done.response, done.n_tokens or 0, bool(done.ended)
+                    prompt_hash(texts[done.key]),
+                    done.response,
+                    done.n_tokens or 0,
+                    bool(done.ended),
+                    done.reasoning,
                 )
                 for done in self.folder.completions(lang)
                 if done.key in texts

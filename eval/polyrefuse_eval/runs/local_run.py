@@ -45,6 +45,7 @@ class Bench:
     progress: bool = False
     say: Callable[[str], None] = lambda _line: None
     watch: GridProgress = field(default_factory=lambda: GridProgress(quiet=True))
+    on_finished: Callable[[], None] = lambda: None
 
     @classmethod
     def open(
@@ -81,7 +82,7 @@ class Bench:
 
     def answer(self) -> None:
         """Answer what is missing of the whole grid."""
-        directions = self.finder.all_directions()
+        directions = self.finder.all_directions(self.on_finished)
         tasks = {lang: self.cells.tasks(lang, directions) for lang in self.settings.langs}
         have = {lang: self.cells.keys_there(lang) for lang in tasks}
         for lang, of_lang in tasks.items():
@@ -98,6 +99,7 @@ class Bench:
             if not set(task.keys) <= have:
                 self._answer_cell(task, have)
             self.folder.cell_done(lang, task.cell.label, task.cell.condition.name)
+            self.on_finished()
         self.cells.remember(lang, tasks)
         return len(have)
 
@@ -164,6 +166,7 @@ def answer_run(plan: RunPlan, watch: GridProgress) -> None:
         progress=not watch.quiet,
         say=watch.say,
         watch=watch,
+        on_finished=plan.on_finished,
     )
     del chat
     with bench.folder.locked():
@@ -186,6 +189,7 @@ def judge_run(plan: RunPlan, watch: GridProgress) -> list[Result]:
             plan.settings.langs,
             lambda lang: prompts_by_id(plan.data, lang),
             progress=not watch.quiet,
+            on_finished=plan.on_finished,
         )
         return write_tables(folder, plan.settings.langs)
 

@@ -76,8 +76,8 @@ def _public_name(model: str) -> str:
 def local_revision(model: str) -> str | None:
     """Return a hash of a model on this machine, None for one on the Hub: its name has to do."""
     name, _ = split_revision(model)
-    if name in organisms.NAMES:
-        return organisms.revision_of(name)
+    if name in organisms.ORGANISMS:
+        return organisms.organism_revision(name)
     folder = Path(name).expanduser()
     return folder_revision(folder) if folder.is_dir() else None
 
@@ -133,6 +133,8 @@ class RunPlan:
     request: Mapping[str, Any] | None = None
     judge_specs: Mapping[str, JudgeSpec] = field(default_factory=dict)
     """What makes those of the judges that are models, by the name of the judge."""
+    on_finished: Callable[[], None] = lambda: None
+    """Called in this process after each file of the run that is finished; sends it to an address."""
 
     @property
     def name(self) -> str:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from polyrefuse_data.core.files import write_bytes
+from polyrefuse_data.core.paths import inside
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.directions.fit import Direction
@@ -21,10 +23,12 @@ from polyrefuse_eval.judging.of_runs import verdict_records
 from polyrefuse_eval.judging.registry import JudgeSpec
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, generate
-from polyrefuse_eval.models.intervene import BASELINE, Ablation, Addition, Edits
+from polyrefuse_eval.models.intervene import BASELINE, Edits
+from polyrefuse_eval.models.interventions import edit_with
 from polyrefuse_eval.models.loading import silence_loading
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.results.folder import differences
+from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Completion, VerdictRecord
 from polyrefuse_eval.results.settings import BenchSettings, Cell, Condition
 from polyrefuse_eval.versions import versions
@@ -52,11 +56,22 @@ class CellTask:
         """Keys of all completions of the cell."""
         return [self.key(row) for row in self.rows]
 
-    def completion(self, row: Row, response: str, n_tokens: int | None, ended: bool | None) -> Completion:
+    def completion(
+        self, row: Row, response: str, n_tokens: int | None, ended: bool | None, reasoning: str | None = None
+    ) -> Completion:
         """Return the record of an answer to `row`."""
         name = self.cell.condition.name
         return Completion(
-            self.key(row), row.id, row.group, row.lang, row.label, name, response, n_tokens, ended
+            key=self.key(row),
+            id=row.id,
+            group=row.group,
+            lang=row.lang,
+            label=row.label,
+            condition=name,
+            response=response,
+            n_tokens=n_tokens,
+            ended=ended,
+            reasoning=reasoning,
         )
 
 
@@ -66,9 +81,7 @@ def edits_of(condition: Condition, directions: Mapping[str, Direction]) -> Edits
         return BASELINE
     direction = directions[condition.source]
     strength = 1.0 if condition.coefficient is None else condition.coefficient
-    if condition.intervention == "ablation":
-        return (Ablation(direction.unit, strength),)
-    return (Addition(direction.vector, direction.layer, strength),)
+    return (edit_with(INTERVENTIONS[condition.intervention], direction, strength),)
 
 
 def compute_cell(
@@ -89,9 +102,10 @@ def compute_cell(
         batch_size=task.batch_size,
         done=done,
         progress=progress,
+        thoughts=True,
     ):
         yield [
-            task.completion(rows[answer.key], answer.text, len(answer.ids), answer.ended)
+            task.completion(rows[answer.key], answer.text, len(answer.ids), answer.ended, answer.reasoning)
             for answer in made
             if answer.key not in done
         ]
@@ -257,11 +271,7 @@ def control_file(lang: str) -> str:
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` into `folder` in their order, each whole or not at all."""
     for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_bytes(inside(folder, name), content)
 
 
 def read_files(folder: Path, names: Sequence[str]) -> dict[str, bytes]:

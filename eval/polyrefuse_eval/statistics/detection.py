@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from polyrefuse_data.core.display import visible
 from polyrefuse_eval.statistics.rates import Rate, rate
 from polyrefuse_eval.statistics.thresholds import auroc, auroc_interval
 
@@ -96,7 +97,7 @@ def detection_table(found: Sequence[Detection]) -> str:
             + (f" (vs {one.against})" if one.against else "")
         )
         undecided = f" (+{one.accuracy.n_unjudged} undecided)" if one.accuracy.n_unjudged else ""
-        cells = [one.lang, one.kind.replace("|", "\\|"), f"{one.accuracy.n}{undecided}", area]
+        cells = [one.lang, visible(one.kind).replace("|", "\\|"), f"{one.accuracy.n}{undecided}", area]
         cells += [rate_cell(value) for value in (one.accuracy, one.miss, one.false_alarm)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n95 % intervals: Wilson, of the AUROC Newcombe.\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, with_config
 
 Array = NDArray[np.float64]
 
@@ -18,11 +19,17 @@ SAMPLES = 10_000
 """Bootstrap samples: an end of a 95 % interval then stands to about 0.002 standard deviations of rank."""
 
 
-@dataclass(frozen=True)
+TOLERANCE = 1e-6
+"""Largest difference between a stated rate and the ratio of its counts."""
+
+
+@with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+@dataclass(frozen=True, kw_only=True)
 class Rate:
     """Share of `hits` among `n` judged cases with its 95 % Wilson interval; None of nothing.
 
-    `n_unjudged` further cases are in neither.
+    `n_unjudged` further cases are in neither. Raises `ValueError` for a rate that is not the ratio of its
+    counts, or not in its interval.
     """
 
     hits: int
@@ -31,6 +38,21 @@ class Rate:
     rate: float | None
     low: float | None
     high: float | None
+
+    def __post_init__(self) -> None:
+        counts = f"{self.hits} of {self.n}, {self.n_unjudged} more not judged"
+        if not (0 <= self.hits <= self.n <= 10**12 and 0 <= self.n_unjudged <= 10**12):
+            raise ValueError(f"no rate of {counts}")
+        known = [value for value in (self.rate, self.low, self.high) if value is not None]
+        if self.n == 0 and known:
+            raise ValueError(f"its rate is {known[0]} of nothing")
+        if self.n == 0:
+            return
+        low, share, high = self.low, self.rate, self.high
+        if share is None or low is None or high is None or abs(share - self.hits / self.n) > TOLERANCE:
+            raise ValueError(f"its rate is {share}, not {counts}")
+        if not 0 <= low <= share + TOLERANCE <= high + 2 * TOLERANCE <= 1 + 2 * TOLERANCE:
+            raise ValueError(f"the interval {low} to {high} does not hold its rate {share}")
 
 
 def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
@@ -49,9 +71,9 @@ def rate(verdicts: Sequence[bool | None]) -> Rate:
     judged = [verdict for verdict in verdicts if verdict is not None]
     hits, n = sum(judged), len(judged)
     if n == 0:
-        return Rate(0, 0, len(verdicts), None, None, None)
+        return Rate(hits=0, n=0, n_unjudged=len(verdicts), rate=None, low=None, high=None)
     low, high = wilson(hits, n)
-    return Rate(hits, n, len(verdicts) - n, hits / n, low, high)
+    return Rate(hits=hits, n=n, n_unjudged=len(verdicts) - n, rate=hits / n, low=low, high=high)
 
 
 def resamples(n_groups: int, samples: int = SAMPLES, seed: int = 0) -> Array:

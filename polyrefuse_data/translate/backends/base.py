@@ -1,4 +1,4 @@
-"""What a translation backend is: one verb, and the facts that a runner plans with."""
+"""The interface of translation backends: `translate`, and the facts that a runner plans with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from polyrefuse_data.http.faults import TranslatorError
 from polyrefuse_data.translate.memory.store import Translator
 
 Size = Callable[[str], int]
-"""What a limit counts in a text: characters, bytes, or the bytes of its encoding in an address."""
+"""The measure of a limit: characters, bytes, or bytes as a parameter of an address."""
 
 
 def characters(text: str) -> int:
@@ -34,11 +34,11 @@ def address_bytes(text: str) -> int:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a backend answers to one text.
+    """The answer of a backend to a text.
 
-    `proven` says that the answer itself carries the proof that it belongs to this text: the service
-    returned the text with it, or a token that was sent along. Without it, an answer counts when it came
-    twice: connections can be mixed up on the way.
+    `proven` means that the answer carries a proof that it belongs to this text: the service returned the
+    text, or a token that was sent with it. Without a proof an answer must come twice, as connections can be
+    mixed up on the way.
     """
 
     text: str
@@ -47,10 +47,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest text a request takes, by `size`; what a second may hold, None where nothing is known.
+    """The limits of a backend; None for a rate that is not known.
 
-    `keeps_lines` says that line breaks come back as they were sent; else lines are sent one by one.
-    `batch` is how many texts a request takes, `connections` how many run at a time.
+    `maximum` is the largest text of a request, measured by `size`; `batch` is the number of texts in a
+    request, `connections` the number of requests at a time. Without `keeps_lines` the backend loses line
+    breaks, and each line is sent by itself.
     """
 
     size: Size = characters
@@ -63,13 +64,13 @@ class Limits:
 
 
 class Backend(Protocol):
-    """A translation service or model: `translate` is the verb, the rest is what to know before.
+    """A translation service or model.
 
-    `translate` is called from several threads at a time unless `limits.connections` is 1; it returns one
-    answer a text, in their order, and raises `Fault`, `Rejected` or `TranslatorError`.
+    `translate` is called from several threads at a time unless `limits.connections` is 1. It returns an
+    answer for each text, in order, and raises `Fault`, `Rejected` or `TranslatorError`.
 
-    Where to know two languages is not to translate between them, as with models of one direction, a backend
-    has `translates(source, target)` too.
+    A backend that may know two languages and not translate between them, such as a model of one direction,
+    also has `translates(source, target)`.
     """
 
     name: str
@@ -77,7 +78,7 @@ class Backend(Protocol):
     limits: Limits
 
     def code(self, language: Language) -> str | None:
-        """Return what the backend calls `language`, None where it does not know it."""
+        """Return the backend's name for `language`, None where it does not know it."""
         ...
 
     def translate(self, texts: Sequence[str], source: Language, target: Language) -> list[Answer]:
@@ -87,55 +88,56 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Closing(Protocol):
-    """A backend that holds what must be given back."""
+    """A backend that holds a resource, such as a cluster."""
 
     def close(self) -> None:
-        """Give it back."""
+        """Release the resource."""
         ...
 
 
 @runtime_checkable
 class Expecting(Protocol):
-    """A backend that likes to know which requests come, in their order, so as to begin with later ones."""
+    """A backend that computes ahead when it knows the requests to come."""
 
     def expect(self, requests: Sequence[tuple[Sequence[str], Language, Language]]) -> None:
-        """Take note of texts, source and target of requests that `translate` will be called with."""
+        """Take texts, source and target of the requests that `translate` will get, in this order."""
         ...
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user can say about every backend. `url`: one address, or a line `NAME=URL` for each."""
+    """The options of a user for every backend. `url` is an address, or a line `NAME=URL` for each."""
 
     url: str | None = None
     timeout: float = 30.0
     cluster: ClusterOptions | None = None
-    """Where local models run; None for here."""
+    """The cluster on which local models run; None for this process."""
     threads: int | None = None
-    """Threads of torch of a local model; None takes torch's own number."""
+    """Threads of torch of a local model; None takes torch's default."""
     asks: bool = True
-    """False for a plan, which takes neither a key nor an extra, and asks nobody anything."""
+    """False for a plan, which needs no key and no extra, and sends no request."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BackendRow:
-    """One backend in the registry: how to make it, and what `polyrefuse translators` says of it.
+    """A backend in the registry: how to make it, and what `polyrefuse translators` prints about it.
 
-    `make` takes what follows the colon in `name:model` and the settings. `needs` is what a user must
-    have; `proof` how an answer proves which text it belongs to.
+    `make` takes the model of `name:model` and the settings. `code` returns the backend's name for a
+    language, None where it does not cover it; `needs` is what a user must have; `proof` is how an answer
+    proves which text it belongs to.
     """
 
     name: str
     title: str
     make: Callable[[str, Settings], Backend]
-    covers: Callable[[Language], bool]
+    code: Callable[[Language], str | None]
     limits: Limits
     needs: str
     proof: str
 
 
 def environment_key(variable: str, backend: str, optional: bool = False) -> str | None:
-    """Return the key in the environment variable; raises `TranslatorError` naming it where there is none."""
+    """Return the key in the environment variable; raise `TranslatorError` naming it where there is none."""
     key = os.environ.get(variable, "").strip()
     if key and not key.isascii():
         raise TranslatorError(f"translator '{backend}': {variable} holds characters that no key has")
@@ -146,4 +148,4 @@ def environment_key(variable: str, backend: str, optional: bool = False) -> str 
 
 def covered(row: BackendRow) -> list[str]:
     """Return the codes of the known languages that the backend covers."""
-    return [code for code, language in LANGUAGES.items() if row.covers(language)]
+    return [code for code, language in LANGUAGES.items() if row.code(language) is not None]

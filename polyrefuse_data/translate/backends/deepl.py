@@ -1,4 +1,4 @@
-"""DeepL through its official client (an extra), its requests on our `Web`: one try, a deadline."""
+"""DeepL through its official client (an extra), its requests sent by `HttpClient`: one try, a deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from polyrefuse_data.core.languages import Language
-from polyrefuse_data.http.client import Web, check_address
+from polyrefuse_data.http.client import HttpClient, check_address
 from polyrefuse_data.http.faults import Fault, TranslatorError
 from polyrefuse_data.translate.backends.base import Answer, Limits, Settings, environment_key
 from polyrefuse_data.translate.backends.web_services import tag_of
@@ -49,16 +49,16 @@ class DeepL:
             raise TranslatorError(
                 "translator 'deepl' needs DeepL's client: pip install 'polyrefuse[deepl]'"
             ) from None
-        web = Web(timeout, KEY)
+        own_http = HttpClient(timeout, KEY)
 
         class Http(http_client.HttpClient):  # type: ignore[misc,unused-ignore]
             def request_with_backoff(
                 self, method: str, url: str, data: Any = None, json: Any = None, headers: Any = None,
                 stream: bool = False, **options: Any,
             ) -> tuple[int, str]:  # fmt: skip
-                response = web.request(method, url, data=data or None, json=json, headers=headers)
-                web.json(response)
-                return response.status_code, response.content.decode("utf-8", "replace")
+                response = own_http.request(method, url, data=data or None, json=json, headers=headers)
+                response.json()
+                return response.status_code, response.text
 
         self._client = deepl.DeepLClient(key, server_url=address, send_platform_info=False)
         self._client._client = Http(send_platform_info=False)
@@ -67,9 +67,9 @@ class DeepL:
         return deepl_code(language)
 
     def translate(self, texts: Sequence[str], source: Language, target: Language) -> list[Answer]:
-        return [self._one(text, source, target) for text in texts]
+        return [self._translate(text, source, target) for text in texts]
 
-    def _one(self, text: str, source: Language, target: Language) -> Answer:
+    def _translate(self, text: str, source: Language, target: Language) -> Answer:
         tag = tag_of(text)
         name = _TARGETS.get(target.code, str(self.code(target)))
         try:
@@ -78,7 +78,9 @@ class DeepL:
             )
         except (KeyError, TypeError, AttributeError, IndexError):
             raise Fault("page", "the answer has another form than the service's") from None
-        answers = [str(one.text) for one in results] if isinstance(results, list) else [str(results.text)]
+        answers = (
+            [str(result.text) for result in results] if isinstance(results, list) else [str(results.text)]
+        )
         if not answers or not answers[0].strip():
             raise Fault("empty")
         if len(answers) < 2:

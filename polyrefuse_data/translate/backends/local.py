@@ -1,7 +1,7 @@
 """A local translation model through transformers: NLLB-200, M2M-100, MADLAD-400, Opus-MT, mBART-50.
 
-`hf:MODEL@REVISION` names a model on the Hub or a folder. Batches come sorted by length from the runner;
-answers are greedy or beam search, never sampled. torch and transformers are imported when a model is made.
+`hf:MODEL@REVISION` names a model on the Hub or a folder. The runner sorts batches by length. Answers are
+greedy or beam search, never sampled. torch and transformers are imported when a model is loaded.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyrefuse_data.core.languages import Language
+from polyrefuse_data.core.weights import load_weights
 from polyrefuse_data.http.faults import TranslatorError
-from polyrefuse_data.translate.backends.base import Answer, Backend, Limits, Settings
+from polyrefuse_data.translate.backends.base import Answer, Limits
 from polyrefuse_data.translate.memory.store import Translator
 
 BEAMS = 4
@@ -22,7 +23,7 @@ LIMITS = Limits(maximum=1_000, connections=1, batch=BATCH, keeps_lines=False)
 """These models were trained on sentences of up to some hundred tokens."""
 
 NEW_TOKENS = 3
-"""Tokens of an answer per token of the text, at most; and so many tens besides."""
+"""Tokens of an answer per token of the text, at most, and ten times as many besides."""
 
 _NLLB = {
     "ar": "arb_Arab", "de": "deu_Latn", "en": "eng_Latn", "es": "spa_Latn", "fr": "fra_Latn",
@@ -33,7 +34,12 @@ _NLLB = {
     "pt": "por_Latn", "ro": "ron_Latn", "sv": "swe_Latn", "ta": "tam_Taml", "te": "tel_Telu",
     "tr": "tur_Latn", "uk": "ukr_Cyrl", "ur": "urd_Arab", "vi": "vie_Latn", "zu": "zul_Latn",
 }  # fmt: skip
-"""FLORES-200's names of languages; others stand in a languages file under `codes: {nllb: ...}`."""
+"""FLORES-200's names of languages; a languages file adds others under `codes: {nllb: ...}`."""
+
+
+def nllb_code(language: Language) -> str | None:
+    """Return NLLB-200's name for `language`."""
+    return language.codes.get("nllb", _NLLB.get(language.code))
 
 
 class LocalModel:
@@ -53,14 +59,14 @@ class LocalModel:
         self.translator = Translator("hf", identity, f"beams:{beams}")
 
     def code(self, language: Language) -> str | None:
-        """Return the model's name for `language`, None where its vocabulary has no sign for it."""
+        """Return the model's name for `language`, None where its vocabulary has no token for it."""
         name = self._family.name(language)
         return name if name is not None and self._family.knows(self._tokenizer, name) else None
 
     def translates(self, source: Language, target: Language) -> bool:
-        """Return whether the model goes this way: one of Opus-MT's goes from one language to another only."""
+        """Return whether the model translates in this direction: a model of Opus-MT may have just one."""
         names = self.code(source), self.code(target)
-        return None not in names and self._family.one_way(str(names[0]), str(names[1]))
+        return None not in names and self._family.has_direction(str(names[0]), str(names[1]))
 
     def translate(self, texts: Sequence[str], source: Language, target: Language) -> list[Answer]:
         import torch
@@ -71,7 +77,7 @@ class LocalModel:
         inputs = inputs.to(self._model.device)
         longest = int(inputs["input_ids"].shape[1])
         with torch.inference_mode():
-            made = self._model.generate(
+            tokens = self._model.generate(
                 **inputs,
                 **options,
                 num_beams=self._beams,
@@ -80,21 +86,21 @@ class LocalModel:
             )
         return [
             Answer(text.strip(), True)
-            for text in self._tokenizer.batch_decode(made, skip_special_tokens=True)
+            for text in self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         ]
 
 
 class _Family:
-    """How one family of models is told the two languages."""
+    """The way in which a family of models takes the two languages."""
 
     def __init__(
         self,
         name: Callable[[Language], str | None],
         knows: Callable[[Any, str], bool],
         prepare: Callable[[Any, list[str], str, str], tuple[Any, dict[str, Any]]],
-        one_way: Callable[[str, str], bool] = lambda source, target: True,
+        has_direction: Callable[[str, str], bool] = lambda source, target: True,
     ) -> None:
-        self.name, self.knows, self.prepare, self.one_way = name, knows, prepare, one_way
+        self.name, self.knows, self.prepare, self.has_direction = name, knows, prepare, has_direction
 
 
 def _own_or(service: str, names: Callable[[str], str | None]) -> Callable[[Language], str | None]:
@@ -127,7 +133,7 @@ def _family(model_type: str, tokenizer: Any) -> _Family:
         return _Family(
             _own_or(
                 "mbart50",
-                lambda code: next((one for one in tokenizer.lang_code_to_id if one[:2] == code), None),
+                lambda code: next((name for name in tokenizer.lang_code_to_id if name[:2] == code), None),
             ),
             lambda tokens, name: name in tokens.lang_code_to_id,
             lambda tokens, texts, source, target: _with_source(tokens, texts, source, target),
@@ -156,48 +162,54 @@ def _family(model_type: str, tokenizer: Any) -> _Family:
 
 
 _OPUS = {"ar": ("ara",), "zh": ("cmn_Hans", "cmn")}
-"""Opus-MT's names of languages besides the code and the letters of `_NLLB`, which are ISO 639-3's."""
+"""Opus-MT's names of languages besides the code and the ISO 639-3 letters of `_NLLB`."""
 
 
 def _marian(tokenizer: Any) -> _Family:
-    """Opus-MT: one pair, or one source and several targets, each with a sign `>>code<<` before the text."""
-    signs: set[str] = {
+    """Return Opus-MT's family: a pair, or a source and several targets, with `>>target<<` before a text."""
+    targets: set[str] = {
         token[2:-2] for token in tokenizer.get_vocab() if token.startswith(">>") and token.endswith("<<")
     }
     source_lang, target_lang = str(tokenizer.source_lang or ""), str(tokenizer.target_lang or "")
 
     def name(code: str) -> str | None:
         letters = _NLLB.get(code, "").partition("_")[0]
-        wanted: list[str] = [one for one in (code, letters, *_OPUS.get(code, ())) if one]
-        for one in (source_lang, target_lang, *sorted(signs)):
-            if one in wanted or one.partition("_")[0] in wanted:
-                return one
+        wanted: list[str] = [known for known in (code, letters, *_OPUS.get(code, ())) if known]
+        for own in (source_lang, target_lang, *sorted(targets)):
+            if own in wanted or own.partition("_")[0] in wanted:
+                return own
         return None if source_lang or target_lang else code
 
-    def one_way(source: str, target: str) -> bool:
-        return source_lang in (source, "") and (target in signs if signs else target_lang in (target, ""))
+    def has_direction(source: str, target: str) -> bool:
+        return source_lang in (source, "") and (target in targets if targets else target_lang in (target, ""))
 
     def prepare(tokens: Any, texts: list[str], source: str, target: str) -> tuple[Any, dict[str, Any]]:
-        return _encode(tokens, [f">>{target}<< {text}" for text in texts] if target in signs else texts), {}
+        return _encode(tokens, [f">>{target}<< {text}" for text in texts] if target in targets else texts), {}
 
-    return _Family(_own_or("opus", name), lambda tokens, one: True, prepare, one_way)
+    return _Family(_own_or("opus", name), lambda tokens, own: True, prepare, has_direction)
 
 
 @dataclass(frozen=True)
 class LocalSpec:
-    """What it takes to load a local model, wherever that is: `place` is a name on the Hub at `revision`, or a
-    folder (revision None) of weights with `digest`; `identity` is what its translations are known by."""
+    """The specification of a local model, which any process can load.
+
+    `place` is a name on the Hub at `revision`, or a folder (revision None) with weights of `digest`.
+    `identity` is the version of its translations.
+    """
 
     place: str
     revision: str | None
     identity: str
     digest: str | None = None
     threads: int | None = None
-    """Threads of torch, on which answers depend where two tokens come close; None takes torch's own."""
+    """Threads of torch, on which an answer depends where two tokens are close; None takes torch's default."""
 
-    def __call__(self) -> LocalModel:
-        """Load it, on a GPU where there is one. Weights are read from safetensors only, and no code from the
-        Hub is run. Raises `TranslatorError`."""
+    def load(self) -> LocalModel:
+        """Load the model, on a GPU where there is one.
+
+        Weights are read from safetensors only, and no code from the Hub is run. Raise `TranslatorError` for a
+        model that cannot be loaded, or whose files lack weights.
+        """
         try:
             import torch
             from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -206,12 +218,12 @@ class LocalSpec:
             raise TranslatorError(
                 f"translator 'hf' needs {error.name}, which is not installed: pip install 'polyrefuse[local]'"
             ) from None
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it knows no --quiet
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.set_threads()
         try:
             options: dict[str, Any] = {} if self.revision is None else {"revision": self.revision}
             tokenizer = AutoTokenizer.from_pretrained(self.place, **options)
-            loaded = AutoModelForSeq2SeqLM.from_pretrained(self.place, use_safetensors=True, **options)
+            loaded = load_weights(AutoModelForSeq2SeqLM, self.place, **options)
         except (OSError, ValueError, ImportError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise TranslatorError(
@@ -221,7 +233,7 @@ class LocalSpec:
         return LocalModel(loaded, tokenizer, self.identity)
 
     def set_threads(self) -> None:
-        """Let torch take so many threads, where that is said: in the thread that computes."""
+        """Set the threads of torch if they are specified; call it in the thread that computes."""
         if self.threads is not None:
             import torch
 
@@ -229,24 +241,24 @@ class LocalSpec:
 
 
 @dataclass(frozen=True)
-class Here:
-    """What torch has here: GPUs, and the threads that it takes."""
+class LocalHardware:
+    """The GPUs and threads that torch uses on this machine."""
 
     gpus: int
     threads: int | None
 
 
-def here() -> Here:
-    """Return what torch has here: nothing where it is not installed, and only workers need it."""
+def local_hardware() -> LocalHardware:
+    """Return what torch uses on this machine; nothing where it is not installed, as only workers need it."""
     try:
         import torch
     except ImportError:
-        return Here(0, None)
-    return Here(torch.cuda.device_count(), torch.get_num_threads())
+        return LocalHardware(0, None)
+    return LocalHardware(torch.cuda.device_count(), torch.get_num_threads())
 
 
 def local_spec(model: str, threads: int | None = None) -> LocalSpec:
-    """Return what loads `hf:MODEL@REVISION`; raises `TranslatorError` where it names no model or revision."""
+    """Return the specification of `hf:MODEL@REVISION`; raise `TranslatorError` without model or revision."""
     name, _, revision = model.partition("@")
     if not name:
         raise TranslatorError(
@@ -264,18 +276,8 @@ def local_spec(model: str, threads: int | None = None) -> LocalSpec:
     return LocalSpec(name, revision, model, None, threads)
 
 
-def make_local(model: str, settings: Settings) -> Backend:
-    """Return the backend for `hf:MODEL@REVISION`: loaded here, or on the workers of a cluster."""
-    spec = local_spec(model, settings.threads)
-    if settings.cluster is None:
-        return spec()
-    from polyrefuse_data.translate.backends.remote import RemoteModel
-
-    return RemoteModel(spec, settings.cluster)
-
-
 def folder_digest(folder: str) -> str:
-    """Return 12 hex digits of a folder's weights: the revision of a model that has no other."""
+    """Return 12 hex digits of a folder's weights: the revision of a model without another."""
     import hashlib
     from pathlib import Path
 

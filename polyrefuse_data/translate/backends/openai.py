@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint: a hosted model, or a local vLLM, Ollama or llama.cpp. Plain HTTP."""
+"""Any OpenAI-compatible endpoint: a hosted model, or a local vLLM, Ollama or llama.cpp."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import regex
 
 from polyrefuse_data.core.languages import Language
-from polyrefuse_data.http.client import Web, check_address, place
+from polyrefuse_data.http.client import HttpClient, check_address, origin
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError
 from polyrefuse_data.translate.backends.base import Answer, Limits, Settings, environment_key
 from polyrefuse_data.translate.backends.web_services import tag_of
@@ -20,13 +20,13 @@ LIMITS = Limits(maximum=2_000, connections=8)
 """Text and answer together fit the 8,192 tokens that small local models take."""
 
 LEAST_TOKENS, TOKENS_A_CHARACTER = 1_024, 3
-"""How long an answer may be; three, for scripts that a tokenizer takes apart into bytes."""
+"""Length of an answer at most; three tokens for scripts that a tokenizer splits into bytes."""
 
 UNKNOWN_MODEL = "?"
-"""The model in a plan that names none: only the endpoint knows which it has."""
+"""The model in a plan that names none: only the endpoint knows its models."""
 
 PROMPT_VERSION = 1
-"""Raised when the words below change: answers of another prompt are other translations."""
+"""Increased when the prompt changes: its translations are then others."""
 
 PROMPT = (
     "You are a translation engine. Translate the user's message from {source} to {target}. "
@@ -39,18 +39,23 @@ _TAG_LINE = regex.compile(r"\A\s*\[\s*(?P<tag>\d{8})\s*\]\s*")
 _THINKING = regex.compile(r"\A\s*<think>.*?</think>", regex.S)
 
 
+def language_name(language: Language) -> str | None:
+    """Return the name of `language` in the prompt; every language is taken to be covered."""
+    return language.codes.get("openai", language.name)
+
+
 class OpenAICompatible:
     """Chat completions at temperature 0 with a strict translate-only prompt.
 
-    The prompt asks for a tag before the translation: an answer with it is proven. Models that leave it out
-    are asked twice. Every language is taken to be covered: no endpoint says which it knows.
+    The prompt asks for a tag before the translation, which proves the answer; without it the question is
+    asked twice. Every language counts as covered, since no endpoint lists its languages.
     """
 
     name = "openai"
     limits = LIMITS
 
     def __init__(self, model: str, address: str, key: str | None, timeout: float) -> None:
-        self._web = Web(timeout, KEY)
+        self._http = HttpClient(timeout, KEY)
         self._address = address.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._model = model or self._only_model()
@@ -58,26 +63,26 @@ class OpenAICompatible:
 
     def _only_model(self) -> str:
         try:
-            value = self._web.json(self._web.get(f"{self._address}/models", headers=self._headers))
-            names = [str(one["id"]) for one in value["data"]]
+            value = self._http.get(f"{self._address}/models", headers=self._headers).json()
+            names = [str(row["id"]) for row in value["data"]]
         except (Fault, KeyError, TypeError):
             raise TranslatorError(
-                f"{place(self._address)} does not list its models; name one: --translator openai:MODEL"
+                f"{origin(self._address)} does not list its models; name one: --translator openai:MODEL"
             ) from None
         if len(names) != 1:
             raise TranslatorError(
-                f"{place(self._address)} offers {len(names)} models; name one with --translator openai:MODEL"
+                f"{origin(self._address)} offers {len(names)} models; name one with --translator openai:MODEL"
                 + (f" (for example {', '.join(sorted(names)[:4])})" if names else "")
             )
         return names[0]
 
     def code(self, language: Language) -> str | None:
-        return language.codes.get("openai", language.name)
+        return language_name(language)
 
     def translate(self, texts: Sequence[str], source: Language, target: Language) -> list[Answer]:
-        return [self._one(text, source, target) for text in texts]
+        return [self._translate(text, source, target) for text in texts]
 
-    def _one(self, text: str, source: Language, target: Language) -> Answer:
+    def _translate(self, text: str, source: Language, target: Language) -> Answer:
         tag = tag_of(text)
         system = PROMPT.format(source=self.code(source), target=self.code(target), tag=tag)
         body = {
@@ -88,17 +93,17 @@ class OpenAICompatible:
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": text}],
         }
         try:
-            response = self._web.post(f"{self._address}/chat/completions", json=body, headers=self._headers)
+            response = self._http.post(f"{self._address}/chat/completions", json=body, headers=self._headers)
         except Rejected as rejected:
             hint = "; does the model take temperature, seed and max_tokens?"
             raise Rejected(rejected.reason, rejected.detail + hint) from None
-        return _answer(self._web.json(response), tag)
+        return _answer(response.json(), tag)
 
 
 def content_of(value: Any) -> str:
-    """Return the text of a chat completion without what the model thought before it.
+    """Return the text of a chat completion without the thinking before it.
 
-    Raises `Rejected` where a filter stopped it, `Fault` for another form, a cut or an empty answer.
+    Raise `Rejected` where a filter stopped it, `Fault` for another form, a cut or an empty answer.
     """
     try:
         choice = value["choices"][0]
@@ -116,12 +121,12 @@ def content_of(value: Any) -> str:
 
 def _answer(value: Any, tag: str) -> Answer:
     content = content_of(value)
-    found = _TAG_LINE.match(content)
-    if found is None:
+    tag_line = _TAG_LINE.match(content)
+    if tag_line is None:
         return Answer(content.strip())
-    if found["tag"] != tag:
+    if tag_line["tag"] != tag:
         raise Fault("mismatch", "the tag of another text came back")
-    text = content[found.end() :].strip()
+    text = content[tag_line.end() :].strip()
     if not text:
         raise Fault("empty")
     return Answer(text, proven=True)

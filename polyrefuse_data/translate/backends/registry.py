@@ -1,61 +1,91 @@
-"""The registry of backends, and what a chain such as `google,hf:MODEL@REVISION` names."""
+"""The registry of backends, and chains of them such as `google,hf:MODEL@REVISION`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE, Language
 from polyrefuse_data.http.client import check_address
 from polyrefuse_data.http.faults import TranslatorError
-from polyrefuse_data.translate.backends import deepl as deepl_client
-from polyrefuse_data.translate.backends import local
-from polyrefuse_data.translate.backends import openai as openai_compatible
-from polyrefuse_data.translate.backends import web_services as deep
+from polyrefuse_data.translate.backends import deepl, local, openai
 from polyrefuse_data.translate.backends.base import Backend, BackendRow, Settings, covered
+from polyrefuse_data.translate.backends.remote import RemoteModel
+from polyrefuse_data.translate.backends.web_services import (
+    LIBRE_KEY,
+    MICROSOFT_KEY,
+    MICROSOFT_REGION,
+    Google,
+    Libre,
+    Microsoft,
+    MyMemory,
+    WebService,
+    service_code,
+)
 
 _TOKEN = "a token sent along as a text of its own"  # noqa: S105 (no password)
 
+
+def _make_model(model: str, settings: Settings) -> Backend:
+    """Return the backend for `hf:MODEL@REVISION`: loaded here, or on the workers of a cluster."""
+    spec = local.local_spec(model, settings.threads)
+    return spec.load() if settings.cluster is None else RemoteModel(spec, settings.cluster)
+
+
+def _web_service(service: type[WebService], title: str, needs: str, proof: str) -> BackendRow:
+    return BackendRow(
+        name=service.name,
+        title=title,
+        make=service,
+        code=partial(service_code, service.name),
+        limits=service.limits,
+        needs=needs,
+        proof=proof,
+    )
+
+
 _ROWS = (
-    BackendRow(
-        "google", "Google Translate, the mobile page", deep.make_google,
-        lambda language: deep.google_code(language) is not None, deep.GOOGLE_LIMITS,
-        "nothing", "the page holds the text",
+    _web_service(Google, "Google Translate, the mobile page", "nothing", "the page holds the text"),
+    _web_service(MyMemory, "MyMemory", "nothing", "a match holds the text; else asked twice"),
+    _web_service(
+        Libre, "LibreTranslate", f"{LIBRE_KEY}, or a server of one's own with --translator-url", _TOKEN
+    ),
+    _web_service(
+        Microsoft,
+        "Microsoft Translator",
+        f"{MICROSOFT_KEY} (and {MICROSOFT_REGION} for a regional resource)",
+        _TOKEN,
     ),
     BackendRow(
-        "mymemory", "MyMemory", deep.make_mymemory,
-        lambda language: deep.mymemory_code(language) is not None, deep.MYMEMORY_LIMITS,
-        "nothing", "a match holds the text; else asked twice",
+        name="deepl",
+        title="DeepL",
+        make=deepl.make_deepl,
+        code=deepl.deepl_code,
+        limits=deepl.LIMITS,
+        needs=f"pip install 'polyrefuse[deepl]' and {deepl.KEY}",
+        proof=_TOKEN,
     ),
     BackendRow(
-        "libre", "LibreTranslate", deep.make_libre,
-        lambda language: deep.libre_code(language) is not None, deep.LIBRE_LIMITS,
-        f"{deep.LIBRE_KEY}, or a server of one's own with --translator-url", _TOKEN,
+        name="openai",
+        title="any OpenAI-compatible endpoint",
+        make=openai.make_openai,
+        code=openai.language_name,
+        limits=openai.LIMITS,
+        needs=f"{openai.KEY}, or a server of one's own with --translator-url; a model: openai:MODEL",
+        proof="a tag before the answer; else asked twice",
     ),
     BackendRow(
-        "microsoft", "Microsoft Translator", deep.make_microsoft,
-        lambda language: deep.microsoft_code(language) is not None, deep.MICROSOFT_LIMITS,
-        f"{deep.MICROSOFT_KEY} (and {deep.MICROSOFT_REGION} for a regional resource)", _TOKEN,
+        name="hf",
+        title="a local model through transformers",
+        make=_make_model,
+        code=local.nllb_code,
+        limits=local.LIMITS,
+        needs="pip install 'polyrefuse[local]'; a model: hf:MODEL@REVISION (coverage here: NLLB-200)",
+        proof="no connection to mix up",
     ),
-    BackendRow(
-        "deepl", "DeepL", deepl_client.make_deepl,
-        lambda language: deepl_client.deepl_code(language) is not None, deepl_client.LIMITS,
-        f"pip install 'polyrefuse[deepl]' and {deepl_client.KEY}", _TOKEN,
-    ),
-    BackendRow(
-        "openai", "any OpenAI-compatible endpoint", openai_compatible.make_openai,
-        lambda language: language.codes.get("openai", language.name) is not None, openai_compatible.LIMITS,
-        f"{openai_compatible.KEY}, or a server of one's own with --translator-url; a model: openai:MODEL",
-        "a tag before the answer; else asked twice",
-    ),
-    BackendRow(
-        "hf", "a local model through transformers", local.make_local,
-        lambda language: language.codes.get("nllb", local._NLLB.get(language.code)) is not None, local.LIMITS,
-        "pip install 'polyrefuse[local]'; a model: hf:MODEL@REVISION (coverage here: NLLB-200)",
-        "no connection to mix up",
-    ),
-)  # fmt: skip
+)
 
 BACKENDS: dict[str, BackendRow] = {row.name: row for row in _ROWS}
 """Backends by name."""
@@ -63,7 +93,7 @@ BACKENDS: dict[str, BackendRow] = {row.name: row for row in _ROWS}
 
 @dataclass(frozen=True)
 class Link:
-    """One link of a chain: the backend's row, and the model that was named."""
+    """A link of a chain: the backend's row, and the name of its model."""
 
     row: BackendRow
     model: str
@@ -87,7 +117,7 @@ def addresses(text: str | None, links: Sequence[Link]) -> dict[str, str]:
     if text is None:
         return {}
     http = [link.row.name for link in links if link.row.name != "hf"]
-    found: dict[str, str] = {}
+    own: dict[str, str] = {}
     for item in text.splitlines() or [""]:
         name, sign, address = item.partition("=")
         if not sign or name not in BACKENDS:
@@ -101,30 +131,33 @@ def addresses(text: str | None, links: Sequence[Link]) -> dict[str, str]:
             raise TranslatorError(
                 f"--translator-url {name}=...: --translator names no '{name}' with an address"
             )
-        if name in found:
+        if name in own:
             raise TranslatorError(f"--translator-url names '{name}' twice; expected each once")
-        found[name] = check_address(address)
-    return found
+        own[name] = check_address(address)
+    return own
 
 
 def make_chain(links: Sequence[Link], settings: Settings) -> list[Backend]:
-    """Make the backends of a chain. One's own address has no public limits, and takes 16 connections."""
+    """Make the backends of a chain.
+
+    A backend at an address of the user's has 16 connections and none of the public service's rates.
+    """
     own = addresses(settings.url, links)
-    made = []
+    backends = []
     for link in links:
         backend = link.row.make(link.model, replace(settings, url=own.get(link.row.name)))
         if link.row.name in own:
             backend.limits = replace(
                 backend.limits, requests_per_second=None, characters_per_second=None, connections=16
             )
-        made.append(backend)
-    return made
+        backends.append(backend)
+    return backends
 
 
 def check_coverage(backends: Sequence[Backend], langs: Sequence[str], back: bool = False) -> None:
-    """Raise `TranslatorError` if no backend of the chain covers a language: before the first request.
+    """Raise `TranslatorError` if no backend of the chain covers a language; ask nobody.
 
-    With `back`, one must also go from each language to English.
+    With `back`, a backend must also translate from each language into English.
     """
     wanted = [LANGUAGES[code] for code in langs if code != SOURCE_LANGUAGE]
     for language in wanted:

@@ -1,8 +1,7 @@
-"""A local translation model on the workers of a cluster: they keep it loaded, and the memory is filled here.
+"""A local translation model on the workers of a cluster, which keep it loaded.
 
-The runner asks one request after another, as it asks a model that is loaded here, and says before which are
-to come: workers translate ahead, and answers are taken in the order of the requests. So the memory comes out
-the same.
+The runner sends requests in order, as to a model in this process, and names in advance those to come. Workers
+translate ahead; answers are taken in the order of the requests, so the memory is the same.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from polyrefuse_data.translate.backends.local import (
     LocalModel,
     LocalSpec,
     folder_digest,
-    here,
+    local_hardware,
 )
 from polyrefuse_data.translate.memory.store import Translator
 
@@ -33,29 +32,29 @@ if TYPE_CHECKING:
     from polyrefuse_data.cluster.worker import Keeper
 
 Request = tuple[tuple[str, ...], str, str]
-"""Texts, and the codes of their language and of the one asked for."""
+"""Texts, and the codes of source and target language."""
 
 
 @dataclass(frozen=True)
-class OnWorker:
-    """Work with the model of `spec` that a worker keeps."""
+class ModelCall:
+    """A call of the model of `spec`, which a worker keeps loaded."""
 
     spec: LocalSpec
 
     def model(self, keeper: Keeper) -> LocalModel:
-        """Return the model; raises `TranslatorError` where the worker's folder holds other weights."""
-        made: LocalModel = keeper.model(f"translator {self.spec}", self._load)
+        """Return the model; raise `TranslatorError` where the worker's folder holds other weights."""
+        model: LocalModel = keeper.model(f"translator {self.spec}", self._load)
         self.spec.set_threads()
-        return made
+        return model
 
     def _load(self) -> LocalModel:
         if self.spec.digest is not None and folder_digest(self.spec.place) != self.spec.digest:
             raise TranslatorError(f"the weights in '{self.spec.place}' of this worker are others than here")
-        return self.spec()
+        return self.spec.load()
 
 
 @dataclass(frozen=True)
-class TranslateTexts(OnWorker):
+class TranslateTexts(ModelCall):
     """Translate a batch of texts."""
 
     texts: tuple[str, ...]
@@ -67,8 +66,8 @@ class TranslateTexts(OnWorker):
 
 
 @dataclass(frozen=True)
-class NameLanguage(OnWorker):
-    """Say what the model calls a language."""
+class NameLanguage(ModelCall):
+    """Return the model's name for a language."""
 
     language: Language
 
@@ -77,8 +76,8 @@ class NameLanguage(OnWorker):
 
 
 @dataclass(frozen=True)
-class AskDirection(OnWorker):
-    """Say whether the model goes from one language to another."""
+class HasDirection(ModelCall):
+    """Return whether the model translates from `source` to `target`."""
 
     source: Language
     target: Language
@@ -88,12 +87,12 @@ class AskDirection(OnWorker):
 
 
 class RemoteModel:
-    """The backend `hf` on a cluster, which is opened when the first question comes. For one thread."""
+    """The backend `hf` on a cluster, which is opened by the first question. For one thread."""
 
     name = "hf"
 
     def __init__(self, spec: LocalSpec, options: ClusterOptions) -> None:
-        self._spec = replace(spec, threads=here().threads if spec.threads is None else spec.threads)
+        self._spec = replace(spec, threads=local_hardware().threads if spec.threads is None else spec.threads)
         self._options = options
         self._stack = ExitStack()
         self._dispatcher: Dispatcher | None = None
@@ -101,56 +100,58 @@ class RemoteModel:
         self._expected: dict[Request, Job] = {}
         self._ended: dict[Job, Outcome] = {}
         self._codes: dict[str, str | None] = {}
-        self._ways: dict[tuple[str, str], bool] = {}
+        self._directions: dict[tuple[str, str], bool] = {}
         self.limits = replace(LIMITS, batch=BATCH)
         self.translator = Translator("hf", spec.identity, f"beams:{BEAMS}")
 
     def code(self, language: Language) -> str | None:
-        """Return the model's name for `language`, None where its vocabulary has no sign for it."""
+        """Return the model's name for `language`, None where its vocabulary has no token for it."""
         if language.code not in self._codes:
             self._codes[language.code] = self._result(
-                self._sent(f"name of {language.code}", NameLanguage(self._spec, language))
+                self._send(f"name of {language.code}", NameLanguage(self._spec, language))
             )
         return self._codes[language.code]
 
     def translates(self, source: Language, target: Language) -> bool:
-        """Return whether the model goes from `source` to `target`: one of a pair goes one way only."""
-        way = (source.code, target.code)
-        if way not in self._ways:
-            job = self._sent(f"way {way[0]}->{way[1]}", AskDirection(self._spec, source, target))
-            self._ways[way] = bool(self._result(job))
-        return self._ways[way]
+        """Return whether the model translates from `source` to `target`."""
+        direction = (source.code, target.code)
+        if direction not in self._directions:
+            job = self._send(
+                f"direction {direction[0]}->{direction[1]}", HasDirection(self._spec, source, target)
+            )
+            self._directions[direction] = bool(self._result(job))
+        return self._directions[direction]
 
     def expect(self, requests: Sequence[tuple[Sequence[str], Language, Language]]) -> None:
-        """Let workers begin with `requests`, which `translate` will be called with in this order."""
+        """Let workers begin with `requests`, which `translate` will get in this order."""
         for texts, source, target in requests:
             request = (tuple(texts), source.code, target.code)
             if request not in self._expected:
                 self._expected[request] = self._translation(request[0], source, target)
 
     def translate(self, texts: Sequence[str], source: Language, target: Language) -> list[Answer]:
-        """Return the answers to `texts`; raises `TranslatorError` where workers failed too often."""
+        """Return the answers to `texts`; raise `TranslatorError` where workers failed too often."""
         job = self._expected.pop((tuple(texts), source.code, target.code), None)
         answers: list[Answer] = self._result(job or self._translation(tuple(texts), source, target))
         return answers
 
     def close(self) -> None:
-        """Let the cluster go."""
+        """Release the cluster."""
         self._outcomes = iter(())
         self._dispatcher = None
         self._stack.close()
 
     def _translation(self, texts: tuple[str, ...], source: Language, target: Language) -> Job:
         name = f"{len(texts)} texts {source.code}->{target.code}"
-        return self._sent(name, TranslateTexts(self._spec, texts, source, target))
+        return self._send(name, TranslateTexts(self._spec, texts, source, target))
 
-    def _sent(self, name: str, work: Any) -> Job:
+    def _send(self, name: str, work: Any) -> Job:
         from polyrefuse_data.cluster.dispatch import Dispatcher, Job
 
         try:
             if self._dispatcher is None:
                 cluster = self._stack.enter_context(
-                    open_cluster(self._options, gpus_here=lambda: here().gpus)
+                    open_cluster(self._options, gpus_here=lambda: local_hardware().gpus)
                 )
                 self._dispatcher = Dispatcher(cluster)
         except ClusterError as error:
@@ -160,7 +161,7 @@ class RemoteModel:
         return job
 
     def _result(self, job: Job) -> Any:
-        """Return what `job` brings; others that end before it are kept."""
+        """Wait for `job` and return its result; keep the outcomes of jobs that end before it."""
         try:
             while job not in self._ended:
                 outcome = next(self._outcomes, None)

@@ -1,22 +1,28 @@
 """Google, MyMemory, LibreTranslate and Microsoft through deep-translator's clients.
 
-The clients bring no time limit, share state between calls, follow redirects, and drop Retry-After. So each
-call gets a client of its own, and its requests go through our `Web` (see `on_web`), which also reads the
-proof of an answer: which text the service says that it translated.
+The clients build requests and read answers. They set no deadline, follow redirects, drop Retry-After, and
+keep the text of a call in an attribute. So every call makes a client of its own, and its requests go through
+`HttpClient`, where each service also reads the proof of an answer: which text the service translated.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import httpx
 import regex
 
 from polyrefuse_data.core.languages import Language
 from polyrefuse_data.core.schema import text_hash
-from polyrefuse_data.http.client import Web, check_address, on_web
-from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError
+from polyrefuse_data.http.client import HttpClient, Response, check_address
+from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError, excerpt
 from polyrefuse_data.translate.backends.base import (
     Answer,
     Limits,
@@ -49,7 +55,7 @@ _PREFERRED = {
     },
     "microsoft": {"zh": "zh-hans", "no": "nb", "sr": "sr-latn"},
 }  # fmt: skip
-"""Which of several names of a language a service is asked for."""
+"""The name that a service is asked for where it has several for a language."""
 
 _LIBRE = (
     "ar az bg bn ca cs da de el en eo es et eu fa fi fr ga gl he hi hu id it ja ko ky lt lv ms nb nl pl pt "
@@ -63,10 +69,24 @@ _MICROSOFT = (
 )
 
 
-def _name_of(service: str, language: Language, names: Sequence[str]) -> str | None:
-    """Return the service's name for `language`: its own row first, then the preferred, then the code."""
+def _names(service: str) -> Sequence[str]:
+    """Return the names that a service has for languages."""
+    from deep_translator import constants
+
+    names: dict[str, Sequence[str]] = {
+        "google": list(constants.GOOGLE_LANGUAGES_TO_CODES.values()),
+        "mymemory": list(constants.MY_MEMORY_LANGUAGES_TO_CODES.values()),
+        "libre": _LIBRE.split(),
+        "microsoft": _MICROSOFT.split(),
+    }
+    return names[service]
+
+
+def service_code(service: str, language: Language) -> str | None:
+    """Return the service's name for `language`: of the language's row, else the preferred, else the code."""
     if service in language.codes:
         return language.codes[service]
+    names = _names(service)
     for name in (_PREFERRED.get(service, {}).get(language.code, language.code), language.code):
         if name in names:
             return name
@@ -74,354 +94,230 @@ def _name_of(service: str, language: Language, names: Sequence[str]) -> str | No
     return regional[0] if len(regional) == 1 else None
 
 
-def google_code(language: Language) -> str | None:
-    """Return Google's name for `language`."""
-    from deep_translator.constants import GOOGLE_LANGUAGES_TO_CODES
-
-    return _name_of("google", language, list(GOOGLE_LANGUAGES_TO_CODES.values()))
-
-
-def mymemory_code(language: Language) -> str | None:
-    """Return MyMemory's name for `language`."""
-    from deep_translator.constants import MY_MEMORY_LANGUAGES_TO_CODES
-
-    return _name_of("mymemory", language, list(MY_MEMORY_LANGUAGES_TO_CODES.values()))
-
-
-def libre_code(language: Language) -> str | None:
-    """Return LibreTranslate's name for `language`."""
-    return _name_of("libre", language, _LIBRE.split())
-
-
-def microsoft_code(language: Language) -> str | None:
-    """Return Microsoft's name for `language`."""
-    return _name_of("microsoft", language, _MICROSOFT.split())
-
-
 def tag_of(text: str) -> str:
-    """Return digits made from `text`: sent beside it as a text of its own, they come back unchanged."""
+    """Return eight digits made from `text`: as a text of their own beside it, they come back unchanged."""
     return str(int(text_hash(text)[:12], 16) % 90_000_000 + 10_000_000)
 
 
-class _Deep:
-    """What the four have in common: a client for every call, its requests on our `Web`."""
+class WebService:
+    """A service of deep-translator: a `Backend`, and what its client takes for the library `requests`.
 
-    def __init__(
-        self,
-        name: str,
-        version: str,
-        limits: Limits,
-        code: Callable[[Language], str | None],
-        web: Web,
-        address: str | None,
-    ) -> None:
-        self.name = name
-        self.translator = Translator(name, version)
-        self.limits = limits
-        self.code = code
-        self._web = web
-        self._address = address
+    A client sends with the name `requests` of its module. A private copy of the module, in which the name is
+    bound to this object, leaves the library as it is for everything else in the process. `get` and `post`
+    are called once for each answer, on its thread.
+    """
+
+    name: str
+    version: str
+    limits: Limits
+    module: str
+    client: str
+    address: str | None = None
+    """Where the service is asked unless a user names another address; None leaves it to the client."""
+    key_variable: str | None = None
+
+    exceptions = SimpleNamespace(RequestException=httpx.HTTPError)
+
+    def __init__(self, model: str, settings: Settings) -> None:
+        """Make the backend; raise `TranslatorError` for a `model`, which none of these services has."""
+        if model:
+            raise TranslatorError(
+                f"translator '{self.name}:{model}': {self.name} has no models; expected '{self.name}'"
+            )
+        self.translator = Translator(self.name, self.version)
+        if settings.url is not None:
+            self.address = check_address(settings.url)
+        self._http = HttpClient(settings.timeout, self.key_variable)
+        self._module = _private_copy(self.module, self)
+        self._call = threading.local()
+
+    def code(self, language: Language) -> str | None:
+        """Return the service's name for `language`, None where it does not know it."""
+        return service_code(self.name, language)
 
     def translate(self, texts: Sequence[str], source: Language, target: Language) -> list[Answer]:
-        return [self._one(text, source, target) for text in texts]
+        """Translate `texts` one by one."""
+        return [self._translate(text, source, target) for text in texts]
 
-    def _one(self, text: str, source: Language, target: Language) -> Answer:
-        raise NotImplementedError
+    def _translate(self, text: str, source: Language, target: Language) -> Answer:
+        """Let a new client translate `text`; turn its exceptions into faults."""
+        from deep_translator import exceptions as client_errors
 
-    def _ask(self, client: Any, text: str, web: Any = None, **others: Any) -> str:
-        """Let `client` translate; returns its answer as text, and turns its exceptions into faults.
-
-        `others` stand in for what the client's module imports.
-        """
-        if self._address is not None:
-            client._base_url = self._address
-        from deep_translator import exceptions as theirs
-
-        call = on_web(type(client).translate, web or self._web, **others)
+        client = getattr(self._module, self.client)(source="auto", target="auto", **self._options())
+        client.source, client.target = self.code(source), self.code(target)
+        client._base_url = self.address or client._base_url
+        self._call.proven, self._call.sample = False, ""
         try:
-            answer = call(client, text)
-        except theirs.TranslationNotFound:
-            raise Fault("page", "no translation in the answer") from None
-        except theirs.NotValidLength:
-            raise Rejected("rejected", "too long for the service") from None
+            answer = client.translate(text)
         except (Fault, TranslatorError):
             raise
-        except Exception:  # what the client raises for an answer it did not expect has no common base
-            raise Fault("page", "the answer has another form than the service's") from None
+        except client_errors.NotValidLength:
+            raise Rejected("rejected", "too long for the service") from None
+        except Exception:  # the exceptions of the clients for unexpected answers have no common base
+            raise Fault("page", "no translation in the answer", sample=self._call.sample) from None
         if answer is None or not str(answer).strip():
             raise Fault("empty")
         if not isinstance(answer, str):
-            raise Fault("page", "the answer is no text")
-        return answer
+            raise Fault("page", "the translation in the answer is no text", sample=self._call.sample)
+        return Answer(answer, proven=self._call.proven)
+
+    def _options(self) -> dict[str, Any]:
+        """Return what the client's constructor takes besides the languages."""
+        return {}
+
+    def _received(self, response: Response) -> Response:
+        """Note the response as the sample to show if the client finds no translation in it."""
+        self._call.sample = response.sample
+        return response
+
+    def _check_tag(self, sent: str, received: object) -> None:
+        """Note the answer as proven; raise `Fault` for the tag of another text."""
+        if "".join(str(received).split()) != sent:
+            raise Fault("mismatch", "the token of another text came back")
+        self._call.proven = True
+
+
+def _private_copy(name: str, requests: object) -> ModuleType:
+    """Return a new copy of the module `deep_translator.<name>` that sends through `requests`."""
+    spec = find_spec(f"deep_translator.{name}")
+    assert spec is not None  # noqa: S101
+    assert spec.loader is not None  # noqa: S101
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.requests = requests  # type: ignore[attr-defined]
+    return module
+
+
+def _with_value(response: Response, value: Any) -> Response:
+    """Return `response` with another JSON value."""
+    return replace(response, content=json.dumps(value).encode(), charset="utf-8")
+
+
+def _same(first: str, second: str) -> bool:
+    return " ".join(first.split()) == " ".join(second.split())
 
 
 _RESULT = regex.compile(
-    r'<div\b[^>]*\bclass="[^"]*\b(?:t0|result-container)\b[^"]*"[^>]*>(?P<text>.*?)(?P<end></div>|$)', regex.S
+    r'<div\b[^>]*\bclass="[^"]*\b(?:t0|result-container)\b[^"]*"[^>]*>.*?(?P<end></div>|$)', regex.S
 )
 _LONGEST_RESULT = 100_000
 """Characters of markup; a request holds some thousand characters of text."""
 
-_INPUT = regex.compile(r"<input\b[^>]*>", regex.S)
-_NAMED_Q = regex.compile(r'\bname="q"')
-_VALUE = regex.compile(r'\bvalue="([^"]*)"')
+_TRANSLATED = regex.compile(r'<input\b(?=[^>]*\bname="q")[^>]*\bvalue="([^"]*)"')
+"""The field of the page's form that holds the text that was translated."""
 
 
-def _asked_of(page: str) -> str | None:
-    """Return the text that the page says it translated: its field `q`; None if it has none."""
-    for field in _INPUT.findall(page):
-        if _NAMED_Q.search(field):
-            value = _VALUE.search(field)
-            return html.unescape(value.group(1)) if value else None
-    return None
-
-
-def _same(one: str, other: str) -> bool:
-    return " ".join(one.split()) == " ".join(other.split())
-
-
-class Google(_Deep):
+class Google(WebService):
     """The mobile page of Google Translate, which holds the text that it translated in its own form."""
 
-    def _one(self, text: str, source: Language, target: Language) -> Answer:
-        from deep_translator import GoogleTranslator
+    name, version, limits = "google", "web", GOOGLE_LIMITS
+    module, client = "google", "GoogleTranslator"
 
-        client = GoogleTranslator(source=str(self.code(source)), target=str(self.code(target)))
-        page = _ResultOnly(self._web)
-        answer = self._ask(client, text, page, BeautifulSoup=_soup)
-        if page.asked is None:
-            return Answer(answer)
-        if not _same(page.asked, text):
-            raise Fault("mismatch", "the page translates another text")
-        return Answer(answer, proven=True)
-
-
-class _ResultOnly:
-    """A `Web` for one call that gives the client the part of a page that holds the translation.
-
-    The client parses all that it gets, and a long page made to be parsed slowly would hold up every thread.
-    `asked` is the text that the page says it translated.
-    """
-
-    def __init__(self, web: Web) -> None:
-        self._web = web
-        self.exceptions = web.exceptions
-        self.asked: str | None = None
-
-    def get(self, address: str, **options: Any) -> Any:
-        response = self._web.get(address, **options)
+    def get(self, address: str, params: dict[str, str], proxies: None = None) -> Response:
+        """Return the part of the page with the translation: a hostile page takes a parser minutes."""
+        response = self._received(self._http.get(address, params=params))
         page = response.text
-        self.asked = _asked_of(page)
         result = _RESULT.search(page)
         if result is None:
-            raise Fault("page", "no translation in the answer")
+            raise Fault("page", "no translation in the answer", sample=self._call.sample)
         if not result["end"]:
             raise Fault("truncated", "the page ends inside the translation")
         if len(result.group()) > _LONGEST_RESULT:
             raise Fault("page", "far more than a translation in the answer")
-        return _Plain(response.status_code, text=result.group())
+        translated = _TRANSLATED.search(page)
+        if translated is not None:
+            if not _same(html.unescape(translated.group(1)), params["q"]):
+                raise Fault("mismatch", "the page translates another text")
+            self._call.proven = True
+        return replace(response, content=result.group().encode("utf-8", "replace"), charset="utf-8")
 
 
-_BARE_RESULT = regex.compile(r"<[^<>]*>(?P<text>[^<>&]*)</div>")
-
-
-class _BareResult:
-    """The translation in a page's part that holds text and nothing to parse: what is found, and its text."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def find(self, *_: Any) -> _BareResult:
-        return self
-
-    def get_text(self, strip: bool) -> str:
-        return self._text.strip() if strip else self._text
-
-
-def _soup(page: str, parser: str) -> Any:
-    """Return what the client parses a page to; to parse bare text would take nearly as long as to ask."""
-    bare = _BARE_RESULT.fullmatch(page)
-    if bare is not None:
-        return _BareResult(bare["text"])
-    from deep_translator import google
-
-    return google.BeautifulSoup(page, parser)
-
-
-class MyMemory(_Deep):
+class MyMemory(WebService):
     """MyMemory's JSON interface; its warnings come in the place of a translation."""
 
-    def _one(self, text: str, source: Language, target: Language) -> Answer:
-        from deep_translator import MyMemoryTranslator
+    name, version, limits = "mymemory", "api", MYMEMORY_LIMITS
+    module, client = "mymemory", "MyMemoryTranslator"
+    address = "https://api.mymemory.translated.net/get"
 
-        client = MyMemoryTranslator(source=str(self.code(source)), target=str(self.code(target)))
-        answer = self._ask(client, text)
-        said = self._web.json(self._web.last)
-        if said.get("quotaFinished") or "MYMEMORY WARNING" in answer.upper():
+    def get(self, address: str, params: dict[str, str], proxies: None = None) -> Response:
+        """Send the request; a match that holds the text proves the answer."""
+        response = self._received(self._http.get(address, params=params))
+        value = response.json()
+        if value.get("quotaFinished") or "MYMEMORY WARNING" in str(value.get("responseData")).upper():
             raise TranslatorError("mymemory: the day's quota is used up; wait, or take another backend")
-        status = said.get("responseStatus")
+        status = value.get("responseStatus")
         if status is not None and str(status) not in ("200", ""):
-            raise Fault("throttled" if str(status) == "429" else "server_error", f"status {status}")
-        matches = said.get("matches")
-        segments = (
-            [str(one.get("segment", "")) for one in matches if isinstance(one, dict)]
-            if isinstance(matches, list)
-            else []
-        )
-        return Answer(answer, proven=any(_same(html.unescape(one), text) for one in segments))
+            reason = "throttled" if str(status) == "429" else "server_error"
+            raise Fault(reason, f"status {excerpt(str(status))}", sample=self._call.sample)
+        matches = value.get("matches")
+        for match in matches if isinstance(matches, list) else ():
+            if isinstance(match, dict) and _same(html.unescape(str(match.get("segment"))), params["q"]):
+                self._call.proven = True
+        return response
 
 
-class _WithTag:
-    """A `Web` for one call that sends a tag beside the text, and keeps what came back for it."""
+class Libre(WebService):
+    """LibreTranslate: the key goes into the body, never into the address; a tag is the second text."""
 
-    def __init__(
-        self, web: Web, add: Callable[[dict[str, Any]], dict[str, Any]], take: Callable[[Any], Any]
-    ) -> None:
-        self._web, self._add, self._take = web, add, take
-        self.exceptions = web.exceptions
-        self.tag: str | None = None
+    name, version, limits = "libre", "api", LIBRE_LIMITS
+    module, client = "libre", "LibreTranslator"
+    address, key_variable = "https://libretranslate.com/", LIBRE_KEY
 
-    def post(self, address: str, **options: Any) -> Any:
-        response = self._web.post(address, **self._add(options))
-        value = self._web.json(response)
-        result = self._take(value)
-        if isinstance(result, tuple):
-            self.tag, value = result
-        return _Plain(response.status_code, value)
+    def __init__(self, model: str, settings: Settings) -> None:
+        """Make the backend; the public server wants a key, a server of one's own may not."""
+        super().__init__(model, settings)
+        self.address = f"{str(self.address).rstrip('/')}/"
+        own = settings.url is not None
+        self._key = environment_key(LIBRE_KEY, "libre", optional=own or not settings.asks)
 
+    def _options(self) -> dict[str, Any]:
+        return {"api_key": "none"}  # the client insists on a key
 
-class _Plain:
-    """As much of an answer as deep-translator's clients look at."""
-
-    def __init__(self, status_code: int, value: Any = None, text: str = "") -> None:
-        self.status_code = status_code
-        self.text = text
-        self._value = value
-
-    def json(self) -> Any:
-        return self._value
-
-    def close(self) -> None:
-        """Nothing is open."""
+    def post(self, address: str, params: dict[str, str]) -> Response:
+        """Send the parameters as a JSON body, with the tag beside the text."""
+        tag = tag_of(params["q"])
+        body: dict[str, Any] = {**params, "q": [params["q"], tag], "api_key": self._key}
+        if self._key is None:
+            del body["api_key"]
+        response = self._received(self._http.post(address, json=body))
+        value = response.json()
+        texts = value.get("translatedText")
+        if not isinstance(texts, list) or len(texts) != 2:
+            return response
+        self._check_tag(tag, texts[1])
+        return _with_value(response, {"translatedText": texts[0]})
 
 
-def _judge_tag(sent: str, got: str | None) -> bool:
-    if got is None:
-        return False
-    if "".join(got.split()) != sent:
-        raise Fault("mismatch", "the token of another text came back")
-    return True
+class Microsoft(WebService):
+    """Microsoft Translator, version 3; a tag is the second text of every request."""
 
+    name, version, limits = "microsoft", "api-3.0", MICROSOFT_LIMITS
+    module, client = "microsoft", "MicrosoftTranslator"
+    key_variable = MICROSOFT_KEY
 
-class Libre(_Deep):
-    """LibreTranslate: the key goes into the body, never into the address."""
+    def __init__(self, model: str, settings: Settings) -> None:
+        super().__init__(model, settings)
+        self._key = environment_key(MICROSOFT_KEY, "microsoft", optional=not settings.asks)
+        self._region = environment_key(MICROSOFT_REGION, "microsoft", optional=True)
+        if self.address is not None and "api-version=" not in self.address:
+            self.address += ("&" if "?" in self.address else "?") + "api-version=3.0"
 
-    def __init__(self, *arguments: Any, key: str | None = None) -> None:
-        super().__init__(*arguments)
-        self._key = key
+    def _options(self) -> dict[str, Any]:
+        return {"api_key": self._key, "region": self._region}
 
-    def _one(self, text: str, source: Language, target: Language) -> Answer:
-        from deep_translator import LibreTranslator
+    def get(self, address: str) -> Response:
+        """Answer the client's constructor, which asks the public service for its languages, from here."""
+        names = {name: {"name": name} for name in _MICROSOFT.split()}
+        return Response(200, {}, json.dumps({"translation": names}).encode())
 
-        tag = tag_of(text)
-        web = _WithTag(self._web, lambda options: self._body(options, tag), _take_libre)
-        # the client insists on a key; it goes no further than `_body`
-        client = LibreTranslator(source="en", target="es", api_key="none")
-        client._source, client._target = str(self.code(source)), str(self.code(target))
-        answer = self._ask(client, text, web)
-        return Answer(answer, _judge_tag(tag, web.tag))
-
-    def _body(self, options: dict[str, Any], tag: str) -> dict[str, Any]:
-        body = {**options["params"], "q": [options["params"]["q"], tag]}
-        body.pop("api_key", None)
-        return {"json": {**body, "api_key": self._key} if self._key else body}
-
-
-def _take_libre(value: Any) -> Any:
-    texts = value.get("translatedText") if isinstance(value, dict) else None
-    if isinstance(texts, list) and len(texts) == 2:
-        return str(texts[1]), {**value, "translatedText": texts[0]}
-    return value
-
-
-class Microsoft(_Deep):
-    """Microsoft Translator, version 3; a token is the second text of every request."""
-
-    def __init__(self, *arguments: Any, key: str, region: str | None = None) -> None:
-        super().__init__(*arguments)
-        self._key, self._region = key, region
-
-    def _one(self, text: str, source: Language, target: Language) -> Answer:
-        tag = tag_of(text)
-        web = _WithTag(
-            self._web, lambda options: {**options, "json": [*options["json"], {"text": tag}]}, _take_microsoft
-        )
-        client = _microsoft_client()(
-            source=str(self.code(source)),
-            target=str(self.code(target)),
-            api_key=self._key,
-            region=self._region,
-        )
-        answer = self._ask(client, text, web)
-        return Answer(answer, _judge_tag(tag, web.tag))
-
-
-def _take_microsoft(value: Any) -> Any:
-    if isinstance(value, list) and len(value) == 2:
-        return str(value[1]["translations"][0]["text"]), value[:1]
-    return value
-
-
-def _microsoft_client() -> Any:
-    from deep_translator import MicrosoftTranslator
-
-    class Client(MicrosoftTranslator):  # type: ignore[misc]
-        """The client without its request to the public service in the constructor."""
-
-        def _get_supported_languages(self) -> dict[str, str]:
-            return {name: name for name in _MICROSOFT.split()}
-
-        translate = MicrosoftTranslator.translate
-
-    return Client
-
-
-def make_google(model: str, settings: Settings) -> Google:
-    """Return the Google backend; it has no models."""
-    _no_model("google", model)
-    address = check_address(settings.url) if settings.url else None
-    return Google("google", "web", GOOGLE_LIMITS, google_code, Web(settings.timeout), address)
-
-
-def make_mymemory(model: str, settings: Settings) -> MyMemory:
-    """Return the MyMemory backend."""
-    _no_model("mymemory", model)
-    address = check_address(settings.url) if settings.url else "https://api.mymemory.translated.net/get"
-    return MyMemory("mymemory", "api", MYMEMORY_LIMITS, mymemory_code, Web(settings.timeout), address)
-
-
-def make_libre(model: str, settings: Settings) -> Libre:
-    """Return the LibreTranslate backend; the public server wants a key, one's own may not."""
-    _no_model("libre", model)
-    key = environment_key(LIBRE_KEY, "libre", optional=settings.url is not None or not settings.asks)
-    address = check_address(settings.url or "https://libretranslate.com/").rstrip("/") + "/"
-    web = Web(settings.timeout, LIBRE_KEY)
-    return Libre("libre", "api", LIBRE_LIMITS, libre_code, web, address, key=key)
-
-
-def make_microsoft(model: str, settings: Settings) -> Microsoft:
-    """Return the Microsoft backend."""
-    _no_model("microsoft", model)
-    key = environment_key(MICROSOFT_KEY, "microsoft", optional=not settings.asks) or ""
-    region = environment_key(MICROSOFT_REGION, "microsoft", optional=True)
-    address = check_address(settings.url) if settings.url else None
-    if address is not None and "api-version=" not in address:
-        address += ("&" if "?" in address else "?") + "api-version=3.0"
-    web = Web(settings.timeout, MICROSOFT_KEY)
-    return Microsoft(
-        "microsoft", "api-3.0", MICROSOFT_LIMITS, microsoft_code, web, address, key=key, region=region
-    )
-
-
-def _no_model(name: str, model: str) -> None:
-    if model:
-        raise TranslatorError(f"translator '{name}:{model}': {name} has no models; expected '{name}'")
+    def post(
+        self, address: str, json: list[dict[str, str]], proxies: None = None, **options: Any
+    ) -> Response:
+        """Send the text with its tag beside it."""
+        tag = tag_of(json[0]["text"])
+        response = self._received(self._http.post(address, json=[*json, {"text": tag}], **options))
+        value = response.json()
+        if not isinstance(value, list) or len(value) != 2:
+            return response
+        self._check_tag(tag, value[1]["translations"][0]["text"])
+        return _with_value(response, value[:1])

@@ -1,24 +1,18 @@
-"""Fill a translation memory: from a published release, or from JSON Lines; and write it out again."""
+"""Fill a translation memory from a published release."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import jsonlines
 
 from polyrefuse_data.checks.lists import alignment_findings
 from polyrefuse_data.checks.thresholds import Thresholds
-from polyrefuse_data.core.errors import MemoryFileError, PolyRefuseError
-from polyrefuse_data.core.languages import SOURCE_LANGUAGE, language
-from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.languages import SOURCE_LANGUAGE
 from polyrefuse_data.prompts.published_release import Release, ReleaseList
-from polyrefuse_data.translate.memory.store import BACK, FORWARD, Added, Entry, TranslationMemory, Translator
+from polyrefuse_data.translate.memory.store import BACK, Added, Entry, TranslationMemory, Translator
 
 PUBLISHED = "published"
-"""The backend name of translations that come from a release: who made them is not recorded there."""
+"""The backend of translations from a release, which does not record their translator."""
 
 KNOWN_RELEASES = {
     "a68c643d7fcaa149870479b8a64e5ef943e90d055792dfccf90593d68fcd0e63": "Multilingual-Refusal@985169d",
@@ -28,7 +22,7 @@ KNOWN_RELEASES = {
 
 @dataclass(frozen=True)
 class Refused:
-    """A list, or a row of one, that was not taken in, and why."""
+    """A list, or rows of a list, that an import leaves out, and why."""
 
     file: str
     reason: str
@@ -36,7 +30,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did."""
+    """The result of an import."""
 
     version: str
     added: Added
@@ -44,10 +38,10 @@ class Imported:
 
 
 def import_release(release: Release, memory: TranslationMemory, thresholds: Thresholds) -> Imported:
-    """Add what can be trusted of `release` to `memory`, all of it or, on an error, nothing.
+    """Add the translations of `release` that can be trusted to `memory`, in one transaction.
 
-    A list without English in its rows is matched by position only if its lengths follow the English; one
-    that is not parallel is refused with the reason. Rows without text are refused one by one.
+    A list without English in its rows is matched by position if its lengths follow the English, and refused
+    with the reason if not. Rows without text are refused, each by itself.
     """
     version = KNOWN_RELEASES.get(release.digest, f"sha256-{release.digest[:12]}")
     translator = Translator(PUBLISHED, version)
@@ -101,112 +95,10 @@ def _forward_entries(item: ReleaseList, translator: Translator) -> Iterator[Entr
 
 
 def _unique_backs(entries: list[Entry]) -> Iterator[Entry]:
-    """Yield entries, each key once: a repeated prompt with one translation has one back-translation."""
+    """Yield entries, each key once: repeats of a prompt with equal translations share a back-translation."""
     seen = set()
     for entry in entries:
         key = (entry.direction, entry.lang, entry.english, entry.given, entry.occurrence)
         if key not in seen:
             seen.add(key)
             yield entry
-
-
-_KEYS = {
-    "english": str,
-    "lang": str,
-    "direction": str,
-    "given": str,
-    "text": str,
-    "occurrence": int,
-    "backend": str,
-    "version": str,
-    "parameters": str,
-    "note": str,
-}
-_REQUIRED = ("english", "lang", "text", "backend", "version")
-
-
-def export_jsonl(memory: TranslationMemory, path: Path) -> int:
-    """Write all entries of `memory` to `path` as JSON Lines, sorted; return how many.
-
-    Written to a file beside it first, so that an interrupted export leaves the old one.
-    """
-    part = path.with_name(f".{path.name}.part")
-    count = 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with jsonlines.open(part, "w", sort_keys=True) as writer:
-            for entry in memory.entries():
-                writer.write(_record(entry))
-                count += 1
-        part.replace(path)
-    except OSError as error:
-        raise MemoryFileError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
-    return count
-
-
-def _record(entry: Entry) -> dict[str, Any]:
-    return {
-        "english": entry.english,
-        "lang": entry.lang,
-        "direction": entry.direction,
-        "given": entry.given or entry.english,
-        "text": entry.text,
-        "occurrence": entry.occurrence,
-        "backend": entry.translator.backend,
-        "version": entry.translator.version,
-        "parameters": entry.translator.parameters,
-        **({"note": entry.note} if entry.note else {}),
-    }
-
-
-def read_jsonl(path: Path) -> Iterator[Entry]:
-    """Yield the entries of a JSON Lines file; raises `MemoryFileError` naming the line that is wrong."""
-    try:
-        with jsonlines.open(path, loads=parse_json) as reader:
-            for number, record in enumerate(reader.iter(type=dict), start=1):
-                try:
-                    yield _entry(record)
-                except PolyRefuseError as error:
-                    raise MemoryFileError(f"{path}, record {number}: {error}") from None
-    except jsonlines.InvalidLineError as error:
-        raise MemoryFileError(f"{path}, line {error.lineno}: not a JSON object; is the file cut?") from None
-    except UnicodeDecodeError as error:
-        raise MemoryFileError(f"{path} is not UTF-8 (byte {error.start})") from None
-    except OSError as error:
-        raise MemoryFileError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _entry(record: dict[str, Any]) -> Entry:
-    for key, value in record.items():
-        kind = _KEYS.get(key)
-        if kind is None:
-            raise MemoryFileError(f"unknown key '{key}'; expected {', '.join(_KEYS)}")
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise MemoryFileError(f"'{key}' is {value!r:.40}, expected {kind.__name__}")
-    missing = [key for key in _REQUIRED if not record.get(key)]
-    if missing:
-        raise MemoryFileError(f"no {', '.join(missing)}; expected at least {', '.join(_REQUIRED)}")
-    direction = record.get("direction", FORWARD)
-    if direction not in (FORWARD, BACK):
-        raise MemoryFileError(f"direction '{direction}'; expected forward or back")
-    if direction == BACK and not record.get("given"):
-        raise MemoryFileError("a back-translation without 'given', the text that was translated back")
-    if record.get("occurrence", 0) < 0:
-        raise MemoryFileError(f"occurrence is {record['occurrence']}, expected 0 or more")
-    return Entry(
-        english=record["english"],
-        lang=language(record["lang"]).code,
-        translator=Translator(record["backend"], record["version"], record.get("parameters", "")),
-        text=record["text"],
-        direction=direction,
-        given=record.get("given"),
-        occurrence=record.get("occurrence", 0),
-        note=record.get("note", ""),
-    )
-
-
-def import_jsonl(path: Path, memory: TranslationMemory) -> Added:
-    """Add the entries of a JSON Lines file to `memory`: all of them, or none if a line is wrong."""
-    return memory.add(read_jsonl(path))

@@ -1,148 +1,101 @@
-"""The SQLite file of a translation memory: its format, how it is opened, and what can be wrong with it."""
+"""A translation memory as JSON Lines: export, and import into another."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TypeVar
+from typing import Any
 
-from polyrefuse_data.core.errors import MemoryFileError
+from polyrefuse_data.core.errors import MemoryFileError, PolyRefuseError
+from polyrefuse_data.core.files import replacing
+from polyrefuse_data.core.languages import language
+from polyrefuse_data.core.reading import read_table
+from polyrefuse_data.translate.memory.store import BACK, FORWARD, Added, Entry, TranslationMemory, Translator
 
-APPLICATION_ID = 0x506F6C79
-"""Marks the SQLite file as ours ("Poly" in ASCII), so that no other program's file is taken for one."""
-
-FORMAT_VERSION = 1
-
-LOCK_SECONDS = 10.0
-"""How long to wait for another process that is writing."""
-
-_SCHEMA = """
-CREATE TABLE source_text (hash TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE translation (
-    lang TEXT NOT NULL,
-    direction TEXT NOT NULL CHECK (direction IN ('forward', 'back')),
-    english_hash TEXT NOT NULL REFERENCES source_text (hash),
-    input_hash TEXT NOT NULL REFERENCES source_text (hash),
-    occurrence INTEGER NOT NULL CHECK (occurrence >= 0),
-    backend TEXT NOT NULL,
-    version TEXT NOT NULL,
-    parameters TEXT NOT NULL,
-    text TEXT NOT NULL,
-    note TEXT NOT NULL DEFAULT '',
-    PRIMARY KEY (lang, direction, english_hash, input_hash, occurrence, backend, version, parameters)
-) WITHOUT ROWID;
-CREATE TABLE answer (
-    source TEXT NOT NULL,
-    target TEXT NOT NULL,
-    asked_hash TEXT NOT NULL REFERENCES source_text (hash),
-    backend TEXT NOT NULL,
-    version TEXT NOT NULL,
-    parameters TEXT NOT NULL,
-    text TEXT NOT NULL,
-    times INTEGER NOT NULL CHECK (times > 0),
-    proven INTEGER NOT NULL,
-    doubts TEXT NOT NULL,
-    PRIMARY KEY (source, target, asked_hash, backend, version, parameters, text)
-) WITHOUT ROWID;
-"""
-
-Self = TypeVar("Self", bound="MemoryFile")
+_KEYS = {
+    "english": str,
+    "lang": str,
+    "direction": str,
+    "given": str,
+    "text": str,
+    "occurrence": int,
+    "backend": str,
+    "version": str,
+    "parameters": str,
+    "note": str,
+}
+_REQUIRED = ("english", "lang", "text", "backend", "version")
 
 
-class MemoryFile:
-    """An open file; use it as a context manager, and from one thread at a time.
+def export_jsonl(memory: TranslationMemory, path: Path) -> int:
+    """Write all entries of `memory` to `path` as JSON Lines, sorted; return their number.
 
-    Raises `MemoryFileError` for a file that is missing (unless `create`), locked, corrupt, not a memory,
-    or written by a newer version.
+    An export that is interrupted leaves the old file.
     """
+    count = 0
+    with replacing(path, error=MemoryFileError) as file:
+        for entry in memory.entries():
+            line = json.dumps(_record(entry), ensure_ascii=False, sort_keys=True)
+            file.write(f"{line}\n".encode())
+            count += 1
+    return count
 
-    def __init__(self, path: Path, create: bool = False) -> None:
-        self.path = path
-        if not create and not path.exists():
-            raise MemoryFileError(
-                f"no translation memory at {path}; "
-                f"fill one with `polyrefuse memory import FOLDER --memory {path}`"
-            )
-        with self._errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
-            )
+
+def _record(entry: Entry) -> dict[str, Any]:
+    return {
+        "english": entry.english,
+        "lang": entry.lang,
+        "direction": entry.direction,
+        "given": entry.given or entry.english,
+        "text": entry.text,
+        "occurrence": entry.occurrence,
+        "backend": entry.translator.backend,
+        "version": entry.translator.version,
+        "parameters": entry.translator.parameters,
+        **({"note": entry.note} if entry.note else {}),
+    }
+
+
+def read_jsonl(path: Path) -> Iterator[Entry]:
+    """Yield the entries of a file; raise `PolyRefuseError` naming the line that is wrong."""
+    table = read_table(path)
+    for record in table.records:
         try:
-            with self._errors():
-                self._prepare()
-        except BaseException:
-            self._connection.close()
-            raise
+            yield _entry(record.values)
+        except PolyRefuseError as error:
+            raise MemoryFileError(f"{table.where(record)}: {error}") from None
 
-    def __enter__(self: Self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+def _entry(record: Mapping[str, Any]) -> Entry:
+    for key, value in record.items():
+        kind = _KEYS.get(key)
+        if kind is None:
+            raise MemoryFileError(f"unknown key '{key}'; expected {', '.join(_KEYS)}")
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise MemoryFileError(f"'{key}' is {value!r:.40}, expected {kind.__name__}")
+    missing = [key for key in _REQUIRED if not record.get(key)]
+    if missing:
+        raise MemoryFileError(f"no {', '.join(missing)}; expected at least {', '.join(_REQUIRED)}")
+    direction = record.get("direction", FORWARD)
+    if direction not in (FORWARD, BACK):
+        raise MemoryFileError(f"direction '{direction}'; expected forward or back")
+    if direction == BACK and not record.get("given"):
+        raise MemoryFileError("a back-translation without 'given', the text that was translated back")
+    if record.get("occurrence", 0) < 0:
+        raise MemoryFileError(f"occurrence is {record['occurrence']}, expected 0 or more")
+    return Entry(
+        english=record["english"],
+        lang=language(record["lang"]).code,
+        translator=Translator(record["backend"], record["version"], record.get("parameters", "")),
+        text=record["text"],
+        direction=direction,
+        given=record.get("given"),
+        occurrence=record.get("occurrence", 0),
+        note=record.get("note", ""),
+    )
 
-    def close(self) -> None:
-        """Close the file; the write-ahead log goes into it."""
-        self._connection.close()
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            text = str(error)
-            if "locked" in text or "busy" in text:
-                raise MemoryFileError(
-                    f"translation memory {self.path} is locked by another process; wait until it ends"
-                ) from None
-            raise MemoryFileError(
-                f"translation memory {self.path}: {text}; is the disk full or the folder read-only?"
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise MemoryFileError(
-                f"translation memory {self.path} is corrupt or no memory ({error}); "
-                "restore a copy, or import its export into a new file"
-            ) from None
-        except OSError as error:
-            raise MemoryFileError(f"translation memory {self.path}: {error.strerror}") from None
-
-    def _prepare(self) -> None:
-        run = self._connection.execute
-        application = run("PRAGMA application_id").fetchone()[0]
-        version = run("PRAGMA user_version").fetchone()[0]
-        empty = run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if not empty and application != APPLICATION_ID:
-            raise MemoryFileError(
-                f"{self.path} is a SQLite file of another program; expected a translation memory"
-            )
-        if version > FORMAT_VERSION:
-            raise MemoryFileError(
-                f"translation memory {self.path} has format {version}, this version reads {FORMAT_VERSION}; "
-                "upgrade polyrefuse"
-            )
-        if empty:
-            run("PRAGMA journal_mode = WAL")
-            with self._transaction():
-                if run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                    for statement in _SCHEMA.split(";"):
-                        run(statement)
-                    run(f"PRAGMA application_id = {APPLICATION_ID}")
-                    run(f"PRAGMA user_version = {FORMAT_VERSION}")
-        elif run("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("its pages do not fit together")
-        run("PRAGMA synchronous = NORMAL")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+def import_jsonl(path: Path, memory: TranslationMemory) -> Added:
+    """Add the entries of a file to `memory`: all of them, or none if a line is wrong."""
+    return memory.add(read_jsonl(path))

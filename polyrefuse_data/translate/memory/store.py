@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_data.core.schema import text_hash
-from polyrefuse_data.translate.memory.jsonl import MemoryFile
+from polyrefuse_data.translate.memory.sqlite_file import MemoryFile
 
 HUMAN = "human"
 """The backend whose translations win over every machine's."""
@@ -23,7 +23,7 @@ FORWARD, BACK = "forward", "back"
 
 @dataclass(frozen=True, order=True)
 class Translator:
-    """Who translated: a backend, its version, and the parameters that change what it answers."""
+    """A translator: a backend, its version, and the parameters that change its answers."""
 
     backend: str
     version: str
@@ -38,9 +38,11 @@ class Translator:
 
 @dataclass(frozen=True)
 class Entry:
-    """One translation. `given` is what the translator was given: the English text (forward), or the
-    translation that was translated back (back), and None stands for the English; `text` is what came
-    of it. `note` says more about a person's correction: who made it."""
+    """A translation.
+
+    `given` is the text that the translator got: the English (forward; None stands for it), or the translation
+    that was translated back (back); `text` is its answer. `note` names the author of a person's correction.
+    """
 
     english: str
     lang: str
@@ -54,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Question:
-    """A text to translate, as a backend is asked it: a prompt, or a piece of one."""
+    """A text as a backend gets it: a prompt, or a piece of a prompt."""
 
     source: str
     target: str
@@ -67,7 +69,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer that a question got so far: how often, whether it proved itself, and what is doubtful."""
+    """An answer to a question: how often it came, whether it carried a proof, and the doubts about it."""
 
     text: str
     times: int
@@ -77,7 +79,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Added:
-    """What became of entries that were added: new, already there, or there with another text (kept)."""
+    """The number of added entries that are new, already there, or there with another text (which stays)."""
 
     new: int = 0
     same: int = 0
@@ -88,9 +90,9 @@ class TranslationMemory(MemoryFile):
     """An open translation memory; use it as a context manager, and from one thread at a time."""
 
     def add(self, entries: Iterable[Entry]) -> Added:
-        """Add entries in one transaction: all of them or, if anything fails, none.
+        """Add entries in one transaction, all or none.
 
-        An entry whose key is there stays as it is, and is counted as same or different.
+        An entry whose key is there stays; the new one counts as same or different.
         """
         with self._errors(), self._transaction():
             return self._add(entries)
@@ -132,20 +134,32 @@ class TranslationMemory(MemoryFile):
                 different += 1
         return Added(new, same, different)
 
+    def remove(self, backend: str, translations: Iterable[tuple[str, str, str]]) -> int:
+        """Remove forward translations by `backend`, each as (English, language, text); return how many."""
+        removed = 0
+        with self._errors(), self._transaction():
+            for english, lang, text in translations:
+                removed += self._connection.execute(
+                    "DELETE FROM translation WHERE lang = ? AND direction = 'forward' AND english_hash = ? "
+                    "AND backend = ? AND text = ?",
+                    (lang, text_hash(english), backend, text),
+                ).rowcount
+        return removed
+
     def replies(self, translator: Translator) -> dict[Question, list[Reply]]:
-        """Return what a translator answered to questions that are not settled: a run goes on from there."""
+        """Return the answers of a translator to questions that are not settled, for a run to continue."""
         query = (
             "SELECT a.source, a.target, s.text, a.text, a.times, a.proven, a.doubts FROM answer a "
             "JOIN source_text s ON s.hash = a.asked_hash WHERE backend = ? AND version = ? "
             "AND parameters = ? ORDER BY a.source, a.target, a.asked_hash, a.text"
         )
-        found: dict[Question, list[Reply]] = {}
+        replies: dict[Question, list[Reply]] = {}
         key = (translator.backend, translator.version, translator.parameters)
         with self._errors():
             for source, target, asked, text, times, proven, doubts in self._connection.execute(query, key):
                 reply = Reply(text, times, bool(proven), doubts)
-                found.setdefault(Question(source, target, asked), []).append(reply)
-        return found
+                replies.setdefault(Question(source, target, asked), []).append(reply)
+        return replies
 
     def keep(
         self,
@@ -154,7 +168,7 @@ class TranslationMemory(MemoryFile):
         settled: Iterable[Entry] = (),
         questions: Iterable[Question] = (),
     ) -> None:
-        """Commit replies as they now stand, and settled translations; forget the `questions` of these."""
+        """Commit replies and settled translations; delete the replies to `questions`."""
         key = (translator.backend, translator.version, translator.parameters)
         with self._errors(), self._transaction():
             run = self._connection.execute
@@ -173,19 +187,30 @@ class TranslationMemory(MemoryFile):
                     (question.source, question.target, question.hash, *key),
                 )
 
+    def withdraw(self, translator: Translator, prompts: Iterable[tuple[str, str, str]]) -> None:
+        """Delete the translations of one translator for `prompts`: English text, language, direction."""
+        with self._errors(), self._transaction():
+            for english, lang, direction in prompts:
+                self._connection.execute(
+                    "DELETE FROM translation WHERE english_hash = ? AND lang = ? AND direction = ? "
+                    "AND backend = ? AND version = ? AND parameters = ?",
+                    (text_hash(english), lang, direction, translator.backend, translator.version,
+                     translator.parameters),
+                )  # fmt: skip
+
     def forward(self, lang: str, backend: str | None = None) -> dict[tuple[str, int], tuple[Translator, str]]:
         """Return (English hash, occurrence) -> (translator, text) for one language.
 
-        Where several translators did a prompt, people win over machines, and among these the first in
-        the order of backend, version, parameters; `backend` restricts to one. The choice does not
-        depend on the order in which entries were added.
+        Of several translators of a prompt, people win over machines, and of machines the first in the order
+        of backend, version, parameters; `backend` restricts the choice to its entries and people's. The order
+        of adding does not matter.
         """
-        found = self.candidates(lang)
         chosen = {}
-        for key, candidates in found.items():
-            allowed = [one for one in candidates if backend is None or one[0].backend in (backend, HUMAN)]
-            if allowed:
-                chosen[key] = allowed[0]
+        for key, candidates in self.candidates(lang).items():
+            for translator, text in candidates:
+                if backend is None or translator.backend in (backend, HUMAN):
+                    chosen[key] = (translator, text)
+                    break
         return chosen
 
     def candidates(self, lang: str) -> dict[tuple[str, int], list[tuple[Translator, str]]]:
@@ -199,15 +224,15 @@ class TranslationMemory(MemoryFile):
             "WHERE lang = ? AND direction = 'forward' ORDER BY backend = ? DESC, "
             "CASE WHEN backend = ? THEN version END DESC, backend, version, parameters"
         )
-        found: dict[tuple[str, int], list[tuple[Translator, str]]] = {}
+        candidates: dict[tuple[str, int], list[tuple[Translator, str]]] = {}
         with self._errors():
             for english, occurrence, name, version, parameters, text in self._connection.execute(
                 query, (lang, HUMAN, HUMAN)
             ):
-                found.setdefault((english, occurrence), []).append(
+                candidates.setdefault((english, occurrence), []).append(
                     (Translator(name, version, parameters), text)
                 )
-        return found
+        return candidates
 
     def backs(self, lang: str) -> dict[tuple[str, str], str]:
         """Return (English hash, hash of the translation) -> back-translation for one language."""
@@ -215,11 +240,11 @@ class TranslationMemory(MemoryFile):
             "SELECT english_hash, input_hash, text FROM translation WHERE lang = ? AND direction = 'back' "
             "ORDER BY backend, version, parameters, occurrence"
         )
-        found: dict[tuple[str, str], str] = {}
+        backs: dict[tuple[str, str], str] = {}
         with self._errors():
             for english, given, text in self._connection.execute(query, (lang,)):
-                found.setdefault((english, given), text)
-        return found
+                backs.setdefault((english, given), text)
+        return backs
 
     def entries(self) -> Iterator[Entry]:
         """Yield all entries in the order of their keys."""

@@ -13,7 +13,8 @@ import pytest
 from polyrefuse_data.audit.audit import Report, audit
 from polyrefuse_data.audit.calibrate import calibrate, thresholds_yaml
 from polyrefuse_data.audit.report import render_html, report_lines
-from polyrefuse_data.build.package import read_rows, rows_table
+from polyrefuse_data.build.model import rows_table
+from polyrefuse_data.build.package import read_rows
 from polyrefuse_data.checks.thresholds import load_thresholds
 from polyrefuse_data.core.errors import DatasetFolderError, UnknownNameError
 from polyrefuse_data.core.schema import text_hash

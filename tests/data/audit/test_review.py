@@ -13,7 +13,14 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyrefuse_data.audit.review import ReviewError, escape, export_review, import_review, unescape
+from polyrefuse_data.audit.review import (
+    ReviewError,
+    escape,
+    export_review,
+    import_review,
+    unescape,
+    withdraw_review,
+)
 from polyrefuse_data.build.package import read_rows
 from polyrefuse_data.build.pipeline import BuildRequest, build
 from polyrefuse_data.cli.main import cli
@@ -47,9 +54,7 @@ def test_a_correction_wins_survives_rebuilds_and_says_who_and_when(
     review: Callable[[Edit], Path], tmp_path: Path
 ) -> None:
     memory_path = tmp_path / "m.sqlite"
-    path = review(
-        lambda rows: rows[5].update(correction="Àtúnṣe tó dára jù.", who="Adé", lang=rows[5]["lang"])
-    )
+    path = review(lambda rows: rows[5].update(correction="もっと良い訳文です。", who="Adé"))
     done = import_review(path, memory_path, "somebody")
     assert (done.added, done.same) == (1, 0)
     assert import_review(path, memory_path, "somebody").same == 1
@@ -63,12 +68,14 @@ def test_a_correction_wins_survives_rebuilds_and_says_who_and_when(
     build(request)
     corrected = [row for row in read_rows(tmp_path / "out", entry.lang, "train") if row.text == entry.text]
     assert [row.translator for row in corrected] == [f"backend:human|version:{note['when']}"]
-    later = import_review(review(lambda rows: rows[5].update(correction="Ẹ̀dà kejì.")), memory_path, "Bọ́lá")
+    later = import_review(
+        review(lambda rows: rows[5].update(correction="二番目の訳文です。")), memory_path, "Bọ́lá"
+    )
     assert later.added == 1
     for folder in ("out", "out2"):
         build(replace(request, out=tmp_path / folder))
         texts = {row.text for row in read_rows(tmp_path / folder, entry.lang, "train")}
-        assert "Ẹ̀dà kejì." in texts
+        assert "二番目の訳文です。" in texts
         assert entry.text not in texts
 
 
@@ -96,34 +103,53 @@ def test_people_win_over_machines_in_a_live_build_and_are_not_asked_again(
     assert texts[human.english] == "人が書いた訳文です。"
 
 
+GOOD = {"correction": "これは良い訳文です。"}
+
+
 def first_two_equal(rows: Rows) -> None:
+    rows[0].update(GOOD)
     rows.insert(1, dict(rows[0]))
 
 
 def swap_ids(rows: Rows) -> None:
     rows[0]["id"], rows[1]["id"] = rows[1]["id"], rows[0]["id"]
+    for row in rows[:2]:
+        row.update(GOOD)
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
         (
-            lambda rows: rows[2].update(text_en=rows[2]["text_en"] + " please"),
-            "line 4: its English is not the one",
+            lambda rows: rows[2].update(text_en=rows[2]["text_en"] + " please", **GOOD),
+            "line 4: .* was not exported with this English",
         ),
         (first_two_equal, "line 3: harmful-train-0000 in ja stands in line 2 already"),
-        (lambda rows: rows[1].update(id="harmful-train-9999"), "line 3: unknown id 'harmful-train-9999'"),
-        (swap_ids, "line 2: unknown id .*line 3: unknown id"),
-        (lambda rows: rows[0].update(lang="xx"), "line 2: unknown language 'xx'"),
-        (lambda rows: rows[0].update(label="nice"), "line 2: label 'nice'"),
-        (lambda rows: rows[3].update(group=""), "line 5: its English"),
+        (
+            lambda rows: rows[1].update(id="harmful-train-9999", **GOOD),
+            "line 3: 'harmful-train-9999' in ja was not exported",
+        ),
+        (swap_ids, "line 2: .*was not exported.*line 3: .*was not exported"),
+        (lambda rows: rows[0].update(lang="xx", **GOOD), "line 2: unknown language 'xx'"),
+        (lambda rows: rows[0].update(label="nice", **GOOD), "line 2: label 'nice'"),
+        (lambda rows: rows[3].update(key="3.75758E+15", **GOOD), "line 5: .*export again"),
         (lambda rows: [row.pop("key") for row in rows], "no column key"),
         (lambda rows: rows[0].update(correction="=1+1"), "line 2: the correction is a formula"),
-        (
-            lambda rows: rows[0].update(correction="#NAME?"),
-            "line 2: the correction is the spreadsheet's error",
+        *(
+            (
+                lambda rows, shown=shown: rows[0].update(correction=shown),
+                "line 2: the correction is the spreadsheet's error",
+            )
+            for shown in ("#NAME?", "#VALUE!", "#WERT!", "#NOM?", "#N/A", "#DIV/0!", "#ИМЯ?", "Err:508")
         ),
-        (lambda rows: rows[0].update(correction="良い\x00訳"), "line 2: the correction holds control"),
+        (lambda rows: rows[0].update(correction="2.5"), "line 2: the correction holds no letter"),
+        (lambda rows: rows[0].update(correction="良い\ufffd訳"), "line 2: .*a character that was lost"),
+        (lambda rows: rows[0].update(correction="A better one"), "line 2: .*not in the script of Japanese"),
+        (
+            lambda rows: rows[-1].update(correction="Das ist eine deutlich bessere Übersetzung."),
+            "the correction is in 'de', not in Yoruba",
+        ),
+        (lambda rows: rows[0].update(correction="良い\x1b訳"), "line 2: the correction holds control"),
         (lambda rows: rows[0].update(correction=rows[0]["text_en"].upper()), "line 2: .*the English text"),
     ],
 )
@@ -142,16 +168,48 @@ def test_what_is_refused_is_named_by_line_and_nothing_is_taken(
 
 def test_files_that_are_no_review(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    with pytest.raises(ReviewError, match="cannot read"):
+    with pytest.raises(ReviewError, match="cannot be read"):
         import_review(path, tmp_path / "m.sqlite")
     for data, message in (
-        (b"\xff\xfe\x00", "not UTF-8"),
-        (b"", "no column"),
+        (b"\xff\xfe\x00", "not valid UTF-16"),
+        (b"", "is empty"),
         (b"a,b\n", "polyrefuse review export"),
+        (b"a,b\n1,2\n", "no column id"),
     ):
         path.write_bytes(data)
         with pytest.raises(ReviewError, match=message):
             import_review(path, tmp_path / "m.sqlite")
+
+
+def test_rows_without_a_correction_stop_nothing(review: Callable[[Edit], Path], tmp_path: Path) -> None:
+    """A spreadsheet turns cells of many digits into numbers, and dates into others."""
+
+    def edit(rows: Rows) -> None:
+        for row in rows[1:]:
+            row.update(key="3.75758E+15", group="1.2E+15", text_en="9/11/2001", id="")
+        rows[0].update(GOOD)
+
+    done = import_review(review(edit), tmp_path / "m.sqlite")
+    assert (done.added, done.untouched) == (1, 111 * 2 + 1)
+
+
+def test_a_key_is_never_a_number(review: Callable[[Edit], Path]) -> None:
+    with review(lambda rows: None).open(encoding="utf-8-sig", newline="") as file:
+        assert all(row["key"].startswith("k") for row in csv.DictReader(file))
+
+
+def test_a_correction_can_be_withdrawn(review: Callable[[Edit], Path], tmp_path: Path) -> None:
+    memory = tmp_path / "m.sqlite"
+    path = review(lambda rows: rows[0].update(GOOD))
+    import_review(path, memory)
+    done = CliRunner().invoke(cli, ["review", "withdraw", str(path), "--memory", str(memory)])
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("1 corrections withdrawn")
+    with TranslationMemory(memory) as opened:
+        assert not list(opened.entries())
+    import_review(review(lambda rows: rows[0].update(correction="もう一つの良い訳文です。")), memory)
+    path = review(lambda rows: rows[0].update(GOOD))
+    assert withdraw_review(path, memory) == 0
 
 
 def test_a_spreadsheet_that_divides_by_semicolons_is_read(
@@ -199,9 +257,9 @@ def test_only_flagged_rows_are_exported_if_asked(small_build: Path, tmp_path: Pa
 
 
 def test_no_language_of_a_build_stays_out_silently(tmp_path: Path) -> None:
-    """A build with a language that this process does not know, and one that the build does not hold."""
+    """A build with a language that this process does not know: the build brings it."""
     from polyrefuse_data.checks.languages_file import registered
-    from polyrefuse_data.core.languages import Language
+    from polyrefuse_data.core.languages import LANGUAGES, Language
 
     size, memory = {"train": 4, "validation": 4, "test": 8}, tmp_path / "m.sqlite"
     with registered([Language("sw", "Swahili", "Kiswahili")]):
@@ -213,12 +271,16 @@ def test_no_language_of_a_build_stays_out_silently(tmp_path: Path) -> None:
             BuildRequest("sample", langs=["en", "de", "sw"], size=size, out=tmp_path / "out", memory=memory)
         )
         assert export_review(tmp_path / "out", tmp_path / "r.csv", flagged=False) == 64
-    for arguments, message in (
-        (["--out", str(tmp_path / "r.csv")], "unknown language 'sw'"),
-        (["--out", str(tmp_path / "r.csv"), "--langs", "fr,de"], "holds no fr; it holds de, sw"),
-    ):
-        done = CliRunner().invoke(cli, ["review", "export", str(tmp_path / "out"), *arguments])
-        assert message in str(done.exception)
+    try:
+        for arguments, message in (
+            (["--out", str(tmp_path / "r.csv"), "--langs", "sw"], ""),
+            (["--out", str(tmp_path / "r.csv"), "--langs", "fr,de"], "holds no fr; it holds de, sw"),
+        ):
+            done = CliRunner().invoke(cli, ["review", "export", str(tmp_path / "out"), *arguments])
+            assert message in str(done.exception)
+        assert "sw" in LANGUAGES, "the build itself says what its languages are"
+    finally:
+        LANGUAGES.pop("sw", None)
 
 
 def test_the_commands(small_build: Path, tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polyrefuse_data.build import folder as folder_module
 from polyrefuse_data.build.card import most_restrictive
+from polyrefuse_data.build.folder import PackageFolder
 from polyrefuse_data.build.package import altered_files, read_manifest, read_rows, safe_path
-from polyrefuse_data.build.pipeline import BuildRequest, BuildResult, build
-from polyrefuse_data.build.pipeline import package as package_module
+from polyrefuse_data.build.pipeline import BuildRequest, BuildResult, build, plan_build
 from polyrefuse_data.checks import rows as row_checks
 from polyrefuse_data.core.errors import BuildError, DatasetFolderError, MemoryFileError, PolyRefuseError
 from polyrefuse_data.core.languages import LANGUAGES
@@ -147,8 +148,10 @@ def test_a_build_that_fails_half_way_leaves_the_old_one(
     def full(*unused: object, **more: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(package_module.pq, "write_table", full)
-    with pytest.raises(BuildError, match=r"No space left on device; nothing that was complete is lost"):
+    monkeypatch.setattr(folder_module.pq, "write_table", full)
+    with pytest.raises(
+        BuildError, match=r"parquet': No space left on device \(.*MiB free\); free some space"
+    ):
         small(seed=7)
     kept = {name: value for name, value in digests(folder).items() if not name.startswith(".")}
     assert kept == before
@@ -161,15 +164,15 @@ def test_a_build_that_fails_half_way_leaves_the_old_one(
 _KILLED = """
 import sys, time
 from pathlib import Path
-from polyrefuse_data import package
+from polyrefuse_data.build.folder import PackageFolder
 from polyrefuse_data.build.pipeline import BuildRequest, build
-plain = package.PackageFolder.stage_part
+plain = PackageFolder.stage_part
 def slow(self, lang, *rest):
     part = plain(self, lang, *rest)
     print(lang, flush=True)
     time.sleep(0.3)
     return part
-package.PackageFolder.stage_part = slow
+PackageFolder.stage_part = slow
 build(BuildRequest("sample", langs=("en", "ja", "yo"), size={"train": 16, "validation": 16, "test": 24},
                    out=Path(sys.argv[1])))
 """
@@ -186,13 +189,13 @@ def test_a_killed_build_leaves_no_manifest_and_the_next_goes_on(
     process.wait()
     assert not (out / "manifest.json").exists()
     staged: list[str] = []
-    plain = package_module.PackageFolder.stage_part
+    plain = PackageFolder.stage_part
 
-    def spy(self: package_module.PackageFolder, lang: str, *rest: object) -> object:
+    def spy(self: PackageFolder, lang: str, *rest: object) -> object:
         staged.append(lang)
         return plain(self, lang, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(package_module.PackageFolder, "stage_part", spy)
+    monkeypatch.setattr(PackageFolder, "stage_part", spy)
     small(out=out)
     assert "en" not in staged
     assert digests(out) == digests(small_build)
@@ -221,7 +224,7 @@ def test_stopped_while_files_change_places_there_is_no_manifest(
     out = tmp_path / "small"
     small(out=out, seed=99)
 
-    plain = package_module.safe_path
+    plain = folder_module.inside
     moves: list[str] = []
 
     def moving(folder: Path, name: str) -> Path:
@@ -230,7 +233,7 @@ def test_stopped_while_files_change_places_there_is_no_manifest(
             raise KeyboardInterrupt
         return plain(folder, name)
 
-    monkeypatch.setattr(package_module, "safe_path", moving)
+    monkeypatch.setattr(folder_module, "inside", moving)
     with pytest.raises(KeyboardInterrupt):
         small(out=out)
     monkeypatch.undo()
@@ -243,9 +246,67 @@ def test_stopped_while_files_change_places_there_is_no_manifest(
 
 
 def test_two_builds_at_once_in_one_folder(small: Small, tmp_path: Path) -> None:
-    folder = package_module.PackageFolder(tmp_path / "small")
-    with folder.staging(), pytest.raises(BuildError, match="another build is writing"):
+    folder = PackageFolder(tmp_path / "small")
+    with folder.staging(), pytest.raises(BuildError, match=r"process \d+ on .* is writing"):
         small(out=tmp_path / "small")
+
+
+@pytest.mark.parametrize("name", [".staging", "ja", ".staging/ja", "yo"])
+def test_a_build_is_not_written_through_a_linked_folder(small: Small, tmp_path: Path, name: str) -> None:
+    folder, home = small().folder, tmp_path / "home"
+    if (folder / name).exists():
+        (folder / name).rename(home)
+    else:
+        home.mkdir()
+        (folder / name).parent.mkdir(exist_ok=True)
+    before = digests(home)
+    (folder / name).symlink_to(home)
+    with pytest.raises(BuildError, match=f"{name}' is a link to a folder"):
+        small(seed=5)
+    assert digests(home) == before
+
+
+def test_no_planted_link_is_written_through(small: Small, small_build: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (folder / ".staging" / "en").mkdir(parents=True)
+    (folder / ".polyrefuse-build").symlink_to(precious)
+    for name in ("README.md", "manifest.json", ".staging/en.json", ".staging/en/test.parquet"):
+        (folder / name).symlink_to(precious)
+    small()
+    assert precious.read_text() == "precious"
+    assert digests(folder) == digests(small_build)
+    (folder / ".staging").mkdir()
+    (folder / ".staging" / ".lock").symlink_to(precious)
+    with pytest.raises(BuildError, match="is a link to another file"):
+        small(seed=5)
+    assert precious.read_text() == "precious"
+
+
+def test_an_older_manifest_cannot_remove_what_no_build_makes(small: Small, tmp_path: Path) -> None:
+    folder = small(langs=("en", "ja", "yo")).folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    digest = hashlib.sha256(b"mine").hexdigest()
+    mine = [tmp_path / "mine", folder / "notes.txt", folder / "notes" / "test.md"]
+    (folder / "notes").mkdir()
+    for path in mine:
+        path.write_text("mine")
+        name = os.path.relpath(path, folder)
+        manifest["files"][name] = {"sha256": digest, "bytes": 4}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "yo" / "test.parquet").write_bytes(b"edited")
+    small(langs=("en", "ja"), seed=5)
+    assert all(path.read_text() == "mine" for path in mine)
+    assert [path.name for path in (folder / "yo").iterdir()] == ["test.parquet"], "it is as nobody built it"
+
+
+@pytest.mark.parametrize("out", ["/etc", "/etc/new", "hf://acme/polyrefuse", "file:///tmp/x"])
+def test_a_place_that_is_no_build_s_is_refused_before_anything_else(small: Small, out: str) -> None:
+    with pytest.raises(BuildError, match=r"belongs to the system|is an address"):
+        small(out=Path(out), sources=Path("/absent"))
+    with pytest.raises(BuildError, match=r"belongs to the system|is an address"):
+        plan_build(BuildRequest("sample", out=Path(out)))
 
 
 @pytest.mark.parametrize("content", ["file", "folder", "other manifest"])

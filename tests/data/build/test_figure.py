@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
-from polyrefuse_data.build.figure import CROISSANT, FIGURE, LICENCES, render_figure
+from polyrefuse_data.build.companions import CROISSANT, FIGURE, LICENCES
+from polyrefuse_data.build.figure import render_figure
 from polyrefuse_data.build.package import altered_files, read_manifest
 from polyrefuse_data.core.schema import ROW_CHECKS, column_names
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from fractions import Fraction
 from math import exp, prod
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -115,8 +114,10 @@ def test_similarity_that_cannot_be_had(
 ) -> None:
     with pytest.raises(DatasetFolderError, match="no back-translations for --similarity"):
         audit(small_build, similarity="model")
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(SimilarityError, match=r"needs torch, .* pip install 'polyrefuse\[local\]'"):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(
+        SimilarityError, match=r"needs sentence_transformers, .* pip install 'polyrefuse\[similarity\]'"
+    ):
         audit(release(), similarity="model")
     with pytest.raises(SimilarityError, match="names no model"):
         load_sentence_model("@main")
@@ -125,9 +126,10 @@ def test_similarity_that_cannot_be_had(
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SentenceModel]:
     """A BERT with random weights in a folder, made from a config, with a tokenizer of whole words."""
-    torch = pytest.importorskip("torch", reason="sentence models need the extra 'local'")
-    transformers: Any = pytest.importorskip("transformers", reason="sentence models need the extra 'local'")
+    pytest.importorskip("sentence_transformers", reason="needs the extra 'similarity'")
     import tokenizers
+    import torch
+    import transformers
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -194,17 +196,33 @@ def test_an_audit_with_a_sentence_model(
         load_sentence_model(f"{folder}@main")
 
 
-def test_a_model_that_is_no_encoder_of_sentences(tmp_path: Path, encoder: tuple[Path, SentenceModel]) -> None:
+def test_a_model_without_weights_in_safetensors_is_one_line(
+    tmp_path: Path, encoder: tuple[Path, SentenceModel]
+) -> None:
     import shutil
 
-    import transformers
+    import torch
+    from safetensors.torch import load_file
 
     folder, _ = encoder
-    for path in folder.glob("tokenizer*"):
-        shutil.copy(path, tmp_path)
-    config = transformers.T5Config(
-        vocab_size=30, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
-    )
-    transformers.T5Model(config).save_pretrained(tmp_path)
-    with pytest.raises(SimilarityError, match="is of type 't5' and no encoder of sentences"):
-        load_sentence_model(str(tmp_path))
+    shutil.copytree(folder, tmp_path / "pickled")
+    weights = tmp_path / "pickled" / "model.safetensors"
+    torch.save(load_file(weights), tmp_path / "pickled" / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(SimilarityError, match=r"cannot be loaded: .*safetensors"):
+        load_sentence_model(str(tmp_path / "pickled"))
+
+
+def test_a_model_with_a_pooling_of_its_own_is_pooled_so(
+    tmp_path: Path, encoder: tuple[Path, SentenceModel]
+) -> None:
+    """The first token instead of the mean: another embedding."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    folder, mean = encoder
+    transformer = Transformer(str(folder))
+    SentenceTransformer(modules=[transformer, Pooling(16, pooling_mode="cls")]).save(str(tmp_path / "cls"))
+    first_token = load_sentence_model(str(tmp_path / "cls"))
+    assert first_token.embed([BIKE]) != pytest.approx(mean.embed([BIKE]), abs=1e-3)
+    assert first_token.similarities([BIKE], [BIKE]) == pytest.approx([1], abs=1e-5)

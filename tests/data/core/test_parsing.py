@@ -14,7 +14,7 @@ from polyrefuse_data.checks.languages_file import load_languages
 from polyrefuse_data.checks.thresholds import load_thresholds
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.parsing import parse_json, parse_yaml
-from polyrefuse_data.translate.memory.from_release import read_jsonl
+from polyrefuse_data.translate.memory.jsonl import read_jsonl
 
 DEEP = "[" * 200_000
 

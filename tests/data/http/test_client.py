@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from polyrefuse_data.core.languages import LANGUAGES
-from polyrefuse_data.http.client import MAXIMUM_BYTES, Web
-from polyrefuse_data.http.faults import Fault
+from polyrefuse_data.http.client import MAXIMUM_BYTES, HttpClient
+from polyrefuse_data.http.faults import Fault, TranslatorError
 from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.backends.base import Settings
 from polyrefuse_data.translate.backends.registry import make_chain, parse_chain
@@ -111,13 +111,13 @@ ENDLESS = {
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_an_answer_that_trickles_in_ends_at_the_deadline(kind: str) -> None:
     with listening(ENDLESS[kind]) as address, pytest.raises(Fault, match=r"timeout: no answer within 0\.3 s"):
-        Web(0.3).get(address)
+        HttpClient(0.3).get(address)
 
 
 def test_a_connection_that_was_ended_is_not_used_again() -> None:
     answers = iter([ENDLESS["body"], lambda line: line.sendall(OK + b"Content-Length: 2\r\n\r\nok")])
     with listening(lambda connection: next(answers)(connection)) as address:
-        web = Web(0.3)
+        web = HttpClient(0.3)
         with pytest.raises(Fault, match="timeout"):
             web.get(address)
         assert web.get(address).text == "ok"
@@ -142,7 +142,7 @@ def test_an_answer_without_end_is_cut(head: bytes, block: bytes, reason: str) ->
             sent += len(block)
 
     with listening(answer) as address, pytest.raises(Fault) as caught:
-        Web(20.0).get(address)
+        HttpClient(20.0).get(address)
     assert caught.value.reason == reason
     assert sent < 4 * MAXIMUM_BYTES
 
@@ -166,7 +166,7 @@ def test_what_was_packed_cut_or_written_in_another_charset_is_read() -> None:
     ]
     rest = iter(answers)
     with listening(lambda connection: connection.sendall(OK + next(rest))) as address:
-        assert [Web(5.0).get(address).text for _ in answers] == [said] * len(answers)
+        assert [HttpClient(5.0).get(address).text for _ in answers] == [said] * len(answers)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_an_answer_that_breaks_off_is_a_fault(answer: bytes | None, reason: str)
             connection.sendall(OK + answer)
 
     with listening(serve) as address, pytest.raises(Fault) as caught:
-        Web(5.0).get(address)
+        HttpClient(5.0).get(address)
     assert caught.value.reason == reason
 
 
@@ -198,13 +198,13 @@ def test_nobody_there_and_no_tls_are_failed_connections() -> None:
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(Fault, match=f"connection: with https://127.0.0.1:{port}"):
-            Web(5.0).get(f"https://127.0.0.1:{port}")
+            HttpClient(5.0).get(f"https://127.0.0.1:{port}")
     with pytest.raises(Fault, match=f"connection: with http://127.0.0.1:{port}"):
-        Web(5.0).get(f"http://127.0.0.1:{port}")
+        HttpClient(5.0).get(f"http://127.0.0.1:{port}")
 
 
 def test_parameters_bodies_and_headers_go_out_as_they_do_with_requests() -> None:
-    """The same bytes that `requests` sends for the same arguments, but for the order of headers."""
+    """The same bytes that `requests` sends for the same arguments, but for the client's name."""
     import requests
 
     calls: list[tuple[str, dict[str, object]]] = [
@@ -220,9 +220,67 @@ def test_parameters_bodies_and_headers_go_out_as_they_do_with_requests() -> None
     with listening(answer, heads) as address:
         for method, options in calls:
             getattr(requests, method)(f"{address}/m?v=1", **options)
-            getattr(Web(5.0), method)(f"{address}/m?v=1", **options)
+            getattr(HttpClient(5.0), method)(f"{address}/m?v=1", **options)
     assert len(heads) == 6
-    assert heads[0::2] == heads[1::2]
+    sent = [
+        sorted(line for line in head if not line.lower().startswith((b"user-agent:", b"accept-encoding:")))
+        for head in heads
+    ]
+    assert sent[0::2] == sent[1::2]
+
+
+@pytest.mark.parametrize(
+    ("location", "place"),
+    [
+        (b"https://elsewhere.example:8443/x?key=k-123", "redirects to https://elsewhere.example:8443 "),
+        (b"/sorry?key=k-123", "redirects to another path "),
+        (b"http://[broken", "redirects "),
+        (b"", "redirects to another path "),
+    ],
+)
+def test_a_redirect_is_named_and_not_followed(location: bytes, place: str) -> None:
+    """No other try can succeed; the query of the target may carry a key."""
+    answer = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"
+    heads: list[list[bytes]] = []
+    with listening(lambda line: line.sendall(answer), heads) as address:
+        with pytest.raises(TranslatorError) as caught:
+            HttpClient(5.0).get(address)
+        assert str(caught.value) == (
+            f"{address} {place}(status 302), which is not followed; check the address"
+        )
+    assert len(heads) == 1
+
+
+def test_a_key_that_a_service_quotes_is_not_in_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "k-123")
+    answer = b"HTTP/1.1 500 X\r\nContent-Length: 35\r\n\r\nno \x1b[31mbudget\x00 left for key k-123.  "
+    with listening(lambda line: line.sendall(answer)) as address, pytest.raises(Fault) as caught:
+        HttpClient(5.0, "SOME_KEY").get(address)
+    assert caught.value.sample == "no [31mbudget left for key ***."
+
+
+def test_cookies_are_neither_kept_nor_sent() -> None:
+    heads: list[list[bytes]] = []
+    answer = OK + b"Set-Cookie: id=1; Path=/\r\nContent-Length: 2\r\n\r\nok"
+    with listening(lambda line: line.sendall(answer), heads) as address:
+        client = HttpClient(5.0)
+        for _ in range(2):
+            client.get(address)
+    assert len(heads) == 2
+    assert not any(line.lower().startswith(b"cookie") for head in heads for line in head)
+
+
+def test_a_proxy_and_a_certificate_file_that_cannot_be_used_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("https_proxy", "nonsense://user:s3cret@proxy")
+    with pytest.raises(TranslatorError, match="the proxy in the environment cannot be used") as caught:
+        HttpClient(5.0)
+    assert "s3cret" not in str(caught.value)
+    monkeypatch.delenv("https_proxy")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "absent.pem"))
+    with pytest.raises(TranslatorError, match="certificate file in the environment: No such file"):
+        HttpClient(5.0)
 
 
 def test_the_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +290,7 @@ def test_the_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.setenv("NO_PROXY", "")
         monkeypatch.setenv("http_proxy", address.replace("//", "//user:word@"))
-        assert Web(5.0).get("http://translate.invalid/m", params={"q": "x"}).text == "said"
+        assert HttpClient(5.0).get("http://translate.invalid/m", params={"q": "x"}).text == "said"
     (head,) = heads
     assert head[0] == b"GET http://translate.invalid/m?q=x HTTP/1.1"
     assert any(line.startswith(b"Proxy-Authorization: Basic ") for line in head)
@@ -258,7 +316,7 @@ def test_no_descriptor_stays_open() -> None:
         return len(list(OPEN.iterdir()))
 
     with listening(lambda connection: next(answers)(connection)) as address:
-        web = Web(5.0)
+        web = HttpClient(5.0)
         before = asked(8)
         assert asked(40) < before + 8  # one kind of answer that leaves its descriptor would leave ten
 

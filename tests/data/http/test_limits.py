@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyrefuse_data.http.client import check_address, place, retry_after
+from polyrefuse_data.http.client import check_address, origin, retry_after
 from polyrefuse_data.http.faults import Fault, TranslatorError
 from polyrefuse_data.http.limits import Breaker, BreakerSettings, TokenBucket
 
@@ -140,4 +140,4 @@ def test_an_address_with_a_password_is_refused_without_saying_it() -> None:
     with pytest.raises(TranslatorError) as caught:
         check_address("http://me:s3cret@localhost:80/x")
     assert "s3cret" not in str(caught.value)
-    assert place("http://localhost:80/x?key=s3cret") == "http://localhost:80"
+    assert origin("http://localhost:80/x?key=s3cret") == "http://localhost:80"

@@ -232,7 +232,8 @@ def test_a_licence_of_ones_own_is_named_as_the_hub_wants_it() -> None:
 
 
 def test_a_card_that_the_hub_refuses_is_not_sent(hub: LoopbackHub, small_build: Path, tmp_path: Path) -> None:
-    from polyrefuse_data.build.package import MANIFEST, file_sha256
+    from polyrefuse_data.build.package import MANIFEST
+    from polyrefuse_data.core.paths import file_sha256
 
     bad = edited(small_build, tmp_path / "bad")
     card = (bad / "README.md").read_text().replace("license: apache-2.0", "license: whatever")

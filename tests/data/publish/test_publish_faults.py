@@ -11,8 +11,9 @@ import pytest
 from hub_server import READ_TOKEN, STRANGER_TOKEN, LoopbackHub
 from publishing import NAME, built_files, client, edited, retranslated, run, send, shown_files, tokens_in
 
-from polyrefuse_data.build.package import file_sha256, read_manifest
+from polyrefuse_data.build.package import read_manifest
 from polyrefuse_data.core.errors import PublishError
+from polyrefuse_data.core.paths import file_sha256
 from polyrefuse_data.publish.hub import HubDataset
 
 Arrange = Callable[[LoopbackHub], Any]

@@ -9,6 +9,8 @@ import pytest
 from hub_server import LoopbackHub
 from publishing import NAME, built_files, command, environment, retranslated, run, send, shown_files
 
+from polyrefuse_data.core.files import WORK_PREFIX
+
 MOMENTS = {
     "reading what is there": ("GET", "/refs", {}),
     "turning gating on": ("PUT", "/settings", {}),
@@ -21,6 +23,10 @@ MOMENTS = {
     "before the tag": ("POST", "/tag/", {}),
     "after the tag, before its answer": ("POST", "/tag/", {"after": True}),
 }
+
+
+def left_folders(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "tmp").glob(f"{WORK_PREFIX}*"))
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -38,6 +44,7 @@ def test_killed(hub: LoopbackHub, small_build: Path, tmp_path: Path, moment: str
         try:
             assert fault.reached.wait(60), f"{moment} never came"
             assert process.poll() is None
+            assert left_folders(tmp_path), "a release is prepared in a temporary folder"
         finally:
             process.kill()
             process.wait()
@@ -51,3 +58,4 @@ def test_killed(hub: LoopbackHub, small_build: Path, tmp_path: Path, moment: str
     assert shown_files(hub, "v1.1.0") == new
     assert shown_files(hub, "v1.0.0") == old
     assert hub.repos[NAME].gated == "manual"
+    assert left_folders(tmp_path) == [], "what the killed one left is removed"

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publishing import NAME, client, edited, send, shown_files
 
-from polyrefuse_data.build.package import FORMAT, MANIFEST, file_sha256
+from polyrefuse_data.build.package import FORMAT, MANIFEST
 from polyrefuse_data.core.errors import PolyRefuseError, PublishError
+from polyrefuse_data.core.paths import file_sha256
 from polyrefuse_data.core.schema import column_names
 from polyrefuse_data.publish.completion_guard import find_completion
 from polyrefuse_data.publish.hub import HubDataset
@@ -164,7 +165,8 @@ def test_the_card_tells_of_gaps_and_failed_checks(small_build: Path) -> None:
     from dataclasses import replace
 
     from polyrefuse_data.build.card import render_card
-    from polyrefuse_data.build.package import LanguagePart, Package, read_manifest
+    from polyrefuse_data.build.model import LanguagePart, Package
+    from polyrefuse_data.build.package import read_manifest
     from polyrefuse_data.core.findings import Finding
     from polyrefuse_data.prompts.recipe import load_recipe
 
@@ -252,16 +254,10 @@ def test_keys_of_completions_are_seen_at_any_depth(key: str) -> None:
     ],
 )
 def test_numbers_and_signatures_are_no_completions(value: object) -> None:
-    assert find_completion(value, long_texts=True) is None
+    assert find_completion(value) is None
 
 
 @given(st.text(min_size=1))
 def test_a_text_under_a_key_that_names_a_number_is_no_number(text: str) -> None:
     found = find_completion({"response_count": text})
     assert (found is None) == bool(re.fullmatch(r"[0-9a-f]{8,64}", text))
-
-
-def test_long_texts_are_no_signatures() -> None:
-    assert find_completion({"why": "a" * 401}, long_texts=True) == "a text of 401 characters"
-    assert find_completion({"why": "one\ntwo"}, long_texts=True) is not None
-    assert find_completion({"why": "one\ntwo"}) is None

@@ -12,6 +12,7 @@ from translator_server import Server, table, translation
 
 from polyrefuse_data.core.errors import PolyRefuseError, UnknownNameError
 from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_data.http.client import HttpClient, Response
 from polyrefuse_data.http.faults import Fault, TranslatorError
 from polyrefuse_data.translate.backends.base import Answer, Backend, Settings, covered
 from polyrefuse_data.translate.backends.registry import BACKENDS, check_coverage, make_chain, parse_chain
@@ -77,7 +78,6 @@ REASONS = {
     "half_body": {"truncated"},
     "empty": {"page", "truncated", "empty"},
     "captcha": {"page"},
-    "redirect": {"redirect"},
 }
 
 
@@ -96,7 +96,16 @@ def test_every_fault_has_its_reason_in_every_client(name: str, faulty: Server) -
             backend.translate([text], EN, DE)
         assert caught.value.reason in reasons
         assert caught.value.retry_after == (7.0 if fault == "429_retry_after" else None)
-    assert "followed" not in faulty.stats()["done"]
+
+
+@pytest.mark.parametrize("name", HTTP)
+def test_a_redirect_ends_the_work_of_every_client_at_once(name: str) -> None:
+    with Server(always={"*": "redirect"}) as server:
+        with pytest.raises(TranslatorError, match=r"redirects to another path \(status 301\)"):
+            made(name, server.url).translate([prompt()], EN, DE)
+        stats = server.stats()
+    assert "followed" not in stats["done"]
+    assert stats["requests"] == 1
 
 
 @pytest.mark.parametrize("name", HTTP)
@@ -257,30 +266,29 @@ def test_a_result_is_read_as_the_client_reads_the_whole_page(
     """Bare text is not parsed; what comes of it is the same, letter by letter."""
     from deep_translator import GoogleTranslator
 
-    from polyrefuse_data.http.client import Response
-    from polyrefuse_data.translate.backends import web_services as deep
+    from polyrefuse_data.translate.backends.web_services import Google
 
     page = f'<html><body><form></form><div class="{name}">{result}</div><div>links</div></body></html>'
     answer = Response(200, {}, page.encode())
     monkeypatch.setattr("requests.get", lambda *_, **__: answer)
     plain = GoogleTranslator(source="en", target="de").translate("The children read.")
-    backend = deep.make_google("", Settings())
-    monkeypatch.setattr(backend._web, "get", lambda *_, **__: answer)
+    backend = Google("", Settings())
+    monkeypatch.setattr(HttpClient, "get", lambda *_, **__: answer)
     assert backend.translate(["The children read."], EN, DE)[0].text == plain
 
 
-def test_a_quota_warning_is_no_translation() -> None:
-    from polyrefuse_data.http.client import Response, Web
-    from polyrefuse_data.translate.backends import web_services as deep
-
-    class Quota(Web):
-        def get(self, address: str, **options: object) -> Response:
-            said = {"translatedText": "MYMEMORY WARNING: YOU USED ALL"}
-            content = json.dumps({"responseData": said, "responseStatus": 429}).encode()
-            response = self._local.response = Response(200, {}, content)
-            return response
-
-    backend = deep.make_mymemory("", Settings())
-    backend._web = Quota(1.0)
+def test_a_quota_warning_is_no_translation(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {"responseData": {"translatedText": "MYMEMORY WARNING: YOU USED ALL"}, "responseStatus": 429}
+    response = Response(200, {}, json.dumps(value).encode())
+    monkeypatch.setattr(HttpClient, "get", lambda *_, **__: response)
+    (backend,) = make_chain(parse_chain("mymemory"), Settings())
     with pytest.raises(TranslatorError, match="quota"):
         backend.translate(["Hello there."], EN, DE)
+
+
+def test_the_library_stays_as_it_is_for_everybody_else() -> None:
+    import deep_translator.google
+    import requests
+
+    make_chain(parse_chain("google,mymemory"), Settings())
+    assert deep_translator.google.requests is requests

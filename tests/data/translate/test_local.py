@@ -91,6 +91,22 @@ def test_a_model_that_is_none(tmp_path: Path) -> None:
         make_chain(parse_chain("hf"), Settings())
 
 
+def test_a_model_whose_files_lack_weights_is_refused_by_their_names(
+    tiny: tuple[Path, Any, Any], tmp_path: Path
+) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny[0], tmp_path / "cut")
+    weights = load_file(tmp_path / "cut" / "model.safetensors")
+    lost = sorted(name for name in weights if "decoder.layers.1.fc" in name)
+    rest = {name: tensor for name, tensor in weights.items() if name not in lost}
+    save_file(rest, tmp_path / "cut" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TranslatorError, match=rf"the files lack {len(lost)} weights .*{lost[0]}"):
+        make_chain(parse_chain(f"hf:{tmp_path / 'cut'}"), Settings())
+
+
 class MarianNames:
     """As much of an Opus-MT tokenizer as says which languages it knows."""
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from polyrefuse_data.core.errors import MemoryFileError, PolyRefuseError
 from polyrefuse_data.core.schema import text_hash
-from polyrefuse_data.translate.memory import jsonl as memory_file
-from polyrefuse_data.translate.memory.from_release import export_jsonl, import_jsonl
+from polyrefuse_data.translate.memory import sqlite_file as memory_file
+from polyrefuse_data.translate.memory.jsonl import export_jsonl, import_jsonl
 from polyrefuse_data.translate.memory.store import (
     BACK,
     HUMAN,

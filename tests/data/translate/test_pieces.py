@@ -10,7 +10,7 @@ from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_data.http.faults import Fault
 from polyrefuse_data.translate.answers import EARLY, Judge, Ratios, tidy
 from polyrefuse_data.translate.backends.base import Limits, address_bytes, utf8_bytes
-from polyrefuse_data.translate.chunks import cut, join, mask, protected, unmask
+from polyrefuse_data.translate.chunks import cut, join, mask, protected, translatable, unmask
 
 EN, DE, JA, TH, FR = (LANGUAGES[code] for code in ("en", "de", "ja", "th", "fr"))
 
@@ -143,6 +143,57 @@ def test_wrong_answers_are_faults(answer: str, reason: str) -> None:
 )
 def test_doubtful_answers_are_not_faults(english: str, answer: str, doubt: str) -> None:
     assert doubt in Judge().judge(english, answer, EN, DE)
+
+
+CODE = (
+    "def say_hello(name):",
+    'print("Hello %s!" % name)',
+    "for i in range(10):",
+    "public static void main(String[] args) {",
+    'System.out.println("Hello, dear world");',
+    "int a, b; a = 5; b = a+1;",
+    "SELECT name FROM users WHERE id = 3",
+    "from os import path, sep",
+    "return left + right",
+    '{"name": "John", "age": 30}',
+    "$ pip install numpy pandas",
+    "https://a.example/b `rm -rf x` {user} {place.name}",
+    "<!DOCTYPE html>",
+)
+PROSE = (
+    "Calculate X when 2X + 3 = 11.",
+    "Given the following equation: (3-2)*(7+5), what is the result?",
+    "Imagine a function 'my_func(list)' and explain what it does.",
+    "Return the book to me, please.",
+    "If you had to choose between these two options:",
+    "Some words <b>in</b> a page",
+    "[Insert your name here]",
+)
+
+
+@pytest.mark.parametrize("line", CODE)
+def test_code_that_comes_back_unchanged_is_right(line: str) -> None:
+    """A line of code alone, as a backend that loses line breaks is asked for it."""
+    assert not translatable(line).strip()
+    assert Judge().judge(line, line, EN, DE) == []
+    assert Judge().judge(line, line, EN, TH) == []
+
+
+@pytest.mark.parametrize("line", PROSE)
+def test_prose_that_comes_back_unchanged_is_an_echo(line: str) -> None:
+    assert translatable(line).strip()
+    with pytest.raises(Fault, match="echo"):
+        Judge().judge(line, line, EN, DE)
+
+
+def test_a_prompt_with_code_is_judged_by_its_prose() -> None:
+    english = "Find the errors in this code and explain them.\n\ndef say_hello(name):\n    print(name)"
+    german = english.replace(
+        "Find the errors in this code and explain them.", "Finde die Fehler in diesem Code und erkläre sie."
+    )
+    assert Judge().judge(english, german, EN, DE) == []
+    with pytest.raises(Fault, match="echo"):
+        Judge().judge(english, english, EN, DE)
 
 
 def test_a_protected_part_that_is_lost_is_a_fault() -> None:

@@ -28,9 +28,10 @@ from polyrefuse_data.http.faults import TranslatorError
 from polyrefuse_data.prompts.sample import sample_prompts
 from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.backends import local, remote
+from polyrefuse_data.translate.deciding import RepeatedAnswers
 from polyrefuse_data.translate.fill import Chain, LiveRequest, fill_memory
 from polyrefuse_data.translate.memory.store import TranslationMemory
-from polyrefuse_data.translate.progress import Silent
+from polyrefuse_data.translate.progress import Tally
 
 WORDS = sorted({word.strip(".,?") for prompt in sample_prompts()[:60] for word in prompt.text.split()})
 ENGLISH = {text_hash(text): text for text in (f"Name {word}." for word in WORDS[:20])}
@@ -61,7 +62,7 @@ def filled(memory: Path, model: Path, **more: Any) -> tuple[dict[str, list[tuple
     chain = Chain(LiveRequest(f"hf:{model}", back_translate=True, threads=1, **more))
     try:
         with TranslationMemory(memory, create=True) as opened:
-            reasons = fill_memory(ENGLISH, ["de"], chain, opened, Silent())
+            reasons = fill_memory(ENGLISH, ["de"], chain, opened, Tally())
     finally:
         chain.close()
     return rows(memory), reasons
@@ -70,8 +71,9 @@ def filled(memory: Path, model: Path, **more: Any) -> tuple[dict[str, list[tuple
 def test_a_cluster_fills_the_memory_as_a_model_here_does(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Random weights write nothing that a judge would let pass.
+    # Random weights write nothing that a judge would let pass, and the same for different texts.
     monkeypatch.setattr(Judge, "judge", lambda *_unused: [])
+    monkeypatch.setattr(RepeatedAnswers, "add", lambda *_unused: False)
     here = filled(tmp_path / "here.sqlite", model)
     there = filled(tmp_path / "there.sqlite", model, cluster=ClusterOptions(workers=2))
     assert there == here
@@ -123,8 +125,8 @@ def test_a_worker_says_which_way_its_model_goes(model: Path) -> None:
 
     spec, keeper = local.local_spec(str(model), threads=1), Keeper()
     unknown = replace(LANGUAGES["de"], code="tlh", codes={})
-    assert remote.AskDirection(spec, LANGUAGES["en"], LANGUAGES["de"])(keeper)
-    assert not remote.AskDirection(spec, LANGUAGES["en"], unknown)(keeper)
+    assert remote.HasDirection(spec, LANGUAGES["en"], LANGUAGES["de"])(keeper)
+    assert not remote.HasDirection(spec, LANGUAGES["en"], unknown)(keeper)
 
 
 def test_a_keeper_drops_a_model_before_it_loads_another() -> None:

@@ -27,7 +27,7 @@ from polyrefuse_data.http.limits import BreakerSettings
 from polyrefuse_data.prompts.sample import sample_prompts
 from polyrefuse_data.translate.asking import RunSettings
 from polyrefuse_data.translate.backends.base import Answer, Limits
-from polyrefuse_data.translate.deciding import Answers, agreed
+from polyrefuse_data.translate.deciding import Answers, RepeatedAnswers, agreed
 from polyrefuse_data.translate.fill import Chain, LiveRequest, fill_memory
 from polyrefuse_data.translate.memory.store import (
     BACK,
@@ -37,8 +37,9 @@ from polyrefuse_data.translate.memory.store import (
     TranslationMemory,
     Translator,
 )
-from polyrefuse_data.translate.progress import Progress, Silent
-from polyrefuse_data.translate.runner import Runner, Work
+from polyrefuse_data.translate.progress import Tally, TranslationProgress
+from polyrefuse_data.translate.runner import Runner
+from polyrefuse_data.translate.tasks import Task
 
 QUICK = RunSettings(backoff=0.02, longest_wait=2.0, breaker=BreakerSettings(failures=60, pause=0.2))
 
@@ -54,8 +55,8 @@ def live(server: Server, timeout: float = 1.0, run: RunSettings = QUICK, **chang
 
 def fill(
     memory: TranslationMemory, request: LiveRequest, english: Mapping[str, str], langs: list[str]
-) -> tuple[dict[tuple[str, str], str], Silent]:
-    watcher = Silent()
+) -> tuple[dict[tuple[str, str], str], Tally]:
+    watcher = Tally()
     return fill_memory(english, langs, Chain(request), memory, watcher), watcher
 
 
@@ -149,7 +150,7 @@ def test_a_row_that_never_works_is_a_named_gap_and_the_next_backend_does_it(tmp_
         assert server.stats()["asked"][stubborn] == 4  # the same bad answer four times, then no more
         chain = Chain(live(server))
         chain.links.append((lambda translator: translator == GoodBackend.translator, GoodBackend()))
-        assert fill_memory(english, ["de"], chain, memory, Silent()) == {}
+        assert fill_memory(english, ["de"], chain, memory, Tally()) == {}
         chosen = chain.choose(memory, "de", english)
     assert chosen[key[0], 0] == (GoodBackend.translator, translation(stubborn, "en", "de"))
     assert sum(entry[0].backend == "google" for entry in chosen.values()) == 11
@@ -209,10 +210,10 @@ def test_a_gap_names_the_reason_of_each_backend_in_the_manifest(tmp_path: Path) 
 
 
 def test_batches_are_sorted_by_length_and_fall_together_again_after_a_stop(tmp_path: Path) -> None:
-    works = [Work(text, "de", FORWARD, text) for text in prompts(22).values()]
+    tasks = [Task(text, "de", FORWARD, text) for text in prompts(22).values()]
     whole, first, rest = GoodBackend(), GoodBackend(), GoodBackend()
     with TranslationMemory(tmp_path / "a.sqlite", create=True) as memory:
-        Runner(whole, memory, QUICK, Silent()).run(works)
+        Runner(whole, memory, QUICK, Tally()).run(tasks)
     lengths = [len(text) for batch in whole.batches for text in batch]
     assert lengths == sorted(lengths, reverse=True)
     assert [len(batch) for batch in whole.batches] == [4, 4, 4, 4, 4, 2]
@@ -225,18 +226,18 @@ def test_batches_are_sorted_by_length_and_fall_together_again_after_a_stop(tmp_p
 
     first = Stops()
     with TranslationMemory(tmp_path / "b.sqlite", create=True) as memory:
-        failed, problem = Runner(first, memory, QUICK, Silent()).run(works)
+        failed, problem = Runner(first, memory, QUICK, Tally()).run(tasks)
         assert problem is not None
         assert len(failed) == 22 - 8
-        left = [work for work in works if work in failed]
-        Runner(rest, memory, QUICK, Silent()).run(left)
+        left = [task for task in tasks if task in failed]
+        Runner(rest, memory, QUICK, Tally()).run(left)
     assert first.batches + rest.batches == whole.batches
 
 
 def test_an_answer_that_another_text_waits_for_is_kept(tmp_path: Path) -> None:
     """Two texts share a line; the first is whole, and the run stops before the second is."""
     shared, first, second = prompts(3).values()
-    works = [Work(text, "de", FORWARD, text) for text in (f"{shared}\n{first}", f"{shared}\n{second}")]
+    tasks = [Task(text, "de", FORWARD, text) for text in (f"{shared}\n{first}", f"{shared}\n{second}")]
 
     class LineByLine(GoodBackend):
         limits = Limits(connections=1, keeps_lines=False)
@@ -248,10 +249,10 @@ def test_an_answer_that_another_text_waits_for_is_kept(tmp_path: Path) -> None:
             return super().translate(texts, source, target)
 
     with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
-        failed, _ = Runner(Stops(), memory, QUICK, Silent()).run(works)
-        assert list(failed) == works[1:]
+        failed, _ = Runner(Stops(), memory, QUICK, Tally()).run(tasks)
+        assert list(failed) == tasks[1:]
         rest = LineByLine()
-        assert Runner(rest, memory, QUICK, Silent()).run(works[1:]) == ({}, None)
+        assert Runner(rest, memory, QUICK, Tally()).run(tasks[1:]) == ({}, None)
         assert rest.batches == [[second]]
         assert memory.replies(rest.translator) == {}
 
@@ -262,9 +263,9 @@ def test_a_local_model_is_not_asked_again_for_an_answer_that_it_would_repeat(tmp
             return super().say(text, source, target).rstrip(".?!")
 
     backend = Unpunctuated()
-    works = [Work(text, "de", FORWARD, text) for text in prompts(8).values()]
+    tasks = [Task(text, "de", FORWARD, text) for text in prompts(8).values()]
     with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
-        assert Runner(backend, memory, QUICK, Silent()).run(works) == ({}, None)
+        assert Runner(backend, memory, QUICK, Tally()).run(tasks) == ({}, None)
         assert len(memory.candidates("de")) == 8
     assert [len(batch) for batch in backend.batches] == [4, 4]
 
@@ -276,7 +277,7 @@ def test_of_two_candidates_the_better_round_trip_is_kept_and_both_are_recorded(t
         chain.request = live(server, candidates=2)
         poor = PoorBackend()
         chain.links.insert(0, (lambda translator: translator == poor.translator, poor))
-        fill_memory(english, ["de"], chain, memory, Silent())
+        fill_memory(english, ["de"], chain, memory, Tally())
         entries = memory.candidates("de")
         chosen = chain.choose(memory, "de", english)
         assert all({one.backend for one, _ in found} == {"google", "poor"} for found in entries.values())
@@ -321,19 +322,19 @@ def test_a_service_that_asks_to_come_back_tomorrow_is_left_in_seconds(tmp_path: 
 
 
 def test_pauses_and_long_silences_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polyrefuse_data.translate.progress.LINE_SECONDS", 0.05)
+    monkeypatch.setattr("polyrefuse_data.core.progress.LINE_SECONDS", 0.05)
     run = RunSettings(backoff=0.05, breaker=BreakerSettings(failures=8, pause=0.1, pauses=1))
     log = tmp_path / "run.log"
     with (
         Server(always={"*": "captcha"}) as server,
         TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
-        Progress(quiet=True, log=log) as watcher,
+        TranslationProgress(quiet=True, log=log) as watcher,
         pytest.raises(TranslatorError),
     ):
         fill_memory(prompts(20), ["de"], Chain(live(server, run=run)), memory, watcher)
     said = log.read_text()
     assert "google: no good answer any more (page: no translation in the answer); nothing is asked" in said
-    assert "google: en->de 0/20; all: 0/20, 0.0/s, ? left, " in said
+    assert "google: 0/20 texts, 0.0/s, ? left, en->de 0/20, retries " in said
 
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -341,7 +342,7 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
         Server() as server,
         pytest.raises(PolyRefuseError, match="cannot write the log /dev/full"),
-        Progress(quiet=True, log=Path("/dev/full")) as watcher,
+        TranslationProgress(quiet=True, log=Path("/dev/full")) as watcher,
     ):
         fill_memory(prompts(3), ["de"], Chain(live(server)), memory, watcher)
 
@@ -483,17 +484,19 @@ def test_progress_is_a_log_that_can_be_kept(tmp_path: Path, capfd: pytest.Captur
         Server(always={stubborn: "echo"}) as server,
         TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
     ):
-        with Progress(quiet=True, log=log) as watcher:
+        with TranslationProgress(quiet=True, log=log) as watcher:
             fill_memory(english, ["de"], Chain(live(server)), memory, watcher)
         assert capfd.readouterr().err == ""
-        with Progress(log=log) as watcher:
+        with TranslationProgress(log=log) as watcher:
             fill_memory(english, ["ja"], Chain(live(server)), memory, watcher)
     lines = log.read_text().splitlines()
     assert any("google: en->de 5/6, 1 failed" in line for line in lines)
     assert any(f"no translation of en->de {text_hash(stubborn)[:16]}: echo" in line for line in lines)
     assert any("retries: echo 3" in line for line in lines)
     assert not any(stubborn in line for line in lines)
-    assert "google: en->ja 5/6, 1 failed" in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "google: en->ja 5/6, 1 failed" in shown
+    assert f"google: one answer that was refused, echo: '{stubborn[:20]}" in shown
 
 
 def reply(text: str, times: int, proven: bool = False, doubts: str = "") -> Reply:
@@ -564,9 +567,9 @@ class MixingBackend(GoodBackend):
 def test_a_service_that_mixes_up_all_it_can_gives_no_wrong_pair(tmp_path: Path, count: int) -> None:
     """The same two questions out together twice agree on the wrong answers."""
     english = prompts(count)
-    works = [Work(text, "de", FORWARD, text) for text in english.values()]
+    tasks = [Task(text, "de", FORWARD, text) for text in english.values()]
     with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
-        failed, problem = Runner(MixingBackend(), memory, QUICK, Silent()).run(works)
+        failed, problem = Runner(MixingBackend(), memory, QUICK, Tally()).run(tasks)
         assert (failed, problem) == ({}, None)
         assert wrong_pairs(memory, english, ["de"]) == []
         assert len(memory.candidates("de")) == count
@@ -578,7 +581,7 @@ def test_answers_of_a_run_that_was_killed_do_not_count_as_two_companies(tmp_path
     backend = MixingBackend()
     with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
         memory.keep(backend.translator, [(question, Reply("etwas ganz anderes", 2, False, ""))])
-        Runner(backend, memory, QUICK, Silent()).run([Work(text, "de", FORWARD, text)])
+        Runner(backend, memory, QUICK, Tally()).run([Task(text, "de", FORWARD, text)])
         ((_, entries),) = memory.candidates("de").items()
     assert [answer for _, answer in entries] == [translation(text, "en", "de")]
 
@@ -592,7 +595,7 @@ def test_pieces_that_are_there_are_not_asked_for_again(tmp_path: Path) -> None:
     with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
         kept = Reply(translation(lines[0], "en", "de"), 1, True, "")
         memory.keep(backend.translator, [(Question("en", "de", lines[0]), kept)])
-        Runner(backend, memory, QUICK, Silent()).run([Work(text, "de", FORWARD, text)])
+        Runner(backend, memory, QUICK, Tally()).run([Task(text, "de", FORWARD, text)])
         assert backend.batches == [[lines[1]]]
         (entries,) = memory.candidates("de").values()
         assert entries[0][1] == translation(text, "en", "de")
@@ -604,15 +607,79 @@ def test_a_backend_with_a_bug_stops_with_one_line(tmp_path: Path) -> None:
         def translate(self, texts: list[str], source: Language, target: Language) -> list[Answer]:
             raise ZeroDivisionError
 
-    works = [Work(text, "de", FORWARD, text) for text in prompts(5).values()]
+    tasks = [Task(text, "de", FORWARD, text) for text in prompts(5).values()]
     with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
-        failed, problem = Runner(Broken(), memory, QUICK, Silent()).run(works)
+        failed, problem = Runner(Broken(), memory, QUICK, Tally()).run(tasks)
     assert set(failed.values()) == {"stopped"}
     assert "ZeroDivisionError" in str(problem)
 
 
-def test_back_works_go_the_other_way() -> None:
-    work = Work("Hello", "de", BACK, "Hallo")
-    assert (work.source, work.target) == ("de", "en")
+class OneAnswer(GoodBackend):
+    """Answers some texts with one fluent sentence, whatever they say."""
+
+    translator = Translator("one", "1")
+    limits = Limits(connections=1, batch=1)
+    sentence = "Bitte lesen Sie die Nutzungsbedingungen auf unserer Seite, bevor Sie fortfahren."
+
+    def __init__(self, first: int = 0) -> None:
+        super().__init__()
+        self.first = first
+
+    def say(self, text: str, source: Language, target: Language) -> str:
+        return super().say(text, source, target) if len(self.batches) <= self.first else self.sentence
+
+
+@pytest.mark.parametrize(("count", "first"), [(2, 0), (30, 0), (30, 5)])
+def test_one_answer_to_different_texts_is_a_fault_of_the_backend(
+    tmp_path: Path, count: int, first: int
+) -> None:
+    texts = list(prompts(1000).values())[::30]  # neighbours ask for the same in other words
+    tasks = [Task(text, "de", FORWARD, text) for text in texts[:count]]
+    with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
+        backend = OneAnswer(first)
+        failed, problem = Runner(backend, memory, QUICK, Tally()).run(tasks)
+        entries = memory.candidates("de").values()
+        assert memory.replies(backend.translator) == {}
+    assert str(problem) == (
+        "translator hf gives one answer to different texts, which is no translation; those are not kept. "
+        f"Check the service, or take another. One answer was: '{OneAnswer.sentence}'"
+    )
+    assert set(failed.values()) <= {"repeated", "stopped"}
+    assert len(failed) == count - first
+    right = {translation(task.english, "en", "de") for task in tasks if task not in failed}
+    assert {answer for ((_, answer),) in entries} == right
+    assert len(backend.batches) <= first + 9
+
+
+def test_texts_that_are_much_alike_may_share_an_answer() -> None:
+    repeated = RepeatedAnswers()
+    texts = (
+        "Summarize this text for me.",
+        "Summarize the text for me.",
+        "Summarize that text for me, please.",
+    )
+    assert not any(repeated.add(Question("en", "de", text), "Fasse den Text zusammen.", ()) for text in texts)
+    assert not repeated.add(Question("en", "de", "Hello."), "Hallo.", ())
+    assert not repeated.add(Question("en", "de", "Hi there"), "Hallo.", ())
+
+
+def test_a_backend_that_is_given_up_shows_one_answer_and_the_log_does_not(tmp_path: Path) -> None:
+    run = RunSettings(backoff=0.01, breaker=BreakerSettings(failures=8, pause=0.05, pauses=1))
+    log = tmp_path / "run.log"
+    with (
+        Server(always={"*": "refusal"}) as server,
+        TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
+        pytest.raises(TranslatorError) as caught,
+        TranslationProgress(quiet=True, log=log) as watcher,
+    ):
+        fill_memory(prompts(30), ["de"], Chain(live(server, run=run)), memory, watcher)
+    assert str(caught.value).endswith("One answer was: 'I'm sorry, but I can't help with that.'")
+    assert "gives no good answer" in log.read_text()
+    assert "I'm sorry" not in log.read_text()
+
+
+def test_back_tasks_go_the_other_way() -> None:
+    task = Task("Hello", "de", BACK, "Hallo")
+    assert (task.source, task.target) == ("de", "en")
     with pytest.raises(ValueError, match="expected one of throttled"):
         Fault("unheard of")

@@ -59,7 +59,7 @@ def test_a_grid_measures_each_model_into_a_folder_of_its_name(
     assert "harmful, baseline" in (out / "polite" / "table.md").read_text()
     template = [RunFolder(out / name).signature["model"]["template_hash"] for name in ("plain", "polite")]
     assert template[0] != template[1]
-    without_torch(*command)
+    without_torch(command)
     again = call(*command, "--dry-run")
     assert "all: 24 cells, 24 there, 0 missing (0 answers)\n" in again.output
     # What is missing of a run is measured by what is there of it.
@@ -69,7 +69,7 @@ def test_a_grid_measures_each_model_into_a_folder_of_its_name(
     assert "plain de harmful ablation:en 5 prompts: missing\n" in planned.output
     told = r"plain: 12 cells, 11 there, 1 missing \(5 answers\); \d:\d\d:\d\d of one"
     assert re.search(told, planned.output)
-    without_torch(*command, "--dry-run")
+    without_torch([*command, "--dry-run"])
 
 
 def test_a_model_that_cannot_be_loaded_does_not_keep_others(

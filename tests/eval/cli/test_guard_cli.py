@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,7 +131,7 @@ def test_counts_of_nothing_are_refused(command: tuple[str, ...], option: str) ->
 def test_what_cannot_be_scored_says_why(guard: Path, model_folder: Path, tmp_path: Path) -> None:
     score = ("guard", "score", "--model", model_folder, "--guard", guard, "-q")
     assert "line 2: an empty prompt" in error(*score, "-", text="Sing.\n  \n")
-    assert "line 1 is no UTF-8 text" in error(*score, "-", text=b"\xff\xfe\n")
+    assert "line 1: byte 0xFF is not UTF-8" in error(*score, "-", text=b"\xff\xff\n")
     assert "cannot be written" in error(*score, "--out", guard / "o.jsonl", "-", text="Sing.")
     assert "reads 512" in error(*score, "-", text="many words " * 300)
     assert "no file" in error(*score[:4], "--guard", tmp_path / "none", "-q", "-", text="Sing.")
@@ -294,16 +292,6 @@ def test_it_lies_beside_a_run_of_the_same_model_and_of_no_other(
         out,
     )
     assert again.exit_code == 0, again.output
-
-
-@pytest.mark.parametrize("command", [["guard", "score", "--help"], ["harmfulness", "--help"]])
-def test_help_loads_no_torch(command: list[str]) -> None:
-    code = (
-        "import sys\nfrom polyrefuse_eval.cli.main import eval_group\n"
-        "eval_group.main(sys.argv[1:], standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'heavy'\n"
-    )
-    subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True)
 
 
 def test_a_guard_in_python_is_three_lines(guard: Path, model_folder: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from without_torch import without_torch
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
@@ -248,13 +247,7 @@ def test_a_second_writer_is_turned_away(tmp_path: Path) -> None:
 
 def test_judging_without_a_model_loads_no_torch(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", record(1))
-    code = (
-        "import sys\nfrom polyrefuse_eval.cli.main import eval_group\n"
-        "eval_group.main(sys.argv[1:], standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'heavy'\n"
-    )
-    arguments = ["judge", str(source), "--out", str(tmp_path / "out.jsonl")]
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+    without_torch(["judge", source, "--out", tmp_path / "out.jsonl"])
 
 
 def test_the_digest_is_of_the_whole_file(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -25,7 +24,6 @@ from polyrefuse_eval.harmfulness.directions import (
 from polyrefuse_eval.harmfulness.experiment import spread
 from polyrefuse_eval.harmfulness.latent_guard import contrast_of
 from polyrefuse_eval.harmfulness.reply_inversion import (
-    Flips,
     Inversion,
     Wording,
     answer_tokens,
@@ -34,10 +32,23 @@ from polyrefuse_eval.harmfulness.reply_inversion import (
     wordings,
 )
 from polyrefuse_eval.harmfulness.report import harmfulness_tables
-from polyrefuse_eval.harmfulness.steering_sweep import Steered, sweep
+from polyrefuse_eval.harmfulness.steering_sweep import sweep
 from polyrefuse_eval.models.activations import capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.token_spans import instruction_span, positions_of
+from polyrefuse_eval.results.harmfulness_records import (
+    HARMFULNESS_FORMAT,
+    Behaviour,
+    BehaviourCounts,
+    CategoryCosines,
+    Flips,
+    HarmfulnessFile,
+    InversionRecord,
+    LanguageHarmfulness,
+    Point,
+    SplitCounts,
+    Steered,
+)
 from polyrefuse_eval.results.positions import T_INST, Position
 from polyrefuse_eval.statistics.rates import rate
 
@@ -343,10 +354,40 @@ def test_prompts_are_taken_from_all_of_a_split() -> None:
 
 
 def test_each_category_has_its_counts_scores_and_flips() -> None:
-    def point(label: str, category: str | None, behaviour: str, harmful: float) -> dict[str, Any]:
-        return {
-            "label": label, "category": category, "behaviour": behaviour, "harmful": harmful, "refuse": 0.5,
-        }  # fmt: skip
+    def point(label: str, category: str | None, behaviour: Behaviour, harmful: float) -> Point:
+        return Point(
+            id="p",
+            label=label,
+            kind="data",
+            category=category,
+            behaviour=behaviour,
+            harmful=harmful,
+            refuse=0.5,
+        )
+
+    def steering(
+        direction: str | None, layer: int | None, refused: list[bool], category: str | None
+    ) -> Steered:
+        return Steered(
+            direction=direction,
+            label="harmful",
+            sign=-1,
+            layer=layer,
+            coefficient=1.0,
+            refusal=rate(refused),
+            category=category,
+        )
+
+    def flips_of(label: str, sign: int, flipped: list[bool]) -> Flips:
+        return Flips(
+            direction="harmfulness",
+            label=label,
+            sign=sign,
+            layer=1,
+            coefficient=1.0,
+            flipped=rate(flipped),
+            category="fraud",
+        )
 
     points = [
         point("harmful", "fraud", "refused", 0.4),
@@ -356,34 +397,43 @@ def test_each_category_has_its_counts_scores_and_flips() -> None:
         point("harmless", "fraud", "refused", 9.0),
     ]
     steered = [
-        Steered(None, "harmful", -1, None, 0.0, rate([True, True]), "fraud"),
-        Steered("refusal", "harmful", -1, 1, 1.0, rate([True, False]), "fraud"),
-        Steered("refusal", "harmful", -1, 2, 1.0, rate([False, False]), "fraud"),
-        Steered("refusal", "harmful", -1, 1, 1.0, rate([True]), None),
+        steering(None, None, [True, True], "fraud"),
+        steering("refusal", 1, [True, False], "fraud"),
+        steering("refusal", 2, [False, False], "fraud"),
+        steering("refusal", 1, [True], None),
     ]
-    flips = (
-        Flips("harmfulness", "harmful", -1, 1, 1.0, rate([True, True, False]), "fraud"),
-        Flips("harmfulness", "harmless", 1, 1, 1.0, rate([True]), "fraud"),
-    )
+    flips = (flips_of("harmful", -1, [True, True, False]), flips_of("harmless", 1, [True]))
     inversion = Inversion("en", {}, flips, {("harmful", "fraud"): rate([True, True, True])})
     found = by_category(points, steered, inversion)
     fraud, theft = found["fraud"], found["theft"]
-    assert fraud["n"] == {"refused": 1, "accepted": 1, "unjudged": 0}
-    assert (fraud["harmful"], fraud["called_harmful"]["rate"]) == (pytest.approx(0.15), 0.5)
-    assert (len(fraud["steering"]), len(fraud["inversion"]["flips"])) == (3, 1)
-    assert fraud["inversion"]["right"]["harmful"]["n"] == 3
-    assert theft["inversion"] == {"right": {}, "flips": []}
-    empty = {
-        "n": {"test": {label: {"refused": 1, "accepted": 1} for label in ("harmful", "harmless")}},
-        "cosine": [None],
-        "auroc": dict.fromkeys(
-            [f"{score} by {by}" for score in ("harmful", "refuse") for by in ("label", "behaviour")]
-        ),
-        "inversion": {"right": {}, "flips": []},
-        "steering": [],
-    }
-    languages = {lang: {**empty, "by_category": found} for lang in ("en", "de")}
-    text = harmfulness_tables({"languages": languages, "lacking": {}})
+    counts = BehaviourCounts(refused=1, accepted=1, unjudged=0)
+    by_label = {"harmful": counts, "harmless": counts}
+    assert fraud.n == counts
+    assert (fraud.harmful, fraud.called_harmful.rate) == (pytest.approx(0.15), 0.5)
+    assert (len(fraud.steering), len(fraud.inversion.flips)) == (3, 1)
+    assert fraud.inversion.right["harmful"].n == 3
+    nothing = InversionRecord(right={}, flips=())
+    assert theft.inversion == nothing
+    measured = LanguageHarmfulness(
+        directions="en",
+        n=SplitCounts(train=by_label, test=by_label),
+        cosine=(None,),
+        scatter=(),
+        auroc={},
+        categories=CategoryCosines(layer=0, n={}, names=(), cosine=()),
+        scope="prompt",
+        steering=(),
+        inversion=nothing,
+        by_category=found,
+    )
+    record = HarmfulnessFile(
+        format=HARMFULNESS_FORMAT,
+        signature={},
+        n_layers=3,
+        languages={"en": measured, "de": measured},
+        lacking={},
+    )
+    text = harmfulness_tables(record)
     assert (
         "| fraud | 2 / 2 | 50.0 % of 4 | 100.0 % of 4 |  | 0.0 % of 4 (layer 2) | 66.7 % of 6 (layer 1) |  |"
         in text

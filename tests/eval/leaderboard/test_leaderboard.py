@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -305,13 +306,13 @@ def test_what_else_is_known_of_answers_is_told(tmp_path: Path) -> None:
     result = replace(
         one_run(tmp_path).results[0],
         n_incoherent=3,
-        n_harm_judged=38,
+        n_harm_judged=36,
         harmful_rate=0.25,
         condition="baseline",
     )
     told = of_result(result, "data/x.json", 4).told
     assert "3 answers incoherent" in told
-    assert "25.0 % of 38 harmful" in told
+    assert "25.0 % of 36 harmful" in told
 
 
 def test_harmfulness_is_drawn_beside_refusal_rates_or_alone(tmp_path: Path) -> None:
@@ -375,20 +376,41 @@ def test_harmfulness_in_a_run_s_folder_keeps_its_own_signature(tmp_path: Path) -
     assert "f" * 16 in of_harmfulness["model"]
 
 
-def test_harmfulness_of_another_form_is_left_out_piece_by_piece(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        ({"languages": {"de": {"cosine": "?", "n": 3}}}, "is of the form None; expected polyrefuse-harm"),
+        ({"format": "polyrefuse-harmfulness-1"}, "is of the form polyrefuse-harmfulness-1; expected"),
+        ({"format": "polyrefuse-harmfulness-2", "languages": 5}, r"is no HarmfulnessFile record \(signature"),
+    ],
+)
+def test_harmfulness_of_another_form_is_left_out_in_one_line(
+    tmp_path: Path, record: dict[str, Any], problem: str
+) -> None:
     folder = write_harmfulness(tmp_path / "harm")
-    (folder / "harmfulness.json").write_text(
-        json.dumps({"languages": {"de": {"cosine": "?", "n": 3, "by_category": {"x": 1}}, "en": 5}})
-    )
-    (found,) = harmfulness_of(read_runs([folder])[0][0])
-    assert (found.lang, found.counts, found.separation, found.scatter, found.chart) == ("de", *[None] * 4)
-    assert (found.categories, found.by_category) == (None, None)
-    assert "unknown model" in page(leaderboard(*read_runs([folder])))
+    (folder / "harmfulness.json").write_text(json.dumps(record))
+    _, (left_out,) = read_runs([write_run(tmp_path / "run", **FEW), folder])
+    assert re.search(problem, left_out.reason)
 
 
 def test_agreement_of_judges_is_a_table_whose_numbers_lead_to_the_json(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", **FEW)
-    record = AgreementRecord("de", JUDGE, "wildguard", 39, 1, 30, 1, 0, 8, 0.931, 0.97, None, 0.2, 0.25)
+    record = AgreementRecord(
+        lang="de",
+        reference=JUDGE,
+        judge="wildguard",
+        n=39,
+        n_unjudged=1,
+        both_refused=38,
+        only_reference=1,
+        only_judge=0,
+        neither=0,
+        kappa=0.0,
+        sensitivity=38 / 39,
+        specificity=None,
+        reference_compliance=0.2,
+        judge_compliance=0.25,
+    )
     RunFolder(folder).write_agreement([record])
     out = site(tmp_path / "site", folder)
     (run,), _ = read_runs([folder])
@@ -398,7 +420,7 @@ def test_agreement_of_judges_is_a_table_whose_numbers_lead_to_the_json(tmp_path:
     assert "specificity" not in table.columns, "of nothing"
     figure = table.rows[0][table.columns.index("kappa")]
     assert isinstance(figure, Figure)
-    assert (figure.text, resolve(out, figure.link)) == ("0.93", 0.931)
+    assert (figure.text, resolve(out, figure.link)) == ("0.00", 0.0)
     assert table.rows[0][1] == JUDGE
     assert "Agreement of judges" in (out / "index.html").read_text("utf-8")
 
@@ -409,13 +431,28 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
         folder = tmp_path / f"runs/{name.replace('/', '_')}"
         folders.append(
             write_run(
-                folder, model=name, revision=name, langs=(name, "en"), sources=("en",), judges=(name,),
+                folder, model=name, revision=name, langs=("de", "en"), sources=("en",), judges=(name,),
                 settings={"langs": [name], name: name}, n=8, layers=4, seed=number,
             )
         )  # fmt: skip
-        told = AgreementRecord(name, name, name, 8, 0, 4, 0, 0, 4, 1.0, 1.0, 1.0, 0.5, 0.5)
-        RunFolder(folder).write_agreement([told])
-    harm = write_harmfulness(tmp_path / "<i>harm", langs=HOSTILE, model=HOSTILE[0])
+        agreed = AgreementRecord(
+            lang="de",
+            reference=name,
+            judge=name,
+            n=8,
+            n_unjudged=0,
+            both_refused=4,
+            only_reference=0,
+            only_judge=0,
+            neither=4,
+            kappa=1.0,
+            sensitivity=1.0,
+            specificity=1.0,
+            reference_compliance=0.5,
+            judge_compliance=0.5,
+        )
+        RunFolder(folder).write_agreement([agreed])
+    harm = write_harmfulness(tmp_path / "<i>harm", category=HOSTILE[1], model=HOSTILE[0])
     out = site(tmp_path / "site", *folders, harm, tmp_path / "<i>no run</i>")
     text = (out / "index.html").read_text("utf-8")
     elements = Elements(text)
@@ -487,18 +524,27 @@ def test_everything_that_the_page_refers_to_is_there(tmp_path: Path) -> None:
     assert used == set(range(len(signatures))) == set(range(5))
 
 
+def test_nothing_that_acts_on_a_terminal_or_a_spreadsheet_gets_into_the_site(tmp_path: Path) -> None:
+    acting = "＝m\x1b]52;c;eA==\x07\x9b\u202eevil"
+    settings = {"rule": acting, acting: 1}
+    folder = write_run(tmp_path / "run", model=acting, revision=acting, settings=settings, **FEW)
+    other = write_run(tmp_path / "other", seed=3, settings={"rule": "x"}, **FEW)
+    result = call(folder, other, "--out", tmp_path / "site")
+    assert result.exit_code == 0
+    texts = {file.name: file.read_text("utf-8") for file in (tmp_path / "site").rglob("*") if file.is_file()}
+    for name, text in {**texts, "said": result.output}.items():
+        assert not set(text) & set("\x1b\x07\x9b\u202e"), name
+    assert r"＝m\x1b]52" in texts["index.html"]
+    assert r"'＝m\x1b]52" in texts["leaderboard.csv"]
+    assert json.loads(texts["run.json"])["signature"]["model"]["model"] == acting
+    assert "shown apart" in result.stderr
+
+
 def test_no_answer_gets_into_the_site(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", **FEW)
-    for name in (
-        "completions/en/harmful.baseline.jsonl",
-        "verdicts/native-openers-1/en/harmful.baseline.jsonl",
-        "table.md",
-        "notes.json",
-    ):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    for name in ("completions.jsonl", "table.md", "notes.json"):
         (folder / name).write_text('{"response": "THE ANSWER"}\n')
     out = site(tmp_path / "site", folder)
-    assert "THE ANSWER" in (folder / "completions/en/harmful.baseline.jsonl").read_text()
     assert not [path for path in out.rglob("*") if path.is_file() and "THE ANSWER" in path.read_text("utf-8")]
 
 
@@ -548,12 +594,33 @@ def test_an_older_site_s_list_of_files_cannot_remove_others(tmp_path: Path) -> N
     folder = write_run(tmp_path / "a", **FEW)
     out = site(tmp_path / "site", folder)
     precious = tmp_path / "precious.json"
-    precious.write_text("{}")
+    digest = hashlib.sha256(b"{}").hexdigest()
+    kept = [precious, out / "mine.txt", out / "data" / "edited.json", out / "data" / ".hidden.json"]
+    for path in (*kept, out / "data" / "old.json"):
+        path.write_text("{}")
+    (out / "data" / "edited.json").write_text("{ }")
     marker = json.loads((out / "leaderboard.json").read_text())
-    marker["files"] += ["../precious.json", str(precious), "data/../../precious.json", 7]
+    names = ["../precious.json", str(precious), "data/../../precious.json", "mine.txt", "data/edited.json"]
+    names += ["data/.hidden.json", "data/old.json", "data/absent.json", "data/not a digest.json"]
+    marker["sha256"] |= {**dict.fromkeys(names, digest), "data/not a digest.json": 7}
     (out / "leaderboard.json").write_text(json.dumps(marker))
     site(out, folder)
-    assert precious.exists()
+    assert all(path.exists() for path in kept)
+    assert not (out / "data" / "old.json").exists()
+
+
+def test_a_site_is_not_written_through_a_link(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", **FEW)
+    out = site(tmp_path / "site", folder)
+    home = tmp_path / "home"
+    (out / "data").rename(home)
+    before = {path: path.read_bytes() for path in home.iterdir()}
+    (out / "data").symlink_to(home)
+    with pytest.raises(RunFolderError, match="data' is a link"):
+        site(out, folder)
+    assert before == {path: path.read_bytes() for path in home.iterdir()}
+    with pytest.raises(RunFolderError, match="belongs to the system"):
+        site(Path("/etc"), folder)
 
 
 def test_a_site_that_cannot_be_made_leaves_the_old_one_as_it_was(
@@ -583,7 +650,7 @@ def test_folders_that_are_no_runs_are_left_out_with_one_line_each(tmp_path: Path
         file.write('{"lang": "de", "la')
     (tmp_path / "file").write_text("x")
     result = call(*sorted(path for path in tmp_path.iterdir()), "--out", tmp_path / "site")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 3, result.output
     lines = [line for line in result.stderr.splitlines() if line.startswith("left out: ")]
     assert len(lines) == 4
     for words in ("'empty' holds no run.json", "'file' is no folder", "'unfinished' has no results", "line "):

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from run_records import verdict_on
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.report.compare import RunChange, compare_runs
 from polyrefuse_eval.results.folder import RunFolder
-from polyrefuse_eval.results.records import Completion, VerdictRecord
+from polyrefuse_eval.results.records import Completion
 
 N = 100
 
@@ -44,9 +45,19 @@ def write_run(
         for (label, condition), refusing in cells.items():
             for index in range(N):
                 row = f"{label}-{index}"
-                place = (f"{row}/{condition}", row, f"g{index}", lang, label, condition)
-                run.append(lang, [Completion(*place, "text", 1, True)])
-                verdicts.append(VerdictRecord(*place, judges[0], index < refusing, "", None, None, None))
+                answer = Completion(
+                    key=f"{row}/{condition}",
+                    id=row,
+                    group=f"g{index}",
+                    lang=lang,
+                    label=label,
+                    condition=condition,
+                    response="text",
+                    n_tokens=1,
+                    ended=True,
+                )
+                run.append(lang, [answer])
+                verdicts.append(verdict_on(answer, judges[0], refused=index < refusing))
         for judge in judges:
             run.append_verdicts(judge, lang, verdicts)
     return run

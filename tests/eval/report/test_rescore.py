@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,16 +154,13 @@ def test_a_run_is_rescored_in_place(data_folder: Path, tmp_path: Path) -> None:
     run.write_completions(
         "de",
         [
-            type(COMPLETION)(
-                f"{row.id}/{name}",
-                row.id,
-                row.group,
-                "de",
-                "harmful",
-                name,
-                said[name != "baseline"],
-                5,
-                True,
+            replace(
+                COMPLETION,
+                key=f"{row.id}/{name}",
+                id=row.id,
+                group=row.group,
+                condition=name,
+                response=said[name != "baseline"],
             )
             for row in prompts
             for name in ("baseline", "ablation:en")

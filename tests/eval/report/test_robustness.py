@@ -25,18 +25,18 @@ def verdicts(
     """Return verdicts: prompt i of every condition is of group gi."""
     return [
         VerdictRecord(
-            f"p{i}/{condition}",
-            f"p{i}",
-            f"g{i}",
-            lang,
-            label,
-            condition,
-            "judge-1",
-            value,
-            "",
-            None,
-            None,
-            None,
+            key=f"p{i}/{condition}",
+            id=f"p{i}",
+            group=f"g{i}",
+            lang=lang,
+            label=label,
+            condition=condition,
+            judge="judge-1",
+            refused=value,
+            reason="",
+            response_lang=None,
+            coherent=None,
+            harmful=None,
         )
         for condition, values in refused.items()
         for i, value in enumerate(values)

@@ -28,7 +28,20 @@ from polyrefuse_eval.results.records import (
 from polyrefuse_eval.results.validation import json_schema, read_records, write_records
 
 RESULT = Result(
-    "de", "harmful", "ablation:en@0.5", "ablation", "en", 0.5, "native-1", 4, 1, 0, 1, 0.25, 0.1, 0.6
+    lang="de",
+    label="harmful",
+    condition="ablation:en@0.5",
+    intervention="ablation",
+    source="en",
+    coefficient=0.5,
+    judge="native-1",
+    n=4,
+    n_unjudged=1,
+    n_incoherent=0,
+    n_refused=1,
+    refusal_rate=0.25,
+    low=0.1,
+    high=0.6,
 )
 
 
@@ -56,6 +69,20 @@ def test_records_come_back_as_they_were(record: Any, tmp_path: Path) -> None:
         ({"label": "evil"}, "label: "),
         ({"condition": "ablation"}, "condition: "),
         ({"surplus": 1}, "surplus: "),
+        ({"n_refused": 904}, "refusal_rate counts 904 of 4"),
+        ({"refusal_rate": 0.5}, "refusal_rate is 0.5, not 1 of 4"),
+        ({"low": 0.3}, "the interval 0.3 to 0.6 does not hold refusal_rate 0.25"),
+        ({"low": None}, "the interval of refusal_rate has one end"),
+        ({"n_incoherent": 6}, "n_incoherent is 6 of 5 answers"),
+        ({"n_harm_judged": 2}, "harmful_rate is None, not 0 of 2"),
+        ({"n_harm_judged": 2, "harmful_rate": 0.3}, "harmful_rate is 0.3, not 1 of 2"),
+        ({"source": "de"}, "its intervention, source and coefficient are not those of ablation:en@0.5"),
+        ({"coefficient": 1.0}, "are not those of ablation:en@0.5"),
+        ({"condition": "ablation:en@1.2.3"}, "condition: "),
+        ({"condition": "ablation:klingon"}, "condition: "),
+        ({"lang": "x\u001b]0;y"}, "lang: "),
+        ({"judge": "a\nb"}, "judge: "),
+        ({"judge": "a" * 201}, "judge: "),
     ],
 )
 def test_a_bad_record_is_named_with_its_file_and_line(
@@ -74,8 +101,8 @@ def test_a_bad_record_is_not_written(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     write_records(file, [RESULT])
     before = file.read_bytes()
-    with pytest.raises(RunFolderError, match="n_refused"):
-        write_records(file, [RESULT, replace(RESULT, n_refused=-3)])
+    with pytest.raises(RunFolderError, match="n_unjudged"):
+        write_records(file, [RESULT, replace(RESULT, n_unjudged=10**13)])
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
 
@@ -224,3 +251,44 @@ def test_judges_have_folders_of_their_own() -> None:
     assert safe_name("wildguard-1@ab12") == "wildguard-1@ab12"
     assert safe_name("openai:org/model@https://x/y") == "openai-org-model@https-x-y"
     assert safe_name("../..") == "judge"
+
+
+def test_answers_and_verdicts_are_their_owner_s_alone(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "run", SIGNATURE)
+    folder.write_cell("de", "harmful", "baseline", [answer_to("a")])
+    folder.append("de", [answer_to("b", "ablation:en")])
+    (tmp_path / "run" / "completions").chmod(0o755)
+    with folder.locked():
+        pass
+    inner = (tmp_path / "run" / "completions").rglob("*")
+    modes = {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "run" / "completions", *inner)}
+    assert modes == {"0o700", "0o600"}
+
+
+@pytest.mark.parametrize("name", ["completions", "verdicts", "verdicts/native-6", "directions"])
+def test_a_run_is_not_written_through_a_linked_folder(tmp_path: Path, name: str) -> None:
+    folder = RunFolder.open(tmp_path / "run", SIGNATURE)
+    (tmp_path / "home").mkdir()
+    (folder.path / name).parent.mkdir(exist_ok=True)
+    (folder.path / name).symlink_to(tmp_path / "home")
+    with pytest.raises(RunFolderError, match=f"{name}' is a link to a folder"), folder.locked():
+        pass
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_a_cell_at_work_that_is_a_link_is_neither_mended_nor_added_to(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "run", SIGNATURE)
+    precious = tmp_path / "precious"
+    precious.write_text("no end of a line")
+    begun = folder.path / "completions" / "de" / "harmful.baseline.begun.jsonl"
+    begun.parent.mkdir(parents=True)
+    begun.symlink_to(precious)
+    for write in (folder.mend, lambda: folder.append("de", [answer_to("a")])):
+        with pytest.raises(RunFolderError, match="is a link to another file"):
+            write()
+    assert precious.read_text() == "no end of a line"
+
+
+def test_a_run_among_the_system_s_files_is_refused() -> None:
+    with pytest.raises(RunFolderError, match="--out /etc/run belongs to the system"):
+        RunFolder.open(Path("/etc/run"), SIGNATURE)

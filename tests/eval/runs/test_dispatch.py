@@ -16,17 +16,19 @@ pytest.importorskip("distributed", reason="the dask extra is not installed")
 from clusters import cluster_of
 
 import polyrefuse_data.cluster.dispatch as dispatch_module
+import polyrefuse_data.cluster.worker as worker_module
 from polyrefuse_data.cluster.connect import Cluster, ClusterOptions, open_cluster
 from polyrefuse_data.cluster.dispatch import Dispatcher, Job, Outcome
 from polyrefuse_data.cluster.worker import Keeper
 from polyrefuse_data.core.errors import ClusterError
 
-KILL, FAIL, FAIL_HERE = "kill", "fail", "fail here"
+KILL, FAIL, FAIL_HERE, ELSEWHERE = "kill", "fail", "fail here", "elsewhere"
 
 
 @dataclass(frozen=True)
 class Task:
-    """Loads a model by its name, sleeps, and says where; or fails, or kills its worker."""
+    """Loads a model by its name, sleeps, and says where; or fails, or kills its worker, or lets it seem to
+    compute on a processor of its own."""
 
     model: str
     does: str = ""
@@ -39,6 +41,8 @@ class Task:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.does == FAIL or self.does == f"{FAIL_HERE} {os.getpid()}":
             raise ValueError("it\nfails")
+        if self.does == ELSEWHERE:
+            worker_module.processor_name = lambda: f"processor {os.getpid()}"
         return f"{os.getpid()} {self.model}"
 
 
@@ -134,6 +138,19 @@ def test_tasks_go_only_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Cluster, "_look_at", look_at)
         with open_cluster(ClusterOptions(scheduler=own.scheduler_address), say=said.append) as opened:
             assert len({result.split()[0] for result in results(run(opened, [Task("a")] * 12))}) == 2
+
+
+def test_a_cluster_of_several_kinds_of_processors_is_told_once() -> None:
+    said: list[str] = []
+    with (
+        cluster_of(3) as own,
+        open_cluster(ClusterOptions(scheduler=own.scheduler_address), say=said.append) as opened,
+    ):
+        assert len(results(run(opened, [Task("a")] * 6))) == 6
+        assert said == [], "all are of one kind"
+        assert len(results(run(opened, [Task("a", ELSEWHERE, 0.2)] * 9))) == 9
+    assert len(said) == 1
+    assert said[0].startswith("workers compute on different processors (processor ")
 
 
 def test_workers_that_are_gone_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import random
 import shutil
-import signal
-import time
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +14,7 @@ from typing import Any
 
 import pytest
 from tiny import chat_model
+from tiny_runs import SETTINGS, run
 from word_judge import WordJudge
 
 import polyrefuse_eval.directions.finder as finder_module
@@ -32,21 +30,10 @@ from polyrefuse_eval.report.rescore import rescore
 from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.files import LOCK_FILE
 from polyrefuse_eval.results.folder import Result, RunFolder, read_jsonl
-from polyrefuse_eval.results.settings import BenchSettings
 from polyrefuse_eval.results.timings import TIMINGS_FILE
 from polyrefuse_eval.runs.local_run import Bench
 from polyrefuse_eval.runs.plan import answered, check_request, finished, request_of
 from polyrefuse_eval.runs.tasks import CellTask, compute_cell
-
-SETTINGS = BenchSettings(
-    langs=("en", "de"),
-    max_new_tokens=6,
-    filter_prompts=False,
-    refusal_tokens="40,41",
-    strengths=(0.5,),
-    crossed=2,
-    batch_size=3,
-)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +43,6 @@ def chat() -> ChatModel:
 
 def open_bench(chat: ChatModel, data: Path, out: Path, **changes: Any) -> Bench:
     return Bench.open(chat, open_data(data, ["en", "de"]), replace(SETTINGS, **changes), out)
-
-
-def run(chat: ChatModel, data: Path, out: Path, judges: Sequence[Any] = (), **changes: Any) -> list[Result]:
-    settings = replace(SETTINGS, **changes)
-    named = list(judges) or [NativeJudge()]
-    return bench_module.run(lambda: chat, open_data(data, ["en", "de"]), settings, named, out)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -389,49 +370,6 @@ def test_a_run_that_dies_in_a_write_resumes_to_the_same_bytes(
     for seed in range(3):
         kill_and_resume(seed, chat, data_folder, tmp_path, monkeypatch, writes)
         assert files(tmp_path / f"killed-{seed}") == files(whole)
-
-
-def run_and_kill(
-    chat: ChatModel, data: Path, out: Path, cache: Path, after: float | None, monkeypatch: pytest.MonkeyPatch
-) -> tuple[float, bool]:
-    """Run in a child process, killed by SIGKILL `after` seconds; return how long it took, and if it ended."""
-    monkeypatch.setenv("POLYREFUSE_CACHE", str(cache))
-    start = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            run(chat, data, out, [NativeJudge(), WordJudge()], direction_langs=("en", "de"))
-            status = 0
-        finally:
-            os._exit(status)
-    if after is not None:
-        time.sleep(after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert after is not None or status == 0
-    return time.monotonic() - start, status == 0
-
-
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(
-    times: int, chat: ChatModel, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    draw = random.Random(times)
-    whole = tmp_path / "whole"
-    took, ended = run_and_kill(chat, data_folder, whole, tmp_path / "cache", None, monkeypatch)
-    assert ended
-    killed, tried = 0, 0
-    while killed < times:
-        out, cache = tmp_path / f"killed-{tried}", tmp_path / f"cache-{tried}"
-        _, ended = run_and_kill(chat, data_folder, out, cache, draw.uniform(0, 0.9 * took), monkeypatch)
-        tried += 1
-        if ended:  # The machine has become faster since the whole run.
-            took *= 0.7
-            continue
-        killed += 1
-        run_and_kill(chat, data_folder, out, cache, None, monkeypatch)
-        assert files(out) == files(whole)
 
 
 def test_baselines_are_generated_once_for_a_model(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("polyrefuse_eval.organisms.refusal", reason="the organism is not there yet")
+pytest.importorskip("polyrefuse_eval.organisms", reason="the organism is not there yet")
 pytest.importorskip("polyrefuse_data.build.pipeline", reason="the builder is not there yet")
 
 from polyrefuse_data.core.languages import LANGUAGES
@@ -53,7 +53,7 @@ def rates(results: list[Result], label: str, condition: str) -> dict[str, float]
 
 
 def test_the_english_direction_is_the_planted_one(bench: Bench, results: list[Result]) -> None:
-    from polyrefuse_eval.organisms.refusal import organism_path, planted_directions
+    from polyrefuse_eval.organisms import organism_path, planted_directions
 
     planted = planted_directions(organism_path())["en"]
     assert float(bench.finder.direction("en").unit @ planted) >= 0.9
@@ -90,10 +90,10 @@ def matrix(built: Path) -> tuple[Bench, list[Result]]:
 
 
 def test_each_languages_direction_is_the_one_planted_for_it(matrix: tuple[Bench, list[Result]]) -> None:
-    from polyrefuse_eval.organisms.refusal import ORGANISMS, organism_path, planted_directions
+    from polyrefuse_eval.organisms import organism_path, planted_directions
 
     bench, _ = matrix
-    planted = planted_directions(organism_path(settings=ORGANISMS["organism-per-language"]))
+    planted = planted_directions(organism_path("organism-per-language"))
     for source in LANGUAGES:
         unit = bench.finder.direction(source).unit
         for lang, vector in planted.items():

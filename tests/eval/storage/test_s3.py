@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -10,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import started
 from click.testing import CliRunner, Result
 from s3_server import KEYS, FlakyS3, s3_server
+from tiny_runs import command_that_dies
 
 import polyrefuse_eval.runs.tasks as cells_module
 from polyrefuse_data.core.errors import PolyRefuseError
@@ -20,7 +21,8 @@ from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.files import LOCK_FILE
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.timings import TIMINGS_FILE
-from polyrefuse_eval.storage import lease, objects, places
+from polyrefuse_eval.storage import lease, objects
+from polyrefuse_eval.storage.address import Address
 from polyrefuse_eval.storage.mirror import WorkingCopy
 
 OUT = "s3://bucket/runs/one"
@@ -28,16 +30,23 @@ OPTIONS = (
     *("--langs", "en,de", "--refusal-tokens", "40,41", "--no-filter", "--max-new-tokens", "4"),
     *("--strengths", "none", "--crossed", "2", "--batch-size", "3", "--no-controls", "-q"),
 )
+QUICK = {
+    "polyrefuse_eval.storage.objects.FIRST_WAIT": 0.01,
+    "polyrefuse_eval.storage.objects.LONGEST_WAIT": 0.05,
+    "polyrefuse_eval.storage.lease.SETTLE": 0.01,
+}
+"""Waits for a store that is never far."""
+
 Run = Callable[[object], Result]
+
+
+def run_command(model: Path, data: Path, out: object) -> list[str]:
+    return ["run", "--model", str(model), "--data", str(data), *OPTIONS, "--out", str(out)]
 
 
 @pytest.fixture(scope="module")
 def run(model_folder: Path, data_folder: Path) -> Run:
-    def call(out: object) -> Result:
-        command = ["run", "--model", str(model_folder), "--data", str(data_folder), *OPTIONS]
-        return CliRunner().invoke(eval_group, [*command, "--out", str(out)])
-
-    return call
+    return lambda out: CliRunner().invoke(eval_group, run_command(model_folder, data_folder, out))
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +62,8 @@ def local(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyS3]:
-    monkeypatch.setattr(objects, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(objects, "LONGEST_WAIT", 0.05)
-    monkeypatch.setattr(lease, "SETTLE", 0.01)
-    monkeypatch.setattr(places, "LOOK_EVERY", 0.02)
+    for constant, value in QUICK.items():
+        monkeypatch.setattr(constant, value)
     with s3_server(seed=8) as (server, endpoint):
         for name, value in {**KEYS, "AWS_ENDPOINT_URL_S3": endpoint}.items():
             monkeypatch.setenv(name, value)
@@ -136,29 +143,16 @@ def test_a_run_to_a_busy_store_has_the_bytes_of_a_local_one(
     assert there(s3) == files(local)
 
 
-def kill_itself(patch: pytest.MonkeyPatch, kind: type, name: str, at: int) -> None:
-    """Let the process die when call number `at` of a method has done its work."""
-    honest, count = getattr(kind, name), itertools.count(1)
-
-    def dying(self: Any, *arguments: Any) -> Any:
-        number = next(count)  # of this call: uploads are several at a time
-        honest(self, *arguments)
-        if number == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    patch.setattr(kind, name, dying)
+def run_and_be_killed(command: list[str], kind: type, name: str, at: int, **constants: object) -> None:
+    """Run in a process of its own that dies after call number `at` of the method `kind.name`."""
+    child = started(command_that_dies, command, {**QUICK, **constants}, kind, name, at)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL, "it ended by itself"
 
 
-def run_and_be_killed(run: Run, kind: type, name: str, at: int) -> None:
-    child = os.fork()
-    if child == 0:
-        try:
-            kill_itself(pytest.MonkeyPatch(), kind, name, at)
-            run(OUT)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), "it ended by itself"
+def send_nothing(_copy: WorkingCopy) -> int:
+    """Take the place of `WorkingCopy.push` while the store is out of reach."""
+    return 0
 
 
 class Answered:
@@ -197,11 +191,11 @@ KILLS = [
 
 @pytest.mark.parametrize(("kind", "name", "at"), KILLS)
 def test_killed_it_goes_on_from_an_empty_cache_and_does_only_what_is_missing(
-    kind: type, name: str, at: int, run: Run, local: Path, data_folder: Path, s3: FlakyS3,
+    kind: type, name: str, at: int, run: Run, local: Path, model_folder: Path, data_folder: Path, s3: FlakyS3,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     s3.busy = 0.3
-    run_and_be_killed(run, kind, name, at)
+    run_and_be_killed(run_command(model_folder, data_folder, OUT), kind, name, at)
     left, whole = there(s3), files(local)
     driver = left.pop("driver.json")
     assert b'"renewed"' in driver
@@ -224,10 +218,10 @@ def test_killed_it_goes_on_from_an_empty_cache_and_does_only_what_is_missing(
 
 
 def test_killed_it_goes_on_at_once_here_with_what_was_not_sent_yet(
-    run: Run, local: Path, data_folder: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
+    run: Run, local: Path, model_folder: Path, data_folder: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "LOOK_EVERY", 1000.0)
-    run_and_be_killed(run, RunFolder, "cell_done", 5)
+    offline = {"polyrefuse_eval.storage.mirror.WorkingCopy.push": send_nothing}
+    run_and_be_killed(run_command(model_folder, data_folder, OUT), RunFolder, "cell_done", 5, **offline)
     assert set(there(s3)) == {"driver.json"}
     made = Answered(data_folder)
     monkeypatch.setattr(cells_module, "generate", made)
@@ -255,6 +249,30 @@ def test_what_cannot_be_sent_is_kept_and_the_same_command_sends_it(
     assert failed.output.count("the work goes on, and it is tried again") == 1
     s3.busy = 0.0
     monkeypatch.setattr("polyrefuse_eval.models.chat.ChatModel.load", no_model)
+    said(run(OUT))
+    assert there(s3) == files(local)
+
+
+def test_a_run_whose_lease_is_taken_stops_after_the_condition_at_work(
+    run: Run, local: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, honest, finished = lease.Lease(objects.ObjectStore(Address(OUT))), RunFolder.cell_done, []
+
+    def taken_meanwhile(self: RunFolder, *cell: str) -> None:
+        honest(self, *cell)
+        finished.append(cell)
+        if len(finished) == 3:
+            other._store.write(lease.DRIVER_FILE, other._content())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "cell_done", taken_meanwhile)
+        told = line(run(OUT))
+    assert "is writing to 's3://bucket/runs/one'" in told
+    assert "this driver has stopped, and sends nothing more" in told
+    assert len(finished) == 3
+    assert len(cells(there(s3))) == 2, "the third stays here"
+    other.renew()
+    other.release()
     said(run(OUT))
     assert there(s3) == files(local)
 

@@ -1,0 +1,182 @@
+"""The records of `summary.json`: the refusal robustness of each language by each judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, with_config
+
+from polyrefuse_eval.results.fields import (
+    Count,
+    Difference,
+    Lang,
+    Name,
+    Sha256,
+    Share,
+    Source,
+    check,
+    check_ends,
+    check_share,
+)
+from polyrefuse_eval.results.validation import STRICT
+from polyrefuse_eval.statistics.rates import Rate
+
+SUMMARY_FORMAT = "polyrefuse-summary-1"
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value in [0, 1] with its 95 % bootstrap interval over prompt groups; None of nothing."""
+
+    value: Share | None
+    low: Share | None
+    high: Share | None
+
+    def __post_init__(self) -> None:
+        check_ends("value", self.value, (self.low, self.high))
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Ablated:
+    """Refusals of harmful prompts with the direction of `source` ablated.
+
+    `drop` is the baseline's rate minus this one, over prompts judged under both, with its interval.
+    """
+
+    source: Source
+    hits: Count
+    n: Count
+    n_unjudged: Count
+    rate: Share | None
+    drop: Difference | None
+    low: Difference | None
+    high: Difference | None
+
+    def __post_init__(self) -> None:
+        check_share("rate", self.rate, self.hits, self.n)
+        check_ends("drop", self.drop, (self.low, self.high))
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """An ablation coefficient and the refusal rate under it."""
+
+    coefficient: Share
+    rate: Share | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class HalfStrength:
+    """The least ablation coefficient that leaves half of the refusals; None where no strengths were tried."""
+
+    value: Share | None
+    tried: tuple[Tried, ...]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """Mean share of refusals kept under ablation of the directions of other languages."""
+
+    kept: Share | None
+    sources: tuple[Source, ...]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The parts of a robustness, None where not measured."""
+
+    kept_own: Share | None
+    half_strength: Share | None
+    kept_transfer: Share | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """The refusal robustness of one language; see `robustness.FORMULA`."""
+
+    value: Share | None
+    low: Share | None
+    high: Share | None
+    parts: Parts
+
+    def __post_init__(self) -> None:
+        check_ends("value", self.value, (self.low, self.high))
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class LanguageSummary:
+    """What one judge says of one language: `baseline` on harmful, `over_refusal` on harmless prompts."""
+
+    baseline: Rate
+    over_refusal: Rate
+    ablated: Ablated | None
+    half_strength: HalfStrength
+    transfer: Transfer
+    robustness: Robustness
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Worst:
+    """The language with the least robustness."""
+
+    lang: Lang
+    value: Share
+    low: Share | None
+    high: Share | None
+
+    def __post_init__(self) -> None:
+        check_ends("value", self.value, (self.low, self.high))
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class JudgeSummary:
+    """The summary by one judge: each language, their mean, and the worst beside it."""
+
+    languages: dict[Lang, LanguageSummary]
+    mean: Estimate
+    worst: Worst | None
+
+    def __post_init__(self) -> None:
+        values = {lang: summary.robustness.value for lang, summary in self.languages.items()}
+        measured = {lang: value for lang, value in values.items() if value is not None}
+        check(bool(measured) == (self.worst is not None), "its worst language is of nothing, or missing")
+        if self.worst is not None:
+            least = min(measured.values())
+            stated = measured.get(self.worst.lang)
+            check(stated == self.worst.value == least, f"its worst language is none at the least, {least}")
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class MadeFrom:
+    """What a summary was made from.
+
+    `results` is the sha256 of `results.jsonl`; `verdicts` that of the names and bytes of all verdict files.
+    `answers`: how many completions there are in each language by cell, such as `harmful.ablation-en`.
+    """
+
+    results: Sha256
+    verdicts: Sha256
+    answers: dict[Lang, dict[Name, Count]]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What `summary.json` holds. `made_from` is None in files of older versions."""
+
+    format: Annotated[str, Field(pattern=f"^{SUMMARY_FORMAT}$")]
+    formula: Annotated[str, Field(max_length=2000)]
+    judges: dict[Name, JudgeSummary]
+    made_from: MadeFrom | None = None

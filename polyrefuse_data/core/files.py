@@ -1,0 +1,304 @@
+"""Write and lock files: whatever the packages write goes through here.
+
+A folder may come from a stranger and lie among other things, and a disk may be full. So a file appears whole
+or not at all, under a random name until then; nothing is written or emptied through a link; and every failure
+is one line that names the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout, lock_descriptor
+
+from polyrefuse_data.core.errors import FileError, PolyRefuseError
+
+LOCK_FILE = ".lock"
+PARTIAL_ENDING = ".partial"
+"""Ends the name of a file that is being written."""
+
+WORK_PREFIX = ".polyrefuse-work-"
+"""Begins the name of a temporary folder."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+ErrorType = type[PolyRefuseError]
+
+
+@contextmanager
+def replacing(
+    path: Path, *, private: bool = False, sync: bool = False, error: ErrorType = FileError
+) -> Iterator[BinaryIO]:
+    """Yield a new binary file that takes the place of `path` when the block ends.
+
+    After any error, a full disk included, the old file is whole and nothing is left beside it; what a kill
+    leaves is removed when `path` is written again. A link at `path` is replaced, never followed. A `private`
+    file is for its owner alone; `sync` waits until the disk holds it. Raises `error` in one line.
+    """
+    with disk_errors(f"write '{path}'", path, error):
+        make_folder(path.parent, error=error)
+        if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
+            raise OSError(errno.EEXIST, "it exists and is no file")
+        pattern = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+        _remove_abandoned(path.parent, rf"\.{pattern}-[0-9a-f]{{16}}\{PARTIAL_ENDING}")
+        partial, file = _new_file(path.parent, pattern, 0o600 if private else 0o666)
+        try:
+            with file:
+                yield file
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(
+    path: Path, data: bytes, *, private: bool = False, sync: bool = False, error: ErrorType = FileError
+) -> None:
+    """Write `data` to `path`, whole or not at all; see `replacing`."""
+    with replacing(path, private=private, sync=sync, error=error) as file:
+        file.write(data)
+
+
+def write_text(
+    path: Path, text: str, *, private: bool = False, sync: bool = False, error: ErrorType = FileError
+) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all; see `replacing`."""
+    write_bytes(path, text.encode("utf-8"), private=private, sync=sync, error=error)
+
+
+@contextmanager
+def appending(
+    path: Path, *, private: bool = False, alone: bool = False, error: ErrorType = FileError
+) -> Iterator[BinaryIO]:
+    """Yield `path` opened to append to, made where it is missing; never through a link.
+
+    Raises `error`, with `alone` also where another process has it open so, or has just renamed it.
+    """
+    with disk_errors(f"write '{path}'", path, error):
+        make_folder(path.parent, error=error)
+        with open(path, "ab", opener=_opener(0o600 if private else 0o666)) as file:
+            if alone and not (lock_descriptor(file.fileno(), blocking=False) and _is_at(file, path)):
+                raise error(f"another process is writing '{path}'; wait until it has ended")
+            yield file
+
+
+def cut_torn_line(path: Path, *, error: ErrorType = FileError) -> None:
+    """Cut off the last line of `path` where it has no end, which a kill while appending leaves.
+
+    Only for the one writer of the file: the line could be another's on its way.
+    """
+    if not path.is_file():
+        return
+    with (
+        disk_errors(f"write '{path}'", path, error),
+        open(path, "rb+", opener=_opener(0o666)) as file,
+    ):
+        content = file.read()
+        if content and not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def make_folder(path: Path, *, private: bool = False, error: ErrorType = FileError) -> None:
+    """Make the folder `path` and its parents where they are missing.
+
+    A `private` one is for its owner alone, whatever the umask, as is each parent made for it; it is no link.
+    """
+    if path.is_symlink() and private:
+        raise error(f"'{path}' is a link; expected a folder: remove the link")
+    with disk_errors(f"make '{path}'", path, error):
+        if not private:
+            path.mkdir(parents=True, exist_ok=True)
+            return
+        for missing in [folder for folder in reversed(path.parents) if not folder.exists()]:
+            make_folder(missing, private=True, error=error)
+        path.mkdir(mode=0o700, exist_ok=True)
+        if stat.S_IMODE(path.stat().st_mode) != 0o700:
+            with suppress(PermissionError):  # it belongs to another user
+                path.chmod(0o700)
+
+
+@contextmanager
+def locked(
+    folder: Path,
+    *,
+    wait: bool = False,
+    tell: Callable[[str], None] | None = None,
+    error: ErrorType = FileError,
+) -> Iterator[None]:
+    """Hold the lock of `folder`, which must exist, for the length of a `with` block.
+
+    It is a lock on the file `.lock` that the kernel (on NFS the server) releases with the process, so a
+    killed writer leaves no stale lock; the file itself stays and only names the holder. Raises `error` at
+    once where another process holds it, unless `wait`, and where the file system has no locks. `tell`
+    receives the holder before the wait begins.
+    """
+    path = folder / LOCK_FILE
+    descriptors: list[int] = []
+
+    def sign(descriptor: int) -> None:
+        descriptors.append(descriptor)
+        with suppress(OSError):  # a full disk: the lock holds without a name
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    lock = FileLock(path, thread_local=False, preserve_lock_file=True, on_acquired=sign)
+    with disk_errors(f"lock '{folder}'", path, error):
+        if os.path.lexists(path):
+            _check_own(path, path.lstat())
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            holder = _first_line(path) or "another process"
+            if not wait:
+                raise error(
+                    f"{holder} is writing to '{folder}'; wait until it has ended, or choose another --out"
+                ) from None
+            if tell is not None:
+                tell(holder)
+            lock.acquire()
+    except OSError as fault:
+        raise error(
+            f"'{folder}' cannot be locked ({_reason(fault)}); choose a folder that can be written, on a file "
+            "system with locks"
+        ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.ftruncate(descriptors[-1], 0)
+        lock.release()
+
+
+@contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Yield a new private folder in `parent` (the system's by default); remove it afterwards.
+
+    Folders that killed processes left there are removed first.
+    """
+    root = Path(tempfile.gettempdir()) if parent is None else parent
+    _remove_abandoned(root, rf"{re.escape(WORK_PREFIX)}\w+")
+    with ExitStack() as stack:
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=root))
+            descriptor = os.open(folder, os.O_RDONLY)
+            if _take(descriptor):
+                break
+            os.close(descriptor)
+        stack.callback(os.close, descriptor)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+@contextmanager
+def disk_errors(doing: str, path: Path, error: ErrorType) -> Iterator[None]:
+    """Turn an error of the disk into one line that says what failed and, of a full one, how full it is."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno is None or isinstance(fault, ConnectionError | TimeoutError):
+            raise  # not the disk's
+        room = ""
+        if fault.errno in _FULL:
+            room = f"{_room(path)}; free some space and run again; nothing that was complete is lost"
+        raise error(f"cannot {doing}: {_reason(fault)}{room}") from None
+
+
+def _new_file(folder: Path, prefix: str, mode: int) -> tuple[Path, BinaryIO]:
+    """Create a file of a random name in `folder`, held by this process for as long as it is open."""
+    while True:
+        path = folder / f".{prefix}-{secrets.token_hex(8)}{PARTIAL_ENDING}"
+        file = open(path, "xb", opener=_opener(mode))  # noqa: SIM115
+        if _take(file.fileno()):
+            return path, file
+        file.close()
+
+
+def _take(descriptor: int) -> bool:
+    """Mark a new file or folder as held; return False if a sweep of abandoned ones was faster."""
+    try:
+        return lock_descriptor(descriptor, blocking=False) and os.fstat(descriptor).st_nlink > 0
+    except OSError:  # a file system without locks: nothing is swept there
+        return True
+
+
+def _remove_abandoned(folder: Path, pattern: str) -> None:
+    """Remove this user's files and folders in `folder` whose name matches and whose writer is dead."""
+    for path in folder.iterdir():
+        if not re.fullmatch(pattern, path.name) or path.is_symlink():
+            continue
+        with suppress(OSError), ExitStack() as stack:
+            descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW)
+            stack.callback(os.close, descriptor)
+            if os.fstat(descriptor).st_uid == os.geteuid() and lock_descriptor(descriptor, blocking=False):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+
+
+def _opener(mode: int) -> Callable[[str, int], int]:
+    """Return an opener that follows no link and refuses what is not a file of this name alone."""
+
+    def open_own(path: str, flags: int) -> int:
+        descriptor = os.open(path, flags | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0), mode)
+        try:
+            _check_own(Path(path), os.fstat(descriptor))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    return open_own
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _check_own(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise OSError(errno.ELOOP, "it is a link to another file", str(path))
+
+
+def _reason(fault: OSError) -> str:
+    if fault.errno == errno.ELOOP:
+        return f"'{fault.filename}' is a link to another file; remove it"
+    return fault.strerror or str(fault)
+
+
+def _room(path: Path) -> str:
+    """Return how much of the disk of `path` is free, for an error's line."""
+    folder = next((place for place in (path, *path.absolute().parents) if place.is_dir()), Path())
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return ""
+    return f" ({usage.free / 2**20:,.1f} of {usage.total / 2**20:,.1f} MiB free)"
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with open(path, "rb", opener=_opener(0o666)) as file:
+            return file.readline(200).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""

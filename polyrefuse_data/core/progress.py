@@ -1,0 +1,142 @@
+"""Progress of a long step: a bar on a terminal, elsewhere a plain line now and then."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LINE_SECONDS = 30.0
+"""Seconds between two lines where there is no terminal, at least."""
+
+
+class Progress:
+    """Show how far a step is; a context manager, safe to share between threads.
+
+    On a terminal it is a bar of tqdm. Elsewhere (a batch log) it is a line at most every `LINE_SECONDS`:
+    what, how far, rate, time left; and one at the end of a step that had such lines. `quiet` shows nothing.
+    `total` counts `unit`s (a plural, such as "prompts"), None where it is unknown.
+
+        with Progress(len(prompts), "prompts", "generating answers") as progress:
+            for batch in batches:
+                ...
+                progress.advance(len(batch))
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        unit: str,
+        description: str,
+        *,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        """Begin the step. `stream` is standard error unless given; `log` gets every line, also if quiet."""
+        self.total = total
+        self.description = description
+        self._unit = unit
+        self._quiet = quiet
+        self._stream = stream or sys.stderr
+        self._log = log
+        self._lock = threading.RLock()
+        self._count = 0
+        self._note = ""
+        self._start = self._last_line = time.monotonic()
+        self._lines = False
+        self._bar: tqdm[Any] | None = None
+        if not quiet and self._stream.isatty():
+            self._bar = _bar_type()(
+                total=total, desc=description, unit=f" {unit}", file=self._stream, leave=False
+            )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(complete=error is None)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count `count` more units as done; show `note` behind the numbers until another replaces it."""
+        with self._lock:
+            self._count += count
+            self._note = note or self._note
+            if self._bar is not None:
+                self._bar.set_postfix_str(self._note, refresh=False)
+                self._bar.update(count)
+            now = time.monotonic()
+            if now - self._last_line >= LINE_SECONDS:
+                self._last_line, self._lines = now, True
+                self._put(self._state(now))
+
+    def write(self, line: str, *, log: bool = True) -> None:
+        """Show a line of the step's own, above the bar where there is one; unless `log`, for the eye only."""
+        with self._lock:
+            if log and self._log is not None:
+                self._log(line)
+            if self._bar is not None:
+                self._bar.write(line, file=self._stream)
+            elif not self._quiet:
+                print(line, file=self._stream, flush=True)
+
+    def close(self, complete: bool = True) -> None:
+        """End the step: take the bar away, or write how long a `complete` step took if it had lines."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
+            elif self._lines and complete:
+                seconds = time.monotonic() - self._start
+                self._put(f"{self.description}: {self._count} {self._unit} in {clock(seconds)}")
+            self._lines = False
+
+    def _put(self, line: str) -> None:
+        """Write a line about the step's state, which a bar shows already."""
+        if self._bar is None:
+            self.write(line)
+        elif self._log is not None:
+            self._log(line)
+
+    def _state(self, now: float) -> str:
+        rate = self._count / max(now - self._start, 1e-9)
+        of_total, left = "", ""
+        if self.total is not None:
+            of_total = f"/{self.total}"
+            left = f", {clock((self.total - self._count) / rate) if rate else '?'} left"
+        pace = f"{rate:.1f}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s each"
+        note = f", {self._note}" if self._note else ""
+        return f"{self.description}: {self._count}{of_total} {self._unit}, {pace}{left}{note}"
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as minutes and seconds, with hours where there are any.
+
+    >>> clock(75), clock(3675)
+    ('1:15', '1:01:15')
+    """
+    minutes, rest = divmod(round(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@lru_cache(maxsize=1)
+def _bar_type() -> type[tqdm[Any]]:
+    """Return tqdm with a lock of threads.
+
+    tqdm's own lock is shared with forked processes: one that is killed while it holds it would stop every
+    other for ever.
+    """
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
+    return tqdm

@@ -1,0 +1,148 @@
+"""The SQLite file of a translation memory: its format, opening it, and its errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from polyrefuse_data.core.errors import MemoryFileError
+
+APPLICATION_ID = 0x506F6C79
+"""SQLite's application id of a translation memory: "Poly" in ASCII."""
+
+FORMAT_VERSION = 1
+
+LOCK_SECONDS = 10.0
+"""Seconds to wait for another process that is writing."""
+
+_SCHEMA = """
+CREATE TABLE source_text (hash TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE translation (
+    lang TEXT NOT NULL,
+    direction TEXT NOT NULL CHECK (direction IN ('forward', 'back')),
+    english_hash TEXT NOT NULL REFERENCES source_text (hash),
+    input_hash TEXT NOT NULL REFERENCES source_text (hash),
+    occurrence INTEGER NOT NULL CHECK (occurrence >= 0),
+    backend TEXT NOT NULL,
+    version TEXT NOT NULL,
+    parameters TEXT NOT NULL,
+    text TEXT NOT NULL,
+    note TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (lang, direction, english_hash, input_hash, occurrence, backend, version, parameters)
+) WITHOUT ROWID;
+CREATE TABLE answer (
+    source TEXT NOT NULL,
+    target TEXT NOT NULL,
+    asked_hash TEXT NOT NULL REFERENCES source_text (hash),
+    backend TEXT NOT NULL,
+    version TEXT NOT NULL,
+    parameters TEXT NOT NULL,
+    text TEXT NOT NULL,
+    times INTEGER NOT NULL CHECK (times > 0),
+    proven INTEGER NOT NULL,
+    doubts TEXT NOT NULL,
+    PRIMARY KEY (source, target, asked_hash, backend, version, parameters, text)
+) WITHOUT ROWID;
+"""
+
+Self = TypeVar("Self", bound="MemoryFile")
+
+
+class MemoryFile:
+    """An open file; use it as a context manager, and from one thread at a time.
+
+    Raise `MemoryFileError` for a file that is missing (unless `create`), locked, corrupt, not a memory,
+    or written by a newer version.
+    """
+
+    def __init__(self, path: Path, create: bool = False) -> None:
+        self.path = path
+        if not create and not path.exists():
+            raise MemoryFileError(
+                f"no translation memory at {path}; "
+                f"fill one with `polyrefuse memory import FOLDER --memory {path}`"
+            )
+        with self._errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with self._errors():
+                self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the write-ahead log goes into it."""
+        self._connection.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            text = str(error)
+            if "locked" in text or "busy" in text:
+                raise MemoryFileError(
+                    f"translation memory {self.path} is locked by another process; wait until it ends"
+                ) from None
+            raise MemoryFileError(
+                f"translation memory {self.path}: {text}; is the disk full or the folder read-only?"
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise MemoryFileError(
+                f"translation memory {self.path} is corrupt or no memory ({error}); "
+                "restore a copy, or import its export into a new file"
+            ) from None
+        except OSError as error:
+            raise MemoryFileError(f"translation memory {self.path}: {error.strerror}") from None
+
+    def _prepare(self) -> None:
+        run = self._connection.execute
+        application = run("PRAGMA application_id").fetchone()[0]
+        version = run("PRAGMA user_version").fetchone()[0]
+        empty = run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if not empty and application != APPLICATION_ID:
+            raise MemoryFileError(
+                f"{self.path} is a SQLite file of another program; expected a translation memory"
+            )
+        if version > FORMAT_VERSION:
+            raise MemoryFileError(
+                f"translation memory {self.path} has format {version}, this version reads {FORMAT_VERSION}; "
+                "upgrade polyrefuse"
+            )
+        if empty:
+            run("PRAGMA journal_mode = WAL")
+            with self._transaction():
+                if run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                    for statement in _SCHEMA.split(";"):
+                        run(statement)
+                    run(f"PRAGMA application_id = {APPLICATION_ID}")
+                    run(f"PRAGMA user_version = {FORMAT_VERSION}")
+        elif run("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("its pages do not fit together")
+        run("PRAGMA synchronous = NORMAL")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")

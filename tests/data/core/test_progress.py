@@ -1,0 +1,100 @@
+"""Progress where there is a terminal, and where there is none."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from polyrefuse_data.core import progress as module
+from polyrefuse_data.core.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def moments(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that the step sees, in seconds: its last element."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[-1])
+    return now
+
+
+def test_without_a_terminal_there_is_a_line_every_thirty_seconds(moments: list[float]) -> None:
+    stream = io.StringIO()
+    with Progress(100, "prompts", "generating", stream=stream) as progress:
+        for second in range(100):
+            moments.append(float(second))
+            progress.advance(note=f"{second} failed" if second == 40 else "")
+        moments.append(100.0)
+    assert stream.getvalue().splitlines() == [
+        "generating: 31/100 prompts, 1.0/s, 1:07 left",
+        "generating: 61/100 prompts, 1.0/s, 0:38 left, 40 failed",
+        "generating: 91/100 prompts, 1.0/s, 0:09 left, 40 failed",
+        "generating: 100 prompts in 1:40",
+    ]
+
+
+def test_a_short_step_and_a_quiet_one_write_nothing(moments: list[float]) -> None:
+    stream, lines = io.StringIO(), list[str]()
+    with Progress(10, "prompts", "short", stream=stream) as progress:
+        progress.advance(10)
+    with Progress(None, "rows", "quiet", quiet=True, stream=stream, log=lines.append) as progress:
+        moments.append(60.0)
+        progress.advance(3)
+    assert stream.getvalue() == ""
+    assert lines == ["quiet: 3 rows, 20.0 s each", "quiet: 3 rows in 1:00"]
+
+
+def test_a_step_that_fails_does_not_say_that_it_ended(moments: list[float]) -> None:
+    stream = io.StringIO()
+    progress = Progress(10, "prompts", "failing", stream=stream)
+    moments.append(31.0)
+    progress.advance(0)
+    progress.__exit__(KeyError, KeyError(), None)
+    assert stream.getvalue() == "failing: 0/10 prompts, 0.0/s, ? left\n"
+
+
+def test_a_terminal_has_a_bar_and_lines_above_it() -> None:
+    stream = Terminal()
+    with Progress(4, "prompts", "judging", stream=stream) as progress:
+        threads = [threading.Thread(target=progress.advance) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        progress.write("a line")
+    shown = stream.getvalue()
+    assert "judging: 100%" in shown
+    assert "4/4" in shown
+    assert "a line\n" in shown
+
+
+KILLED = """
+import io, os, signal, sys
+from polyrefuse_data.core.progress import Progress
+class Terminal(io.StringIO):
+    isatty = lambda self: True
+def bar():
+    return Progress(1, "rows", "step", stream=Terminal())
+from tqdm import tqdm
+bar().close()
+child = os.fork()
+if not child:
+    tqdm.get_lock().acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+os.waitpid(child, 0)
+bar().close()
+print("done")
+"""
+
+
+def test_a_child_that_is_killed_with_the_lock_does_not_stop_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "done\n"
