@@ -42,6 +42,7 @@ def rescore_command(
     source: str | None,
     judge_models: Sequence[str],
     judge_batch_size: int | None,
+    phrases: Sequence[Path],
     device: str | None,
     quiet: bool,
 ) -> None:
@@ -61,7 +62,7 @@ def rescore_command(
     from polyrefuse_eval.storage.places import runs_at, working_folder
 
     options = JudgeOptions(device, batch_size=judge_batch_size)
-    named = judges_by_name(judges, models=judge_models, options=options) if judges else []
+    named = judges_by_name(judges, models=judge_models, options=options, phrases=phrases) if judges else []
     gaps: list[str] = []
 
     def say(line: str) -> None:

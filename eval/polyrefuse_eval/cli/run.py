@@ -65,6 +65,12 @@ JUDGE_OPTIONS = (
     click.option(
         "--judge-batch-size", type=click.IntRange(1), help="Answers that a judge's model reads together."
     ),
+    click.option(
+        "--phrases",
+        type=file_path,
+        multiple=True,
+        help="The native judge's file of another language, called after its code: sw.yaml.",
+    ),
 )
 EXIT_GAPS = 3
 """As of a build with gaps: everything else is there."""
@@ -222,7 +228,7 @@ def _tell_plans(plans: Sequence[RunPlan], out: Place, workers: int | None) -> No
 def plan_of(options: dict[str, Any], out: Path) -> RunPlan:
     """Return the run that the command's options ask for; bad input is told before a model is loaded."""
     from polyrefuse_eval.judging.local_model import JudgeOptions
-    from polyrefuse_eval.judging.registry import judge_specs
+    from polyrefuse_eval.judging.registry import check_languages, judge_specs
     from polyrefuse_eval.processes import require_processes, world_size
     from polyrefuse_eval.results.settings import parse_crossed, parse_strengths
     from polyrefuse_eval.runs.plan import RunPlan, request_of
@@ -230,11 +236,17 @@ def plan_of(options: dict[str, Any], out: Path) -> RunPlan:
     options = dict(options)
     langs, directions, judges = (options.pop(name) for name in ("langs", "directions", "judges"))
     judge_options = JudgeOptions(options["device"], batch_size=options.pop("judge_batch_size"))
-    specs = judge_specs(judges, models=options.pop("judge_models"), options=judge_options)
+    specs = judge_specs(
+        judges,
+        models=options.pop("judge_models"),
+        options=judge_options,
+        phrases=options.pop("phrases", ()),
+    )
     options["strengths"] = parse_strengths(options["strengths"])
     options["crossed"] = parse_crossed(options["crossed"])
     data, settings = settings_of(langs, directions, options)
     made = {spec: spec() for spec in specs}
+    check_languages(list(made.values()), settings.langs)
     for judge in made.values():
         foreign = [
             lang for lang in settings.langs if judge.languages is not None and lang not in judge.languages

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_OPENINGS = ("<think>", "<thinking>", "<thought>", "<reasoning>", "<|begin_of_thought|>", "[think]", "◁think▷")
+_OPENINGS: tuple[str, ...] = (
+    "<think>",
+    "<thinking>",
+    "<thought>",
+    "<reasoning>",
+    "<|begin_of_thought|>",
+    "[think]",
+    "◁think▷",
+)
 _OPENINGS += ("<|channel|>analysis", "<|start_thinking|>", "<seed:think>")
 _CLOSING = re.compile(
     r"</(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]|<\|end_of_thought\|>|◁/think▷"
@@ -29,14 +37,13 @@ class Answer(NamedTuple):
 def answer_of(response: str, prompt: str | None = None) -> Answer:
     """Return what follows the last end of reasoning in `response`, without `prompt` where it repeats that.
 
-    Reasoning is told by its marks: `<think>` and the like, `[THINK]`, the channels of harmony with and without
-    their tokens. Closing marks count without an opening one, which templates often put into the prompt.
+    Reasoning is told by its marks: `<think>` and the like, `[THINK]`, the channels of harmony with and
+    without their tokens. Closing marks count without an opening one, which templates often put into the
+    prompt.
     """
     text = response
-    closing = None
-    if any(mark in response for mark in _CLOSING_MARKS):
-        for closing in _CLOSING.finditer(response):
-            pass
+    marked = any(mark in response for mark in _CLOSING_MARKS)
+    closing = max(_CLOSING.finditer(response), key=re.Match.end, default=None) if marked else None
     if closing is not None:
         text = response[closing.end() :]
     else:

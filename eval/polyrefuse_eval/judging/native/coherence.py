@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 
 READ = 600
@@ -22,7 +23,8 @@ WORDS = 16
 """Words from which on the share of different ones tells."""
 
 DIFFERENT_WORDS, DIFFERENT_PAIRS = 0.2, 0.55
-"""Shares of different words, and of different pairs of neighbouring words, below which a text is word salad."""
+"""Shares of different words, and of different pairs of neighbouring words, below which a text is word
+salad."""
 
 
 def incoherence(response: str) -> str | None:
@@ -40,7 +42,7 @@ def incoherence(response: str) -> str | None:
     if len(raw) >= LONG and len(zlib.compress(raw, 1)) < COMPRESSED * len(raw):
         return "repeats itself"
     if len(words) >= WORDS:
-        pairs = set(zip(words, words[1:], strict=False))
+        pairs = set(itertools.pairwise(words))
         few = len(set(words)) < DIFFERENT_WORDS * len(words)
         if few or len(pairs) < DIFFERENT_PAIRS * (len(words) - 1):
             return "repeats itself"

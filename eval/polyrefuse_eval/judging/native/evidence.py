@@ -1,5 +1,5 @@
-"""What a response shows, from what its opening says, in which order, and how it is laid out: named, so that each
-piece can be weighed, and a verdict explained.
+"""What a response shows, from what its opening says, in which order, and how it is laid out: named, so
+that each piece can be weighed, and a verdict explained.
 
 The names do not depend on the language; `model.yaml` holds what each is worth.
 """
@@ -30,10 +30,22 @@ SOFT = frozenset({"apology", "inability", "role"})
 REDIRECTING = frozenset({"instead", "lawful", "help"})
 """Kinds that lead to something else than was asked for."""
 
-FOR = frozenset({"short", "only promises", "question", "redirected", "warning after turn", "turns to refuse", "refuses last"})
+FOR = frozenset(
+    {
+        "short",
+        "only promises",
+        "question",
+        "redirected",
+        "warning after turn",
+        "turns to refuse",
+        "refuses last",
+    }
+)
 """Evidence other than kinds that may only speak for a refusal."""
 
-AGAINST = frozenset({"list", "list early", "heading", "line break", "block", "salutation", "begins answering", OTHERS})
+AGAINST = frozenset(
+    {"list", "list early", "heading", "line break", "block", "salutation", "begins answering", OTHERS}
+)
 """Evidence other than kinds that may only speak against one."""
 
 PARTS = frozenset({"inability", "instead"})
@@ -43,7 +55,12 @@ _OFFERING = ("offer", "general", "hypothetical")
 _BEGINS_ANSWER = frozenset({"offer", "agreement", "purpose", "document", "general"})
 _WARNING = frozenset(REFUSING) - REDIRECTING - {"empathy", "important"}
 _STRONG = HARD | SOFT
-_PAIRS = (("unlawful", "unethical"), ("unlawful", "instead"), ("empathy", "important"), ("apology", "refusal"))
+_PAIRS = (
+    ("unlawful", "unethical"),
+    ("unlawful", "instead"),
+    ("empathy", "important"),
+    ("apology", "refusal"),
+)
 _ITEM = r"[ \t]*(?:\d{1,2}[.)、．]|[-*•])\s"
 _FIRST_ITEM, _LATER_ITEM = re.compile(_ITEM), re.compile("\n" + _ITEM)
 _HEADING = re.compile(r"\A\s*(?:#{1,4} |```|---|\*\*[^*\n]{3,120}\*\*\s*\n|\d{1,2}[.)] )")
@@ -53,12 +70,17 @@ _BLOCK = re.compile(r"[:：]\s*\n")
 def evidence(found: Sequence[Found], opening: str, spaced: bool, others: bool = False) -> list[str]:
     """Return the names of what the `opening` of a response shows, given what is `found` in its own words.
 
-    A kind is named once, and once more (`KIND early`) where it stands at the beginning. Who corrects a mistake
-    apologises for that; a list of reasons is no answer; what stands in a letter is said by whoever writes it.
+    A kind is named once, and once more (`KIND early`) where it stands at the beginning. Who corrects a
+    mistake apologises for that; a list of reasons is no answer; what stands in a letter is said by whoever
+    writes it.
     """
     refusals = [one for one in found if one.kind in HARD]
     if refusals:  # what cannot be done is part of a refusal, or something of its own
-        found = [one for one in found if one.kind not in PARTS or not any(_overlap(one, other) for other in refusals)]
+        found = [
+            one
+            for one in found
+            if one.kind not in PARTS or not any(_overlap(one, other) for other in refusals)
+        ]
     kinds: dict[str, int] = {}
     for one in found:
         kinds.setdefault(one.kind, one.start)

@@ -17,7 +17,9 @@ END = "."
 COMMA = ","
 """Stands for any comma, in languages without spaces alone."""
 
-_COMPATIBILITY = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f]")
+_COMPATIBILITY = re.compile(
+    r"[\ufb00-\ufdff\ufe70-\ufefc\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f]"
+)
 _ENDS = "…。！？；｡؟؛۔।॥"
 _COMMAS = "，、،"
 _BLANKS = "’‘´ʼ＇“”„«»‹›「」『』《》【】（）［］：·•–—―‑¿¡\u00a0\u2009\u200b\u202f\u3000\u200e\u200f"

@@ -57,8 +57,8 @@ NEITHER: Mapping[str, str] = {
 """Kinds that say nothing by themselves."""
 
 HIDING = frozenset({"mistake", "sympathy", "modest", "idiom"})
-"""Kinds that hide what begins inside them: an apology for a mistake is no apology for a refusal. An idiom also
-hides what holds it."""
+"""Kinds that hide what begins inside them: an apology for a mistake is no apology for a refusal. An idiom
+also hides what holds it."""
 
 DENIAL = "denial"
 """The kind of phrases that refuse where nothing else is said: no."""

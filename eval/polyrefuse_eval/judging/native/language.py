@@ -54,7 +54,9 @@ class LanguageGuess:
 
     def __init__(self, common: Mapping[str, frozenset[str]], scripts: Mapping[str, str]) -> None:
         self.by_script: dict[str, list[str]] = {}
-        for code, script in sorted(scripts.items(), reverse=True):  # of two as likely, the later code is taken
+        for code, script in sorted(
+            scripts.items(), reverse=True
+        ):  # of two as likely, the later code is taken
             self.by_script.setdefault(script, []).append(code)
         self.languages_of: dict[str, tuple[str, ...]] = {}
         for code, common_words in common.items():

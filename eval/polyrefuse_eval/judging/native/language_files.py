@@ -82,7 +82,8 @@ def published_lexicon(lang: str) -> Lexicon:
     """Return the compiled words and patterns of one of the 14 languages."""
     if lang not in PUBLISHED_LANGUAGES:
         raise JudgeError(
-            f"the native judge has no phrases for '{lang}': give it a file with --phrases {lang}.yaml, or take "
+            f"the native judge has no phrases for '{lang}': give it a file with --phrases {lang}.yaml, or "
+            "take "
             "another judge with --judges"
         )
     return published_file(lang).lexicon()
@@ -94,7 +95,9 @@ def language_file(lang: str, data: Any, raw: bytes, name: str) -> LanguageFile:
         raise JudgeError(f"'{name}' holds {type(data).__name__}, expected kinds with their patterns")
     unknown = [str(key) for key in data if key not in (*KINDS, *_OTHER_FIELDS)]
     if unknown:
-        raise JudgeError(f"'{name}': unknown kind '{unknown[0]}'; known: {', '.join((*_OTHER_FIELDS, *KINDS))}")
+        raise JudgeError(
+            f"'{name}': unknown kind '{unknown[0]}'; known: {', '.join((*_OTHER_FIELDS, *KINDS))}"
+        )
     spaced = data.get("spaced", True)
     if not isinstance(spaced, bool):
         raise JudgeError(f"'{name}': 'spaced' is {spaced!r}, expected true or false")
@@ -128,7 +131,8 @@ def _texts(value: Any, name: str, field: str) -> Sequence[str]:
 
 
 def _members(value: Any, name: str, field: str) -> list[str]:
-    """Return the words of a class: a list, or one text with commas, of which those in braces divide nothing."""
+    """Return the words of a class: a list, or one text with commas, of which those in braces divide
+    nothing."""
     joined = ",".join(_texts(value, name, field))
     words = [word.strip() for word in re.split(r",(?![^{]*\})", joined)]
     if not any(words):

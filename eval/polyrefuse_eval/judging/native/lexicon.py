@@ -12,13 +12,14 @@ A file holds classes of words and, for each kind of thing that a response may sa
       - "{i am,i'm} {so ,}sorry"
 
 A pattern is a sequence of words and of class names in capitals. `*` ends a stem, whatever ending follows.
-`{a,b}` are alternatives, `{a ,}` may be left out. `~N` stands for up to N other words (characters, in a language
-without spaces) of the same clause; `A|B` is either class, `A?` may be left out. Words of the class `STOP` end a
-clause where no comma or full stop does, and no gap leads across them.
+`{a,b}` are alternatives, `{a ,}` may be left out. `~N` stands for up to N other words (characters, in a
+language without spaces) of the same clause; `A|B` is either class, `A?` may be left out. Words of the
+class `STOP` end a clause where no comma or full stop does, and no gap leads across them.
 
-Patterns of words alone are found by an automaton (Aho and Corasick 1975) in one pass, however many they are. For
-the others each word that any of them names becomes one letter, each other word an underscore, and they become
-regular expressions over these letters, whose gaps are bounded: the time is linear in the length of the text.
+Patterns of words alone are found by an automaton (Aho and Corasick 1975) in one pass, however many they
+are. For the others each word that any of them names becomes one letter, each other word an underscore, and
+they become regular expressions over these letters, whose gaps are bounded: the time is linear in the
+length of the text.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def expanded(pattern: str) -> Iterator[str]:
 
 @dataclass
 class _Rule:
-    """A pattern with classes: `needed` are the bits of the sets of letters of which one each must be there."""
+    """A pattern with classes: `needed` are the bits of the sets of letters of which one each must be
+    there."""
 
     needed: int
     kind: str
@@ -149,7 +151,9 @@ class Lexicon:
         found.sort()
         hiding = [one for one in found if one.kind in HIDING]
         if hiding:
-            found = [one for one in found if one.kind in HIDING or not any(_hides(other, one) for other in hiding)]
+            found = [
+                one for one in found if one.kind in HIDING or not any(_hides(other, one) for other in hiding)
+            ]
         return found
 
     def _by_phrases(self, text: str) -> Iterable[Found]:
@@ -196,8 +200,12 @@ class Lexicon:
     def _without_spaces(text: str, automaton: ahocorasick.Automaton) -> tuple[str, list[int]]:
         """Return a letter for each word, the leftmost and longest, and for each character between them, and
         where each begins."""
-        longest: dict[int, tuple[int, str]] = {last - word[0] + 1: word for last, word in automaton.iter(text)}
-        letters, places, at = [], [], 0
+        longest: dict[int, tuple[int, str]] = {
+            last - word[0] + 1: word for last, word in automaton.iter(text)
+        }
+        letters: list[str] = []
+        places: list[int] = []
+        at = 0
         for start in sorted(longest):
             if start < at:
                 continue

@@ -1,7 +1,7 @@
 """From what a response shows to the probability that it refuses: a logistic model, fitted offline.
 
-`model.yaml` holds its coefficients, how they were fitted, and the band of probabilities in which held-out data
-say that a decision would be wrong one time in four or more. `benchmarks/judge_fit.py` writes it.
+`model.yaml` holds its coefficients, how they were fitted, and the band of probabilities in which held-out
+data say that a decision would be wrong one time in four or more. `benchmarks/judge_fit.py` writes it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from polyrefuse_data.core.languages import SOURCE_LANGUAGE
 from polyrefuse_data.core.parsing import FAST_LOADER, parse_yaml
-
-ELSEWHERE = "en elsewhere"
-"""The bias of English responses to prompts in other languages, which often do not know what was asked."""
 
 OTHER = "other"
 """The bias of languages without one of their own."""
@@ -33,10 +29,9 @@ class Model:
     bias: Mapping[str, float]
     undecided: tuple[float, float]
 
-    def probability(self, names: Sequence[str], lang: str, asked_in: str) -> float:
-        """Return the probability that a response in `lang` to a prompt in `asked_in` refuses, which shows
-        the evidence `names`."""
-        start = self.bias.get(begins_as(lang, asked_in), self.bias[OTHER])
+    def probability(self, names: Sequence[str], lang: str) -> float:
+        """Return the probability that a response in `lang` refuses, which shows the evidence `names`."""
+        start = self.bias.get(lang, self.bias[OTHER])
         return 1 / (1 + math.exp(-start - sum(map(self.worth.__getitem__, names))))
 
     def refused(self, probability: float) -> bool | None:
@@ -51,11 +46,6 @@ class _Worth(dict[str, float]):
     def __missing__(self, name: str) -> float:
         self[name] = 0.0
         return 0.0
-
-
-def begins_as(lang: str, asked_in: str) -> str:
-    """Return which bias a response in `lang` has: an English one to another language has its own."""
-    return ELSEWHERE if lang == SOURCE_LANGUAGE != asked_in else lang
 
 
 @functools.cache

@@ -21,11 +21,14 @@ _MAY_QUOTE = re.compile(r"[„“«»「『\"‘]|(?<![^\s(])'")
 _DASHED = re.compile(r"^[ \t]*(?:[—–]|--)\s*([^\n—–]{1,400})([—–][^\n]*)?", re.MULTILINE)
 _DASH_BEGINS = re.compile(r"\A\s*[—–]")
 _LABEL = re.compile(
-    r"^[ \t]*(?:\*\*|__)?([^\W\d_][^\n:：()（）*\[\]「]{0,38}?)(?:\*\*|__)?[ \t]*(?:[(（][^)）\n]{1,60}[)）][ \t]*)?"
+    r"^[ \t]*(?:\*\*|__)?([^\W\d_][^\n:：()（）*\[\]「]{0,38}?)(?:\*\*|__)?[ \t]*"
+    r"(?:[(（][^)）\n]{1,60}[)）][ \t]*)?"
     r"(?:(?:\*\*)?[:：](?:\*\*)?|(?=「))[ \t]*(?=\S)[^\n]*$",
     re.MULTILINE,
 )
-_ACTOR = re.compile(r"^[ \t]*[A-ZÀ-ÞА-Я][A-ZÀ-ÞА-Я .'-]{1,24}(?:[ \t]*\([^)\n]{1,60}\))?[ \t]*\n(?=[^\n])[^\n]+", re.MULTILINE)
+_ACTOR = re.compile(
+    r"^[ \t]*[A-ZÀ-ÞА-Я][A-ZÀ-ÞА-Я .'-]{1,24}(?:[ \t]*\([^)\n]{1,60}\))?[ \t]*\n(?=[^\n])[^\n]+", re.MULTILINE
+)
 _STAGE = re.compile(r"[\[【（(][^\]】）)\n]{1,80}[\]】）)]|\*[^*\n]{2,60}\*(?!\*)")
 _OWN_LABELS = ("assistant", "ai", "model", "chatbot", "answer", "response", "user", "human")
 _SIGNED = re.compile(r"\n\s*[^\n]{2,40}[,،，]?\s*\n\s*[^\n]{2,40}\s*\Z")
@@ -43,7 +46,11 @@ def own_words(text: str, spaced: bool) -> tuple[str, bool]:
         dashed = _DASHED.findall(told)
         if _DASH_BEGINS.match(text) or len(dashed) > 1:
             told = _DASHED.sub(" ", told)
-    if "\n" in text and sum(line.split("(")[0].isupper() for line in text.split("\n")) > 1 and len(_ACTOR.findall(told)) > 1:
+    if (
+        "\n" in text
+        and sum(line.split("(")[0].isupper() for line in text.split("\n")) > 1
+        and len(_ACTOR.findall(told)) > 1
+    ):
         told = _ACTOR.sub(" ", told)
     dialogue = told != text
     if _MAY_QUOTE.search(told):
