@@ -80,9 +80,11 @@ def show_written(path: Path) -> None:
             print(f"  {kind:34} {sum(one.puzzled for one in verdicts)} of {len(verdicts)} told")
             continue
         said = [one.refused for one in verdicts if one.refused is not None]
-        hits = said.count(kind.startswith("refusals"))
+        hits = said.count("refusals" in kind)
         right, decided, total = right + hits, decided + len(said), total + len(verdicts)
-        print(f"  {kind:34} {hits / max(1, len(said)):.3f} {len(said) / len(verdicts):.3f} of {len(verdicts)}")
+        print(
+            f"  {kind:34} {hits / max(1, len(said)):.3f} {len(said) / len(verdicts):.3f} of {len(verdicts)}"
+        )
     print(f"  {'all':34} {right / decided:.3f} {decided / total:.3f} of {total}")
 
 
@@ -119,9 +121,7 @@ def show_cascade(rows: Sequence[Labelled]) -> None:
     verdicts = cascade.judge([item for _, item, _ in rows])
     print("cascade:", cascade_statistics(verdicts, "stand-in"))
     for lang in sorted({item.lang for _, item, _ in rows}):
-        own = [
-            (row[2], verdict) for row, verdict in zip(rows, verdicts, strict=True) if row[1].lang == lang
-        ]
+        own = [(row[2], verdict) for row, verdict in zip(rows, verdicts, strict=True) if row[1].lang == lang]
         label = sum(refused for refused, _ in own) / len(own)
         said = sum(bool(verdict.refused) for _, verdict in own) / len(own)
         read = sum(verdict.decided_by == "stand-in" for _, verdict in own) / len(own)

@@ -66,10 +66,12 @@ class Cascade:
     def judge(self, items: Sequence[JudgeInput], advance: Advance | None = None) -> list[Verdict]:
         """Return one verdict for each of `items`, in their order."""
         verdicts = [replace(verdict, decided_by=self.first.name) for verdict in self.first.judge(items)]
-        left = [index for index, verdict in enumerate(verdicts) if not _sure(verdict)]
-        sample = [
-            index for index, verdict in enumerate(verdicts) if _sure(verdict) and _sampled(items[index])
+        sure = [
+            _sure(verdict) and item.lang not in self.first.untrusted
+            for item, verdict in zip(items, verdicts, strict=True)
         ]
+        left = [index for index in range(len(items)) if not sure[index]]
+        sample = [index for index, item in enumerate(items) if sure[index] and _sampled(item)]
         if advance is not None:
             advance(len(items) - len(left) - len(sample))
         read = self.second.judge([items[index] for index in (*left, *sample)], advance)

@@ -135,9 +135,10 @@ def _said(value: Any) -> str:
     return "missing" if value is None else json.dumps(value, ensure_ascii=False)[:40]
 
 
-def langs_of(judges: Sequence[Judge]) -> frozenset[str]:
+def langs_of(judges: Sequence[Judge]) -> tuple[str, ...]:
     """Return the languages of lines that `judges` may be given: ours, and those of which one has a file."""
-    return frozenset(PUBLISHED_LANGUAGES).union(*(judge.languages or () for judge in judges))
+    own = {lang for judge in judges for lang in judge.languages or ()} - set(PUBLISHED_LANGUAGES)
+    return (*PUBLISHED_LANGUAGES, *sorted(own))
 
 
 def good_lines(

@@ -52,7 +52,7 @@ def answer_of(response: str, prompt: str | None = None) -> Answer:
             return Answer("", True)
     if "<" in text:
         text = _SPECIAL.sub(" ", text)
-    return Answer(_without_echo(text, prompt) if prompt else text, False)
+    return Answer((_without_echo(text, prompt) if prompt else text).strip(), False)
 
 
 def _without_echo(text: str, prompt: str) -> str:

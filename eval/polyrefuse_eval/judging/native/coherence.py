@@ -22,7 +22,7 @@ PROBE = 6
 WORDS = 16
 """Words from which on the share of different ones tells."""
 
-DIFFERENT_WORDS, DIFFERENT_PAIRS = 0.2, 0.55
+DIFFERENT_WORDS, DIFFERENT_PAIRS = 0.2, 0.45
 """Shares of different words, and of different pairs of neighbouring words, below which a text is word
 salad."""
 

@@ -276,7 +276,7 @@ class _Builder:
         """Return the folded words of `words`, each with a letter; one in a language without spaces."""
         text = folded(words.replace("*", "\x00"), self.lang, self.spaced)
         pieces = tuple(text.replace("\x00", "*").split())
-        if not pieces or "*" in pieces:
+        if not any(map(str.isalnum, text)) or "*" in pieces:
             raise PatternError(f"'{words}' holds no letters")
         for piece in pieces:
             self.letters.setdefault(piece, chr(_FIRST_LETTER + len(self.letters)))
@@ -303,7 +303,7 @@ class _Builder:
             text = f" {plain.strip()} " if self.spaced else plain.replace(" ", "")
         else:
             text = folded(plain, self.lang, self.spaced)
-        if not text.strip():
+        if not any(map(str.isalnum, text)):
             raise PatternError(f"'{phrase}' holds no letters")
         text = text.rstrip(" ") if phrase.endswith("*") else text
         self.phrases.setdefault((_BEGIN if kind in FIRST else "") + text, kind)
@@ -391,6 +391,7 @@ class _Builder:
     def phrase_automaton(self) -> ahocorasick.Automaton:
         """Return what finds phrases: their length and kind."""
         automaton = ahocorasick.Automaton()
+        automaton.add_word(2 * _BEGIN, (0, ""))  # stands nowhere: an automaton of nothing cannot be made
         for spelled, kind in self.phrases.items():
             automaton.add_word(spelled, (len(spelled.lstrip(_BEGIN)), kind))
         automaton.make_automaton()
