@@ -19,7 +19,7 @@ pytest.importorskip("distributed", reason="the dask extra is not installed")
 from click.testing import CliRunner
 from tiny_translator import tiny_m2m100
 
-from polyrefuse_data.cli.main import cli
+from polyrefuse_data.cli.command import cli
 from polyrefuse_data.cluster.connect import ClusterOptions
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.languages import LANGUAGES
