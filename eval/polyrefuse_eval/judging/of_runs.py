@@ -30,9 +30,9 @@ def judge_completions(
 ) -> None:
     """Let each of `judges` read the completions in `langs` that it has not read, and write its verdicts.
 
-    With `reread_unverified`, it also reads again the conditions in which verdicts carry no hash of their answer. A judge
-    without anything to read is not loaded. For the one writer of the folder, after `RunFolder.mend`. Calls
-    `on_finished` whenever verdicts were written.
+    With `reread_unverified`, it also reads again the conditions in which verdicts carry no hash of their
+    answer. A judge without anything to read is not loaded. For the one writer of the folder, after
+    `RunFolder.mend`. Calls `on_finished` whenever verdicts were written.
     """
     for judge in judges:
         by_lang = {
@@ -120,7 +120,7 @@ def verdict_records(
 def unread(folder: RunFolder, judge: str, lang: str, *, reread_unverified: bool = False) -> list[Completion]:
     """Return the completions without a verdict of `judge`; remove verdicts on other completions.
 
-    With `reread_unverified`, also return those of conditions with verdicts that carry no hash of their answer.
+    With `reread_unverified`, also return those of conditions with verdicts without a hash of their answer.
     """
     completions = folder.completions(lang)
     keys = {completion.key for completion in completions}
