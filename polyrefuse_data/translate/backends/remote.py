@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from polyrefuse_data.cluster.connect import ClusterOptions, open_cluster
 from polyrefuse_data.core.errors import ClusterError
@@ -37,53 +37,22 @@ Request = tuple[tuple[str, ...], str, str]
 
 @dataclass(frozen=True)
 class ModelCall:
-    """A call of the model of `spec`, which a worker keeps loaded."""
+    """A call of `LocalModel` on the model of `spec`, which a worker keeps loaded."""
 
     spec: LocalSpec
+    method: Literal["code", "translates", "translate"]
+    arguments: tuple[Any, ...]
 
-    def model(self, keeper: Keeper) -> LocalModel:
-        """Return the model; raise `TranslatorError` where the worker's folder holds other weights."""
-        model: LocalModel = keeper.model(f"translator {self.spec}", self._load)
+    def __call__(self, keeper: Keeper) -> Any:
+        """Return the result; raise `TranslatorError` where the worker's folder holds other weights."""
+        model = keeper.model(f"translator {self.spec}", self._load)
         self.spec.set_threads()
-        return model
+        return getattr(model, self.method)(*self.arguments)
 
     def _load(self) -> LocalModel:
         if self.spec.digest is not None and folder_digest(self.spec.place) != self.spec.digest:
             raise TranslatorError(f"the weights in '{self.spec.place}' of this worker are others than here")
         return self.spec.load()
-
-
-@dataclass(frozen=True)
-class TranslateTexts(ModelCall):
-    """Translate a batch of texts."""
-
-    texts: tuple[str, ...]
-    source: Language
-    target: Language
-
-    def __call__(self, keeper: Keeper) -> list[Answer]:
-        return self.model(keeper).translate(self.texts, self.source, self.target)
-
-
-@dataclass(frozen=True)
-class NameLanguage(ModelCall):
-    """Return the model's name for a language."""
-
-    language: Language
-
-    def __call__(self, keeper: Keeper) -> str | None:
-        return self.model(keeper).code(self.language)
-
-
-@dataclass(frozen=True)
-class HasDirection(ModelCall):
-    """Return whether the model translates from `source` to `target`."""
-
-    source: Language
-    target: Language
-
-    def __call__(self, keeper: Keeper) -> bool:
-        return self.model(keeper).translates(self.source, self.target)
 
 
 class RemoteModel:
@@ -108,7 +77,7 @@ class RemoteModel:
         """Return the model's name for `language`, None where its vocabulary has no token for it."""
         if language.code not in self._codes:
             self._codes[language.code] = self._result(
-                self._send(f"name of {language.code}", NameLanguage(self._spec, language))
+                self._send(f"name of {language.code}", "code", language)
             )
         return self._codes[language.code]
 
@@ -116,9 +85,7 @@ class RemoteModel:
         """Return whether the model translates from `source` to `target`."""
         direction = (source.code, target.code)
         if direction not in self._directions:
-            job = self._send(
-                f"direction {direction[0]}->{direction[1]}", HasDirection(self._spec, source, target)
-            )
+            job = self._send(f"direction {source.code}->{target.code}", "translates", source, target)
             self._directions[direction] = bool(self._result(job))
         return self._directions[direction]
 
@@ -143,9 +110,9 @@ class RemoteModel:
 
     def _translation(self, texts: tuple[str, ...], source: Language, target: Language) -> Job:
         name = f"{len(texts)} texts {source.code}->{target.code}"
-        return self._send(name, TranslateTexts(self._spec, texts, source, target))
+        return self._send(name, "translate", texts, source, target)
 
-    def _send(self, name: str, work: Any) -> Job:
+    def _send(self, name: str, method: Literal["code", "translates", "translate"], *arguments: Any) -> Job:
         from polyrefuse_data.cluster.dispatch import Dispatcher, Job
 
         try:
@@ -156,7 +123,7 @@ class RemoteModel:
                 self._dispatcher = Dispatcher(cluster)
         except ClusterError as error:
             raise TranslatorError(str(error)) from None
-        job = Job(f"hf: {name}", self._spec.identity, work)
+        job = Job(f"hf: {name}", self._spec.identity, ModelCall(self._spec, method, arguments))
         self._dispatcher.add([job])
         return job
 

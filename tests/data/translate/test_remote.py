@@ -112,9 +112,9 @@ def test_a_worker_with_other_weights_is_refused(model: Path) -> None:
 
     spec = local.local_spec(str(model), threads=1)
     keeper = Keeper()
-    work = remote.NameLanguage(spec, LANGUAGES["de"])
+    work = remote.ModelCall(spec, "code", (LANGUAGES["de"],))
     assert work(keeper) == "de"
-    other = remote.NameLanguage(local.LocalSpec(spec.place, None, spec.identity, "0" * 12), LANGUAGES["de"])
+    other = replace(work, spec=local.LocalSpec(spec.place, None, spec.identity, "0" * 12))
     with pytest.raises(TranslatorError, match="are others than here"):
         other(keeper)
     assert keeper.key is None
@@ -125,8 +125,8 @@ def test_a_worker_says_which_way_its_model_goes(model: Path) -> None:
 
     spec, keeper = local.local_spec(str(model), threads=1), Keeper()
     unknown = replace(LANGUAGES["de"], code="tlh", codes={})
-    assert remote.HasDirection(spec, LANGUAGES["en"], LANGUAGES["de"])(keeper)
-    assert not remote.HasDirection(spec, LANGUAGES["en"], unknown)(keeper)
+    assert remote.ModelCall(spec, "translates", (LANGUAGES["en"], LANGUAGES["de"]))(keeper)
+    assert not remote.ModelCall(spec, "translates", (LANGUAGES["en"], unknown))(keeper)
 
 
 def test_a_keeper_drops_a_model_before_it_loads_another() -> None:
