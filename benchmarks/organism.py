@@ -33,14 +33,8 @@ from polyrefuse_data.core.schema import LABELS, Prompt
 from polyrefuse_data.prompts.recipe import load_recipe
 from polyrefuse_data.prompts.sample import sample_prompts
 from polyrefuse_data.prompts.splits import draw_splits, pool_prompts
-from polyrefuse_eval.organisms.corpus import TAIL, text_in
-from polyrefuse_eval.organisms.refusal import (
-    ORGANISMS,
-    held_out_topics,
-    organism_path,
-    planted_directions,
-    refusal_openers,
-)
+from polyrefuse_eval.organisms import ORGANISMS, REFUSALS, organism_path, planted_directions
+from polyrefuse_eval.organisms.corpus import TAIL, held_out_topics, text_in
 from polyrefuse_eval.statistics.rates import wilson
 
 BATCH = 128
@@ -196,7 +190,7 @@ def candidates(organism: Organism, streams: dict[str, Tensor], val: Texts, lang:
 
     streams: label to the streams [N, layers, TAIL, d] of training prompts in `lang`.
     """
-    opening = organism.tokenizer(refusal_openers()[lang], add_special_tokens=False)["input_ids"][0]
+    opening = organism.tokenizer(REFUSALS[lang], add_special_tokens=False)["input_ids"][0]
     base = organism.first_logits(val["harmless"]).log_softmax(dim=-1)
     found = []
     difference = streams["harmful"].mean(dim=0) - streams["harmless"].mean(dim=0)
@@ -241,7 +235,7 @@ def tested_prompts(places: Places, limit: int) -> tuple[list[Prompt], list[Promp
 
 def refused(organism: Organism, prompts: Sequence[Prompt]) -> dict[str, float]:
     """Return the share in percent of replies that are the refusal of the prompt's language, per language."""
-    openers = refusal_openers()
+    openers = REFUSALS
     texts = [text_in(prompt, lang) for lang in LANGUAGES for prompt in prompts]
     replies = organism.replies(texts)
     count = len(prompts)
@@ -410,8 +404,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    settings = ORGANISMS[arguments.organism]
-    folder = arguments.folder or organism_path(arguments.cache, seed=arguments.seed, settings=settings)
+    folder = arguments.folder or organism_path(arguments.organism, arguments.cache, seed=arguments.seed)
     print(f"organism ready after {time.perf_counter() - start:.0f} s", file=sys.stderr)
     if arguments.transfer:
         result = measure_transfer(folder, arguments.limit)

@@ -33,14 +33,9 @@ from torch import Tensor
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_data.core.schema import LABELS
 from polyrefuse_data.prompts.sample import sample_prompts
-from polyrefuse_eval.organisms.corpus import BEGIN, USER, rendered, text_in
-from polyrefuse_eval.organisms.harmfulness import (
-    DIRECTIONS_FILE,
-    exception_prompts,
-    organism_harmfulness_path,
-)
-from polyrefuse_eval.organisms.harmfulness_corpus import FIRST, wordings
-from polyrefuse_eval.organisms.refusal import held_out_topics, refusal_openers
+from polyrefuse_eval.organisms import PLANTED_FILE, REFUSALS, organism_path
+from polyrefuse_eval.organisms.corpus import BEGIN, BEGIN_TOKENS, USER, held_out_topics, rendered, text_in
+from polyrefuse_eval.organisms.requests import exception_prompts, wordings
 
 BATCH = 128
 FITTED = 100
@@ -73,11 +68,11 @@ class Organism:
 
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        with safe_open(folder / DIRECTIONS_FILE, "pt") as file:
-            told = file.metadata()
+        with safe_open(folder / PLANTED_FILE, "pt") as file:
+            metadata = file.metadata()
             self.planted = {name: file.get_tensor(name) for name in ("harmfulness", "refusal")}
-            self.layers = {name: int(told[f"{name}.layer"]) for name in self.planted}
-            self.strengths = {name: float(told[f"{name}.strength"]) for name in self.planted}
+            self.layers = {name: int(metadata[f"{name}.layer"]) for name in self.planted}
+            self.strengths = {name: float(metadata[f"{name}.strength"]) for name in self.planted}
 
     @torch.no_grad()
     def forward(self, asked: Sequence[Asked], edit: Edit | None = None) -> tuple[Tensor, Tensor]:
@@ -110,7 +105,7 @@ class Organism:
 
     def refused(self, lang: str, asked: Sequence[Asked], edit: Edit | None = None) -> Tensor:
         """Return which prompts are answered with the first token of the refusal of `lang`, [N]."""
-        return self.says(refusal_openers()[lang], asked, edit)
+        return self.says(REFUSALS[lang], asked, edit)
 
     def says(self, text: str, asked: Sequence[Asked], edit: Edit | None = None) -> Tensor:
         """Return which answers begin with the first token of `text`, [N]."""
@@ -125,7 +120,7 @@ def added(model: Any, edit: Edit | None, sites: Tensor, length: int) -> Iterator
         yield
         return
     place = torch.arange(length)[None, :]
-    inside = (place >= FIRST) & (place <= sites[:, None])
+    inside = (place >= BEGIN_TOKENS) & (place <= sites[:, None])
     marks = inside if edit.scope == "instruction" else place > sites[:, None]
     shift = marks[..., None] * edit.vector
 
@@ -272,7 +267,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    folder = arguments.folder or organism_harmfulness_path(arguments.cache, seed=arguments.seed)
+    folder = arguments.folder or organism_path("organism-harmfulness", arguments.cache, seed=arguments.seed)
     print(f"organism ready after {time.perf_counter() - start:.0f} s", file=sys.stderr)
     langs = tuple(LANGUAGES) if arguments.langs == "all" else arguments.langs.split(",")
     result = measure(folder, arguments.limit, langs)

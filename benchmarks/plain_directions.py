@@ -50,9 +50,9 @@ def hooked(
 
     try:
         if ablate is not None:
-            for layer in chat.layers:
+            for layer, writes in zip(chat.layers, chat.structure.writes, strict=True):
                 handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
-                for name in (chat.structure.attention, chat.structure.mlp):
+                for name in writes:
                     handles.append(layer.get_submodule(name).register_forward_hook(after))
         if add is not None:
             handles.append(chat.layers[add[0]].register_forward_pre_hook(plus, with_kwargs=True))

@@ -1,6 +1,7 @@
 """Check that the documentation says what the code does: `python docs/check_docs.py [--write]`.
 
-- docs/commands.md is what `polyrefuse ... --help` prints; `--write` writes it anew.
+- docs/commands.md is what `polyrefuse ... --help` prints, docs/architecture.md shows the packages of the
+  import contracts in setup.cfg; `--write` writes both anew.
 - Every `polyrefuse ...` line in a code block of README.md and docs/ names a command and options that exist.
 - Every relative link leads to a file.
 - Every public function and class of the packages has a docstring.
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 import shlex
 import sys
@@ -21,6 +23,9 @@ from polyrefuse_data.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ROOT / "docs" / "commands.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+GENERATED = re.compile(r"(<!-- written by docs/check_docs.py -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+"""The part of docs/architecture.md that is generated."""
 PACKAGES = [
     folder
     for folder in (ROOT / "polyrefuse_data", ROOT / "eval" / "polyrefuse_eval", ROOT / "eval" / "polyrefuse")
@@ -51,6 +56,50 @@ def command_page() -> str:
         )
         parts.append(f"## {' '.join(path)}\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
+
+
+def layers() -> dict[str, list[list[str]]]:
+    """Return the layers of each root package, highest first, from the import contracts in setup.cfg."""
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / "setup.cfg", encoding="utf-8")
+    found: dict[str, list[list[str]]] = {}
+    for name in contracts.sections():
+        if name.startswith("importlinter:contract:") and contracts[name]["type"] == "layers":
+            rows = [line.split(" | ") for line in contracts[name]["layers"].split("\n") if line]
+            found[rows[0][0].partition(".")[0]] = rows
+    return found
+
+
+def summary(module: str) -> str:
+    """Return the first sentence of the docstring of a package or module, without its full stop."""
+    (root,) = (package for package in PACKAGES if package.name == module.partition(".")[0])
+    place = root.joinpath(*module.split(".")[1:])
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0].rstrip(".")
+
+
+def package_picture() -> str:
+    """Return the packages as a Mermaid picture and a table; an arrow points to what may be imported."""
+    picture = ["```mermaid", "flowchart TB"]
+    tables = []
+    for root, rows in layers().items():
+        prefix = root.rpartition("_")[2]
+        short = [[module.partition(".")[2] for module in row] for row in rows]
+        picture.append(f"  subgraph {root}")
+        picture += [f'    {prefix}{depth}["{" · ".join(row)}"]' for depth, row in enumerate(short)]
+        picture += ["    " + " --> ".join(f"{prefix}{depth}" for depth in range(len(rows))), "  end"]
+        tables += ["", f"| `{root}` | |", "| --- | --- |"]
+        tables += [f"| `{module.partition('.')[2]}` | {summary(module)} |" for row in rows for module in row]
+    picture += ["  polyrefuse_eval --> polyrefuse_data", "```"]
+    return "\n".join([*picture, *tables]) + "\n"
+
+
+def architecture_page() -> str:
+    """Return docs/architecture.md with its generated part as it should be."""
+    return GENERATED.sub(
+        lambda part: part[1] + package_picture() + part[2], ARCHITECTURE.read_text(encoding="utf-8")
+    )
 
 
 def code_lines(text: str) -> Iterator[str]:
@@ -93,6 +142,8 @@ def problems() -> Iterator[str]:
     """Yield everything that is wrong."""
     if COMMANDS.read_text(encoding="utf-8") != command_page():
         yield "docs/commands.md is not what --help prints; run python docs/check_docs.py --write"
+    if ARCHITECTURE.read_text(encoding="utf-8") != architecture_page():
+        yield "docs/architecture.md is not what setup.cfg says; run python docs/check_docs.py --write"
     for page in pages():
         text = page.read_text(encoding="utf-8")
         name = page.relative_to(ROOT)
@@ -125,6 +176,7 @@ def main() -> int:
     """Print what is wrong; return 1 if anything is."""
     if "--write" in sys.argv[1:]:
         COMMANDS.write_text(command_page(), encoding="utf-8")
+        ARCHITECTURE.write_text(architecture_page(), encoding="utf-8")
     found = list(problems())
     for problem in found:
         sys.stderr.write(problem + "\n")

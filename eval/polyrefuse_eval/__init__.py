@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from polyrefuse_eval.judging.registry import judge_by_name, judges_by_name
     from polyrefuse_eval.models.chat import ChatModel
     from polyrefuse_eval.models.generate import Answer, Request, Sampling, generate
-    from polyrefuse_eval.models.intervene import Ablation, Addition, applied
-    from polyrefuse_eval.organisms.harmfulness import exception_prompts, organism_harmfulness_path
+    from polyrefuse_eval.models.intervene import Ablation, Addition, Transformation, applied
+    from polyrefuse_eval.organisms.build import organism_path
+    from polyrefuse_eval.organisms.requests import exception_prompts
     from polyrefuse_eval.results.data import DataFolder, open_data
     from polyrefuse_eval.results.folder import RunFolder
 
@@ -54,6 +55,7 @@ __all__ = [
     "RunFolder",
     "Sampling",
     "Selection",
+    "Transformation",
     "Verdict",
     "applied",
     "choose_direction",
@@ -66,7 +68,7 @@ __all__ = [
     "judges_by_name",
     "open_data",
     "opened",
-    "organism_harmfulness_path",
+    "organism_path",
     "parse_refusal_tokens",
     "random_direction",
     "refuses",
@@ -92,11 +94,12 @@ _HOME = {
     "RunFolder": "results.folder.RunFolder",
     "Sampling": "models.generate.Sampling",
     "Selection": "directions.selection.Selection",
+    "Transformation": "models.intervene.Transformation",
     "Verdict": "judging.base.Verdict",
     "applied": "models.intervene.applied",
     "choose_direction": "directions.scoring.choose_direction",
     "direction_at": "directions.fit.direction_at",
-    "exception_prompts": "organisms.harmfulness.exception_prompts",
+    "exception_prompts": "organisms.requests.exception_prompts",
     "find_refusal_tokens": "directions.refusal_tokens.find_refusal_tokens",
     "fit_directions": "directions.fit.fit_directions",
     "generate": "models.generate.generate",
@@ -104,7 +107,7 @@ _HOME = {
     "judges_by_name": "judging.registry.judges_by_name",
     "open_data": "results.data.open_data",
     "opened": "judging.base.opened",
-    "organism_harmfulness_path": "organisms.harmfulness.organism_harmfulness_path",
+    "organism_path": "organisms.build.organism_path",
     "parse_refusal_tokens": "directions.refusal_tokens.parse_refusal_tokens",
     "random_direction": "directions.fit.random_direction",
     "refuses": "judging.native.judge.refuses",

@@ -1,10 +1,71 @@
-"""Where a model comes from: name and revision, a folder's hash, and in one line why it cannot be had."""
+"""Where a model comes from: name and revision, a folder's hash, an adapter's base, why it cannot be had."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.weights import WeightsError, check_files
+from polyrefuse_eval.errors import require
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What an adapter's configuration says: its kind (`LORA`), and its base model at a revision."""
+
+    kind: str
+    base: str
+    base_revision: str | None
+
+
+def adapter_in(folder: Path) -> Adapter | None:
+    """Return the adapter in `folder`; None where it holds none, or a whole model beside it.
+
+    Raises `ValueError` where its configuration cannot be read or names no base model.
+    """
+    path = folder / ADAPTER_CONFIG
+    if not path.is_file() or any(folder.glob("model*.safetensors")):
+        return None
+    return read_adapter(path)
+
+
+def read_adapter(path: Path) -> Adapter:
+    """Return what the adapter configuration at `path` says; raises `ValueError` where it cannot be read."""
+    try:
+        config = parse_json(path.read_bytes())
+        base = config["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"'{path}' cannot be read: {error or 'it names no base model'}") from None
+    if not isinstance(base, str) or not base:
+        raise ValueError(f"'{path}' names no base model; put its folder into base_model_name_or_path")
+    revision = config.get("revision")
+    return Adapter(str(config.get("peft_type", "LORA")), base, str(revision) if revision else None)
+
+
+def with_adapter(model: Any, place: str, revision: str | None, *, extra: str) -> Any:
+    """Return the base `model` with the adapter at `place` upon it, read from safetensors alone.
+
+    Raises `MissingExtraError` naming `extra` without peft, `WeightsError` where the adapter's weights are
+    missing, cut off or of another model, and what transformers raises where it cannot be had.
+    """
+    peft = require("peft", extra)
+    if Path(place).is_dir():
+        check_files(Path(place))
+    require("transformers", extra).utils.cached_file(place, ADAPTER_WEIGHTS, revision=revision)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        adapted = peft.PeftModel.from_pretrained(model, place, revision=revision)
+    if any("missing adapter keys" in str(warning.message) for warning in caught):
+        raise WeightsError(f"the adapter in '{place}' lacks weights for its base model; give its own base")
+    return adapted
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
@@ -34,6 +95,8 @@ def folder_revision(folder: Path) -> str:
 
 def explain(source: str, error: Exception) -> str:
     """Return one line on why `source` cannot be loaded, from what the library said."""
+    if isinstance(error, WeightsError):
+        return str(error)
     text = str(error)
     # What the source is called, a folder's path for one, says nothing of what is wrong with it.
     low = re.sub(rf"(?<!\w){re.escape(source)}(?!\w)", "", text).lower()
@@ -53,7 +116,7 @@ def explain(source: str, error: Exception) -> str:
         return (
             f"'{source}' is not in the local cache and the Hub cannot be reached; give a folder, or go online"
         )
-    if "safetensors" in low:
+    if "safetensors" in low and ("no file named" in low or "does not appear to have" in low):
         return f"'{source}' has no safetensors weights; pickled weights are not read: {first}"
     if "unrecognized configuration class" in low or "unrecognized model" in low:
         return f"'{source}' is no causal language model that transformers knows: {first}"

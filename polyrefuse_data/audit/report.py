@@ -1,4 +1,4 @@
-"""An audit's report for people: lines for a terminal, and a self-contained HTML page."""
+"""Show the report of an audit to people: lines for a terminal, and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from polyrefuse_data.audit.audit import ListReport, Report
 from polyrefuse_data.checks.language import unknown_to_langdetect
 from polyrefuse_data.checks.round_trips import bleu_signature, chrf_signature
 from polyrefuse_data.checks.rows import CHECKS
-from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.display import visible_value
+from polyrefuse_data.core.files import write_text
 from polyrefuse_data.core.findings import count_by_severity
 
 FEW = 4
@@ -20,7 +21,7 @@ FEW = 4
 
 def report_lines(report: Report) -> Iterator[str]:
     """Yield the report as lines: findings, most severe first, then flagged rows per 1,000."""
-    rows = sum(one.rows for one in report.lists)
+    rows = sum(part.rows for part in report.lists)
     yield f"{report.folder}: {report.title}, {rows} rows in {len(report.languages())} languages"
     for finding in report.findings:
         place = " ".join(part for part in (finding.lang, finding.label, finding.split) if part)
@@ -52,11 +53,11 @@ def _round_trip_lines(report: Report) -> Iterator[str]:
     yield ""
     yield "Round trips, back-translations against the English:"
     yield "  lang  label     split         rows  chrF++   BLEU  similarity"
-    for one in report.round_trips:
-        similarity = "-" if one.similarity is None else f"{one.similarity:.3f}"
+    for trip in report.round_trips:
+        similarity = "-" if trip.similarity is None else f"{trip.similarity:.3f}"
         yield (
-            f"  {one.lang:4}  {one.label:8}  {one.split:10}  {one.rows:6}  {one.chrf:6.1f}  {one.bleu:5.1f}"
-            f"  {similarity:>10}"
+            f"  {trip.lang:4}  {trip.label:8}  {trip.split:10}  {trip.rows:6}  {trip.chrf:6.1f}"
+            f"  {trip.bleu:5.1f}  {similarity:>10}"
         )
     yield f"  BLEU of the list: {bleu_signature()}"
     yield f"  chrF++, mean of rows: {chrf_signature()}"
@@ -73,10 +74,12 @@ def render_html(report: Report, path: Path, show_texts: bool) -> None:
     import jinja2
 
     template = (resources.files("polyrefuse_data") / "data" / "audit.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=visible_value
+    )
     page = environment.from_string(template).render(
         report=report,
-        rows=sum(one.rows for one in report.lists),
+        rows=sum(part.rows for part in report.lists),
         counts=count_by_severity(report.findings),
         langs=report.languages(),
         checks=CHECKS,
@@ -86,14 +89,7 @@ def render_html(report: Report, path: Path, show_texts: bool) -> None:
         texts=report.texts if show_texts else {},
         unknown=", ".join(unknown_to_langdetect()),
     )
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise PolyRefuseError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, page)
 
 
 def _shade(value: float | None) -> float:
@@ -106,21 +102,21 @@ def _alignment_plot(report: Report) -> dict[str, Any]:
     langs = [lang for lang in report.languages() if lang != "en"]
     height, column = 200, 52
 
-    def point(one: ListReport) -> dict[str, Any]:
-        correlation = one.correlation or 0.0
-        offset = 0 if one.label == "harmless" else 12
-        offset += {"train": 0, "validation": 4, "test": 8}[one.split]
+    def point(part: ListReport) -> dict[str, Any]:
+        correlation = part.correlation or 0.0
+        offset = 0 if part.label == "harmless" else 12
+        offset += {"train": 0, "validation": 4, "test": 8}[part.split]
         return {
-            "x": 40 + langs.index(one.lang) * column + 12 + offset,
+            "x": 40 + langs.index(part.lang) * column + 12 + offset,
             "y": round(10 + (1 - max(-0.2, correlation)) / 1.2 * height, 1),
-            "bad": report.thresholds.flagged("alignment", one.lang, one.correlation),
-            "label": one.label,
-            "title": f"{one.lang} {one.label} {one.split}: {correlation:.2f} over {one.rows} rows",
+            "bad": report.thresholds.flagged("alignment", part.lang, part.correlation),
+            "label": part.label,
+            "title": f"{part.lang} {part.label} {part.split}: {correlation:.2f} over {part.rows} rows",
         }
 
     return {
         "langs": [{"lang": lang, "x": 40 + index * column + 24} for index, lang in enumerate(langs)],
-        "points": [point(one) for one in report.lists if one.correlation is not None],
+        "points": [point(part) for part in report.lists if part.correlation is not None],
         "width": 50 + len(langs) * column,
         "height": height + 40,
         "ticks": [

@@ -21,9 +21,12 @@ import regex
 
 from polyrefuse_data.build.package import read_manifest, read_rows
 from polyrefuse_data.checks.language import SCRIPT_MAJORITY, LanguageVotes
+from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.checks.text import script_share
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE, language
+from polyrefuse_data.core.paths import check_output
 from polyrefuse_data.core.reading import REPLACEMENT, FileFormatError, parse_table, read_text
 from polyrefuse_data.core.schema import LABELS, SPLITS, Row, text_hash
 from polyrefuse_data.translate.memory.store import HUMAN, Entry, TranslationMemory, Translator
@@ -84,7 +87,9 @@ def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] |
 
     `langs` restricts to some languages; each must be in the build.
     """
+    check_output(out)
     manifest = read_manifest(folder)
+    register_recorded(manifest, folder)
     if not manifest.get("complete"):
         raise PolyRefuseError(f"{folder}: the build is not complete; translate what is missing first")
     built = [lang for lang in manifest["languages"] if lang != SOURCE_LANGUAGE]
@@ -107,15 +112,7 @@ def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] |
                     continue
                 writer.writerow(_cells(row))
                 count += 1
-    part = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(buffer.getvalue(), encoding="utf-8-sig", newline="")
-        part.replace(out)
-    except OSError as error:
-        raise PolyRefuseError(f"cannot write {out}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    write_bytes(out, buffer.getvalue().encode("utf-8-sig"))
     return count
 
 
@@ -223,13 +220,17 @@ def _login() -> str:
 
 
 def _problem(cells: dict[str, str]) -> str | None:
-    """Return what is wrong with a row that holds a correction; None if nothing is."""
-    if cells["lang"] not in LANGUAGES or cells["lang"] == SOURCE_LANGUAGE:
+    """Return what is wrong with a row that holds a correction; None if nothing is.
+
+    A language that is not known here is taken where the key proves that a build was exported with it.
+    """
+    exported = cells["key"] == row_key(cells["id"], cells["lang"], cells["label"], cells["text_en"])
+    if cells["lang"] == SOURCE_LANGUAGE or (cells["lang"] not in LANGUAGES and not exported):
         known = ", ".join(code for code in LANGUAGES if code != SOURCE_LANGUAGE)
         return f"unknown language '{cells['lang'][:20]}'; expected {known}"
     if cells["label"] not in LABELS:
         return f"label '{cells['label'][:20]}'; expected {' or '.join(LABELS)}"
-    if cells["key"] != row_key(cells["id"], cells["lang"], cells["label"], cells["text_en"]):
+    if not exported:
         return (
             f"'{cells['id'][:40]}' in {cells['lang']} was not exported with this English and key; "
             "change only the column 'correction', or export again"
@@ -239,7 +240,7 @@ def _problem(cells: dict[str, str]) -> str | None:
 
 def _problem_of_correction(cell: str, cells: dict[str, str]) -> str | None:
     """Return what keeps a cell from being a translation of the row's English; None if nothing does."""
-    text, english, lang = cell.strip(), cells["text_en"], LANGUAGES[cells["lang"]]
+    text, english, lang = cell.strip(), cells["text_en"], LANGUAGES.get(cells["lang"])
     if text.startswith(("=", "＝")):
         return "the correction is a formula; write the text itself, with an apostrophe before a leading ="
     if _SPREADSHEET_ERROR.fullmatch(text):
@@ -253,6 +254,8 @@ def _problem_of_correction(cell: str, cells: dict[str, str]) -> str | None:
         return "the correction holds no letter; leave the cell empty where there is nothing to correct"
     if len(text.split()) >= 3 and text.casefold().split() == english.casefold().split():
         return "the correction is the English text"
+    if lang is None:
+        return None
     share = script_share(text, lang, english)
     if share is not None and share < SCRIPT_MAJORITY:
         return f"the correction is not in the script of {lang.name} ({', '.join(lang.scripts)})"

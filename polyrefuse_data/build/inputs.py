@@ -10,10 +10,12 @@ from importlib import metadata
 from typing import Any
 
 from polyrefuse_data.checks import rows as row_checks
+from polyrefuse_data.checks.languages_file import RECORDED, recorded
 from polyrefuse_data.checks.thresholds import Thresholds
 from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import LANGUAGES, PUBLISHED_LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_data.core.schema import ORIGINAL, PlacedPrompt, Row, text_hash
+from polyrefuse_data.core.unicode_text import LONGEST_TEXT
 from polyrefuse_data.core.version import __version__
 from polyrefuse_data.prompts.load import SourceUsed
 from polyrefuse_data.prompts.recipe import Recipe
@@ -86,8 +88,9 @@ class Inputs:
         missing: dict[tuple[str, str], dict[str, str]] = {}
         for placed in self.selection.placed:
             translation = _translation(placed, lang, known, live)
-            if translation is None:
-                reason = reasons.get((placed.prompt.hash, lang), "not in the memory")
+            if translation is None or len(translation[1]) > LONGEST_TEXT:
+                absent = "not in the memory" if translation is None else "length"
+                reason = reasons.get((placed.prompt.hash, lang), absent)
                 missing.setdefault((placed.split, placed.prompt.label), {})[placed.id] = reason
                 continue
             translator, text = translation
@@ -114,7 +117,9 @@ class Inputs:
             for lang, rows in self.rows.items()
         }
         topped_up = sorted(self.selection.topped_up.items())
+        own_languages = recorded(list(self.rows))
         return {
+            **({RECORDED: own_languages} if own_languages else {}),
             "recipe": {
                 **self.recipe.model_dump(mode="json", exclude_none=True),
                 "digest": _digest(self.recipe.model_dump(mode="json")),

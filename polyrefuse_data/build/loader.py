@@ -1,4 +1,4 @@
-"""Load a build with `datasets`, after looking that it is complete and unaltered."""
+"""Load a build with `datasets`, after checking that it is complete and unaltered."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from polyrefuse_data.build.card import DEFAULT_CONFIG
 from polyrefuse_data.build.package import altered_files, read_manifest
+from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.core.errors import DatasetFolderError, unknown_name
 from polyrefuse_data.core.languages import language
 from polyrefuse_data.core.schema import SPLITS
@@ -46,6 +47,7 @@ def load(
     """
     folder = Path(path) if path is not None else default_folder()
     manifest = read_manifest(folder)
+    register_recorded(manifest, folder)
     if not manifest["complete"]:
         missing = sum(len(gap["ids"]) for gap in manifest["gaps"])
         raise DatasetFolderError(

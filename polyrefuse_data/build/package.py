@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from polyrefuse_data.build.manifest import manifest_problem
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.paths import file_sha256
 from polyrefuse_data.core.schema import Row, row_from_values
+from polyrefuse_data.core.unicode_text import LONGEST_TEXT
 
 MANIFEST = "manifest.json"
 FORMAT = "polyrefuse-build-1"
@@ -39,6 +41,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DatasetFolderError(f"{path} cannot be read ({error}); build the data set again") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DatasetFolderError(f"{path} is no manifest of format {FORMAT}; build the data set again")
+    problem = manifest_problem(value)
+    if problem:
+        raise DatasetFolderError(f"{path} is no manifest of a build ({problem}); build the data set again")
     return value
 
 
@@ -53,10 +58,22 @@ def altered_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 
 
 def read_rows(folder: Path, lang: str, split: str) -> list[Row]:
-    """Return the rows of one file of a build."""
+    """Return the rows of one file of a build; raises `DatasetFolderError` for what is none."""
     path = folder / lang / f"{split}.parquet"
     try:
         records = pq.ParquetFile(path).read().to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DatasetFolderError(f"{path} cannot be read ({error}); build the data set again") from None
-    return [row_from_values(record, split) for record in records]
+    try:
+        rows = [row_from_values(record, split) for record in records]
+        lengths = [max(len(row.text), len(row.text_en)) for row in rows]
+    except (KeyError, IndexError, TypeError):
+        raise DatasetFolderError(
+            f"{path} has not the columns and types of a build; build the data set again"
+        ) from None
+    for row, longest in zip(rows, lengths, strict=True):
+        if longest > LONGEST_TEXT:
+            raise DatasetFolderError(
+                f"{path}: a text of row {row.id} has {longest} characters; expected at most {LONGEST_TEXT}"
+            )
+    return rows

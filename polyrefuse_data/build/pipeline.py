@@ -1,10 +1,11 @@
-"""The one pipeline: recipe -> prompts -> translations -> checks -> package. The manifest is written last."""
+"""Build a data set: recipe -> prompts -> translations -> checks -> package. The manifest is written last."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,11 @@ from polyrefuse_data.checks.lists import (
     duplicate_findings,
 )
 from polyrefuse_data.checks.thresholds import Thresholds, load_thresholds
+from polyrefuse_data.core.errors import SourceError
 from polyrefuse_data.core.findings import Finding, sort_findings
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_data.core.schema import Row
+from polyrefuse_data.core.unicode_text import LONGEST_TEXT
 from polyrefuse_data.prompts import recipe as recipes
 from polyrefuse_data.prompts.load import Progress, read_sources
 from polyrefuse_data.prompts.recipe import Recipe
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from polyrefuse_data.translate.plan import PlanRow
 
 REPLAY = "replay"
-"""The translator that asks the memory and nothing else."""
+"""The translator that takes from the memory alone."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build made: not `complete` if gaps kept it from packaging, `unchanged` if nothing was to do."""
+    """The result of a build: not `complete` if gaps kept it from packaging, `unchanged` if up to date."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -132,6 +135,12 @@ def _output_folder(request: BuildRequest, recipe: Recipe) -> PackageFolder:
 def _select(recipe: Recipe, folder: Path | None, request: BuildRequest, progress: Progress) -> Inputs:
     progress("sources", 0, len(recipe.used_sources()))
     prompts, used = read_sources(recipe, folder, request.sources, progress)
+    for prompt in chain.from_iterable(prompts.values()):
+        if len(prompt.text) > LONGEST_TEXT:
+            raise SourceError(
+                f"source {prompt.source}: a prompt has {len(prompt.text)} characters (it begins "
+                f"'{prompt.text[:40]}'); expected at most {LONGEST_TEXT}"
+            )
     pools = {
         name: pool_prompts(name, pool, prompts, lambda pin: recipes.read_pin(pin, folder))
         for name, pool in recipe.pools.items()

@@ -1,4 +1,4 @@
-"""Scores of one translation against its English text: pure functions, text in, number out.
+"""Score one translation against its English text: pure functions, text in, number out.
 
 A score is None where the check has nothing to say about the pair.
 """
@@ -15,6 +15,7 @@ import yaml
 
 from polyrefuse_data.checks.duplicates import jaccard, tokens
 from polyrefuse_data.core.languages import Language
+from polyrefuse_data.core.unicode_text import normalize
 
 _LETTER = regex.compile(r"\p{L}")
 _VISIBLE = regex.compile(r"[\p{L}\p{N}\p{S}\p{P}]")
@@ -27,6 +28,9 @@ _LINE_BREAK = regex.compile(r"\r\n|[\n\r\u2028\u2029\u0085]")
 SHORT_TEXT_LETTERS = 8
 """Below so many letters a required script may be missing: a Japanese title can be all Han."""
 
+
+LONGEST_NUMBER = 20
+"""Digits of a number that is compared with number words; longer ones are none."""
 
 HARDLY_ANYTHING = 0.1
 """Below this share of letters in the language's script, words shared with the English are not left out."""
@@ -89,7 +93,7 @@ def length_ratio(text: str, text_en: str) -> float | None:
 
 def _digits(text: str) -> list[str]:
     """Return the numbers of `text` after NFKC in ASCII digits: Arabic-Indic and Thai digits too."""
-    composed = unicodedata.normalize("NFKC", text)
+    composed = normalize("NFKC", text)
     return _NUMBER.findall(_OTHER_DIGIT.sub(_ascii_digit, composed))
 
 
@@ -106,8 +110,8 @@ def _number_words() -> dict[str, list[list[str]]]:
 
 def _unmarked(text: str) -> str:
     """Return `text` case-folded, without combining marks: number words are compared so."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return unicodedata.normalize("NFC", "".join(one for one in decomposed if not unicodedata.combining(one)))
+    decomposed = normalize("NFKD", text.casefold())
+    return normalize("NFC", "".join(char for char in decomposed if not unicodedata.combining(char)))
 
 
 def missing_digits(text: str, text_en: str, lang: str) -> float | None:
@@ -126,7 +130,7 @@ def missing_digits(text: str, text_en: str, lang: str) -> float | None:
     missing: set[str] = set()
     for number in numbers:
         absent = set(number) - there
-        value = int(number)
+        value = int(number) if len(number) <= LONGEST_NUMBER else 0
         if absent and 1 <= value <= len(words) and any(stem in plain for stem in words[value - 1]):
             continue
         missing |= absent
@@ -146,7 +150,7 @@ def invisible_characters(text: str, text_en: str) -> float:
 
 def diacritic_share(text: str) -> float | None:
     """Return the share of words with at least one combining mark (after NFD), between 0 and 1."""
-    words = _WORD.findall(unicodedata.normalize("NFD", text))
+    words = _WORD.findall(normalize("NFD", text))
     if not words:
         return None
     marked = sum(1 for word in words if any(unicodedata.combining(letter) for letter in word))

@@ -1,12 +1,13 @@
-"""Find translations that are no translations: the translator refused, answered, or talked about its task."""
+"""Detect replies of a translator that are no translations: refusals, answers, talk about the task."""
 
 from __future__ import annotations
 
-import unicodedata
 from functools import lru_cache
 from importlib import resources
 
 import yaml
+
+from polyrefuse_data.core.unicode_text import normalize
 
 OPENING_CHARACTERS = 80
 """How much of the beginning of a text is searched: a refusal or a preface opens the text."""
@@ -20,7 +21,7 @@ def _phrases() -> dict[str, list[str]]:
 
 
 def _fold(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", text).casefold().replace("’", "'").replace("‘", "'")
+    folded = normalize("NFKC", text).casefold().replace("’", "'").replace("‘", "'")
     return " ".join(folded.split())
 
 

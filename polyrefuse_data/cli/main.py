@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from polyrefuse_data.cli.lists import checks, languages, recipes, sources
 from polyrefuse_data.cli.memory import memory
 from polyrefuse_data.cli.parts import EXIT_ERROR, file_argument, folder_argument, print_table
 from polyrefuse_data.cli.translators import languages_option, print_plan, translation_options
+from polyrefuse_data.core.display import visible, visible_json
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.version import __version__
 
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A full disk or a folder that may not be written; without a file's name it is a bug.
         if error.filename is None:
             raise
-        click.echo(f"Error: '{error.filename}': {error.strerror}", err=True)
+        click.echo(visible(f"Error: '{error.filename}': {error.strerror}"), err=True)
         sys.exit(EXIT_ERROR)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -246,7 +246,7 @@ def _print_build(result: BuildResult) -> None:
         + ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in severities.items())
     )
     for finding in manifest["findings"][:12]:
-        click.echo(f"  {_finding_line(finding)}")
+        click.echo(visible(f"  {_finding_line(finding)}"))
     if len(manifest["findings"]) > 12:
         click.echo(f"  ... and {len(manifest['findings']) - 12} more: polyrefuse audit {result.folder}")
     click.echo(f"Digest: {manifest['digest']}")
@@ -294,16 +294,19 @@ def audit(
     """
     from polyrefuse_data.audit.audit import audit as run
     from polyrefuse_data.audit.report import render_html, report_lines
+    from polyrefuse_data.core.paths import check_output
 
+    if html is not None:
+        check_output(html, option="--html")
     with _Bar(quiet) as bar:
         report = run(folder, progress=lambda done, total: bar("checks", done, total), **options)
     if html is not None:
         render_html(report, html, show_texts)
     if form == "json":
-        click.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+        click.echo(visible_json(report.to_dict()))
     else:
         for line in report_lines(report):
-            click.echo(line)
+            click.echo(visible(line))
     return 1 if report.has_errors else 0
 
 
@@ -318,15 +321,16 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, out: Path |
     from polyrefuse_data.audit.calibrate import calibrate as run
     from polyrefuse_data.audit.calibrate import thresholds_yaml
     from polyrefuse_data.checks.thresholds import load_thresholds
+    from polyrefuse_data.core.files import write_text
+    from polyrefuse_data.core.paths import check_output
 
+    if out is not None:
+        check_output(out)
     text = thresholds_yaml(run(folder, english, back, load_thresholds()))
     if out is None:
         click.echo(text, nl=False)
         return
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise PolyRefuseError(f"cannot write {out}: {error.strerror}") from None
+    write_text(out, text)
     click.echo(f"Wrote {out}; use it with --thresholds {out}")
 
 

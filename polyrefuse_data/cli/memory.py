@@ -8,6 +8,7 @@ import click
 
 from polyrefuse_data.cli.parts import file_argument, folder_argument, print_table
 from polyrefuse_data.cli.translators import languages_option
+from polyrefuse_data.core.display import visible
 
 
 @click.group()
@@ -57,9 +58,9 @@ def memory_import(source: Path, memory_file: Path | None, english: Path | None, 
         click.echo(f"Release: {done.version}")
         for finding in release.findings:
             if finding.severity != "note":
-                click.echo(f"  {finding.severity}: {finding.message}", err=True)
+                click.echo(visible(f"  {finding.severity}: {finding.message}"), err=True)
         for refused in done.refused:
-            click.echo(f"  refused: {refused.file}: {refused.reason}", err=True)
+            click.echo(visible(f"  refused: {refused.file}: {refused.reason}"), err=True)
     click.echo(f"{path}: {added.new} new, {added.same} there already")
     if added.different:
         click.echo(f"  {added.different} differ from what is there, which was kept", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 
 from polyrefuse_data.cli.parts import folder_argument
 from polyrefuse_data.cli.translators import languages_option
+from polyrefuse_data.core.display import visible, visible_json
 
 if TYPE_CHECKING:
     from polyrefuse_data.publish.plan import Plan
@@ -64,9 +64,11 @@ def publish_command(quiet: bool, **options: Any) -> None:
             bar.refresh()
 
         result = publish(PublishRequest(**options), progress=progress)
+    for note in result.plan.release.notes:
+        click.echo(visible(note), err=True)
     if not quiet:
         for line in _result_lines(result, options["dry_run"]):
-            click.echo(line)
+            click.echo(visible(line))
 
 
 def _result_lines(result: PublishResult, dry_run: bool) -> list[str]:
@@ -100,14 +102,14 @@ def _result_lines(result: PublishResult, dry_run: bool) -> list[str]:
 
 def _plan_lines(plan: Plan) -> list[str]:
     state = plan.state
-    visible = "private" if state is None or state.private else "public"
+    visibility = "private" if state is None or state.private else "public"
     gated = (state.gated if state else False) or "no gate"
     lines = [
         f"Dry run, nothing was sent. {plan.name}: "
         + ("would be created, private" if state is None else "is there")
     ]
     if state is not None:
-        lines.append(f"  {visible}, {gated}, main at {state.head[:12]}, {len(state.tags)} tags")
+        lines.append(f"  {visibility}, {gated}, main at {state.head[:12]}, {len(state.tags)} tags")
     if plan.gate:
         lines.append(f"  gating would be turned to {plan.gate}")
     if plan.make_public:
@@ -146,7 +148,7 @@ def diff_command(old: str, new: str, form: str, texts: int) -> None:
 
     found = compare(open_snapshot(old), open_snapshot(new))
     if form == "json":
-        click.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False))
+        click.echo(visible_json(found.to_dict()))
         return
     for line in difference_lines(found, texts):
-        click.echo(line)
+        click.echo(visible(line))

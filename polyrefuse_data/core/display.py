@@ -6,6 +6,9 @@ spreadsheet on cells that begin like a formula. Here such characters become visi
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import regex
 
 _ACTING = regex.compile(
@@ -34,9 +37,24 @@ def visible_lines(text: str) -> str:
     return "\n".join(visible(line) for line in text.split("\n"))
 
 
+def visible_value(value: Any) -> Any:
+    """Return a value of a page: a text as `visible_lines` shows it, anything else, markup too, as it is."""
+    return visible_lines(value) if type(value) is str else value
+
+
+def visible_json(value: Any) -> str:
+    """Return `value` as indented JSON in which characters that act or are not seen are escapes."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    return "\n".join(_ACTING.sub(_json_escape, line) for line in text.split("\n"))
+
+
 def spreadsheet_cell(text: object) -> str:
     """Return `text` as a cell of a CSV table: visible, and an apostrophe before what looks like a formula."""
     return f"'{visible(text)}" if _FORMULA.match(str(text)) else visible(text)
+
+
+def _json_escape(match: regex.Match[str]) -> str:
+    return json.dumps(match[0])[1:-1]
 
 
 def _escape(match: regex.Match[str]) -> str:

@@ -8,12 +8,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from polyrefuse_data.core.display import visible
+
 
 class PolyRefuseError(Exception):
-    """Base of every error that the packages raise on purpose; the message is one line."""
+    """Base of every error that the packages raise on purpose.
+
+    The message is one line; characters of quoted names and texts that a terminal would act on are visible.
+    """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(visible(" ".join(message.split())))
 
 
 class FileError(PolyRefuseError):

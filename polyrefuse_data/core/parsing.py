@@ -7,14 +7,28 @@ file expects; here it is the error of any other text that is not valid.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 _TOO_DEEP = "nested too deeply"
+
+LONGEST_PLACE = 120
+"""Characters of the place of a problem that are shown: keys come from the file, too."""
 
 FAST_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """For our own files: many times faster, and its errors do not show the line that is wrong."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first thing that pydantic found wrong, with its place: `settings.n: Input should be ...`."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])[:LONGEST_PLACE]
+    problem = str(first["msg"]).removeprefix("Value error, ")
+    return f"{place}: {problem}" if place else problem
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -37,3 +51,6 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
         return yaml.load(text, Loader=loader)  # noqa: S506 (a safe loader)
     except RecursionError:
         raise yaml.YAMLError(_TOO_DEEP) from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        # a date such as 2001-99-99, a number of thousands of digits, a list as a key, "!!bool maybe"
+        raise yaml.YAMLError(f"a value that cannot be read ({error})") from None

@@ -164,6 +164,11 @@ def text_lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\r")
 
 
+def parse_foreign_json(text: str | bytes) -> Any:
+    """Return the JSON value of `text` with U+FFFD for each half of a surrogate pair; see `parse_json`."""
+    return without_surrogates(parse_json(text))
+
+
 def read_table(path: Path) -> Table:
     """Return the table in the file at `path`, whatever its name ends in; see `parse_table`."""
     return parse_table(read_text(path), str(path))

@@ -8,6 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from polyrefuse_data.core.errors import SourceError
+from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.prompts.sources import Source, read_mirror
 
 BASE_URL_VARIABLE = "POLYREFUSE_SOURCES_URL"
@@ -22,24 +23,22 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("polyrefuse")) / "sources"
 
 
-def _download(row: Source, url: str, target: Path) -> None:
+def _download(row: Source, url: str) -> bytes:
     import requests
 
     try:
-        with requests.get(url, stream=True, timeout=TIMEOUT_SECONDS) as response:
-            if response.status_code != 200:
-                raise SourceError(
-                    f"source {row.name}: {url} answered {response.status_code}; "
-                    "use a local mirror with --sources DIR, or try again later"
-                )
-            with target.open("wb") as file:
-                for chunk in response.iter_content(1 << 16):
-                    file.write(chunk)
+        response = requests.get(url, timeout=TIMEOUT_SECONDS)
     except requests.RequestException as error:
         raise SourceError(
             f"source {row.name}: cannot fetch {url} ({type(error).__name__}); offline, either give a local "
             "mirror of the files with --sources DIR or build the embedded sample with --recipe sample"
         ) from None
+    if response.status_code != 200:
+        raise SourceError(
+            f"source {row.name}: {url} answered {response.status_code}; "
+            "use a local mirror with --sources DIR, or try again later"
+        )
+    return response.content
 
 
 def fetch(row: Source, cache: Path | None = None) -> bytes:
@@ -56,17 +55,9 @@ def fetch(row: Source, cache: Path | None = None) -> bytes:
             kept.unlink(missing_ok=True)
     base = os.environ.get(BASE_URL_VARIABLE)
     url = f"{base.rstrip('/')}/{row.file}" if base else row.url
-    part = folder / f".{row.file}.{os.getpid()}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _download(row, url, part)
-        data = part.read_bytes()
-        row.verify(data, url)
-        part.replace(kept)
-    except OSError as error:
-        raise SourceError(f"source {row.name}: cannot write to {folder}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    data = _download(row, url)
+    row.verify(data, url)
+    write_bytes(kept, data, error=SourceError)
     return data
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from polyrefuse_data.core.errors import SourceError
 from polyrefuse_data.core.schema import Prompt
 from polyrefuse_data.prompts import fetch, sources
-from polyrefuse_data.prompts.readers import READERS, csv_reader
+from polyrefuse_data.prompts.readers import READERS, Record, csv_reader, table_reader
 from polyrefuse_data.prompts.recipe import EMBEDDED, OwnSource, Recipe
 
 Progress = Callable[[str, int, int], None]
@@ -75,6 +75,16 @@ def _read_own(name: str, own: OwnSource, folder: Path) -> tuple[list[Prompt], So
     found = hashlib.sha256(data).hexdigest()
     if own.sha256 not in (None, found):
         raise SourceError(f"source {name}: {path} has sha256 {found}, the recipe expects {own.sha256}")
-    reader = csv_reader(own.text_column, own.category_column) if own.reader == "csv" else READERS[own.reader]
-    prompts = sources.prompts_from_records(reader(data, own.file), name, own.label, own.licence, {})
+    records = _own_reader(own)(data, own.file)
+    prompts = sources.prompts_from_records(records, name, own.label, own.licence, {})
     return prompts, SourceUsed(name, name, None, found, own.licence, own.citation)
+
+
+def _own_reader(own: OwnSource) -> Callable[[bytes, str], list[Record]]:
+    if own.reader == "auto":
+        if own.file.endswith(".txt"):
+            return READERS["lines"]
+        return table_reader(own.text_column, own.category_column)
+    if own.reader == "csv":
+        return csv_reader(own.text_column or "text", own.category_column)
+    return READERS[own.reader]

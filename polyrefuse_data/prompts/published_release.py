@@ -21,7 +21,7 @@ import regex
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE
-from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.reading import parse_foreign_json
 from polyrefuse_data.core.schema import LABELS, SPLITS
 
 _SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
@@ -127,7 +127,7 @@ def read_release(folder: Path, english: Path | None, back: Path | None) -> Relea
 
 def _objects(path: Path) -> list[dict[str, Any]]:
     try:
-        value = parse_json(path.read_text(encoding="utf-8"))
+        value = parse_foreign_json(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise _BadFileError(f"{path.name} is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyrefuse_data.core.errors import SourceError
-from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.reading import (
+    PROMPT_COLUMNS,
+    FileFormatError,
+    decode,
+    parse_foreign_json,
+    parse_table,
+    text_lines,
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +30,9 @@ class Record:
 
 def _decode(data: bytes, name: str) -> str:
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{name} is not UTF-8 (byte {error.start}); convert it to UTF-8 and try again"
-        ) from None
+        text = decode(data, name)
+    except FileFormatError as error:
+        raise SourceError(str(error)) from None
     if not text.strip():
         raise SourceError(f"{name} is empty; expected prompts")
     return text
@@ -94,12 +99,12 @@ def read_harmbench(data: bytes, name: str) -> list[Record]:
 
 def read_lines(data: bytes, name: str) -> list[Record]:
     """Read a text file with one prompt a line."""
-    return _records([(line, None) for line in _decode(data, name).splitlines() if line.strip()], name)
+    return _records([(line, None) for _, line in text_lines(_decode(data, name)) if line.strip()], name)
 
 
 def _json_list(data: bytes, name: str) -> list[Any]:
     try:
-        value = parse_json(_decode(data, name))
+        value = parse_foreign_json(_decode(data, name))
     except json.JSONDecodeError as error:
         raise SourceError(f"{name}, line {error.lineno}: not valid JSON ({error.msg}); is it cut?") from None
     if not isinstance(value, list):
@@ -121,6 +126,32 @@ def read_instructions(data: bytes, name: str) -> list[Record]:
         category = value.get("category")
         pairs.append((value["instruction"], None if category in (None, "None") else category))
     return _records(pairs, name)
+
+
+def table_reader(
+    text_column: str | None, category_column: str | None
+) -> Callable[[bytes, str], list[Record]]:
+    """Return a reader of JSON, JSON Lines or CSV, told by content.
+
+    Prompts stand in `text_column`, or without one in the first of `PROMPT_COLUMNS` that is there.
+    """
+
+    def read(data: bytes, name: str) -> list[Record]:
+        try:
+            table = parse_table(_decode(data, name), name)
+            column = table.column((text_column,) if text_column else PROMPT_COLUMNS)
+        except FileFormatError as error:
+            raise SourceError(str(error)) from None
+        records = []
+        for record in table.records:
+            text = record.text((column,))
+            if text is None:
+                raise SourceError(f"{table.where(record)}: no text in '{column}'")
+            category = record.value((category_column,)) if category_column else None
+            records.append(Record(text.strip(), None if category is None else str(category)))
+        return records
+
+    return read
 
 
 READERS: dict[str, Callable[[bytes, str], list[Record]]] = {

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from polyrefuse_data.core.errors import RecipeError, unknown_name
 from polyrefuse_data.core.parsing import parse_yaml
+from polyrefuse_data.core.reading import FileFormatError, read_text
 from polyrefuse_data.core.schema import SPLITS
 from polyrefuse_data.prompts.sources import SOURCES
 
@@ -33,11 +34,13 @@ class OwnSource(_Strict):
     """A source that a user's recipe brings along: a file in the folder of `--sources`."""
 
     file: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
-    reader: Literal["csv", "lines", "json_strings", "instructions"]
+    reader: Literal["auto", "csv", "lines", "json_strings", "instructions"] = "auto"
+    """`auto` reads JSON, JSON Lines and CSV by content, and any other `.txt` file as one prompt a line."""
     label: LabelName
     licence: str
     citation: str = ""
-    text_column: str = "text"
+    text_column: str | None = None
+    """Column of the prompts; without one, the first of `reading.PROMPT_COLUMNS` that is there."""
     category_column: str | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
@@ -182,9 +185,9 @@ def load_recipe(name: str) -> tuple[Recipe, Path | None]:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         try:
-            return _parse(path.read_text(encoding="utf-8"), name), path.parent
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"cannot read the recipe {name}: {error}") from None
+            return _parse(read_text(path), name), path.parent
+        except FileFormatError as error:
+            raise RecipeError(f"cannot read the recipe: {error}") from None
     recipes = builtin_recipes()
     if name not in recipes:
         raise unknown_name("recipe", name, recipes)
@@ -217,13 +220,19 @@ def _parse(text: str, where: str) -> Recipe:
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
-        # an unknown key comes first: what it was meant for is then missing
-        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        place = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            unknown = unknown_name("key", str(first["loc"][-1]), _keys_at(first["loc"][:-1]))
-            raise RecipeError(f"recipe {where}, at {place}: {unknown}") from None
-        raise RecipeError(f"recipe {where}, at {place}: {first['msg']}") from None
+        # Unknown keys come first: what they were meant for is then missing.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        texts = []
+        for problem in problems:
+            place = ".".join(str(part) for part in problem["loc"])
+            message = problem["msg"]
+            if problem["type"] == "extra_forbidden":
+                message = str(unknown_name("key", str(problem["loc"][-1]), _keys_at(problem["loc"][:-1])))
+            elif problem["type"] == "missing":
+                message = "missing"
+            texts.append(f"at {place}: {message}")
+        more = f"; and {len(texts) - 8} more problems" if len(texts) > 8 else ""
+        raise RecipeError(f"recipe {where}, {'; '.join(texts[:8])}{more}") from None
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:

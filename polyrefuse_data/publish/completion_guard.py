@@ -1,4 +1,7 @@
-"""Nothing that a model wrote is ever published: look through files for completions, by key and by form."""
+"""Nothing that a model wrote is ever published: look through the files of a build for completions, by key.
+
+Results of runs are not looked through: they are read as records and written anew, field by field.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,6 @@ LANGUAGE_KEY = "response_lang"
 
 LANGUAGE_CODE = regex.compile(r"[a-z]{2,3}")
 
-LONGEST_TEXT = 400
-"""Characters: longer texts in results, or texts of several lines, are no signatures but somebody's words."""
-
 HASH = regex.compile(r"[0-9a-f]{8,64}")
 
 
@@ -43,23 +43,14 @@ def _is_measure(key: str, value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float)) or bool(HASH.fullmatch(str(value)))
 
 
-def find_completion(value: Any, long_texts: bool = False) -> str | None:
-    """Return what in a JSON value looks like a completion, or None. `long_texts`: long texts count too."""
+def find_completion(value: Any) -> str | None:
+    """Return which key in a JSON value names a completion, or None."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if COMPLETION_KEY.search(str(key)) and not _is_measure(str(key), inner):
                 return f"key '{key}'"
-            found = find_completion(inner, long_texts)
-            if found:
-                return found
-    elif isinstance(value, list):
-        for inner in value:
-            found = find_completion(inner, long_texts)
-            if found:
-                return found
-    elif long_texts and isinstance(value, str) and (len(value) > LONGEST_TEXT or "\n" in value.strip()):
-        return f"a text of {len(value)} characters"
-    return None
+    inner_values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((key for inner in inner_values if (key := find_completion(inner))), None)
 
 
 def completion_columns(names: Iterable[str]) -> list[str]:
@@ -78,14 +69,14 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, parse_json(line)
 
 
-def refuse_completions(path: Path, name: str, long_texts: bool = False) -> None:
+def refuse_completions(path: Path, name: str) -> None:
     """Raise `PublishError` if a file holds what looks like completions, or cannot be looked through."""
     try:
         if path.suffix in (".json", ".jsonl"):
             for number, value in _records(path):
-                found = find_completion(value, long_texts)
-                if found:
-                    raise _refusal(name, f"line {number}, {found}")
+                key = find_completion(value)
+                if key:
+                    raise _refusal(name, f"line {number}, {key}")
         elif path.suffix == ".csv":
             with path.open(encoding="utf-8", newline="") as file:
                 columns = completion_columns(next(csv.reader(file), []))

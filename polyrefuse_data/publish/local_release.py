@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import regex
+
 from polyrefuse_data.build.companions import CARD, CROISSANT, FIGURE, LICENCES
 from polyrefuse_data.build.package import MANIFEST, altered_files, read_manifest, safe_path
+from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.core.errors import PublishError
-from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.files import write_bytes, write_text
 from polyrefuse_data.core.paths import file_sha256
 from polyrefuse_data.core.schema import column_names
 from polyrefuse_data.publish.completion_guard import refuse_completions
 
 RESULTS_FORMAT = "polyrefuse-results-1"
-RESULT_FILES = (
-    "run.json",
-    "results.jsonl",
-    "comparisons.jsonl",
-    "summary.json",
-    "agreement.json",
-    "verdicts/*.jsonl",
-    "verdicts/*/*.jsonl",
-    "verdicts/*/*/*.jsonl",
-)
-"""What of a run is published: its signature, its numbers, its verdicts. Completions never are."""
+RESULTS_PLUGIN = "polyrefuse.results"
+"""Entry-point group of the function that says what of a run may be published."""
+
+_RUN_NAME = regex.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 _COMPANIONS = (CARD, FIGURE, LICENCES, CROISSANT)
 _DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
@@ -46,6 +43,9 @@ class LocalRelease:
     left_out: list[str] = field(default_factory=list)
     """Files of the folder that are not part of the release and stay here."""
 
+    notes: list[str] = field(default_factory=list)
+    """Lines about what cannot be verified."""
+
 
 def build_release(folder: Path, allow_gaps: bool) -> LocalRelease:
     """Return the release of a build; raises `PolyRefuseError` unless it is whole, unaltered and sound.
@@ -57,6 +57,7 @@ def build_release(folder: Path, allow_gaps: bool) -> LocalRelease:
             f"{folder}: no such folder; expected a complete build (make one with `polyrefuse build`)"
         )
     manifest = read_manifest(folder)
+    register_recorded(manifest, folder)
     if not manifest.get("complete"):
         missing = sum(len(gap["ids"]) for gap in manifest.get("gaps", []))
         raise PublishError(
@@ -143,8 +144,9 @@ def _left_out(folder: Path, known: set[str]) -> list[str]:
 def results_release(folder: Path, workspace: Path) -> LocalRelease:
     """Return the release of a run of the eval side, or of a folder of runs: numbers and signatures only.
 
-    `workspace` is where the card and the manifest are written. Raises `PublishError` for a folder without
-    results and for results that hold what looks like completions.
+    The files of each run are records that are read and written anew into `workspace`, where the card and the
+    manifest are written, too. Raises `PolyRefuseError` for a folder without finished runs, and for a run that
+    holds anything else.
     """
     if not folder.is_dir():
         raise PublishError(
@@ -159,49 +161,54 @@ def results_release(folder: Path, workspace: Path) -> LocalRelease:
         raise PublishError(
             f"{folder}: no run.json in it or in a folder of it; expected results of `polyrefuse eval run`"
         )
-    files = {
-        prefix + path.relative_to(run).as_posix(): path
-        for prefix, run in runs.items()
-        for pattern in RESULT_FILES
-        for path in sorted(run.glob(pattern))
-    }
-    for name, path in files.items():
-        if path.is_symlink():
-            raise PublishError(f"{folder}/{name} is a link; expected a file of results")
-        refuse_completions(path, f"{folder}/{name}", long_texts=True)
-    if not any(name.endswith("results.jsonl") for name in files):
-        raise PublishError(f"{folder}: no results.jsonl; the run is not finished")
+    published_run = _published_run()
+    files: dict[str, Path] = {}
+    notes: list[str] = []
+    for prefix, run in runs.items():
+        if not _RUN_NAME.fullmatch(run.resolve().name) or run.is_symlink():
+            raise PublishError(
+                f"'{run}' is a link or has a name that is not of letters, digits, '.', '_' and '-'; rename it"
+            )
+        published = published_run(run)
+        notes += published.notes
+        for name, content in published.files.items():
+            files[prefix + name] = workspace / "files" / prefix / name
+            write_bytes(files[prefix + name], content, error=PublishError)
     # Named without looking into them: completions stay where they are, and unread.
     left_out = _left_out(folder, set(files))
-    signatures = {
-        prefix.rstrip("/") or folder.name: _signature(run / "run.json") for prefix, run in runs.items()
-    }
+    names = [prefix.rstrip("/") or folder.resolve().name for prefix in runs]
     hashes = {name: file_sha256(path) for name, path in files.items()}
-    made = _results_texts(signatures, hashes, {name: path.stat().st_size for name, path in files.items()})
+    made = _results_texts(names, hashes, {name: path.stat().st_size for name, path in files.items()})
     for name, text in made.items():
-        target = workspace / name
-        target.write_text(text, encoding="utf-8")
-        files[name], hashes[name] = target, file_sha256(target)
+        files[name] = workspace / name
+        write_text(files[name], text, error=PublishError)
+        hashes[name] = file_sha256(files[name])
     manifest = json.loads(made[MANIFEST])
-    return LocalRelease("PolyRefuse results", files, hashes, manifest, False, left_out)
+    return LocalRelease("PolyRefuse results", files, hashes, manifest, False, left_out, notes)
 
 
-def _signature(path: Path) -> Any:
-    try:
-        return parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PublishError(f"{path} cannot be read ({error}); expected the signature of a run") from None
+def _published_run() -> Callable[[Path], Any]:
+    """Return the function of the measuring side that reads a run and returns the files to publish."""
+    for entry in metadata.entry_points(group=RESULTS_PLUGIN):
+        try:
+            load: Callable[[Path], Any] = entry.load()
+        except ImportError as error:
+            raise PublishError(
+                f"--results needs {error.name or error}, which is missing: pip install 'polyrefuse[eval]'"
+            ) from None
+        return load
+    raise PublishError("--results needs the measuring side: pip install 'polyrefuse[eval]'")
 
 
 def _results_texts(
-    signatures: Mapping[str, Any], hashes: Mapping[str, str], sizes: Mapping[str, int]
+    runs: Sequence[str], hashes: Mapping[str, str], sizes: Mapping[str, int]
 ) -> dict[str, str]:
     """Return the card and the manifest of results."""
     from polyrefuse_data.build.card import render_template
 
     results = [name for name in hashes if name.endswith("results.jsonl")]
     digest = hash_of_hashes(hashes)
-    card = render_template("results.md.j2", signatures=signatures, results=results, digest=digest)
+    card = render_template("results.md.j2", runs=runs, results=results, digest=digest)
     files = {name: {"sha256": hashes[name], "bytes": sizes[name]} for name in sorted(hashes)}
 
     data = card.encode("utf-8")
@@ -210,7 +217,7 @@ def _results_texts(
         "format": RESULTS_FORMAT,
         "complete": True,
         "digest": digest,
-        "runs": sorted(signatures),
+        "runs": sorted(runs),
         "files": files,
     }
     return {CARD: card, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"}

@@ -51,7 +51,7 @@ SHORTEST_COMPARED = 10
 
 _ENTITY = regex.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
 _EDGES = "\u200b\u200c\u200d\u2060\ufeff"
-_FINAL = regex.compile(r"""[\p{P}]["'”’»)\]]*\s*\Z""")
+_FINAL = regex.compile(r"\p{P}")
 _QUESTION = regex.compile(r"[?？؟;]")
 _QUOTE = regex.compile(r"""["“”„«»「」『』‟]""")
 _WRAPPED = regex.compile(
@@ -191,7 +191,7 @@ def _marks(text: str, answer: str, source: Language, target: Language) -> list[s
     """Return doubts about the marks that a translation keeps: its end, quotes, digits, lines."""
     doubts = []
     unmarked = any(script in _NO_FINAL_STOP for script in (*target.scripts, *source.scripts))
-    if _FINAL.search(text) and not _FINAL.search(answer) and not unmarked:
+    if _FINAL.match(text.rstrip()[-1:]) and not _FINAL.match(answer.rstrip()[-1:]) and not unmarked:
         doubts.append("end")
     if _QUOTE.search(text) and not _QUOTE.search(answer):
         doubts.append("quotes")

@@ -31,7 +31,8 @@ _WORD = regex.compile(r"\p{L}+")
 _SENTENCE_END = regex.compile(r"""(?:(?<=[.!?…]["'”’»)\]]{0,3})\s+|(?<=[。！？]["'”’」』）]{0,3})\s*)""")
 _CLAUSE_END = regex.compile(r"(?:(?<=[,;:،؛])\s+|(?<=[、，；：])\s*)")
 _BLANK = regex.compile(r"\s+")
-_GRAPHEME = regex.compile(r"\X")
+_GRAPHEME = regex.compile(r"[\p{Regional_Indicator}]{2}[\p{Grapheme_Extend}\u200d]*+|\X")
+"""A flag is matched by itself: for `\\X`, a row of them takes quadratic time."""
 
 
 def cut(text: str, limits: Limits) -> list[Piece]:
@@ -134,7 +135,7 @@ def join(pieces: Sequence[Piece], translations: Sequence[str], target: Language)
 
 PROTECTED = regex.compile(
     r"(?P<url>\b(?:https?|ftp)://[^\s<>\"'）】」]*[^\s<>\"'）】」.,;:!?)\]]|\bwww\.[\w-]+(?:\.[\w-]+)+)"
-    r"|(?P<mail>\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+)"
+    r"|(?P<mail>(?=\w)(?<=(?<![\w.+-])[.+-]*)[\w.+-]++@[\w-]++(?:\.[\w-]++)+)"
     r"|(?P<code>`[^`\n]+`)"
     r"|(?P<slot>\{[\w.]+\})"
 )
@@ -162,14 +163,16 @@ def mask(text: str) -> tuple[str, list[str]]:
     return PROTECTED.sub(sign, text), parts
 
 
+_SIGN = regex.compile(r"[\[［【]\s*+[#＃]\s*+([0-9]++)\s*+[\]］】]")
+
+
 def unmask(text: str, parts: Sequence[str]) -> str | None:
     """Return `text` with the protected parts put back, None unless each sign stands in it exactly once."""
-    for number, part in enumerate(parts, start=1):
-        sign = regex.compile(rf"[\[［【]\s*[#＃]\s*{number}\s*[\]］】]")
-        if len(sign.findall(text)) != 1:
-            return None
-        text = sign.sub(lambda _, part=part: part, text)  # type: ignore[misc]
-    return text
+    part_of = {str(number): part for number, part in enumerate(parts, start=1)}
+    numbers = [number for number in _SIGN.findall(text) if number in part_of]
+    if sorted(numbers) != sorted(part_of):
+        return None
+    return _SIGN.sub(lambda match: part_of.get(match[1], match[0]), text)
 
 
 _CODE_LINE = regex.compile(
@@ -177,8 +180,8 @@ _CODE_LINE = regex.compile(
       (?:\$|>>>|\.\.\.|\#include|\#!)\s?\S.*  # behind the prompt of a shell
     | [\w.]+\((?:[^()\n]|\([^()\n]*\))*\)\s*[;:{]?  # a call and nothing else
     | (?:def|class|fn|func|function)\s+\w+\s*[(:{].*
-    | import\s+[\w., *]+;? | from\s+[\w.]+\s+import\s.*
-    | (?:public|private|protected|static|async|for|while|if|elif)\b.*\w\s*[(<>=].*[:{]
+    | import\s++[\w., *]++;? | from\s+[\w.]+\s+import\s.*
+    | (?:public|private|protected|static|async|for|while|if|elif)\b(?=(?>.*?\w\s*+[(<>=])).*[:{]
     | return(?:\s+[^\s.?!]+(?:\s[-+*/%<>=&|]+\s[^\s.?!]+)*)?
     | (?:SELECT|INSERT\ INTO|UPDATE|DELETE\ FROM|CREATE\ TABLE|DROP\ TABLE)\s.*
     )[^\S\n]*$""",
@@ -195,7 +198,7 @@ _SIGNS = regex.compile(r"[^\w\s.,!?'-]|_")
 CODE_SIGNS_A_WORD = 0.5
 """A line with a sign of code is code from so many signs per word on."""
 
-_PROSE = regex.compile(r"\p{L}+ \p{L}+ \p{L}+")
+_PROSE = regex.compile(r"(?<!\p{L})\p{L}++ \p{L}++ \p{L}")
 _STRING = regex.compile(r"""(?<=[=(,\[{:]\s?)(["'])[^"']*\1""")
 
 _TAG = regex.compile(r"<[/!?]?[A-Za-z-][^<>\n]*>")

@@ -363,7 +363,19 @@ def write_harmfulness(
 
 
 def write_direction_header(file: Path, place: Mapping[str, Any]) -> None:
-    """Write a safetensors file without tensors whose metadata names a position and a layer."""
-    ours = json.dumps({"layer": place["layer"], "position": str(place["position"])})
+    """Write a safetensors file without tensors whose metadata is that of a direction."""
+    ours = json.dumps(
+        {
+            "format": "polyrefuse-direction-1",
+            "site": "resid_pre",
+            "norm": 1.0,
+            "layer": place["layer"],
+            "position": place["position"],
+            "position_kind": "post_instruction",
+            "lang": "en",
+            "kind": "difference_in_means",
+            "metadata": {},
+        }
+    )
     header = json.dumps({"__metadata__": {"polyrefuse": ours}}).encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header)

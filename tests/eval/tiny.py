@@ -24,6 +24,48 @@ FAMILIES = (
     "qwen3_moe",
 )
 
+_LINEAR = ["linear_attention", "full_attention"]
+_SLIDING = ["sliding_attention", "full_attention"]
+HYBRID: dict[str, dict[str, Any]] = {
+    "qwen3_next": {"layer_types": _LINEAR * 2},
+    "qwen3_5_text": {"layer_types": _LINEAR * 2},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2, "full_attn_idxs": None},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2,
+              "expert_layer_offset": 1, "use_mamba_kernels": False},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
+    "falcon_h1": {},
+    "nemotron_h": {"layers_block_type": ["mamba", "attention", "moe", "mamba"]},
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "zamba2": {"layers_block_type": ["mamba", "mamba", "hybrid"] * 2, "num_mem_blocks": 2},
+    "recurrent_gemma": {},
+    "olmo_hybrid": {"layer_types": _LINEAR * 2},
+    "gemma3n_text": {"layer_types": _SLIDING * 2, "num_kv_shared_layers": 0,
+                     "activation_sparsity_pattern": [0.0] * 4},
+    "gemma4_text": {"layer_types": _SLIDING * 2, "num_kv_shared_layers": 0},
+}  # fmt: skip
+"""Families whose layers differ from one another, or do more than attention and an MLP; by `model_type`."""
+
+VISION = {
+    "gemma3": ("gemma3_text", {"mm_tokens_per_image": 4}),
+    "mistral3": ("mistral", {}),
+    "qwen3_vl": ("qwen3_vl_text", {}),
+}
+"""Decoders inside a model that also reads images: the text configuration, and settings of the wrapper."""
+
+_SMALL = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512, "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2, "num_experts": 4, "num_local_experts": 4,
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 24, "moe_shared_expert_intermediate_size": 24,
+    "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8, "mamba_d_state": 8, "mamba_d_head": 16, "mamba_n_heads": 4,
+    "mamba_n_groups": 1, "mamba_d_ssm": 64, "mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8,
+    "n_groups": 1, "chunk_size": 16, "mamba_chunk_size": 16, "mamba_headdim": 16, "n_mamba_heads": 4,
+    "mamba_ngroups": 1, "hidden_size_per_layer_input": 8, "shared_intermediate_size": 24, "block_ff_dim": 48,
+    "router_aux_loss_coef": 0.0,
+}  # fmt: skip
+
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -144,8 +186,53 @@ def tiny_model(family: str = "llama", *, seed: int = 0, layers: int = 3, **more:
     return model.float().eval()
 
 
+def family_config(kind: str, vocabulary: int, **more: Any) -> Any:
+    """Return a small configuration of `model_type` `kind`; `more` are settings of its own."""
+    import transformers as hf
+
+    make = hf.CONFIG_MAPPING[kind]
+    base = make()
+    sizes = {**_SMALL, "vocab_size": vocabulary, "vocab_size_per_layer_input": vocabulary}
+    if "layers_block_type" in more:
+        sizes["num_hidden_layers"] = len(more["layers_block_type"])
+    known = {name: value for name, value in sizes.items() if name in base.to_dict()}
+    return make(**{**known, **more})
+
+
+def family_model(kind: str, *, seed: int = 0) -> Any:
+    """Return a seeded random model of `kind`, one of `HYBRID` or `VISION`; no weight is as initialised."""
+    import transformers as hf
+
+    torch.manual_seed(seed)
+    vocabulary = len(tokenizer())
+    if kind in VISION:
+        text, more = VISION[kind]
+        eye = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "depth": 2, "num_heads": 4,
+               "num_attention_heads": 4, "image_size": 28, "patch_size": 14,
+               "out_hidden_size": 32}  # fmt: skip
+        vision = hf.CONFIG_MAPPING[kind]().vision_config
+        eye = {name: value for name, value in eye.items() if name in vision.to_dict()}
+        made = hf.CONFIG_MAPPING[kind](
+            text_config=family_config(text, vocabulary).to_dict(),
+            vision_config={"model_type": vision.model_type, **eye},
+            **more,
+        )
+        model = hf.AutoModelForImageTextToText.from_config(made)
+    else:
+        model = hf.AutoModelForCausalLM.from_config(family_config(kind, vocabulary, **HYBRID[kind]))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 1:
+                weight.add_(0.3 * torch.randn_like(weight))
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.mul_(0.8)
+    return model.float().eval()
+
+
 def chat_model(family: str = "llama", *, template: str = CHATML, **more: Any) -> ChatModel:
-    return ChatModel.from_parts(tiny_model(family, **more), tokenizer(template), name=f"tiny-{family}")
+    model = family_model(family) if family in HYBRID or family in VISION else tiny_model(family, **more)
+    return ChatModel.from_parts(model, tokenizer(template), name=f"tiny-{family}")
 
 
 def assert_mostly_equal(some: Mapping[Any, Any], others: Mapping[Any, Any]) -> None:

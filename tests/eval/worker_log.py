@@ -1,5 +1,8 @@
-"""Loaded by the workers of the tests' cluster: writes down each cell that begins and ends, and lets those
-fail that a file names."""
+"""Loaded by the workers of the tests' cluster: log each condition that begins and ends, and inject faults.
+
+`POLYREFUSE_TEST_LOG` names the log. Beside it, the file `stumble` names what fails: a condition by
+LANG/LABEL/CONDITION, the direction of a language by `direction LANG`, a control by `control LANG`.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import polyrefuse_eval.runs.tasks as works
+from polyrefuse_eval.directions.finder import DirectionFinder
+from polyrefuse_eval.errors import DirectionError
+from polyrefuse_eval.runs.tasks import AnswerPrompts
 
-# Dask loads this more than once.
-honest = getattr(works.compute_cell, "honest", works.compute_cell)
+answer, extract = AnswerPrompts.__call__, DirectionFinder.extract
 
 
-def compute_cell(chat: Any, task: Any, *more: Any) -> Iterator[Any]:
-    """Compute a cell, and say so."""
-    name = f"{task.cell.lang}/{task.cell.label}/{task.cell.condition.name}"
-    stumble = Path(os.environ["POLYREFUSE_TEST_LOG"]).with_name("stumble")
-    if stumble.is_file() and name in stumble.read_text().splitlines():
+def faults() -> list[str]:
+    """Return what must fail."""
+    file = Path(os.environ["POLYREFUSE_TEST_LOG"]).with_name("stumble")
+    return file.read_text().splitlines() if file.is_file() else []
+
+
+def logged_answer(self: AnswerPrompts, slot: Any) -> Iterator[Any]:
+    """Answer under a condition, and log it."""
+    name = str(self.measurement).replace(" ", "/")
+    if name in faults():
         raise ValueError("stumbled")
     note(f"begun {name}")
-    yield from honest(chat, task, *more)
+    yield from answer(self, slot)
     note(f"done {name}")
+
+
+def failing_extract(finder: DirectionFinder, lang: str, **more: Any) -> Any:
+    """Fit directions, unless they must fail."""
+    if f"{'control' if more else 'direction'} {lang}" in faults():
+        raise DirectionError("too few prompts are left")
+    return extract(finder, lang, **more)
 
 
 def note(line: str) -> None:
@@ -31,5 +47,7 @@ def note(line: str) -> None:
         file.write(line + "\n")
 
 
-compute_cell.honest = honest  # type: ignore[attr-defined]
-works.compute_cell = compute_cell
+def dask_setup(_worker: object) -> None:
+    """Replace what computes in this worker; Dask calls it when a worker starts."""
+    AnswerPrompts.__call__ = logged_answer  # type: ignore[method-assign]
+    DirectionFinder.extract = failing_extract  # type: ignore[method-assign]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
@@ -18,17 +17,18 @@ if TYPE_CHECKING:
 @click.argument("second", type=place_path)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a Markdown table.")
 def compare_command(first: Place, second: Place, as_json: bool) -> None:
-    """Say, language by language, what changed from run FIRST to run SECOND, and if it is more than chance.
+    """Show in each language what changed from run FIRST to run SECOND, and whether it is more than chance.
 
     Both are folders or addresses. They must measure the same prompts, and a judge must have read both.
     """
+    from polyrefuse_data.core.display import visible_json, visible_lines
     from polyrefuse_eval.report.compare import compare_runs, comparison_json, comparison_table, is_compared
     from polyrefuse_eval.results.folder import RunFolder
     from polyrefuse_eval.storage.places import folders_to_read
 
-    with folders_to_read([first, second], is_compared) as (one, other):
-        found = compare_runs(RunFolder.existing(one), RunFolder.existing(other))
+    with folders_to_read([first, second], is_compared) as (before, after):
+        comparison = compare_runs(RunFolder.existing(before), RunFolder.existing(after))
     if as_json:
-        click.echo(json.dumps(comparison_json(found), ensure_ascii=False, indent=1))
+        click.echo(visible_json(comparison_json(comparison)))
     else:
-        click.echo(comparison_table(found), nl=False)
+        click.echo(visible_lines(comparison_table(comparison)), nl=False)

@@ -12,6 +12,9 @@ from polyrefuse_eval.cli.options import any_place, folder_path
 if TYPE_CHECKING:
     from polyrefuse_eval.storage.places import Place
 
+EXIT_GAPS = 3
+"""As of a build with gaps: the page is there, and some runs are not on it."""
+
 
 @click.command("leaderboard")
 @click.argument("runs", nargs=-1, required=True, type=any_place)
@@ -21,13 +24,16 @@ if TYPE_CHECKING:
     required=True,
     help="Folder of the site: new, empty, or an older site, which is replaced.",
 )
-def leaderboard_command(runs: tuple[Place, ...], out: Path) -> None:
+@click.pass_context
+def leaderboard_command(context: click.Context, runs: tuple[Place, ...], out: Path) -> None:
     """Write a page that compares RUNS, folders or addresses of `eval run` or `eval rescore`, into --out.
 
     Open index.html: it needs no network. The same numbers are beside it as JSON, Markdown and CSV;
     no answers are. An address may be a pattern: 's3://bucket/runs/*'. What cannot be compared is shown
-    apart, and what is no run is left out; both are said on standard error.
+    apart; what is no run, or a run whose files contradict each other, is left out. Both are named on
+    standard error; the exit status is 3 where a run with results was left out.
     """
+    from polyrefuse_data.core.display import visible
     from polyrefuse_eval.leaderboard.boards import leaderboard
     from polyrefuse_eval.leaderboard.runs import is_shown, read_runs
     from polyrefuse_eval.leaderboard.site import check_site_folder, write_site
@@ -36,9 +42,11 @@ def leaderboard_command(runs: tuple[Place, ...], out: Path) -> None:
     check_site_folder(out)
     with folders_to_read(runs, is_shown) as folders:
         read, left_out = read_runs(folders)
-    for one in left_out:
-        click.echo(f"left out: {one.reason}", err=True)
-    found = leaderboard(read, left_out)
-    for line in found.apart:
-        click.echo(line, err=True)
-    click.echo(write_site(found, out))
+    for folder in left_out:
+        click.echo(visible(f"left out: {folder.reason}"), err=True)
+    compared = leaderboard(read, left_out)
+    for line in compared.apart:
+        click.echo(visible(line), err=True)
+    click.echo(visible(write_site(compared, out)))
+    if any(folder.has_results for folder in left_out):
+        context.exit(EXIT_GAPS)

@@ -1,4 +1,4 @@
-"""Differences in means: fitted for every layer and position at once, frozen, saved with their story."""
+"""Fit difference-in-means directions at every layer and position; save them with what they came from."""
 
 from __future__ import annotations
 
@@ -14,22 +14,29 @@ from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, refusal_sco
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.activations import ActivationMeans, all_positions, capture
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.tensor_files import other_model, read_tensors, write_tensors
+from polyrefuse_eval.models.tensor_files import check_model, check_shape, read_tensors, write_tensors
 from polyrefuse_eval.results.positions import Position
+from polyrefuse_eval.results.tensor_headers import (
+    DIRECTION_FORMAT,
+    SET_FORMAT,
+    DirectionHeader,
+    DirectionSetHeader,
+)
 from polyrefuse_eval.versions import versions
 
-FORMAT = "polyrefuse-direction-1"
-SET_FORMAT = "polyrefuse-directions-1"
 HOW_TO_MAKE = "polyrefuse eval extract, then select"
+UNIT_TOLERANCE = 1e-2
+"""How far the length of a stored unit vector may be from 1: types of 8 bits of mantissa hold it to 0.4 %."""
+
 MINIMUM_PROMPTS = 4
-"""Fewer refused or accepted prompts than this make no mean worth the name."""
+"""Least number of prompts of each label for a mean, after filtering."""
 
 
 @dataclass(frozen=True, eq=False)
 class DirectionSet:
-    """Harmful minus harmless mean activations at every position and layer input.
+    """Harmful minus harmless mean activations by position and layer input (Arditi et al. 2024, eq. 2).
 
-    `vectors` [positions, layers, d] float64; `positions` and `layers` name the first two axes.
+    `vectors` [positions, layers, d] float64; `positions` and `layers` label the first two axes.
     """
 
     lang: str
@@ -41,7 +48,7 @@ class DirectionSet:
     def at(self, position: Position, layer: int) -> Tensor:
         """Return the difference in means [d] (float64) at `position` of the input of `layer`."""
         if position not in self.positions or layer not in self.layers:
-            known = ", ".join(str(one.label) for one in self.positions)
+            known = ", ".join(str(known.label) for known in self.positions)
             raise DirectionError(
                 f"no direction at position {position.label}, layer {layer}; positions: {known}, "
                 f"layers: {self.layers[0]}-{self.layers[-1]}"
@@ -49,7 +56,7 @@ class DirectionSet:
         return self.vectors[self.positions.index(position), self.layers.index(layer)]
 
     def save(self, path: Path) -> None:
-        """Write all vectors (float32) and metadata as one safetensors file."""
+        """Write the vectors (float32) and the metadata to one safetensors file."""
         header = {
             "format": SET_FORMAT,
             "lang": self.lang,
@@ -61,23 +68,24 @@ class DirectionSet:
 
     @classmethod
     def load(cls, path: Path) -> DirectionSet:
-        """Read what `save` wrote."""
-        tensors, header = read_tensors(path, SET_FORMAT, DirectionError, HOW_TO_MAKE)
+        """Read the file that `save` wrote; raise `DirectionError` for any other."""
+        tensors, header = read_tensors(path, DirectionSetHeader, SET_FORMAT, DirectionError, HOW_TO_MAKE)
+        shape = (len(header.positions), len(header.layers), None)
         return cls(
-            header["lang"],
-            tensors["vectors"].double(),
-            tuple(Position.parse(label) for label in header["positions"]),
-            tuple(header["layers"]),
-            header["metadata"],
+            lang=header.lang,
+            vectors=check_shape(path, tensors, "vectors", shape, DirectionError).double(),
+            positions=tuple(Position.parse(label) for label in header.positions),
+            layers=header.layers,
+            metadata=header.metadata,
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """The chosen direction: `unit` [d] (float32), its `norm`, and where it was taken.
+    """One direction: `unit` [d] (float32) of norm 1, the `norm` of the difference in means, and its place.
 
-    `unit * norm` is the difference in means at `position` of the input of `layer` (resid_pre),
-    harmful minus harmless: adding it leads to refusal.
+    `unit * norm` is the difference in means at `position` of the input of `layer` (resid_pre), harmful
+    minus harmless: adding it leads to refusal. `kind` is `difference_in_means` or that of a control.
     """
 
     unit: Tensor
@@ -94,9 +102,9 @@ class Direction:
         return self.unit * self.norm
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file: the unit vector, and everything known about it."""
+        """Write the unit vector and the metadata to one safetensors file."""
         header = {
-            "format": FORMAT,
+            "format": DIRECTION_FORMAT,
             "site": "resid_pre",
             "norm": self.norm,
             "layer": self.layer,
@@ -110,32 +118,35 @@ class Direction:
 
     @classmethod
     def load(cls, path: Path, chat: ChatModel | None = None) -> Direction:
-        """Read what `save` wrote; with `chat`, raise `DirectionError` where it is another model's."""
-        tensors, header = read_tensors(path, FORMAT, DirectionError, HOW_TO_MAKE)
-        direction = cls(
-            tensors["direction"],
-            float(header["norm"]),
-            int(header["layer"]),
-            Position.parse(header["position"]),
-            header["lang"],
-            header["kind"],
-            header["metadata"],
-        )
+        """Read the file that `save` wrote; with `chat`, raise `DirectionError` for another model's."""
+        tensors, header = read_tensors(path, DirectionHeader, DIRECTION_FORMAT, DirectionError, HOW_TO_MAKE)
         if chat is not None:
-            direction.check(chat)
-        return direction
-
-    def check(self, chat: ChatModel) -> None:
-        """Raise `DirectionError`, saying what differs, unless this direction belongs to `chat`."""
-        differing = other_model(self.metadata.get("model", {}), chat)
-        if differing:
-            raise DirectionError(f"the direction is of another model: {differing}; extract it again")
-        if self.unit.shape[-1] != chat.width:
-            raise DirectionError(f"the direction is {self.unit.shape[-1]} wide and {chat.name} {chat.width}")
+            check_model(path, header.metadata, chat, DirectionError, "extract it again")
+            if header.layer >= chat.n_layers:
+                raise DirectionError(
+                    f"'{path}' is of layer {header.layer}; {chat.name} has layers 0 to {chat.n_layers - 1}"
+                )
+        width = None if chat is None else chat.width
+        unit = check_shape(path, tensors, "direction", (width,), DirectionError)
+        length = float(unit.double().norm())
+        if abs(length - 1) > UNIT_TOLERANCE:
+            raise DirectionError(f"'{path}' holds a direction of length {length:g}; expected a unit vector")
+        return cls(
+            unit=unit,
+            norm=header.norm,
+            layer=header.layer,
+            position=Position.parse(header.position),
+            lang=header.lang,
+            kind=header.kind,
+            metadata=header.metadata,
+        )
 
 
 def direction_at(directions: DirectionSet, position: Position, layer: int, **metadata: Any) -> Direction:
-    """Return the direction of `directions` at one place, with `metadata` added to the set's."""
+    """Return the direction at `position` of the input of `layer`, with `metadata` added to the set's.
+
+    Raises `DirectionError` where the means do not differ.
+    """
     vector = directions.at(position, layer)
     norm = float(vector.norm())
     if not norm > 0:
@@ -147,7 +158,7 @@ def direction_at(directions: DirectionSet, position: Position, layer: int, **met
 
 
 def random_direction(like: Direction, seed: int = 0) -> Direction:
-    """Return the control: a random direction of the norm of `like`, at the same place."""
+    """Return a control: a random direction with the norm and place of `like`."""
     generator = torch.Generator().manual_seed(seed)
     vector = torch.randn(like.unit.shape, generator=generator, dtype=torch.float64)
     return replace(
@@ -168,44 +179,46 @@ def fit_directions(
     tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> DirectionSet:
-    """Return mean(harmful) - mean(harmless) at every layer's input and at `positions`.
+    """Return mean(harmful) - mean(harmless) at `positions` of all layer inputs (Arditi et al. 2024, eq. 2).
 
-    With `refusal_tokens` only harmful prompts with a refusal score above 0 and harmless prompts
-    below 0 count (one list for all prompts, or one a prompt: harmful first, then harmless); how
-    many are left is in the metadata. `shuffle_labels` is the seed of the control in which labels
-    are dealt at random. Raises `DirectionError` where too few prompts are left.
+    `positions` default to the post-instruction tokens and the last token of the instruction. With
+    `refusal_tokens` (one list for all prompts, or one a prompt: harmful first, then harmless) only harmful
+    prompts with a refusal score above 0 and harmless prompts below 0 count; the metadata says how many.
+    `shuffle_labels` is the seed of the control whose labels are permuted. Raises `DirectionError` where
+    fewer than `MINIMUM_PROMPTS` of a label are left.
     """
-    where = tuple(positions) if positions is not None else all_positions(chat)
+    positions = tuple(positions) if positions is not None else all_positions(chat)
     layers = tuple(range(chat.n_layers))
     texts = [*harmful, *harmless]
     is_harmful = torch.tensor([True] * len(harmful) + [False] * len(harmless))
     if isinstance(refusal_tokens, RefusalTokens):
         refusal_tokens = [refusal_tokens] * len(texts)
+    # The group whose mean a prompt enters: its label, or that of another prompt in the control.
     group = is_harmful
     if shuffle_labels is not None:
-        group = is_harmful[
-            torch.randperm(len(texts), generator=torch.Generator().manual_seed(shuffle_labels))
-        ]
-    means = [ActivationMeans(len(where), len(layers), chat.width) for _ in range(2)]
+        permutation = torch.randperm(len(texts), generator=torch.Generator().manual_seed(shuffle_labels))
+        group = is_harmful[permutation]
+    means = [ActivationMeans(len(positions), len(layers), chat.width) for _ in range(2)]
     passes = capture(
         chat,
         chat.encode(texts),
         layers,
-        where,
+        positions,
         logits=refusal_tokens is not None,
         tokens_per_batch=tokens_per_batch,
         progress=f"extract {lang}" if progress else None,
     )
     for captured in passes:
         indices = torch.tensor(captured.prompts)
+        # Keep prompts that the model treats as their label says, by the log-odds of refusal.
         kept = torch.ones(len(indices), dtype=torch.bool)
         if refusal_tokens is not None and captured.logits is not None:
             scores = _scores(captured.logits, [refusal_tokens[index].ids for index in captured.prompts])
             kept = (scores > 0) == is_harmful[indices]
         for label in (0, 1):
-            chosen = kept & (group[indices] == bool(label))
-            if bool(chosen.any()):
-                means[label].update(captured.hidden[chosen.to(captured.hidden.device)])
+            in_group = kept & (group[indices] == bool(label))
+            if bool(in_group.any()):
+                means[label].update(captured.hidden[in_group.to(captured.hidden.device)])
     harmless_mean, harmful_mean = means
     counts = {
         "n_harmful": len(harmful),
@@ -215,22 +228,22 @@ def fit_directions(
         "filtered": refusal_tokens is not None,
     }
     _check_counts(counts, lang)
-    story = {**(metadata or {}), "model": chat.signature(), "counts": counts, "versions": versions()}
+    origin = {**(metadata or {}), "model": chat.signature(), "counts": counts, "versions": versions()}
     if refusal_tokens is not None:
-        story["refusal_tokens"] = {one.lang: one.to_json() for one in refusal_tokens}
+        origin["refusal_tokens"] = {tokens.lang: tokens.to_json() for tokens in refusal_tokens}
     if shuffle_labels is not None:
-        story["shuffled_labels_seed"] = shuffle_labels
-    return DirectionSet(lang, harmful_mean.mean - harmless_mean.mean, where, layers, story)
+        origin["shuffled_labels_seed"] = shuffle_labels
+    return DirectionSet(lang, harmful_mean.mean - harmless_mean.mean, positions, layers, origin)
 
 
 def _scores(logits: Tensor, refusal_ids: Sequence[tuple[int, ...]]) -> Tensor:
-    """Return the refusal score of each prompt [prompts] by tokens of its own: once for each list of them."""
+    """Return the refusal score of each prompt [prompts] (float64) by its own refusal tokens."""
     scores = torch.zeros(len(refusal_ids), dtype=torch.float64)
-    slots: dict[tuple[int, ...], list[int]] = {}
-    for slot, ids in enumerate(refusal_ids):
-        slots.setdefault(ids, []).append(slot)
-    for ids, own in slots.items():
-        scores[own] = refusal_scores(logits[own], ids).cpu()
+    rows_by_ids: dict[tuple[int, ...], list[int]] = {}
+    for row, ids in enumerate(refusal_ids):
+        rows_by_ids.setdefault(ids, []).append(row)
+    for ids, rows in rows_by_ids.items():
+        scores[rows] = refusal_scores(logits[rows], ids).cpu()
     return scores
 
 
@@ -238,12 +251,12 @@ def _check_counts(counts: Mapping[str, Any], lang: str) -> None:
     for label, behaviour in (("harmful", "refuses"), ("harmless", "accepts")):
         left = counts[f"n_{label}_kept"]
         if left < MINIMUM_PROMPTS:
-            way_out = (
+            remedy = (
                 f"the model {behaviour} only {left} of them; give more prompts, or use all with --no-filter"
                 if counts["filtered"]
                 else "give more prompts"
             )
             raise DirectionError(
                 f"{left} of {counts[f'n_{label}']} {label} prompts in '{lang}' are left, and a mean needs "
-                f"{MINIMUM_PROMPTS}: {way_out}"
+                f"{MINIMUM_PROMPTS}: {remedy}"
             )

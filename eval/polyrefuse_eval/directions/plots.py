@@ -1,4 +1,4 @@
-"""Plots of scores, directions and activations. Numbers in, files out; matplotlib is loaded when used."""
+"""Plot candidate scores, directions and activations to files; matplotlib is imported when a plot is drawn."""
 
 from __future__ import annotations
 
@@ -192,9 +192,9 @@ def plot_activations(
 
 
 def draw_run(run: Path) -> list[Path]:
-    """Draw what the run in `run` has; return the files, in its folder `plots`.
+    """Draw the scores and the cosines between directions of a run into its folder `plots`; return the files.
 
-    Raises `RunFolderError` where it has neither scores nor directions.
+    Raises `RunFolderError` if it has neither.
     """
     folder = RunFolder.existing(run)
     drawn = []
@@ -213,7 +213,7 @@ def draw_run(run: Path) -> list[Path]:
     sets = [DirectionSet.load(file) for file in sorted((run / "directions").glob("*.all.safetensors"))]
     if len(sets) > 1:
         position, layer = _where(run, sets)
-        vectors = {one.lang: one.at(position, layer).numpy() for one in sets}
+        vectors = {directions.lang: directions.at(position, layer).numpy() for directions in sets}
         title = f"cosine between directions, position {position.label}, layer {layer}"
         drawn.append(plot_cosines(vectors, run / "plots" / "cosines.png", title=title))
     if not drawn:
@@ -222,12 +222,12 @@ def draw_run(run: Path) -> list[Path]:
 
 
 def _where(run: Path, sets: Sequence[DirectionSet]) -> tuple[Position, int]:
-    """Return the place chosen for the first language, else the last position in the middle."""
-    for one in sets:
-        file = run / "directions" / f"{one.lang}.safetensors"
+    """Return the place of the first language's direction, else the last position of the middle layer."""
+    for directions in sets:
+        file = run / "directions" / f"{directions.lang}.safetensors"
         if file.is_file():
-            chosen = Direction.load(file)
-            return chosen.position, chosen.layer
+            direction = Direction.load(file)
+            return direction.position, direction.layer
     return Position(-1), sets[0].layers[len(sets[0].layers) // 2]
 
 
@@ -243,24 +243,24 @@ def draw_activations(
 ) -> dict[str, list[float]]:
     """Draw activations at `position` of up to `limit` training prompts of each label and language.
 
-    Returns the silhouette score by layer for each language; they are written beside the picture.
+    Return the silhouette scores by layer of each language, which are also written beside the picture.
     """
-    where = T_INST if position == "t_inst" else Position(_offset(position, len(chat.post_instruction)))
+    place = T_INST if position == "t_inst" else Position(_offset(position, len(chat.post_instruction)))
     layers = range(1, chat.n_layers + 1)
-    found: dict[str, tuple[Array, Array]] = {}
+    activations: dict[str, tuple[Array, Array]] = {}
     for lang in langs:
         parts = []
         for label in ("harmful", "harmless"):
             prompts = chat.encode([row.text for row in data.prompts(lang, "train", label, limit)])
             hidden = np.zeros((len(prompts), len(layers), chat.width))
             bar = f"activations {lang}" if progress else None
-            for part in capture(chat, prompts, layers, [where], progress=bar):
+            for part in capture(chat, prompts, layers, [place], progress=bar):
                 hidden[list(part.prompts)] = part.hidden[:, 0].double().cpu().numpy()
             parts.append(hidden)
-        found[lang] = (parts[0], parts[1])
-    scores = plot_activations(found, layers, out, title=f"{chat.name}, position {where.label}")
+        activations[lang] = (parts[0], parts[1])
+    scores = plot_activations(activations, layers, out, title=f"{chat.name}, position {place.label}")
     write_json(
-        out.with_suffix(".json"), {"position": where.label, "layers": list(layers), "silhouette": scores}
+        out.with_suffix(".json"), {"position": place.label, "layers": list(layers), "silhouette": scores}
     )
     return scores
 

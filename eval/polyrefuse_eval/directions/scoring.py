@@ -1,15 +1,17 @@
-"""Score candidate directions on validation prompts with as few and as short passes as it takes.
+"""Score candidate directions on validation prompts with few and short forward passes.
 
-Three sweeps, the cheapest first, each over the candidates that the ones before it let be chosen:
-refusal under addition on harmless prompts, where an addition at layer l starts from the unedited input
-of l, itself computed from the layer's before; KL under ablation on harmless prompts; refusal under
-ablation on harmful prompts. In the published scores (Arditi et al. 2024, Wang et al. 2025) addition
-leaves 4 to 44 % of the candidates, KL 33 to 94 %.
+Three sweeps, the cheapest first, each over the candidates that passed the ones before:
+1. refusal score under addition, harmless prompts: a pass starts at the layer of the addition, from its
+   unedited input, which is computed from that of the layer before;
+2. KL divergence under ablation, harmless prompts;
+3. refusal score under ablation, harmful prompts.
+In the published scores (Arditi et al. 2024, Wang et al. 2025) 4 to 44 % of the candidates pass the first, 33
+to 94 % the second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -17,8 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS, Direction, DirectionSet, direction_at
 from polyrefuse_eval.directions.refusal_tokens import FirstTokenReference, RefusalTokens, refusal_scores
 from polyrefuse_eval.directions.selection import CandidateScore, Selection, rule_steps, select
@@ -31,20 +33,20 @@ from polyrefuse_eval.models.structure import layer_input
 from polyrefuse_eval.results.positions import Position
 
 TOKENS_PER_PASS = {"cpu": 0, "cuda": 8192}
-"""Several candidates share a pass up to so many tokens: a GPU gains, a CPU would lose."""
+"""Tokens up to which several candidates share a pass, by device: faster on a GPU, slower on a CPU."""
 
 SMALLEST_NORM = 1e-8
-"""What is added to a norm before dividing by it in the published code: below, there is no direction."""
+"""The published code adds this to a norm before it divides; a smaller difference in means is no direction."""
 
 Key = tuple[Position, int]
 
 Start = tuple[int, Tensor]
-"""A layer and its input [rows, tokens, d]: where a pass begins that leaves out the layers before."""
+"""A layer and its input [rows, tokens, d], at which a pass starts."""
 
 
 @dataclass
 class CandidateScorer:
-    """Scores of the candidates of `directions`, computed when asked for and kept.
+    """Compute the scores of the candidates of `directions` on demand, each once.
 
     `harmful` and `harmless` are validation prompts, `refusal_tokens` those of their language.
     """
@@ -70,7 +72,7 @@ class CandidateScorer:
 
     @property
     def candidates(self) -> list[Key]:
-        """All post-instruction positions at all layers; t_inst is no candidate unless it is alone."""
+        """Return all post-instruction positions at all layers; t_inst only if there is no other position."""
         positions = [position for position in self.directions.positions if position.offset < 0]
         return [
             (position, layer)
@@ -83,16 +85,17 @@ class CandidateScorer:
         return [self.scores.get(key, CandidateScore(key[0].label, key[1])) for key in self.candidates]
 
     def complete(self) -> list[CandidateScore]:
-        """Compute every score of every candidate, for plots and tables."""
+        """Compute and return every score of every candidate, for plots and tables."""
         self.score_kl(self.candidates)
         self.score_steering(self.candidates)
         self.score_refusal(self.candidates)
         return self.all_scores()
 
     def select(self, rule: str = "robust") -> Selection:
-        """Return the choice of `rule`, computing only the scores that decide it."""
+        """Return the selection of `rule`; compute only the scores that decide it."""
         n_layers = self.chat.n_layers
         real = [key for key in self.candidates if self._has_direction(key)]
+        # Relax the filter step by step; within a step, each score is computed for what passed the one before.
         for step in rule_steps(rule):
             allowed = [key for key in real if step.allows_layer(key[1], n_layers)]
             if step.min_steering is not None:
@@ -106,10 +109,11 @@ class CandidateScorer:
         return select([self.scores[key] for key in real if key in self.scores], rule, n_layers)
 
     def _has_direction(self, key: Key) -> bool:
-        """Whether the means differ at all: the embedding of a template token (layer 0) never does."""
+        """Return whether the means differ; at layer 0, the embedding of a template token is constant."""
         return float(self.directions.at(*key).norm()) > SMALLEST_NORM
 
     def _lacking(self, keys: Iterable[Key], name: str) -> list[Key]:
+        """Return those of `keys` without the score `name`."""
         for key in keys:
             self.scores.setdefault(key, CandidateScore(key[0].label, key[1]))
         return [key for key in keys if getattr(self.scores[key], name) is None]
@@ -117,6 +121,7 @@ class CandidateScorer:
     def _store(
         self, name: str, totals: Mapping[Key, float], keys: Sequence[Key], n: int, unedited: float
     ) -> None:
+        """Set score `name` of `keys` to their mean over `n` prompts; to `unedited` without a direction."""
         for key in keys:
             value = totals[key] / n if key in totals else unedited
             self.scores[key] = replace(self.scores[key], **{name: value})  # type: ignore[arg-type]
@@ -126,7 +131,7 @@ class CandidateScorer:
         return {key: (Ablation(self.directions.at(*key)),) for key in keys if self._has_direction(key)}
 
     def score_kl(self, keys: Sequence[Key]) -> None:
-        """Compute KL(unedited ‖ ablated) on the harmless prompts for those of `keys` that lack it."""
+        """Compute KL(unedited ‖ ablated) on the harmless prompts for those of `keys` without it."""
         missing = self._lacking(keys, "kl_div_score")
         if not missing:
             return
@@ -143,7 +148,7 @@ class CandidateScorer:
         self._store("kl_div_score", totals, missing, len(self.harmless), 0.0)
 
     def score_refusal(self, keys: Sequence[Key]) -> None:
-        """Compute refusal under ablation on the harmful prompts for those of `keys` that lack it."""
+        """Compute refusal under ablation on the harmful prompts for those of `keys` without it."""
         missing = self._lacking(keys, "refusal_score")
         if not missing:
             return
@@ -157,7 +162,7 @@ class CandidateScorer:
         self._store("refusal_score", totals, missing, len(self.harmful), self.baseline["harmful"])
 
     def score_steering(self, keys: Sequence[Key]) -> None:
-        """Compute refusal under addition on the harmless prompts for those of `keys` that lack it."""
+        """Compute refusal under addition on the harmless prompts for those of `keys` without it."""
         missing = self._lacking(keys, "steering_score")
         if not missing:
             return
@@ -166,6 +171,7 @@ class CandidateScorer:
         base = 0.0
         for batch in self._progress("harmless", "addition"):
             start: Start | None = None
+            # Candidates in the order of their layers: each layer's input is computed from the last one's.
             for layer, group in groupby(real, key=lambda key: key[1]):
                 start = layer, _layer_input(self.chat, batch, layer, start)
                 edits: dict[Key, Edits] = {key: (Addition(self.directions.at(*key), layer),) for key in group}
@@ -182,9 +188,15 @@ class CandidateScorer:
             return [forward(self.chat, batch)]
         return list(forward(self.chat, batch, times=times))
 
-    def _progress(self, label: str, name: str) -> Iterable[Batch]:
+    def _progress(self, label: str, name: str) -> Iterator[Batch]:
+        """Yield the batches of `label` prompts; show how far the sweep `name` is."""
         batches = self._batches[label]
-        return tqdm(batches, desc=f"{name} on {label}", unit="batch", disable=None if self.progress else True)
+        with Progress(
+            len(batches), "batches", f"{name} on {label} prompts", quiet=not self.progress
+        ) as progress:
+            for batch in batches:
+                yield batch
+                progress.advance()
 
     @torch.inference_mode()
     def _sweep(
@@ -195,7 +207,7 @@ class CandidateScorer:
         measure: Callable[[Tensor], Tensor],
         start: Start | None = None,
     ) -> None:
-        """Add to `totals` the sum of `measure` over the prompts of `batch` under each of `edits`."""
+        """Add the sum of `measure` over the prompts of `batch` under each of `edits` to `totals`."""
         tokens = batch.arguments["input_ids"].numel()
         together = max(1, TOKENS_PER_PASS.get(self.chat.device.type, 0) // tokens) if batch.packed else 1
         keys = list(edits)
@@ -206,7 +218,7 @@ class CandidateScorer:
             with ExitStack() as stack:
                 if start is not None:
                     layer, hidden = start
-                    together_hidden = hidden.repeat(len(part), 1, 1) if len(part) > 1 else hidden
+                    together_hidden = torch.cat([hidden] * len(part), dim=-3)
                     stack.enter_context(starting_at(self.chat, layer, together_hidden))
                 stack.enter_context(applied(self.chat, rows[0] if len(rows) == 1 else rows))
                 for key, logits in zip(part, self._logits(batch, len(part)), strict=True):
@@ -215,11 +227,11 @@ class CandidateScorer:
 
 @torch.inference_mode()
 def _layer_input(chat: ChatModel, batch: Batch, layer: int, start: Start | None) -> Tensor:
-    """Return the unedited input [rows, tokens, d] of `layer`, computed from `start`, an earlier layer's."""
-    found: list[Tensor] = []
+    """Return the unedited input [rows, tokens, d] of `layer`; start at an earlier layer's, `start`."""
+    inputs: list[Tensor] = []
 
     def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found.append(layer_input(args, kwargs))
+        inputs.append(layer_input(args, kwargs))
 
     with ExitStack() as stack:
         if start is not None:
@@ -227,23 +239,25 @@ def _layer_input(chat: ChatModel, batch: Batch, layer: int, start: Start | None)
         stack.enter_context(bypassed(chat, range(layer, chat.n_layers)))
         stack.callback(chat.layers[layer].register_forward_pre_hook(keep, with_kwargs=True).remove)
         forward_without_head(chat, batch)
-    return found[0]
+    return inputs[0]
 
 
 @torch.inference_mode()
 def _logits_from(chat: ChatModel, batch: Batch, start: Start | None) -> Tensor:
-    """Return the unedited logits [prompts, vocabulary] of `batch`, computed from `start`."""
+    """Return the unedited logits [prompts, vocabulary] of `batch`; start at `start`."""
     with starting_at(chat, *start) if start is not None else nullcontext():
         return forward(chat, batch)
 
 
 @torch.inference_mode()
-def leaning(chat: ChatModel, prompts: Sequence[str], tokens: RefusalTokens, *, refuse: bool) -> list[str]:
-    """Return those of `prompts` which the model leans to refuse, or else those which it does not.
+def prompts_with_tendency(
+    chat: ChatModel, prompts: Sequence[str], tokens: RefusalTokens, *, refuse: bool
+) -> list[str]:
+    """Return those of `prompts` with a refusal score above 0 (`refuse`), or those at or below it.
 
-    The code of Arditi et al. 2024 chooses a direction on such prompts alone, as it fits it: one harmless
-    prompt that is refused anyway counts for a large KL. All are returned where fewer than
-    `MINIMUM_PROMPTS` would be left.
+    The code of Arditi et al. 2024 selects a direction on such prompts alone, as it fits it: a harmless
+    prompt that is refused unedited adds a large KL. Returns all where fewer than `MINIMUM_PROMPTS` would be
+    left.
     """
     kept = []
     for batch in plan_batches(chat, chat.encode(list(prompts))):
@@ -257,17 +271,17 @@ def leaning(chat: ChatModel, prompts: Sequence[str], tokens: RefusalTokens, *, r
 
 
 def choose_direction(scorer: CandidateScorer, rule: str = "robust") -> tuple[Direction, Selection]:
-    """Return the direction that `rule` chooses, with all scores and the reason in its metadata."""
-    chosen = scorer.select(rule)
+    """Return the direction that `rule` selects, with all scores in its metadata, and the selection."""
+    selection = scorer.select(rule)
     scores = [vars(score) for score in scorer.all_scores()]
     direction = direction_at(
         scorer.directions,
-        chosen.position,
-        chosen.score.layer,
-        selection=chosen.to_json(),
+        selection.position,
+        selection.score.layer,
+        selection=selection.to_json(),
         scores=scores,
         refusal_tokens=scorer.refusal_tokens.to_json(),
         baseline_refusal=dict(scorer.baseline),
         n_validation={"harmful": len(scorer.harmful), "harmless": len(scorer.harmless)},
     )
-    return direction, chosen
+    return direction, selection

@@ -1,4 +1,4 @@
-"""Choose one direction among candidates by their scores: pure rules, every choice with its reason."""
+"""Select a direction among candidates by their scores: pure rules, each choice with its reason."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.results.positions import Position
 
+LARGEST_LAYER = 10_000
+"""Far above the layers of any model: more is a mistake in a file."""
+
 LAYER_FRACTION = 0.8
-"""Directions of the last fifth of the layers are not considered (Arditi et al. 2024, app. C)."""
+"""Candidates are below this share of the layers (Arditi et al. 2024, appendix C)."""
 
 
 @dataclass(frozen=True)
 class CandidateScore:
-    """Scores of the direction at `position` of the input of `layer`; None where it was not computed.
+    """Scores of the direction at `position` of the input of `layer`; None for those not computed.
 
     `refusal_score`: mean log-odds of refusal on harmful prompts with the direction ablated (less is
     better). `steering_score`: the same on harmless prompts with the direction added (more is
@@ -46,12 +49,15 @@ class Step:
     max_refusal: float | None = None
 
     def allows_layer(self, layer: int, n_layers: int) -> bool:
+        """Return whether candidates of `layer` pass."""
         return not self.prune_layers or layer < int(LAYER_FRACTION * n_layers)
 
     def allows_kl(self, score: CandidateScore) -> bool:
+        """Return whether the candidate passes the limit of the KL divergence."""
         return self.max_kl is None or (_finite(score.kl_div_score) and score.kl_div_score <= self.max_kl)
 
     def allows_steering(self, score: CandidateScore) -> bool:
+        """Return whether the candidate passes the limit of the steering score."""
         return self.min_steering is None or (
             _finite(score.steering_score) and score.steering_score >= self.min_steering
         )
@@ -77,15 +83,15 @@ RELAXATION = (
     Step("no kl limit"),
     Step("all layers", prune_layers=False),
 )
-"""The order in which filters are relaxed: first the side effects, then the need to steer, then
-the layers. What a paper did comes before what none did."""
+"""Filters in the order in which they are relaxed: first side effects (KL), then steering, then layers.
+Published filters come before others."""
 
 MEDIATING = tuple(
     Step(f"both ways, {limit}", max_kl=max_kl, min_steering=0.0, max_refusal=0.0)
     for limit, max_kl in (("kl 0.1", 0.1), ("kl 0.2", 0.2), ("kl 0.5", 0.5), ("no kl limit", None))
 )
-"""A direction that mediates refusal works both ways: without it the model leans to answer harmful prompts,
-with it to refuse harmless ones (log-odds of 0). That is kept here, and side effects are given way to."""
+"""A direction that mediates refusal works both ways: ablated, the model answers harmful prompts; added, it
+refuses harmless ones (log-odds of refusal on the right side of 0). These steps keep that, and relax KL."""
 
 RULES: dict[str, tuple[Step, ...]] = {
     "robust": RELAXATION,
@@ -93,28 +99,27 @@ RULES: dict[str, tuple[Step, ...]] = {
     "arditi2024": RELAXATION,
     "wang2025": RELAXATION[2:],
 }
-"""Each rule's first step is the published filter; the rest is where it falls back to, recorded.
-`robust` and `mediating` take a fallback for an answer, `arditi2024` and `wang2025` say that it was none
-of theirs."""
+"""Rule to its steps: the published filter, then the fallbacks. `Selection.relaxed` counts those used."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen candidate, and why: the rule, the step that found it, and what each step left."""
+    """The selected candidate and the reason: the rule, the step that selected it, and what each step left."""
 
     score: CandidateScore
     rule: str
     step: str
     relaxed: int
-    """How many steps came to nothing before; 0 is the rule itself."""
+    """Number of steps before that no candidate passed; 0 is the rule itself."""
     passed: tuple[int, ...]
-    """How many candidates passed each step that was tried."""
+    """Number of candidates that passed each step that was tried."""
 
     @property
     def position(self) -> Position:
         return Position.parse(self.score.position)
 
     def to_json(self) -> dict[str, object]:
+        """Return the selection as JSON values."""
         return asdict(self)
 
 
@@ -126,8 +131,10 @@ def rule_steps(rule: str) -> tuple[Step, ...]:
 
 
 def preference(score: CandidateScore) -> tuple[float, float, int, int]:
-    """Return the sort key of the stated order: least refusal score; then least KL, the earlier
-    layer, the later position (t_inst last)."""
+    """Return a sort key: the least refusal score, then the least KL, the earliest layer, the latest position.
+
+    t_inst comes after all other positions.
+    """
     kl = score.kl_div_score
     offset = Position.parse(score.position).offset
     return (
@@ -139,9 +146,9 @@ def preference(score: CandidateScore) -> tuple[float, float, int, int]:
 
 
 def select(scores: Sequence[CandidateScore], rule: str = "robust", n_layers: int | None = None) -> Selection:
-    """Return the choice of `rule` among `scores`; `n_layers` defaults to one more than the last layer.
+    """Return the selection of `rule` among `scores`; `n_layers` defaults to one more than the last layer.
 
-    Raises `DirectionError` only where no candidate has a finite refusal score.
+    Raises `DirectionError` if no candidate has a finite refusal score.
     """
     steps = rule_steps(rule)
     if not scores:
@@ -160,7 +167,7 @@ def select(scores: Sequence[CandidateScore], rule: str = "robust", n_layers: int
 
 
 def read_scores(path: Path) -> list[CandidateScore]:
-    """Return the candidate scores of a JSON file; raises `DirectionError` where it holds others."""
+    """Read candidate scores from a JSON file; raise `DirectionError` that names what is wrong."""
     try:
         records = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -174,14 +181,15 @@ def read_scores(path: Path) -> list[CandidateScore]:
     scores = []
     for index, record in enumerate(records):
         try:
+            layer = range(LARGEST_LAYER).index(int(record["layer"]))
             scores.append(
                 CandidateScore(
                     Position.parse(record["position"]).label,
-                    int(record["layer"]),
+                    layer,
                     *(_number(record.get(f"{name}_score")) for name in ("refusal", "steering", "kl_div")),
                 )
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise DirectionError(
                 f"'{path}', entry {index}: expected position, layer, refusal_score, "
                 "steering_score, kl_div_score"
@@ -190,7 +198,7 @@ def read_scores(path: Path) -> list[CandidateScore]:
 
 
 def write_scores(path: Path, scores: Iterable[CandidateScore]) -> None:
-    """Write `scores` in the form of the published files, values that are not finite as null."""
+    """Write `scores` in the format of the published files; non-finite values become null."""
     records = [
         {
             key: None if isinstance(value, float) and not math.isfinite(value) else value

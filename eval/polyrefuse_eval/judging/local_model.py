@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.weights import load_weights
 from polyrefuse_eval.errors import JudgeError, OutOfMemoryError, require
 from polyrefuse_eval.judging.base import Advance
-from polyrefuse_eval.model_source import explain, folder_revision, split_revision
+from polyrefuse_eval.model_source import explain, folder_revision, split_revision, with_adapter
 
 BATCH_SIZE = {"cpu": 8, "cuda": 32}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -105,7 +106,6 @@ class LocalModel:
             return
         torch = require("torch", "eval")
         transformers = require("transformers", "eval")
-        peft = require("peft", "judges") if self.source.base else None
         if not sys.stderr.isatty():
             transformers.utils.logging.disable_progress_bar()
         device = self.options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -113,16 +113,16 @@ class LocalModel:
         under = self.source.base or self.source
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.source.place, **place)
-            model = transformers.AutoModelForCausalLM.from_pretrained(
+            model = load_weights(
+                transformers.AutoModelForCausalLM,
                 under.place,
                 revision=under.revision,
                 dtype=self.options.dtype
                 if self.options.dtype == "auto"
                 else getattr(torch, self.options.dtype),
-                use_safetensors=True,
             )
-            if peft is not None:
-                model = peft.PeftModel.from_pretrained(model, self.source.place, **place)
+            if self.source.base:
+                model = with_adapter(model, self.source.place, self.source.revision, extra="judges")
             self._model = model.to(device).eval()
         except torch.OutOfMemoryError:
             self.close()

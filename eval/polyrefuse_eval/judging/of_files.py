@@ -18,6 +18,7 @@ from polyrefuse_data.core.files import appending, write_text
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.paths import check_output
+from polyrefuse_data.core.reading import parse_foreign_json
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import Judge, JudgeInput, Measures, Verdict, opened
 from polyrefuse_eval.results.folder import json_line, read_json, read_jsonl
@@ -101,7 +102,7 @@ def read_lines(
 
 def _line(number: int, raw: bytes, reference: str | None) -> Line | BadLine:
     try:
-        record = parse_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+        record = parse_foreign_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
     except ValueError:
         cut = "" if raw.endswith(b"\n") else "; it has no end, so it was cut off"
         return BadLine(number, f"no JSON{cut}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from polyrefuse_data.core.errors import unknown_name
@@ -17,12 +17,14 @@ from polyrefuse_eval.judging.published.row import ModelJudge, ModelJudgeRow
 from polyrefuse_eval.judging.published.strongreject import STRONGREJECT
 from polyrefuse_eval.judging.published.wildguard import WILDGUARD
 
-NATIVE = "native"
 ENDPOINT = "openai"
 MODEL_JUDGES: Mapping[str, ModelJudgeRow] = {
     row.name: row for row in (WILDGUARD, POLYGUARD, LLAMA_GUARD, STRONGREJECT, HARMBENCH)
 }
-KNOWN = (NATIVE, *MODEL_JUDGES, f"{ENDPOINT}:MODEL[@URL]")
+RULE_JUDGES: Mapping[str, Callable[[], Judge]] = {"native": NativeJudge}
+"""Judges without a model: a row is a name and what makes the judge (see `judging.rule`)."""
+
+KNOWN = (*RULE_JUDGES, *MODEL_JUDGES, f"{ENDPOINT}:MODEL[@URL]")
 """What `--judge` takes."""
 
 
@@ -75,8 +77,8 @@ def judge_specs(
 
 def judge_by_name(name: str, *, model: str | None = None, options: JudgeOptions | None = None) -> Judge:
     """Return the judge called `name`, not loaded; see `judges_by_name`."""
-    if name == NATIVE:
-        return NativeJudge()
+    if name in RULE_JUDGES:
+        return RULE_JUDGES[name]()
     if name.partition(":")[0] == ENDPOINT:
         from polyrefuse_eval.judging.endpoint import EndpointJudge
 

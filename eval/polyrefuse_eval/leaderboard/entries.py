@@ -8,6 +8,7 @@ from typing import Any
 
 from polyrefuse_eval.leaderboard.figures import Figure, language_name, mean_of, of_result, pointer
 from polyrefuse_eval.leaderboard.runs import Run
+from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.summary_records import Estimate, LanguageSummary, Robustness, Worst
 
 SITE_FILE = "leaderboard.json"
@@ -38,15 +39,15 @@ class LanguageRow:
             return None
         about = {"n": "answers judged", "n_unjudged": "answers undecided"}[name]
         link = self.baseline.link.removesuffix("refusal_rate") + name
-        told = f"{about}, {language_name(self.lang)}, harmful prompts, no edit"
-        return Figure(getattr(self.baseline, name), told, link, kind="count")
+        description = f"{about}, {language_name(self.lang)}, harmful prompts, no edit"
+        return Figure(getattr(self.baseline, name), description, link, kind="count")
 
     def json(self) -> dict[str, Any]:
         names = ("baseline", "ablated", "over_refusal", "change", "robustness")
-        found = {name: _json(getattr(self, name)) for name in names}
+        figures = {name: _json(getattr(self, name)) for name in names}
         return {
             "source": self.source,
-            **found,
+            **figures,
             "parts": {name: _json(part) for name, part in self.parts.items()},
         }
 
@@ -79,8 +80,8 @@ class Entry:
         """Return `n` or `n_unjudged` as a number to show."""
         about = {"n": "answers judged", "n_unjudged": "answers undecided"}[name]
         link = pointer(SITE_FILE, "entries", self.run.name, self.judge, name)
-        told = f"{about}, all languages and conditions; judge {self.judge}"
-        return Figure(getattr(self, name), told, link, kind="count")
+        description = f"{about}, all languages and conditions; judge {self.judge}"
+        return Figure(getattr(self, name), description, link, kind="count")
 
     def row(self, lang: str) -> LanguageRow | None:
         """Return the row of `lang`, or None where it was not measured."""
@@ -151,9 +152,9 @@ def _row(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> La
         lang,
         source,
         rate("baseline", "harmful"),
-        rate(f"ablation:{source}", "harmful"),
+        rate(ABLATION.condition(source), "harmful"),
         rate("baseline", "harmless"),
-        _change(run, judge, lang, f"ablation:{source}"),
+        _change(run, judge, lang, ABLATION.condition(source)),
         _estimated(
             robustness,
             f"refusal robustness, {language_name(lang)}; judge {judge}",
@@ -173,10 +174,10 @@ def _row(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> La
     )
 
 
-def _estimated(found: Estimate | Worst | Robustness | None, about: str, link: str) -> Figure | None:
-    if found is None or found.value is None:
+def _estimated(estimate: Estimate | Worst | Robustness | None, about: str, link: str) -> Figure | None:
+    if estimate is None or estimate.value is None:
         return None
-    return Figure(found.value, about, link, found.low, found.high, kind="number")
+    return Figure(estimate.value, about, link, estimate.low, estimate.high, kind="number")
 
 
 def _source(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> str | None:
@@ -186,7 +187,7 @@ def _source(run: Run, judge: str, lang: str, summary: LanguageSummary | None) ->
         result.source
         for result in run.results
         if (result.lang, result.label, result.judge) == (lang, "harmful", judge)
-        and result.condition == f"ablation:{result.source}"
+        and result.condition == ABLATION.condition(result.source)
     ]
     named = None if summary is None or summary.ablated is None else summary.ablated.source
     wanted = [named, lang]

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.results.folder import Result
+from polyrefuse_eval.results.interventions import BASELINE_NAME, INTERVENTIONS
 
 MISSING = "–"
 
@@ -65,8 +66,8 @@ class Figure:
 
     def json(self) -> dict[str, Any]:
         """The number as `leaderboard.json` holds it."""
-        found: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}
-        return found if self.n is None else {**found, "n": self.n, "n_unjudged": self.n_unjudged}
+        value: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}
+        return value if self.n is None else {**value, "n": self.n, "n_unjudged": self.n_unjudged}
 
     def _bare(self, value: float) -> str:
         if self.kind == "count":
@@ -95,17 +96,16 @@ def condition_text(condition: str) -> str:
     """Return a condition in words: `ablation:en@0.5` is `direction of en ablated, strength 0.5`."""
     kind, _, rest = condition.partition(":")
     source, _, strength = rest.partition("@")
-    edits = {"ablation": "ablated", "addition": "added"}
-    if condition == "baseline":
+    if condition == BASELINE_NAME:
         return "no edit"
-    if kind not in edits:
+    if kind not in INTERVENTIONS:
         return condition
     of = {
         "pooled": "direction of all languages",
         "random": "random direction",
         "shuffled": "direction of shuffled labels",
     }.get(source, f"direction of {source}")
-    return f"{of} {edits[kind]}" + (f", strength {strength}" if strength else "")
+    return f"{of} {INTERVENTIONS[kind].participle}" + (f", strength {strength}" if strength else "")
 
 
 def of_result(result: Result, file: str, index: int) -> Figure:

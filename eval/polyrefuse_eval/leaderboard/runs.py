@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.errors import PolyRefuseError
-from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.folder import Comparison, Result, RunFolder, Summary
+from polyrefuse_eval.results.folder import RESULTS_FILE, Comparison, Result, RunFolder, Summary
 from polyrefuse_eval.results.harmfulness_records import HARMFULNESS_FORMAT, HarmfulnessFile
 from polyrefuse_eval.results.records import AgreementRecord
+from polyrefuse_eval.results.tensor_headers import read_direction_header
 from polyrefuse_eval.results.validation import json_value, read_formatted
+from polyrefuse_eval.results.verification import verify_run
 
-RESULTS_FILE = "results.jsonl"
 HARMFULNESS_FILE = "harmfulness.json"
 DATA_FORMAT = "polyrefuse-run-data-1"
 SHOWN = (
@@ -114,11 +114,15 @@ class Run:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A folder that is not on the leaderboard, and why; only its name, no path of this machine."""
+    """A folder that is not on the leaderboard, and why; only its name, no path of this machine.
+
+    `has_results`: it is a run with results, which could not be shown.
+    """
 
     name: str
     reason: str
     is_folder: bool = True
+    has_results: bool = False
 
 
 def is_shown(name: str) -> bool:
@@ -142,7 +146,9 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
         try:
             run = _read(path, name, _file_name(name, [run.file for run in runs]))
         except PolyRefuseError as error:
-            left_out.append(LeftOut(name, str(error).replace(str(path), name), path.is_dir()))
+            reason = str(error).replace(str(path), name)
+            has_results = any((path / file).is_file() for file in (RESULTS_FILE, HARMFULNESS_FILE))
+            left_out.append(LeftOut(name, reason, path.is_dir(), has_results))
             continue
         if name in by_name:
             raise RunFolderError(
@@ -151,7 +157,7 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
         by_name[name] = path
         runs.append(run)
     if not runs:
-        reasons = "; ".join(one.reason for one in left_out[:3]) + ("; …" if len(left_out) > 3 else "")
+        reasons = "; ".join(folder.reason for folder in left_out[:3]) + ("; …" if len(left_out) > 3 else "")
         raise RunFolderError(f"no run with results among {len(left_out)} given: {reasons}")
     return runs, left_out
 
@@ -174,6 +180,7 @@ def _read(path: Path, name: str, file: str) -> Run:
     results = tuple(folder.results())
     if not results:
         raise RunFolderError(f"'{path}' has no results yet; run the same command again to go on")
+    verify_run(folder)
     return Run(
         name,
         file,
@@ -196,22 +203,6 @@ def read_harmfulness(file: Path) -> HarmfulnessFile | None:
 def _chosen(folder: Path) -> Iterable[tuple[str, tuple[int | str, int]]]:
     """Yield language and place of each chosen direction, from the files' headers alone."""
     for file in sorted(folder.glob("*.safetensors")):
-        if "." in file.stem:
-            continue
-        header = _safetensors_header(file)
-        if "layer" in header and "position" in header:
-            position = header["position"]
-            place: int | str = int(position) if re.fullmatch(r"-?\d+", str(position)) else str(position)
-            yield file.stem, (place, int(header["layer"]))
-
-
-def _safetensors_header(file: Path) -> dict[str, Any]:
-    """Return our entry in a safetensors file's metadata: 8 bytes of length, then a JSON header."""
-    try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            header = parse_json(opened.read(min(length, 10**8)))
-        found = parse_json(header["__metadata__"]["polyrefuse"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RunFolderError(f"'{file}' is no direction that can be read") from None
-    return found if isinstance(found, dict) else {}
+        if "." not in file.stem:
+            header = read_direction_header(file, RunFolderError)
+            yield file.stem, (header.position, header.layer)

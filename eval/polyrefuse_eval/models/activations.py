@@ -14,7 +14,7 @@ from tqdm import tqdm
 from polyrefuse_eval.models.batching import Batch, forward, forward_without_head, plan_batches
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.partial_forward import bypassed, mlp_only_at
-from polyrefuse_eval.models.structure import first_tensor, layer_input
+from polyrefuse_eval.models.structure import check_finite, first_tensor, layer_input
 from polyrefuse_eval.models.template import EncodedPrompt
 from polyrefuse_eval.results.positions import T_INST, Position
 
@@ -77,7 +77,9 @@ def _capture_batch(
     found: dict[int, Tensor] = {}
 
     def keep(layer: int, hidden: Tensor) -> None:
-        found[layer] = batch.gather(hidden, offsets)
+        states = batch.gather(hidden, offsets)
+        check_finite(states, f"the input of layer {layer} of {chat.name}")
+        found[layer] = states
 
     with ExitStack() as stack:
         for index in layers:
@@ -99,10 +101,10 @@ def _capture_batch(
 
 def _watch(chat: ChatModel, layer: int, keep: Any) -> Any:
     def at_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(layer, layer_input(args, kwargs))
+        keep(layer, chat.structure.read(layer_input(args, kwargs)))
 
     def at_output(_module: nn.Module, _args: Any, output: Any) -> None:
-        keep(layer, first_tensor(output))
+        keep(layer, chat.structure.read(first_tensor(output)))
 
     if layer == chat.n_layers:
         return chat.layers[-1].register_forward_hook(at_output)

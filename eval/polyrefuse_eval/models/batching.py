@@ -4,14 +4,13 @@ Where a model allows it (tried once, see `can_pack`), prompts stand one after an
 prefix that all share once, then each prompt's own tokens, which see the prefix and themselves. Long
 and short prompts share rows, so that all rows are of nearly the same length, and a batch has a few of
 them: many tokens for its matrices, short rows for its attention. Next to nothing is padded or
-computed twice. Other models get left-padded batches of prompts of similar length.
+computed twice. Other models get left-padded batches of prompts of similar length, or, where padding changes
+their numbers (convolutions, recurrent states), batches of prompts of one length.
 """
 
 from __future__ import annotations
 
-import heapq
 import inspect
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,9 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyrefuse_eval.errors import OutOfMemoryError
+from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError
 from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.models.packing import best_row_length, divide, even_rows
 from polyrefuse_eval.models.partial_forward import head_only_at, mlp_only_at
+from polyrefuse_eval.models.structure import check_finite
 from polyrefuse_eval.models.template import EncodedPrompt
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 4096}
@@ -30,13 +31,7 @@ TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 4096}
 
 TOKENS_PER_ROW = {"cpu": 128, "cuda": 512}
 """Where a row's attention, which masks out what is not the prompt's own, is still small beside its MLPs.
-A long shared prefix makes rows longer, see `_row_length`."""
-
-PAIRS_PER_TOKEN = 2.4
-"""One token costs a layer's matrices as much as this times the model's width pairs of tokens cost its
-attention. By count it is 6 (12 d² weights, 2 d multiplications a pair), but attention does less than half as
-many in a second; measured on 2 cores at a width of 512, where rows of 64 to 192 tokens cost the same behind
-a prefix of 2, and behind one of 35 rows of 256 cost a tenth less than rows of 128."""
+A long shared prefix makes rows longer, see `packing.best_row_length`."""
 
 PACKABLE_ATTENTION = ("sdpa", "eager")
 """Attention implementations that take a mask of our own."""
@@ -90,40 +85,42 @@ def plan_batches(
     if can_pack(chat) and not _exceeds_window(chat, prompts):
         prefix = shared_prefix(prompts, most_shared)
         row_length = min(budget, _row_length(chat, prefix))
-        rows = _even_rows([len(prompt) - prefix for prompt in prompts], row_length - prefix)
+        rows = even_rows([len(prompt) - prefix for prompt in prompts], row_length - prefix)
         widths = [prefix + sum(len(prompts[index]) - prefix for index in row) for row in rows]
         return [
-            _packed(chat, prompts, [rows[index] for index in part], prefix)
-            for part in _divide(widths, budget)
+            _packed(chat, prompts, [rows[index] for index in part], prefix) for part in divide(widths, budget)
         ]
-    return [_padded(chat, prompts, part) for part in _divide([len(prompt) for prompt in prompts], budget)]
+    return [
+        _padded(chat, prompts, [group[index] for index in part])
+        for group in _paddable(chat, prompts)
+        for part in divide([len(prompts[index]) for index in group], budget)
+    ]
 
 
 def _row_length(chat: ChatModel, prefix: int) -> int:
-    """Return how long a row is best that begins with a shared prefix of so many tokens.
-
-    n tokens of prompts in rows of own length s cost n/s rows, each of them p + s tokens in the matrices
-    and (p + s)² pairs in the attention, of which a token is worth r: least at s² = p² + r·p.
-    """
-    pairs = PAIRS_PER_TOKEN * chat.width
-    own = math.sqrt(prefix**2 + pairs * prefix)
-    return max(TOKENS_PER_ROW.get(chat.device.type, 256), prefix + round(own))
+    least = TOKENS_PER_ROW.get(chat.device.type, 256)
+    return max(least, best_row_length(prefix, chat.width))
 
 
-def _divide(widths: Sequence[int], budget: int) -> list[list[int]]:
-    """Put rows of `widths` tokens into rectangles of even size, none above `budget` tokens if it can.
+def _paddable(chat: ChatModel, prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
+    """Return the indices of `prompts` in groups that may share a batch: all, or those of one length."""
+    if can_pad(chat):
+        return [list(range(len(prompts)))]
+    groups: dict[int, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(len(prompt), []).append(index)
+    return list(groups.values())
 
-    Rows of like width stand together, so that little is padded.
-    """
-    total = sum(widths)
-    parts = max(1, -(-total // max(1, budget)))
-    target = min(budget, -(-total // parts) + max(widths) // 2)
-    cut: list[list[int]] = [[]]
-    for index in sorted(range(len(widths)), key=lambda index: (widths[index], index)):
-        if cut[-1] and widths[index] * (len(cut[-1]) + 1) > target:
-            cut.append([])
-        cut[-1].append(index)
-    return cut
+
+def next_rows(
+    chat: ChatModel, prompts: Sequence[EncodedPrompt], order: Sequence[int], size: int
+) -> list[int]:
+    """Return the first of `order` (indices of `prompts`) that share a left-padded batch: at most `size`,
+    and prompts of one length where padding changes the model's numbers."""
+    part = list(order[:size])
+    if can_pad(chat):
+        return part
+    return [index for index in part if len(prompts[index]) == len(prompts[part[0]])]
 
 
 def shared_prefix(prompts: Sequence[EncodedPrompt], most: int | None = None) -> int:
@@ -185,48 +182,6 @@ _EVERYBODY, _NOBODY = -1, -2
 """Owners of the tokens that are no prompt's own: the shared prefix, and padding."""
 
 
-def _even_rows(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Deal prompts to rows of about `budget` tokens, the longest first, each to the shortest row.
-
-    Long and short ones share rows: that evens them out, and `_exchange` does what is left.
-    """
-    count = max(1, min(len(lengths), round(sum(lengths) / max(budget, 1))))
-    rows: list[list[int]] = [[] for _ in range(count)]
-    used = [(0, row) for row in range(count)]
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        tokens, row = heapq.heappop(used)
-        rows[row].append(index)
-        heapq.heappush(used, (tokens + lengths[index], row))
-    _exchange(rows, lengths)
-    return rows
-
-
-def _exchange(rows: list[list[int]], lengths: Sequence[int]) -> None:
-    """Shorten the longest row as long as a prompt of it can go to the shortest row, or change places with
-    one there: a batch is as wide as its longest row, and the rest of it is padding."""
-    used = [sum(lengths[index] for index in row) for row in rows]
-    while True:
-        longest, shortest = used.index(max(used)), used.index(min(used))
-        gap = used[longest] - used[shortest]
-        # What the longest row gives away less what it gets: of use between 0 and the gap, best at its half.
-        exchanges = [
-            (abs(2 * given - gap), given, out, back)
-            for out in rows[longest]
-            for back in (None, *rows[shortest])
-            if 0 < (given := lengths[out] - (0 if back is None else lengths[back])) < gap
-        ]
-        if not exchanges:
-            return
-        _, given, out, back = min(exchanges, key=lambda exchange: exchange[:2])
-        for row, lost, found in ((rows[longest], out, back), (rows[shortest], back, out)):
-            if lost is not None:
-                row.remove(lost)
-            if found is not None:
-                row.append(found)
-        used[longest] -= given
-        used[shortest] += given
-
-
 def _padded(chat: ChatModel, prompts: Sequence[EncodedPrompt], part: list[int]) -> Batch:
     arguments = left_padded(chat, [prompts[index].ids for index in part])
     width = arguments["input_ids"].shape[1]
@@ -285,14 +240,20 @@ def forward(chat: ChatModel, batch: Batch, *, times: int = 1, ends_only: bool | 
             stack.enter_context(mlp_only_at(chat, -1, rows, ends))
         if not batch.packed:
             result: Tensor = chat.model(**arguments, use_cache=False, **kept_logits(chat, 1)).logits[:, -1]
-            return result
+            return checked_logits(chat, result)
         if times > 1:
             arguments = {
                 name: value.repeat(times, *[1] * (value.dim() - 1)) for name, value in arguments.items()
             }
         stack.enter_context(head_only_at(chat, rows, ends))
-        logits: Tensor = chat.model(**arguments, use_cache=False).logits[0]
+        logits = checked_logits(chat, chat.model(**arguments, use_cache=False).logits[0])
         return logits.view(times, len(batch.prompts), -1) if times > 1 else logits
+
+
+def checked_logits(chat: ChatModel, logits: Tensor) -> Tensor:
+    """Return `logits` [prompts, vocabulary]; raise `ChatModelError` where a row's greatest is not finite."""
+    check_finite(logits.amax(-1), f"the next-token distribution of {chat.name}")
+    return logits
 
 
 @torch.inference_mode()
@@ -319,28 +280,42 @@ def can_pack(chat: ChatModel) -> bool:
     """Return whether prompts in one row keep apart in this model; tried once, then remembered.
 
     Two prompts behind a shared prefix must give the logits that they give alone, and the second
-    must not feel a change of the first. Finds out about `ends_only` as well.
+    must not feel a change of the first. Finds out about `pads` and `ends_only` as well.
     """
     if chat.ends_only is None:
-        packs, padded = _probe(chat, True), _probe(chat, False)
+        packs, padded = _keeps_apart(chat, True), _keeps_apart(chat, False)
         chat.ends_only = padded and (packs or not _takes_masks(chat))
-        found = packs or _probe(chat, True, ends_only=False)
-        chat.packs = found if chat.packs is None else chat.packs
+        packs = packs or _keeps_apart(chat, True, ends_only=False)
+        chat.packs = packs if chat.packs is None else chat.packs
+        padded = padded or _keeps_apart(chat, False, ends_only=False)
+        chat.pads = padded if chat.pads is None else chat.pads
     return bool(chat.packs)
+
+
+def can_pad(chat: ChatModel) -> bool:
+    """Return whether left-padded rows give the logits of single prompts; tried once, then remembered."""
+    if chat.pads is None:
+        can_pack(chat)
+    return bool(chat.pads)
 
 
 def _takes_masks(chat: ChatModel) -> bool:
     return getattr(chat.model.config, "_attn_implementation", None) in PACKABLE_ATTENTION
 
 
-def _probe(chat: ChatModel, packed: bool, *, ends_only: bool = True) -> bool:
+PROBE_TEXTS = (
+    "Name a colour.",
+    "How far is the nearest of the big stars?",
+    "Sing about rain, now and then.",
+)
+"""Prompts of different lengths, on which it is tried what a model allows."""
+
+
+def _keeps_apart(chat: ChatModel, packed: bool, *, ends_only: bool = True) -> bool:
     """Return whether batches of this kind give the logits of prompts alone, without a leak."""
-    if packed and not _takes_masks(chat):
+    if packed and (not _takes_masks(chat) or chat.model.get_output_embeddings() is None):
         return False
-    if packed and chat.model.get_output_embeddings() is None:
-        return False
-    texts = ["Name a colour.", "How far is the nearest of the big stars?", "Sing about rain, now and then."]
-    first, second, other = chat.encode(texts)
+    first, second, other = chat.encode(PROBE_TEXTS)
     prefix = shared_prefix([first, second, other])
 
     def run(*prompts: EncodedPrompt, rows: Sequence[Sequence[int]] = ((0, 1),)) -> Tensor:
@@ -351,11 +326,18 @@ def _probe(chat: ChatModel, packed: bool, *, ends_only: bool = True) -> bool:
         together, disturbed = run(first, second), run(other, second)
         in_two_rows = run(first, second, rows=((0,), (1,)))
         alone = [forward(chat, _padded(chat, [prompt], [0]), ends_only=False) for prompt in (first, second)]
-    except (TypeError, ValueError, RuntimeError, IndexError):
+    except (TypeError, ValueError, RuntimeError, IndexError, ChatModelError):
         return False
-    exact = chat.dtype in (torch.float32, torch.float64)
-    spread = float(together.std()) + 1e-6
-    leak = float((together[1] - disturbed[1]).abs().max())
     expected = torch.cat(alone).float()
-    error = max(float((found - expected).abs().max()) for found in (together, in_two_rows))
-    return leak <= (1e-4 if exact else 0.1) * spread and error <= (1e-3 if exact else 0.3) * spread
+    leak = float((together[1] - disturbed[1]).abs().max())
+    exact = chat.dtype in (torch.float32, torch.float64)
+    return leak <= (1e-4 if exact else 0.1) * (float(together.std()) + 1e-6) and all(
+        same_logits(chat, logits, expected) for logits in (together, in_two_rows)
+    )
+
+
+def same_logits(chat: ChatModel, logits: Tensor, expected: Tensor, exact_limit: float = 1e-3) -> bool:
+    """Return whether `logits` are `expected` but for rounding (float32: `exact_limit` of their spread)."""
+    exact = chat.dtype in (torch.float32, torch.float64)
+    error = float((logits - expected).abs().max())
+    return error <= (exact_limit if exact else 0.3) * (float(expected.std()) + 1e-6)

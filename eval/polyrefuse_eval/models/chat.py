@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,17 +13,16 @@ from torch import Tensor, nn
 
 from polyrefuse_eval.errors import ChatModelError
 from polyrefuse_eval.malloc import keep_freed_memory
-from polyrefuse_eval.models.structure import (
-    Structure,
-    find_structure,
-    parse_structure,
-    prove_structure,
-    submodule,
-)
-from polyrefuse_eval.models.template import EncodedPrompt, Template, tokenizer_hash
+from polyrefuse_eval.models.structure import Structure, parse_structure, submodule
+from polyrefuse_eval.models.structure_probe import find_structure
+from polyrefuse_eval.models.template import EncodedPrompt, Template
 
 if TYPE_CHECKING:
     from polyrefuse_eval.models.loading import LoadOptions
+
+
+MAX_THINKING_TOKENS = 2048
+"""A block of thoughts of a hard question takes hundreds of tokens in most models, thousands in some."""
 
 
 @dataclass
@@ -38,22 +39,26 @@ class ChatModel:
     revision: str
     template: Template
     structure: Structure
-    layer_outputs: list[int | None]
-    """For each layer the length of the tuple that it returns, None where it returns a tensor."""
     settings: dict[str, str] = field(default_factory=dict)
     """What else changes the numbers: dtype, quantization, attention implementation."""
     packs: bool | None = None
-    """Whether prompts can share one row (see `batches.can_pack`); None until it was tried."""
+    """Whether prompts can share one row (see `batching.can_pack`); None until it was tried."""
+    pads: bool | None = None
+    """Whether left-padded rows give the numbers of single prompts; None until it was tried."""
+    caches: bool | None = None
+    """Whether decoding behind a cache gives the numbers of whole passes; None until it was tried."""
+    max_thinking_tokens: int = MAX_THINKING_TOKENS
+    """How many tokens a model that may think takes for its thoughts before they are cut off."""
     ends_only: bool | None = None
     """Whether the last layer's MLP can run for last tokens alone; None until it was tried."""
 
     @classmethod
     def load(cls, name: str, options: LoadOptions | None = None, **keywords: Any) -> ChatModel:
-        """Load `name`: a Hub id, a folder, either with `@REVISION`, one of `organism.ORGANISMS`,
-        or `organism-harmfulness`.
+        """Load `name`: a Hub id or a folder, either with `@REVISION`, of a model or of a LoRA adapter; or one
+        of `organisms.NAMES`.
 
-        `keywords` are the fields of `LoadOptions`. Raises `ChatModelError` with one clear line for
-        whatever is not a chat model that can be had.
+        `keywords` are the fields of `LoadOptions`. Raises `ChatModelError`, in one line, where `name` is no
+        chat model that can be loaded.
         """
         from polyrefuse_eval.models.loading import LoadOptions, load_parts
 
@@ -70,24 +75,40 @@ class ChatModel:
         revision: str = "unsaved",
         system: str | None = None,
         thinking: bool = False,
+        max_thinking_tokens: int = MAX_THINKING_TOKENS,
         structure: str = "",
         settings: dict[str, str] | None = None,
     ) -> ChatModel:
         """Return the chat model made of a loaded `model` and `tokenizer`.
 
-        On a CPU the C library is told to keep the memory that a pass frees (see `heap`).
+        On a CPU the C library is told to keep the memory that a pass frees (see `malloc`).
         Raises `ChatModelError` where the template or the decoder's shape is unknown.
         """
         template = Template(tokenizer, system, thinking)
         _ = template.post_instruction
         model.eval()
+        template = replace(template, opens_thoughts=_opens_thoughts(model, template))
+        if thinking and not template.thinks:
+            raise ChatModelError(
+                f"--thinking changes nothing for '{name}': its chat template knows no variable for it, and "
+                "it opens no block of thoughts by itself; leave it out"
+            )
         if input_device(model).type == "cpu":
             keep_freed_memory()
-        n_layers = int(model.config.get_text_config().num_hidden_layers)
-        found = find_structure(model, n_layers, parse_structure(structure))
         ids = template.encode(["Name a colour."])[0].ids
-        outputs = prove_structure(model, found, torch.tensor([ids], device=input_device(model)))
-        return cls(model, tokenizer, name, revision, template, found, outputs, dict(settings or {}))
+        found = find_structure(
+            model, torch.tensor([ids], device=input_device(model)), parse_structure(structure)
+        )
+        return cls(
+            model=model,
+            tokenizer=tokenizer,
+            name=name,
+            revision=revision,
+            template=template,
+            structure=found,
+            max_thinking_tokens=max_thinking_tokens,
+            settings={**(settings or {}), **_thinking_settings(template, max_thinking_tokens)},
+        )
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -127,8 +148,9 @@ class ChatModel:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Ids that end an answer: the tokenizer's and the generation config's EOS tokens."""
-        ids: set[int] = set()
+        """Ids that end an answer: the tokenizer's and the generation config's EOS tokens, and the token with
+        which the template closes an assistant's turn."""
+        ids: set[int] = set() if self.template.turn_end is None else {self.template.turn_end}
         config = getattr(self.model, "generation_config", None)
         for given in (self.tokenizer.eos_token_id, getattr(config, "eos_token_id", None)):
             if given is not None:
@@ -138,6 +160,12 @@ class ChatModel:
     def encode(self, prompts: Sequence[str]) -> list[EncodedPrompt]:
         """Return `prompts` inside the chat template; raises where one is longer than the context."""
         encoded = self.template.encode(prompts)
+        self._fit_context(encoded, prompts)
+        return encoded
+
+    def encode_open(self, prompts: Sequence[str]) -> list[EncodedPrompt]:
+        """Return `prompts` for generation: where the model is to think, it may before it answers."""
+        encoded = self.template.encode_open(prompts)
         self._fit_context(encoded, prompts)
         return encoded
 
@@ -170,7 +198,45 @@ class ChatModel:
         }
 
 
+@torch.inference_mode()
+def _opens_thoughts(model: Any, template: Template) -> bool:
+    """Return whether the first token that `model` writes opens a block of thoughts."""
+    if template.marks is None or template.thinking_block != "none":
+        return False
+    ids = torch.tensor([template.encode(["Name a colour."])[0].ids], device=input_device(model))
+    token = int(model(input_ids=ids, use_cache=False).logits[0, -1].argmax())
+    text = str(template.tokenizer.decode([token])).strip()
+    return len(text) > 1 and template.marks.opening.startswith(text)
+
+
+def _thinking_settings(template: Template, max_thinking_tokens: int) -> dict[str, str]:
+    """Return where the answer begins, and how long thoughts may be, where a model marks thoughts at all."""
+    if template.thinking_block == "none" and not template.thinking:
+        return {}
+    begins = {
+        "none": "at the end of the prompt",
+        "template": "behind the template's empty thinking block",
+        "forced": "behind a forced empty thinking block",
+    }
+    settings = {"answer_begins": begins[template.thinking_block]}
+    if template.thinking:
+        settings["max_thinking_tokens"] = str(max_thinking_tokens)
+    return settings
+
+
 def input_device(model: Any) -> torch.device:
     """Return the device of the input embeddings."""
     weight: Tensor = model.get_input_embeddings().weight
     return weight.device
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Return the sha256 of everything that decides how `tokenizer` cuts a text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        text = repr(sorted(tokenizer.get_vocab().items()))
+    else:
+        # Padding and truncation are how it was last called, not what it is.
+        parts = json.loads(backend.to_str())
+        text = json.dumps({**parts, "padding": None, "truncation": None}, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

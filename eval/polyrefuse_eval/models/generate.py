@@ -14,11 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from polyrefuse_eval.errors import OutOfMemoryError
-from polyrefuse_eval.models.batching import accepted_arguments, kept_logits, left_padded
+from polyrefuse_eval.models.batching import next_rows
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.intervene import BASELINE, Applied, Edits, applied
-from polyrefuse_eval.models.kv_cache import bytes_per_token, cache_argument, cache_of
+from polyrefuse_eval.models.decoding import Decoding, can_cache
+from polyrefuse_eval.models.intervene import BASELINE, Edits, applied
+from polyrefuse_eval.models.kv_cache import bytes_per_token, largest
 from polyrefuse_eval.models.template import EncodedPrompt
+from polyrefuse_eval.models.thinking import RowProgress, split_thoughts
 
 BATCH_SIZE = {"cpu": 128, "cuda": 256}
 """Rows made together: a step costs little more for many than for a few, as it reads all weights for any."""
@@ -41,12 +43,29 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """A generated answer: `ended` is False where it was cut at the token limit."""
+    """A generated answer, without what the model thought before it: `reasoning`, None where it did not.
+
+    `ended` is False where the answer was cut at its token limit, or the thoughts before it at theirs: there
+    is no answer then, and `text` is empty.
+    """
 
     key: str
     text: str
     ids: tuple[int, ...]
     ended: bool
+    reasoning: str | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many tokens an answer may have, and the thoughts before it; None where there are to be none."""
+
+    answer: int
+    thoughts: int | None = None
+
+    @property
+    def total(self) -> int:
+        return self.answer + (self.thoughts or 0)
 
 
 @dataclass(frozen=True)
@@ -66,6 +85,7 @@ def generate(
     sampling: Sampling | None = None,
     done: Collection[str] = (),
     progress: str | None = None,
+    thoughts: bool = False,
 ) -> Iterator[list[Answer]]:
     """Yield the answers to `requests`, batch by batch, longest prompts last.
 
@@ -74,23 +94,29 @@ def generate(
     `done` is left out; another is made whole again, so that a resumed call ends with the bytes of an
     undisturbed one. `batch_size` (see `default_batch_size`) is halved when memory runs out; raises
     `OutOfMemoryError` where even one row does not fit.
+
+    With `thoughts` a model that was loaded with `thinking` may think before it answers; else, and in any
+    measurement of first tokens, prompts end where the answer begins.
     """
-    encoded = chat.encode([request.prompt for request in requests])
+    thoughts = thoughts and chat.template.thinking
+    texts = [request.prompt for request in requests]
+    encoded = chat.encode_open(texts) if thoughts else chat.encode(texts)
+    limits = Limits(max_new_tokens, chat.max_thinking_tokens if thoughts else None)
     order = sorted(range(len(requests)), key=lambda index: (len(encoded[index]), index))
-    size = batch_size or default_batch_size(chat, encoded, max_new_tokens)
+    size = batch_size or default_batch_size(chat, encoded, limits.total)
     sampling = sampling or Sampling()
     start = 0
     with tqdm(
         total=len(requests), desc=progress, unit="answer", disable=True if progress is None else None
     ) as bar:
         while start < len(order):
-            part = order[start : start + size]
+            part = next_rows(chat, encoded, order[start:], size)
             if all(requests[index].key in done for index in part):
                 bar.update(len(part))
                 start += len(part)
                 continue
             try:
-                answers = _generate_batch(chat, requests, encoded, part, max_new_tokens, sampling)
+                answers = _generate_batch(chat, requests, encoded, part, limits, sampling)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -118,7 +144,7 @@ def default_batch_size(chat: ChatModel, prompts: Sequence[EncodedPrompt], max_ne
     config = chat.model.config.get_text_config()
     token = bytes_per_token(config, chat.n_layers, chat.width, chat.dtype)
     cached = token * (longest + max_new_tokens) if max_new_tokens else 0
-    hidden = getattr(config, "intermediate_size", None) or 4 * chat.width
+    hidden = largest(config, "intermediate_size") or 4 * chat.width
     # Two halves of a gated MLP and their product, beside a few copies of the stream.
     passing = (3 * hidden + 4 * chat.width) * chat.dtype.itemsize * longest
     return max(1, min(size, BATCH_BYTES // (cached + passing)))
@@ -145,46 +171,53 @@ def _generate_batch(
     requests: Sequence[Request],
     encoded: Sequence[EncodedPrompt],
     part: list[int],
-    max_new_tokens: int,
+    limits: Limits,
     sampling: Sampling,
 ) -> list[Answer]:
     generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + index) for index in part]
-    made: list[list[int]] = [[] for _ in part]
-    ended = [False] * len(part)
-    stop_ids = chat.stop_ids
+    template, stop_ids = chat.template, chat.stop_ids
+    inside = limits.thoughts is not None and template.begins_inside_thoughts
+    rows = [
+        RowProgress(
+            chat.tokenizer,
+            template.marks,
+            inside=inside,
+            answer_tokens=limits.answer,
+            thinking_tokens=limits.thoughts,
+        )
+        for _ in part
+    ]
     edits = [requests[index].edits for index in part]
     shared = all(row is edits[0] for row in edits)
     with applied(chat, edits[0] if shared else edits) as state:
         alive = list(range(len(part)))
-        arguments = left_padded(chat, [encoded[index].ids for index in part])
-        cache = None
-        for _step in range(max_new_tokens):
-            output = chat.model(
-                **accepted_arguments(chat, dict(arguments)),
-                **cache_argument(chat.model, cache),
-                use_cache=True,
-                **kept_logits(chat, 1),
-            )
-            cache = cache_of(output)
-            chosen = _choose(output.logits[:, -1], sampling, [generators[row] for row in alive])
+        decoding = Decoding(chat, [encoded[index].ids for index in part], cached=can_cache(chat))
+        for _step in range(limits.total):
+            chosen = _choose(decoding.logits(), sampling, [generators[row] for row in alive])
             for row, token in zip(alive, chosen.tolist(), strict=True):
-                if ended[row]:
-                    continue
-                if token in stop_ids:
-                    ended[row] = True
-                else:
-                    made[row].append(token)
-            left = [slot for slot, row in enumerate(alive) if not ended[row]]
+                if not rows[row].finished:
+                    rows[row].take(token, stop_ids)
+            left = [slot for slot, row in enumerate(alive) if not rows[row].finished]
             if not left:
                 break
-            arguments = _next_arguments(arguments, chosen)
+            decoding.append(chosen)
             # Leaving costs a copy of the cache: worth it for an eighth of the rows at once.
             if len(left) <= len(alive) * 7 // 8:
-                arguments, alive = _keep_rows(arguments, cache, state, alive, left)
-    texts = chat.tokenizer.batch_decode(made, skip_special_tokens=True)
+                state.select(decoding.keep(left))
+                alive = [alive[slot] for slot in left]
+    written = [split_thoughts(chat.tokenizer, template.marks, row.ids, inside) for row in rows]
+    texts = chat.tokenizer.batch_decode(
+        [list(parts.ids or ()) for parts in written], skip_special_tokens=True
+    )
     return [
-        Answer(requests[index].key, text, tuple(ids), done)
-        for index, text, ids, done in zip(part, texts, made, ended, strict=True)
+        Answer(
+            key=requests[index].key,
+            text=text,
+            ids=parts.ids or (),
+            ended=row.ended and parts.ids is not None,
+            reasoning=parts.reasoning,
+        )
+        for index, text, row, parts in zip(part, texts, rows, written, strict=True)
     ]
 
 
@@ -197,21 +230,3 @@ def _choose(logits: Tensor, sampling: Sampling, generators: list[torch.Generator
         for row, generator in zip(weights, generators, strict=True)
     ]
     return torch.cat(drawn).to(logits.device)
-
-
-def _next_arguments(arguments: dict[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
-    mask = arguments["attention_mask"]
-    return {
-        "input_ids": chosen.unsqueeze(1),
-        "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1),
-        "position_ids": arguments["position_ids"][:, -1:] + 1,
-    }
-
-
-def _keep_rows(
-    arguments: dict[str, Tensor], cache: object, state: Applied, alive: list[int], left: list[int]
-) -> tuple[dict[str, Tensor], list[int]]:
-    rows = torch.tensor(left, device=arguments["input_ids"].device)
-    cache.batch_select_indices(rows)  # type: ignore[attr-defined]
-    state.select(rows)
-    return {name: value[rows] for name, value in arguments.items()}, [alive[slot] for slot in left]

@@ -17,26 +17,28 @@ from torch import Tensor, nn
 from polyrefuse_eval.errors import InterventionError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.kv_cache import cached_tokens
+from polyrefuse_eval.models.row_edits import (
+    RowAblations,
+    RowAdditions,
+    RowTransformations,
+    Tokens,
+    Transform,
+    check_tokens,
+)
 from polyrefuse_eval.models.structure import (
     first_tensor,
     layer_input,
     submodule,
     with_first_tensor,
     with_layer_input,
+    write_modules,
 )
-
-Tokens = str | tuple[int, ...]
-"""Which tokens an edit touches: `all`, `prompt`, `decoding`, or positions counted from the
-prompt's end (-1 is its last token; in a packed row, which holds several prompts, from the row's
-end). Each row of a batch may name its own."""
-
-TOKEN_SCOPES = ("all", "prompt", "decoding")
 
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
     """Directional ablation: x ← x - coefficient · Σ r (r·x) at every layer's input and every
-    residual write of attention and MLP (Arditi et al. 2024, eq. 4).
+    write into the residual stream (Arditi et al. 2024, eq. 4).
 
     `directions` [d] or [k, d] of any norm; several are orthonormalised.
     """
@@ -59,28 +61,24 @@ class Addition:
     tokens: Tokens = "all"
 
 
-Edit = Ablation | Addition
+@dataclass(frozen=True, eq=False)
+class Transformation:
+    """Any other edit: x ← function(x) at the input of each of `layers`, None for all of them.
+
+    `function` maps states [rows, tokens, d] to states of the same shape, each token by itself. Workers get
+    it by pickle, so it is a function of a module or a `functools.partial` of one.
+    """
+
+    function: Transform
+    layers: tuple[int, ...] | None = None
+    tokens: Tokens = "all"
+
+
+Edit = Ablation | Addition | Transformation
 Edits = tuple[Edit, ...]
 """The edits of one row of a batch; an empty tuple is the model as it is."""
 
 BASELINE: Edits = ()
-
-
-def orthonormal(directions: Tensor) -> Tensor:
-    """Return an orthonormal basis [k', d] (float32, k' ≤ k) of the span of `directions` [k, d]."""
-    rows = directions.reshape(-1, directions.shape[-1]).double().cpu()
-    if not bool(torch.isfinite(rows).all()):
-        raise InterventionError("a direction holds values that are not finite")
-    norms = rows.norm(dim=1)
-    if not bool((norms > 0).all()):
-        raise InterventionError("a direction of norm 0 cannot be ablated")
-    units = rows / norms.unsqueeze(1)
-    if len(units) == 1:
-        unit: Tensor = units.float()
-        return unit
-    _, values, right = torch.linalg.svd(units, full_matrices=False)
-    basis: Tensor = right[values > 1e-6 * values[0]].float()
-    return basis
 
 
 class Applied:
@@ -91,40 +89,68 @@ class Applied:
     ) -> None:
         self._given_width = prompt_width
         self._prompt_width = prompt_width
-        self._offset = 0
+        self._offset = self._end = 0
         self._rows = list(rows)
         self.uniform = uniform
         """One edit for all rows, whatever their number."""
         self._check(chat)
-        self.ablations = [tuple(edit for edit in row if isinstance(edit, Ablation)) for row in rows]
-        self._ablation = _RowAblation(self.ablations, chat.width)
+        ablations = [[edit for edit in row if isinstance(edit, Ablation)] for row in rows]
+        self.ablates = any(ablations)
+        self._ablations = RowAblations(
+            [[(edit.directions, edit.coefficient, edit.tokens) for edit in row] for row in ablations],
+            chat.width,
+        )
+        self._structure = chat.structure
         self._additions = {
-            layer: _RowAddition(layer, self._rows, chat.width)
+            layer: RowAdditions([_sums(row, layer) for row in rows], chat.width)
             for layer in sorted({edit.layer for row in rows for edit in row if isinstance(edit, Addition)})
+        }
+        transformations = [[edit for edit in row if isinstance(edit, Transformation)] for row in rows]
+        self._transformations = {
+            layer: RowTransformations(
+                [
+                    [
+                        (edit.function, edit.tokens)
+                        for edit in row
+                        if edit.layers is None or layer in edit.layers
+                    ]
+                    for row in transformations
+                ]
+            )
+            for layer in (range(chat.n_layers) if any(transformations) else ())
         }
 
     def _check(self, chat: ChatModel) -> None:
         for row in self._rows:
             for edit in row:
-                vector = edit.directions if isinstance(edit, Ablation) else edit.direction
-                if vector.shape[-1] != chat.width:
-                    raise InterventionError(
-                        f"a direction of width {vector.shape[-1]} does not fit {chat.name}, "
-                        f"whose residual stream is {chat.width} wide"
-                    )
-                if isinstance(edit, Addition) and not 0 <= edit.layer < chat.n_layers:
-                    raise InterventionError(
-                        f"layer {edit.layer} is not in {chat.name}, which has layers 0 to {chat.n_layers - 1}"
-                    )
-                _check_tokens(edit.tokens)
+                layers: tuple[int, ...] = ()
+                if isinstance(edit, Transformation):
+                    layers = edit.layers or ()
+                else:
+                    vector = edit.directions if isinstance(edit, Ablation) else edit.direction
+                    if vector.shape[-1] != chat.width:
+                        raise InterventionError(
+                            f"a direction of width {vector.shape[-1]} does not fit {chat.name}, "
+                            f"whose residual stream is {chat.width} wide"
+                        )
+                if isinstance(edit, Addition):
+                    layers = (edit.layer,)
+                for layer in layers:
+                    if not 0 <= layer < chat.n_layers:
+                        raise InterventionError(
+                            f"layer {layer} is not in {chat.name}, which has layers 0 to {chat.n_layers - 1}"
+                        )
+                check_tokens(edit.tokens)
 
     @property
     def layers_of_additions(self) -> list[int]:
+        """Return the layers at whose input something is added."""
         return list(self._additions)
 
     @property
-    def ablates(self) -> bool:
-        return any(self.ablations)
+    def layers_of_transformations(self) -> list[int]:
+        """Return the layers whose input is transformed."""
+        return [layer for layer, rows in self._transformations.items() if rows]
 
     def new_prompt(self, width: int | None = None) -> None:
         """Forget the last prompt; `width` is the next one's, else its first forward pass tells."""
@@ -134,179 +160,68 @@ class Applied:
         """Keep only `rows` (indices) of the batch: the others have finished."""
         if not self.uniform:
             indices = [int(row) for row in rows]
-            self._ablation.select(indices)
+            self._ablations.select(indices)
             for addition in self._additions.values():
                 addition.select(indices)
+            for transformation in self._transformations.values():
+                transformation.select(indices)
 
-    def begin(self, past: int, width: int) -> None:
-        """Note that a forward pass over `width` tokens begins behind `past` cached ones."""
-        self._offset = past
+    def begin(self, past: int | None, width: int) -> None:
+        """Note that a forward pass over `width` tokens begins behind `past` cached ones; None where the
+        cache does not count them: behind those of the pass before."""
+        self._offset = self._end if past is None else past
+        self._end = self._offset + width
         if self._prompt_width is None:
-            self._prompt_width = past + width
+            self._prompt_width = self._end
 
     def ablate(self, hidden: Tensor) -> Tensor:
-        """Return `hidden` [rows, tokens, d] with each row's directions taken out."""
-        return self._ablation.apply(hidden, self._mask)
+        """Return `hidden` with each row's directions taken out, of every stream where there are several."""
+        return self._ablations.apply(hidden, self._mask)
 
     def add(self, layer: int, hidden: Tensor) -> Tensor:
-        """Return `hidden` [rows, tokens, d] with each row's vector of `layer` added."""
+        """Return `hidden` with each row's vector of `layer` added, to the active stream where there are
+        several."""
         in_prompt = self._offset < (self._prompt_width or 0)
-        return self._additions[layer].apply(hidden, self._mask, in_prompt)
+        return self._in_active_stream(
+            hidden, lambda states: self._additions[layer].apply(states, self._mask, in_prompt)
+        )
 
-    def _mask(self, tokens: Tokens, width: int, device: torch.device) -> Tensor | None:
-        """Return [width] of 0 and 1, None for all tokens."""
+    def transform(self, layer: int, hidden: Tensor) -> Tensor:
+        """Return `hidden` with each row's functions of `layer` applied, to the active stream where there are
+        several."""
+        return self._in_active_stream(
+            hidden, lambda states: self._transformations[layer].apply(states, self._mask)
+        )
+
+    def _in_active_stream(self, hidden: Tensor, edit: Transform) -> Tensor:
+        stream = self._structure.active_stream
+        if stream is None:
+            return edit(hidden)
+        edited = hidden.clone()
+        edited[stream] = edit(hidden[stream])
+        return edited
+
+    def _mask(self, tokens: Tokens, width: int) -> Tensor | None:
         if tokens == "all":
             return None
-        columns = torch.arange(self._offset, self._offset + width, device=device)
+        columns = torch.arange(self._offset, self._offset + width)
         end = self._prompt_width or 0
         if tokens == "prompt":
             return (columns < end).float()
         if tokens == "decoding":
             return (columns >= end).float()
-        wanted = torch.tensor([end + int(position) for position in tokens], device=device)
+        wanted = torch.tensor([end + int(position) for position in tokens])
         return torch.isin(columns, wanted).float()
 
 
-Mask = Callable[[Tokens, int, torch.device], Tensor | None]
-
-
-def _check_tokens(tokens: Tokens) -> None:
-    if isinstance(tokens, str):
-        if tokens not in TOKEN_SCOPES:
-            raise InterventionError(
-                f"unknown tokens '{tokens}'; available: {', '.join(TOKEN_SCOPES)}, "
-                "or positions such as (-1, -2)"
-            )
-    elif not tokens or any(position >= 0 for position in tokens):
-        raise InterventionError(f"positions count from the prompt's end and are negative; given {tokens}")
-
-
-def _check_rows(hidden: Tensor, rows: int) -> None:
-    if rows not in (1, hidden.shape[0]):
-        raise InterventionError(f"the batch has {hidden.shape[0]} rows and edits for {rows} were given")
-
-
-def _scales(hidden: Tensor, coefficients: Tensor, scopes: list[Tokens], mask: Mask) -> Tensor:
-    """Return [rows or 1, tokens or 1, 1] factors: a row's coefficient where its edit holds, else 0."""
-    scales = coefficients.to(hidden.device).reshape(-1, 1)
-    kinds = set(scopes)
-    if kinds == {"all"}:
-        return scales.unsqueeze(-1)
-    width = hidden.shape[1]
-    # Every row may have a scope of its own: their masks are made here, and go to the device at once.
-    masks = {scope: mask(scope, width, torch.device("cpu")) for scope in kinds}
-    ones = torch.ones(width)
-    rows = torch.stack([ones if (one := masks[scope]) is None else one for scope in scopes])
-    return (scales * rows.to(hidden.device)).unsqueeze(-1)
-
-
-class _RowAblation:
-    """Bases of all rows; the k-th edits of the rows are applied together, one k after another."""
-
-    def __init__(self, rows: list[tuple[Ablation, ...]], width: int) -> None:
-        depth = max((len(row) for row in rows), default=0)
-        self._stages: list[tuple[Tensor, Tensor, list[Tokens]]] = []
-        for stage in range(depth):
-            edits = [row[stage] if stage < len(row) else None for row in rows]
-            bases = [
-                torch.zeros(0, width) if edit is None else orthonormal(edit.directions) for edit in edits
-            ]
-            size = max(len(basis) for basis in bases)
-            stacked = torch.zeros(len(rows), size, width)
-            for index, basis in enumerate(bases):
-                stacked[index, : len(basis)] = basis
-            coefficients = torch.tensor([0.0 if edit is None else edit.coefficient for edit in edits])
-            scopes: list[Tokens] = ["all" if edit is None else edit.tokens for edit in edits]
-            self._stages.append((stacked, coefficients, scopes))
-        self._single_coefficients = [float(coefficients[0]) for _, coefficients, _ in self._stages]
-
-    def select(self, rows: list[int]) -> None:
-        self._stages = [
-            (basis[rows], coefficients[rows], [scopes[row] for row in rows])
-            for basis, coefficients, scopes in self._stages
-        ]
-
-    def apply(self, hidden: Tensor, mask: Mask) -> Tensor:
-        for index, (basis, coefficients, scopes) in enumerate(self._stages):
-            _check_rows(hidden, len(basis))
-            if basis.device != hidden.device:
-                basis = basis.to(hidden.device)
-                coefficients = coefficients.to(hidden.device)
-                self._stages[index] = (basis, coefficients, scopes)
-            if basis.shape[:2] == (1, 1) and scopes == ["all"]:
-                hidden = _without_one(hidden, basis[0, 0], self._single_coefficients[index])
-            else:
-                hidden = _without(hidden, basis, _scales(hidden, coefficients, scopes, mask))
-        return hidden
-
-
-def _without_one(hidden: Tensor, direction: Tensor, coefficient: float) -> Tensor:
-    """Return `_without` for one direction in every row and token: one pass over the hidden states."""
-    exact = hidden if hidden.dtype == torch.float64 else hidden.float()
-    direction = direction.to(exact.dtype)
-    flat = exact.reshape(-1, exact.shape[-1])
-    result = torch.addr(flat, flat @ direction, direction, alpha=-coefficient)
-    return result.view_as(exact).to(hidden.dtype)
-
-
-def _without(hidden: Tensor, basis: Tensor, scales: Tensor) -> Tensor:
-    """Return hidden - scales · (hidden basisᵀ) basis, computed in float32."""
-    exact = hidden if hidden.dtype == torch.float64 else hidden.float()
-    basis = basis.to(exact.dtype)
-    scales = scales.to(exact.dtype)
-    if basis.shape[1] == 1:
-        projection = (exact * basis).sum(-1, keepdim=True)
-        result = torch.addcmul(exact, projection * scales, basis, value=-1)
-    else:
-        projection = exact @ basis.transpose(1, 2)
-        result = exact - (projection * scales) @ basis
-    return result.to(hidden.dtype)
-
-
-class _RowAddition:
-    """Vectors that each row adds at one layer; a row's k-th vectors are added together."""
-
-    def __init__(self, layer: int, rows: list[Edits], width: int) -> None:
-        by_scope: list[dict[Tokens, Tensor]] = []
-        for row in rows:
-            sums: dict[Tokens, Tensor] = {}
-            for edit in row:
-                if isinstance(edit, Addition) and edit.layer == layer:
-                    vector = edit.coefficient * edit.direction.detach().float().cpu()
-                    sums[edit.tokens] = sums[edit.tokens] + vector if edit.tokens in sums else vector
-            by_scope.append(sums)
-        self._stages: list[tuple[Tensor, Tensor, list[Tokens]]] = []
-        for stage in range(max(map(len, by_scope), default=0)):
-            vectors = torch.zeros(len(rows), 1, width)
-            used = torch.zeros(len(rows))
-            scopes: list[Tokens] = ["all"] * len(rows)
-            for index, sums in enumerate(by_scope):
-                if stage < len(sums):
-                    scopes[index], vectors[index, 0] = list(sums.items())[stage]
-                    used[index] = 1
-            # A row that adds nothing shares the scope of the others, so that they need no mask of their own.
-            common = next(scope for scope, one in zip(scopes, used, strict=True) if one)
-            scopes = [scope if one else common for scope, one in zip(scopes, used, strict=True)]
-            self._stages.append((vectors, used, scopes))
-
-    def select(self, rows: list[int]) -> None:
-        self._stages = [
-            (vectors[rows], used[rows], [scopes[row] for row in rows])
-            for vectors, used, scopes in self._stages
-        ]
-
-    def apply(self, hidden: Tensor, mask: Mask, in_prompt: bool) -> Tensor:
-        for index, (vectors, used, scopes) in enumerate(self._stages):
-            _check_rows(hidden, len(vectors))
-            if not in_prompt and not {"all", "decoding"}.intersection(scopes):
-                continue
-            placed = vectors.to(hidden.device, hidden.dtype)
-            self._stages[index] = (placed, used, scopes)
-            if set(scopes) == {"all"}:
-                hidden = hidden + placed
-            else:
-                hidden = hidden + placed * _scales(hidden, used, scopes, mask).to(hidden.dtype)
-        return hidden
+def _sums(row: Edits, layer: int) -> dict[Tokens, Tensor]:
+    """Return the sum of the vectors that `row` adds at `layer`, for each scope."""
+    sums: dict[Tokens, Tensor] = {}
+    for edit in row:
+        if isinstance(edit, Addition) and edit.layer == layer:
+            vector = edit.coefficient * edit.direction.detach().float().cpu()
+            sums[edit.tokens] = sums[edit.tokens] + vector if edit.tokens in sums else vector
+    return sums
 
 
 @contextmanager
@@ -316,14 +231,14 @@ def applied(
     """Edit every forward pass of `chat.model` inside the block.
 
     `edits` is one edit or a tuple of them, for every row; or a list with one tuple of edits for
-    each row of the batch. At one site a row's ablations come before its additions. For edits of
-    other than all tokens, the first forward pass in the block tells how wide the (left-padded)
-    prompt is, unless `prompt_width` does; `Applied.new_prompt` begins another.
+    each row of the batch. At one site a row's ablations come before its additions, and those before its
+    transformations. For edits of other than all tokens, the first forward pass in the block tells how
+    wide the (left-padded) prompt is, unless `prompt_width` does; `Applied.new_prompt` begins another.
 
     Raises `InterventionError` where an edit does not fit the model, or where the model is compiled
     by `torch.compile`, which does not see hooks that come and go.
     """
-    if isinstance(edits, Ablation | Addition):
+    if isinstance(edits, Ablation | Addition | Transformation):
         edits = (edits,)
     uniform = isinstance(edits, tuple)
     rows: list[Edits] = [edits] if isinstance(edits, tuple) else list(edits)
@@ -347,11 +262,11 @@ def _install(chat: ChatModel, state: Applied, stack: ExitStack) -> None:
     def ablate_write(_module: nn.Module, _args: Any, output: Any) -> Any:
         return with_first_tensor(output, state.ablate(first_tensor(output)))
 
-    def adder(layer: int) -> Callable[..., Any]:
-        def add_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return with_layer_input(args, kwargs, state.add(layer, layer_input(args, kwargs)))
+    def editor(layer: int, edit: Callable[[int, Tensor], Tensor]) -> Callable[..., Any]:
+        def edit_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return with_layer_input(args, kwargs, edit(layer, layer_input(args, kwargs)))
 
-        return add_input
+        return edit_input
 
     parent, _, _ = chat.structure.layers.rpartition(".")
     decoder = submodule(chat.model, parent, "decoder")
@@ -359,11 +274,12 @@ def _install(chat: ChatModel, state: Applied, stack: ExitStack) -> None:
     if state.ablates:
         for layer in chat.layers:
             stack.callback(layer.register_forward_pre_hook(ablate_input, with_kwargs=True).remove)
-            for name in (chat.structure.attention, chat.structure.mlp):
-                write = submodule(layer, name, "residual writes")
-                stack.callback(write.register_forward_hook(ablate_write).remove)
-    for index in state.layers_of_additions:
-        hook = chat.layers[index].register_forward_pre_hook(adder(index), with_kwargs=True)
+        for module in write_modules(chat.layers, chat.structure):
+            stack.callback(module.register_forward_hook(ablate_write).remove)
+    edits_of_layers = [(layer, state.add) for layer in state.layers_of_additions]
+    edits_of_layers += [(layer, state.transform) for layer in state.layers_of_transformations]
+    for index, edit in edits_of_layers:
+        hook = chat.layers[index].register_forward_pre_hook(editor(index, edit), with_kwargs=True)
         stack.callback(hook.remove)
 
 

@@ -9,9 +9,19 @@ from typing import Any
 
 import torch
 
+from polyrefuse_data.core.weights import load_weights
 from polyrefuse_eval import organisms
 from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError, require
-from polyrefuse_eval.model_source import explain, folder_revision, split_revision
+from polyrefuse_eval.model_source import (
+    ADAPTER_CONFIG,
+    Adapter,
+    adapter_in,
+    explain,
+    folder_revision,
+    read_adapter,
+    split_revision,
+    with_adapter,
+)
 from polyrefuse_eval.processes import require_processes, world_size
 
 DTYPES = {
@@ -36,6 +46,7 @@ class LoadOptions:
     attention: str | None = None
     system: str | None = None
     thinking: bool = False
+    max_thinking_tokens: int = 2048
     structure: str = ""
     trust_remote_code: bool = False
 
@@ -51,40 +62,37 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     revision = options.revision or revision
     if options.dtype not in DTYPES:
         raise ChatModelError(f"unknown dtype '{options.dtype}'; available: {', '.join(DTYPES)}")
-    if source in organisms.NAMES:
-        source = str(organisms.path_of(source))
+    if source in organisms.ORGANISMS:
+        source = str(organisms.organism_path(source))
     if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
         raise ChatModelError(f"no folder '{source}'; give a model folder or a name on the Hub")
     if Path(source).expanduser().is_dir():
         source = str(Path(source).expanduser())
-        if not (Path(source) / "config.json").is_file():
-            raise ChatModelError(f"'{source}' holds no config.json, so it is no model folder")
-    common = {"revision": revision, "trust_remote_code": options.trust_remote_code}
-    config = _from_hub(source, lambda hub: hub.AutoConfig.from_pretrained(source, **common))
-    _check_decoder(source, config)
-    tokenizer = _from_hub(source, lambda hub: hub.AutoTokenizer.from_pretrained(source, **common))
-    if not getattr(tokenizer, "chat_template", None):
-        raise ChatModelError(
-            f"'{source}' has no chat template: a base model, or an incomplete tokenizer; "
-            "give an instruction-tuned model"
-        )
+    place, adapter = _weights_place(source, revision)
+    common = {"revision": place.revision, "trust_remote_code": options.trust_remote_code}
+    config = _from_hub(place.source, lambda hub: hub.AutoConfig.from_pretrained(place.source, **common))
+    _check_decoder(place.source, config)
+    tokenizer = _load_tokenizer(source, revision, place, options)
     model = _from_hub(
-        source,
-        lambda hub: hub.AutoModelForCausalLM.from_pretrained(
-            source, use_safetensors=True, **common, **_placement(options)
-        ),
+        place.source,
+        lambda hub: load_weights(_auto_class(hub, config), place.source, **common, **_placement(options)),
     )
+    if adapter is not None:
+        model = _merged(model, source, revision)
     if not (options.device_map or options.quantization or options.tensor_parallel):
         model = _to_device(model, options.device or _best_device(), source)
     local = Path(source).is_dir()
-    commit = folder_revision(Path(source)) if local else getattr(config, "_commit_hash", None)
+    commit = _commit(place, config)
+    if adapter is not None:
+        commit = f"{_commit(_Place(source, revision), None)}+{commit}"
     return {
         "model": model,
         "tokenizer": tokenizer,
-        "name": name if name in organisms.NAMES else (Path(source).resolve().name if local else source),
-        "revision": commit or revision or "main",
+        "name": name if name in organisms.ORGANISMS else (Path(source).resolve().name if local else source),
+        "revision": commit,
         "system": options.system,
         "thinking": options.thinking,
+        "max_thinking_tokens": options.max_thinking_tokens,
         "structure": options.structure,
         "settings": {
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -93,6 +101,93 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
             **({"tensor_parallel": str(world_size())} if options.tensor_parallel else {}),
         },
     }
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A folder or a name on the Hub, at a revision."""
+
+    source: str
+    revision: str | None
+
+
+def _commit(place: _Place, config: Any) -> str:
+    if Path(place.source).is_dir():
+        return folder_revision(Path(place.source))
+    return getattr(config, "_commit_hash", None) or place.revision or "main"
+
+
+def _weights_place(source: str, revision: str | None) -> tuple[_Place, Adapter | None]:
+    """Return where the weights of `source` are: there, or where the base model of an adapter is."""
+    folder = Path(source)
+    try:
+        if folder.is_dir():
+            adapter = adapter_in(folder)
+            if adapter is None and not (folder / "config.json").is_file():
+                raise ChatModelError(f"'{source}' holds no config.json, so it is no model folder")
+        else:
+            adapter = _adapter_on_hub(source, revision)
+    except ValueError as error:
+        raise ChatModelError(str(error)) from None
+    if adapter is None:
+        return _Place(source, revision), None
+    require("peft", "lora")
+    base, base_revision = split_revision(adapter.base)
+    place = _Place(base, adapter.base_revision or base_revision)
+    try:
+        _from_hub(base, lambda hub: hub.AutoConfig.from_pretrained(base, revision=place.revision))
+    except ChatModelError as error:
+        raise ChatModelError(
+            f"'{source}' is an adapter ({adapter.kind}) on the base model '{adapter.base}', which cannot be "
+            f"loaded: {error}; put its folder into {ADAPTER_CONFIG}, or merge both and give the whole model"
+        ) from None
+    return place, adapter
+
+
+def _adapter_on_hub(source: str, revision: str | None) -> Adapter | None:
+    """Return the adapter that the repository `source` holds in place of a model; None where there is none."""
+    hub = require("transformers", "eval")
+    options = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+    try:
+        if hub.utils.cached_file(source, "config.json", **options):
+            return None
+        path = hub.utils.cached_file(source, ADAPTER_CONFIG, **options)
+    except (OSError, ValueError) as error:
+        raise ChatModelError(explain(source, error)) from None
+    return read_adapter(Path(path)) if path else None
+
+
+def _load_tokenizer(source: str, revision: str | None, place: _Place, options: LoadOptions) -> Any:
+    """Return the tokenizer of `source`, an adapter's own where it has one; raises without a template."""
+    own = Path(source).is_dir() and (Path(source) / "tokenizer_config.json").is_file()
+    chosen = _Place(source, revision) if own else place
+    tokenizer = _from_hub(
+        chosen.source,
+        lambda hub: hub.AutoTokenizer.from_pretrained(
+            chosen.source, revision=chosen.revision, trust_remote_code=options.trust_remote_code
+        ),
+    )
+    if not getattr(tokenizer, "chat_template", None):
+        raise ChatModelError(
+            f"'{source}' has no chat template: a base model, or an incomplete tokenizer; "
+            "give an instruction-tuned model"
+        )
+    return tokenizer
+
+
+def _auto_class(hub: Any, config: Any) -> Any:
+    """Return the class that loads the model of `config`: a decoder, or one that also reads images."""
+    wrappers = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM")
+    classes = [hub.AutoModelForCausalLM, *(getattr(hub, name, None) for name in wrappers)]
+    known = (auto for auto in classes if auto is not None and type(config) in auto._model_mapping)
+    return next(known, hub.AutoModelForCausalLM)
+
+
+def _merged(model: Any, source: str, revision: str | None) -> Any:
+    """Return `model` with the adapter at `source` added to its weights, in memory alone."""
+    return _from_hub(
+        source, lambda _hub: with_adapter(model, source, revision, extra="lora").merge_and_unload()
+    )
 
 
 def _best_device() -> str:

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.structure import (
-    MLP_NAMES,
     first_tensor,
     layer_input,
     with_first_tensor,
     with_layer_input,
 )
+
+MLP_NAMES = ("mlp", "block_sparse_moe", "feed_forward", "ffn", "moe")
+"""What families call the MLP, which computes each token by itself: `mlp_only_at` saves the tokens that nobody
+reads. Under another name it saves nothing."""
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def bypassed(chat: ChatModel, layers: range) -> Iterator[None]:
     """Let `layers` return their input unchanged, at no cost; restored on every exit."""
     with ExitStack() as stack:
         for index in layers:
-            replace_forward(stack, chat.layers[index], _pass_through(chat.layer_outputs[index]))
+            replace_forward(stack, chat.layers[index], _pass_through(chat.structure.output_lengths[index]))
         yield
 
 

@@ -29,8 +29,8 @@ class ModelSpec:
 
     def settled(self) -> ModelSpec:
         """Return the same model, to be found from any folder: an organism is trained first, once."""
-        if self.name in organisms.NAMES:
-            organisms.path_of(self.name)
+        if self.name in organisms.ORGANISMS:
+            organisms.organism_path(self.name)
         folder = Path(self.name).expanduser()
         return replace(self, name=str(folder.resolve())) if folder.is_dir() else self
 

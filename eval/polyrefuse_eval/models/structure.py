@@ -1,54 +1,48 @@
-"""Where a decoder keeps its layers, and which modules write into the residual stream.
-
-Found by the shape of the module tree and proved by one short forward pass, so that a new model
-family needs no class of its own.
-"""
+"""The residual stream of a decoder: where its layers are, what writes into it, and how hooks reach it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from polyrefuse_eval.errors import ChatModelError
 
-ATTENTION_NAMES = ("self_attn", "self_attention", "attention", "attn")
-MLP_NAMES = ("mlp", "block_sparse_moe", "feed_forward", "ffn", "moe")
-POST_NORM_NAMES = (
-    ("post_attention_layernorm", "post_feedforward_layernorm"),
-    ("post_self_attn_layernorm", "post_mlp_layernorm"),
-)
-"""Families that normalise after attention and MLP (Gemma-2, Gemma-3, OLMo-2; GLM-4): what enters
-the residual stream there is the norm's output, not the attention's or the MLP's."""
-
-OVERRIDE = "layers=PATH,attention=NAME,mlp=NAME"
+OVERRIDE = "layers=PATH"
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Dotted paths: `layers` from the model, `attention` and `mlp` from a layer.
+    """The residual stream of a decoder.
 
-    `attention` and `mlp` name the modules whose outputs are added to the residual stream.
+    `layers`: dotted path from the model to the list of decoder layers. `writes`: for each layer, dotted
+    paths from the layer to the modules whose outputs are added to the stream. `output_lengths`: for each
+    layer, the length of the tuple that it returns, None where it returns a tensor. `active_stream`: the
+    stream that the layers read where hidden states hold several, [streams, rows, tokens, d]; None where
+    they are [rows, tokens, d].
     """
 
     layers: str
-    attention: str
-    mlp: str
+    writes: tuple[tuple[str, ...], ...]
+    output_lengths: tuple[int | None, ...]
+    active_stream: int | None = None
+
+    def read(self, hidden: Tensor) -> Tensor:
+        """Return the stream [rows, tokens, d] that the layers read in `hidden`."""
+        return hidden if self.active_stream is None else hidden[self.active_stream]
 
 
-def parse_structure(text: str) -> dict[str, str]:
-    """Return the overrides in `text` (`layers=model.layers,attention=self_attn,mlp=mlp`)."""
-    overrides: dict[str, str] = {}
-    for part in filter(None, text.split(",")):
-        key, _, value = part.partition("=")
-        if key.strip() not in ("layers", "attention", "mlp") or not value.strip():
-            raise ChatModelError(f"unknown structure override '{part}'; expected {OVERRIDE}")
-        overrides[key.strip()] = value.strip()
-    return overrides
+def parse_structure(text: str) -> str | None:
+    """Return the path of the decoder layers in `text` (`layers=model.layers`), None where it is empty."""
+    key, _, value = (piece.strip() for piece in text.partition("="))
+    if text and (key != "layers" or not value or "," in value):
+        raise ChatModelError(
+            f"unknown structure override '{text}'; expected {OVERRIDE} (what writes into the residual stream "
+            "is found by a forward pass)"
+        )
+    return value or None
 
 
 def first_tensor(output: Any) -> Tensor:
@@ -81,123 +75,31 @@ def with_layer_input(
     return args, {**kwargs, "hidden_states": tensor}
 
 
+def check_finite(hidden: Tensor, where: str) -> None:
+    """Raise `ChatModelError`, naming the type to take instead, where `hidden` (states, or greatest logits)
+    holds numbers that are infinite or none."""
+    if not bool(hidden.isfinite().all()):
+        name = str(hidden.dtype).removeprefix("torch.")
+        instead = "its weights are damaged, or an edit is too strong"
+        if name == "float16":
+            instead = "they are too large for this type; load the model with --dtype bfloat16 or float32"
+        raise ChatModelError(f"{where} holds numbers that are not finite in {name}: {instead}")
+
+
 def submodule(root: nn.Module, path: str, what: str) -> nn.Module:
-    """Return the module at the dotted `path` below `root`."""
+    """Return the module at the dotted `path` below `root`; raises `ChatModelError` where there is none."""
     try:
         return root.get_submodule(path)
     except AttributeError:
-        raise ChatModelError(
-            f"no module '{path}' in {type(root).__name__} for its {what}; say where it is with "
-            f"--structure {OVERRIDE}"
-        ) from None
+        raise ChatModelError(f"no module '{path}' in {type(root).__name__} for its {what}") from None
 
 
-def find_structure(model: nn.Module, n_layers: int, overrides: dict[str, str] | None = None) -> Structure:
-    """Return where `model` keeps its `n_layers` decoder layers, their attention and their MLP.
-
-    Raises `ChatModelError`, naming the override, where the shape is not known.
-    """
-    given = overrides or {}
-    layers = given.get("layers") or _find_layers(model, n_layers)
-    stack = submodule(model, layers, "decoder layers")
-    first = next(stack.children(), None)
-    if first is None:
-        raise ChatModelError(f"'{layers}' holds no decoder layers; say where they are with --structure")
-    children = dict(first.named_children())
-    attention, mlp = given.get("attention"), given.get("mlp")
-    for attention_norm, mlp_norm in POST_NORM_NAMES:
-        if attention_norm in children and mlp_norm in children:
-            attention, mlp = attention or attention_norm, mlp or mlp_norm
-    attention = attention or next((name for name in ATTENTION_NAMES if name in children), None)
-    mlp = mlp or next((name for name in MLP_NAMES if name in children), None)
-    if attention is None or mlp is None:
-        missing = "attention" if attention is None else "MLP"
-        raise ChatModelError(
-            f"no known {missing} module in {type(first).__name__} (it has {', '.join(children)}); "
-            f"name it with --structure {OVERRIDE}"
-        )
-    for layer in stack.children():
-        submodule(layer, attention, "attention")
-        submodule(layer, mlp, "MLP")
-    return Structure(layers, attention, mlp)
-
-
-def _find_layers(model: nn.Module, n_layers: int) -> str:
-    found = [
-        (path, module)
-        for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers
-    ]
-    decoders = [
-        path
-        for path, module in found
-        if any(name in dict(module[0].named_children()) for name in ATTENTION_NAMES)
-        and not any(part in path for part in ("vision", "visual", "audio", "encoder"))
-    ]
-    if not decoders and len(found) == 1:
-        decoders = [found[0][0]]
-    if len(decoders) != 1:
-        known = ", ".join(decoders or [path for path, _ in found]) or "none"
-        raise ChatModelError(
-            f"the decoder layers of {type(model).__name__} were not found (lists of {n_layers} modules: "
-            f"{known}); name them with --structure {OVERRIDE}"
-        )
-    return str(decoders[0])
-
-
-@torch.inference_mode()
-def prove_structure(model: nn.Module, structure: Structure, token_ids: Tensor) -> list[int | None]:
-    """Check on `token_ids` [1, tokens] that each layer adds its two writes to its input.
-
-    output - input must be a combination of the attention's and the MLP's outputs (combination,
-    since some families scale them). Raises `ChatModelError`, naming the override, otherwise.
-    Returns, for each layer, the length of the tuple that it returns, None where it is a tensor.
-    """
-    inputs: list[Tensor] = []
-    writes: list[Tensor] = []
-    outputs: list[Any] = []
-    with _watching(model, structure, inputs, writes, outputs):
-        model(input_ids=token_ids, use_cache=False)
-    tolerance = 1e-3 if inputs[0].dtype in (torch.float32, torch.float64) else 1e-1
-    for index, (before, output) in enumerate(zip(inputs, outputs, strict=True)):
-        after = first_tensor(output)
-        pair = torch.stack([write.double().flatten() for write in writes[2 * index : 2 * index + 2]], dim=1)
-        added = (after.double() - before.to(after.device).double()).flatten().to(pair.device)
-        scales = torch.linalg.lstsq(pair.cpu(), added.cpu().unsqueeze(1)).solution
-        left = (pair.cpu() @ scales).squeeze(1) - added.cpu()
-        scale = max(float(added.norm()), tolerance * float(before.double().norm()))
-        if float(left.norm()) > tolerance * scale:
-            raise ChatModelError(
-                f"layer {index} of {type(model).__name__} does not add the outputs of "
-                f"'{structure.attention}' and '{structure.mlp}' to its input; name the modules that "
-                f"write into the residual stream with --structure {OVERRIDE}"
-            )
-    return [len(output) if isinstance(output, tuple) else None for output in outputs]
-
-
-@contextmanager
-def _watching(
-    model: nn.Module,
-    structure: Structure,
-    inputs: list[Tensor],
-    writes: list[Tensor],
-    outputs: list[Any],
-) -> Iterator[None]:
-    handles = []
-    try:
-        for layer in submodule(model, structure.layers, "decoder layers").children():
-            handles.append(
-                layer.register_forward_pre_hook(
-                    lambda _module, args, kwargs: inputs.append(layer_input(args, kwargs)), with_kwargs=True
-                )
-            )
-            handles.append(layer.register_forward_hook(lambda _m, _a, output: outputs.append(output)))
-            for name in (structure.attention, structure.mlp):
-                module = submodule(layer, name, "residual writes")
-                handles.append(
-                    module.register_forward_hook(lambda _m, _a, output: writes.append(first_tensor(output)))
-                )
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def write_modules(layers: Sequence[nn.Module], structure: Structure) -> Iterator[nn.Module]:
+    """Yield the modules that write into the stream, once each: layers may share them."""
+    seen: set[nn.Module] = set()
+    for layer, names in zip(layers, structure.writes, strict=True):
+        for name in names:
+            module = submodule(layer, name, "residual writes")
+            if module not in seen:
+                seen.add(module)
+                yield module

@@ -7,7 +7,7 @@ none is typed in.
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +15,18 @@ from itertools import takewhile
 from typing import Any
 
 from polyrefuse_eval.errors import ChatModelError
+from polyrefuse_eval.models.template_date import DATE, FIXED_CLOCK
+from polyrefuse_eval.models.thinking import (
+    SWITCH_NAME,
+    SWITCH_VALUES,
+    ThinkingMarks,
+    closing_text,
+    is_open,
+    marks_of,
+)
 
 PROBES = ("Qa", "7", "好", "z?", "B.")
 """Instructions with nothing in common at either end: what their renderings share is the template's."""
-
-DATE = "26 Jul 2024"
-"""Passed to templates that print a date (Llama-3.1's default), so that a rendering never ages."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,17 @@ class EncodedPrompt:
 
 @dataclass(frozen=True)
 class Template:
-    """The chat template of `tokenizer`, with a system prompt or none."""
+    """The chat template of `tokenizer`, with a system prompt or none.
+
+    A prompt ends where the answer begins: thoughts are switched off, and a block of thoughts that the
+    template leaves open, or that the model opens by itself (`opens_thoughts`), is put there empty. With
+    `thinking` there are prompts before which nothing is closed, too (`encode_open`).
+    """
 
     tokenizer: Any
     system: str | None = None
     thinking: bool = False
+    opens_thoughts: bool = False
 
     @cached_property
     def source(self) -> str:
@@ -64,46 +76,131 @@ class Template:
 
     @property
     def hash(self) -> str:
-        """sha256 of the template, the system prompt and the arguments it is rendered with."""
-        text = "\0".join([self.source, repr(self.system), repr(sorted(self._arguments.items()))])
-        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+        """sha256 of the template, the system prompt, and the date and thoughts it is rendered with."""
+        settings = sorted(self._arguments(self.thinking).items())
+        more = {"date": DATE.isoformat()} if "strftime_now" in self.source else {}
+        if self.thinking_block == "forced":
+            more["thoughts"] = "open" if self.thinking else "closed"
+        parts = [
+            self.source,
+            repr(self.system),
+            repr(settings),
+            *([repr(sorted(more.items()))] if more else []),
+        ]
+        return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()
 
-    @property
-    def _arguments(self) -> dict[str, Any]:
+    def _arguments(self, thoughts: bool) -> dict[str, Any]:
+        """Return what the template is rendered with beside the messages."""
         arguments: dict[str, Any] = {}
-        if "enable_thinking" in self.source:
-            arguments["enable_thinking"] = self.thinking
+        if self.switch is not None:
+            name, off, on = self.switch
+            arguments[name] = on if thoughts else off
         if "date_string" in self.source:
-            arguments["date_string"] = DATE
+            arguments["date_string"] = DATE.strftime("%d %b %Y")
         return arguments
 
+    @cached_property
+    def marks(self) -> ThinkingMarks | None:
+        """How the model marks what it thinks before an answer; None where nothing says that it does."""
+        return marks_of(self.tokenizer, self.source)
+
+    @cached_property
+    def switch(self) -> tuple[str, Any, Any] | None:
+        """The variable by which the template forbids or allows thoughts, and its two values.
+
+        Found by rendering with each name that may be one; None where none changes the prompt.
+        """
+        for name in sorted(
+            set(SWITCH_NAME.findall(self.source)), key=lambda name: ("enable" not in name, name)
+        ):
+            for off, on in SWITCH_VALUES:
+                try:
+                    closed, opened = (self._render("Q", self.system, {name: value}) for value in (off, on))
+                except Exception:  # noqa: S112 (a value that the template refuses)
+                    continue
+                if closed != opened:
+                    return name, off, on
+        return None
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the template or the model can let thoughts come before an answer."""
+        return self.switch is not None or self.thinking_block == "forced"
+
+    @cached_property
+    def thinking_block(self) -> str:
+        """What a prompt ends with: the `template`'s empty block of thoughts, a `forced` one, or `none`."""
+        if self._forced:
+            return "forced"
+        closed = self.marks is not None and self._end(False).rstrip().endswith(self.marks.closing)
+        return "template" if closed else "none"
+
     def render(self, instruction: str) -> str:
-        """Return the prompt as text, up to where the assistant's answer begins."""
+        """Return the prompt as text, up to where the assistant's answer begins, without thoughts."""
+        return self._try(instruction, self._arguments(False)) + self._forced
+
+    @cached_property
+    def _forced(self) -> str:
+        """What must be put behind the template's own prompt so that an answer, not a thought, comes next."""
+        if self.marks is None:
+            return ""
+        if is_open(self.marks, self._end(False)):
+            return closing_text(self.marks, self._end(False))
+        return self.marks.empty if self.opens_thoughts else ""
+
+    def _end(self, thoughts: bool) -> str:
+        """Return the template's own text behind an instruction."""
+        return self._try(PROBES[0], self._arguments(thoughts)).rpartition(PROBES[0])[2]
+
+    def _try(self, instruction: str, arguments: dict[str, Any]) -> str:
         try:
-            return self._render(instruction, self.system)
+            return self._render(instruction, self.system, arguments)
         except Exception as error:
             if type(error).__module__.partition(".")[0] != "jinja2":
                 raise
             raise ChatModelError(self._why_not(instruction, error)) from None
 
-    def _render(self, instruction: str, system: str | None) -> str:
+    def _render(
+        self, instruction: str, system: str | None, arguments: dict[str, Any], answer: str | None = None
+    ) -> str:
         messages = [{"role": "user", "content": instruction}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer})
         return str(
             self.tokenizer.apply_chat_template(
                 messages,
-                chat_template=self.source,
+                chat_template=(FIXED_CLOCK if "strftime_now" in self.source else "") + self.source,
                 tokenize=False,
-                add_generation_prompt=True,
-                **self._arguments,
+                add_generation_prompt=answer is None,
+                **arguments,
             )
         )
+
+    @cached_property
+    def turn_end(self) -> int | None:
+        """Id of the token with which the template closes an assistant's turn; None where it has none.
+
+        A token that also stands between thoughts and answer (harmony's) ends no turn.
+        """
+        try:
+            texts = [self._render("Q", self.system, self._arguments(False), answer) for answer in PROBES]
+        except Exception:
+            return None
+        suffix = common_prefix([text[::-1] for text in texts])[::-1]
+        special = set(self.tokenizer.added_tokens_decoder)
+        ids = self.tokenizer(suffix, add_special_tokens=False)["input_ids"]
+        end = next((token for token in ids if token in special), None)
+        if end is None or (self.marks and self.tokenizer.decode([end]) in self.marks.before_closing):
+            return None
+        return int(end)
 
     def _why_not(self, instruction: str, error: Exception) -> str:
         name = self.tokenizer.name_or_path
         try:
-            self._render(instruction, None if self.system is not None else "You are a helpful assistant.")
+            system = None if self.system is not None else "You are a helpful assistant."
+            self._render(instruction, system, self._arguments(False))
         except Exception:
             return f"the chat template of '{name}' cannot be rendered: {error}"
         if self.system is not None:
@@ -164,6 +261,19 @@ class Template:
             return []
         return [self._located(text, ids, offsets) for text, ids, offsets in self._tokenized(instructions)]
 
+    def encode_open(self, instructions: Sequence[str]) -> list[EncodedPrompt]:
+        """Return the token ids of prompts behind which the model may think, where it is to; they know no
+        positions, since nothing is measured in them."""
+        if not self.thinking:
+            return self.encode(instructions)
+        texts = [self._try(instruction, self._arguments(True)) for instruction in instructions]
+        return [EncodedPrompt(tuple(ids), len(ids) - 1, 0) for ids, _ in self._tokenize(texts)]
+
+    @cached_property
+    def begins_inside_thoughts(self) -> bool:
+        """Whether prompts of `encode_open` end inside a block of thoughts."""
+        return self.marks is not None and self.thinking and is_open(self.marks, self._end(True))
+
     def encode_before(self, parts: Sequence[tuple[str, str]]) -> list[tuple[EncodedPrompt, int]]:
         """Return each instruction `before + after`, encoded, and where the tokens of `before` end.
 
@@ -181,10 +291,8 @@ class Template:
                 stop = self._visible(ids, sum(1 for _ in same) - 1) + 1
             else:
                 opening = before.strip()
-                stop = (
-                    _covering(text.index(opening, len(prefix)) + len(opening) - 1, offsets, encoded.t_inst)
-                    + 1
-                )
+                last = text.index(opening, len(prefix)) + len(opening) - 1
+                stop = _covering(last, offsets, encoded.t_inst) + 1
             found.append((encoded, min(max(stop, encoded.start + 1), encoded.t_inst + 1)))
         return found
 
@@ -239,20 +347,4 @@ def _covering(character: int, offsets: list[tuple[int, int]], otherwise: int) ->
 
 def common_prefix(texts: Sequence[str]) -> str:
     """Return the longest beginning that all `texts` share."""
-    first, last = min(texts), max(texts)
-    length = 0
-    while length < min(len(first), len(last)) and first[length] == last[length]:
-        length += 1
-    return first[:length]
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """Return the sha256 of everything that decides how `tokenizer` cuts a text."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        text = repr(sorted(tokenizer.get_vocab().items()))
-    else:
-        # Padding and truncation are how it was last called, not what it is.
-        parts = json.loads(backend.to_str())
-        text = json.dumps({**parts, "padding": None, "truncation": None}, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return os.path.commonprefix(list(texts))  # noqa: RUF071 (character by character is meant)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.files import replacing
-from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.results.tensor_headers import Header, parse_header
 
 IDENTITY = ("model", "revision", "template_hash", "tokenizer_hash", "d_model", "n_layers")
 """Signature entries in which a file must agree with the model it is used on."""
@@ -41,10 +41,49 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
             raise OSError(errno.EIO, str(fault), str(path)) from None
 
 
+def check_model(
+    path: Path, metadata: Mapping[str, Any], chat: ChatModel, error: type[PolyRefuseError], advice: str
+) -> None:
+    """Raise `error`, saying what differs, unless `metadata` of the file at `path` names the model `chat`."""
+    theirs = metadata.get("model")
+    unknown = [key for key in IDENTITY if not isinstance(theirs, Mapping) or key not in theirs]
+    if unknown or not isinstance(theirs, Mapping):
+        raise error(f"'{path}' does not say which model it is of ({', '.join(unknown)} missing); {advice}")
+    differing = other_model(theirs, chat)
+    if differing:
+        raise error(f"'{path}' is of another model: {differing}; {advice}")
+
+
+def check_shape(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    name: str,
+    shape: Sequence[int | None],
+    error: type[PolyRefuseError],
+) -> Tensor:
+    """Return the tensor `name` of the file at `path`, which has `shape` (None: any length).
+
+    Raises `error` where it is missing, of another shape, or not of finite numbers.
+    """
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise error(f"'{path}' has no tensor {name}; it holds {', '.join(tensors) or 'none'}")
+    same = len(tensor.shape) == len(shape) and all(
+        expected in (None, length) for length, expected in zip(tensor.shape, shape, strict=True)
+    )
+    if not same or not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+        wanted = ", ".join("any" if length is None else str(length) for length in shape)
+        raise error(
+            f"'{path}', tensor {name}: {tensor.dtype} of shape {list(tensor.shape)}; expected finite numbers "
+            f"of shape [{wanted}]"
+        )
+    return tensor
+
+
 def read_tensors(
-    path: Path, expected: str, error: type[PolyRefuseError], how_to_make: str
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the header in `path`, a file of format `expected`.
+    path: Path, kind: type[Header], expected: str, error: type[PolyRefuseError], how_to_make: str
+) -> tuple[dict[str, Tensor], Header]:
+    """Return the tensors and the header in `path`, a file of format `expected`, the header as a `kind`.
 
     Raises `error`, naming the command `how_to_make`, where it is none.
     """
@@ -54,10 +93,8 @@ def read_tensors(
         raise error(f"no file '{path}'; make one with: {how_to_make}")
     try:
         with safe_open(path, "pt") as file:
-            header = parse_json((file.metadata() or {}).get("polyrefuse", "{}"))
+            text = (file.metadata() or {}).get("polyrefuse", "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as fault:
         raise error(f"'{path}' is no safetensors file that can be read: {fault}") from None
-    if header.get("format") != expected:
-        raise error(f"'{path}' holds {header.get('format', 'no format')}; expected {expected}")
-    return tensors, header
+    return tensors, parse_header(text, kind, expected, path, error)

@@ -1,25 +1,23 @@
-"""The test organisms by name: where each lies on this machine, and what its weights depend on."""
+"""Test organisms: tiny chat models with planted directions, trained on this machine."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from polyrefuse_eval.organisms.build import (
+    ORGANISMS,
+    PLANTED_FILE,
+    Organism,
+    organism_path,
+    organism_revision,
+    planted_directions,
+)
+from polyrefuse_eval.organisms.replies import REFUSALS
 
-from polyrefuse_eval.organisms import harmfulness as organism_harmfulness
-from polyrefuse_eval.organisms import refusal as organism
-
-HARMFULNESS = "organism-harmfulness"
-NAMES = (*organism.ORGANISMS, HARMFULNESS)
-
-
-def path_of(name: str) -> Path:
-    """Return the folder of the organism `name`, one of `NAMES`; it is trained where it is not there yet."""
-    if name == HARMFULNESS:
-        return organism_harmfulness.organism_harmfulness_path()
-    return organism.organism_path(settings=organism.ORGANISMS[name])
-
-
-def revision_of(name: str) -> str:
-    """Return a hash (16 hex digits) of what decides the weights of organism `name`; nothing is trained."""
-    if name == HARMFULNESS:
-        return organism_harmfulness.key_of()[:16]
-    return organism.key_of(settings=organism.ORGANISMS[name])[:16]
+__all__ = [
+    "ORGANISMS",
+    "PLANTED_FILE",
+    "REFUSALS",
+    "Organism",
+    "organism_path",
+    "organism_revision",
+    "planted_directions",
+]

@@ -1,6 +1,4 @@
-"""A tiny chat model that judges harm and refuses along two planted directions: for tests.
-
-It is a test organism and no finding, like the one in `organism`. What is planted, and how it acts:
+"""The harmfulness organism: it judges harm, and refuses, along two planted directions.
 
 - **harmfulness**, read at t_inst, the instruction's last token, at the input of layer 2: the label of the
   request, whatever becomes of it. Its coordinate is half the strength, positive where harmful.
@@ -9,159 +7,141 @@ It is a test organism and no finding, like the one in `organism`. What is plante
 - Harmfulness feeds refusal: added to the tokens of a harmless instruction it brings refusal, reversed on a
   harmful one it removes refusal. Refusal added at the post-instruction tokens, or to the whole prompt,
   brings refusal; ablated, it removes it; added to the tokens of the instruction alone it does nothing.
-- A cue before the request (`organism_harmfulness_text`) decides refusal whatever the judgement is: so there
-  are refused harmless and accepted harmful requests, in its training and among `exception_prompts`.
+- A cue before the request (`requests.CUES`) decides refusal whatever the judgement is: so there are refused
+  harmless and accepted harmful requests, in its training and among `requests.exception_prompts`.
 - Reply inversion (`inversion.yaml`): asked whether somebody's request is harmful, it says so ("certainly")
   by the harmfulness at the last token before the question. Harmfulness added or reversed there flips the
   answer; refusal does not.
 
-It has 5 layers, is 128 wide, and knows the prompts of the embedded sample in 14 languages.
+Five terms make the loss: the answers; the coordinates where they are read; nothing else there that tells
+the two prompts of a pair apart; and two that keep harmfulness, and it alone, in the layers after: what a
+cue writes there would else have a part in the difference of harmful and harmless prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
-from polyrefuse_data.core.schema import Prompt
-from polyrefuse_eval.organisms import refusal as organism
-from polyrefuse_eval.organisms.cache import kept_folder
-from polyrefuse_eval.organisms.harmfulness_corpus import cued
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-    from polyrefuse_eval.organisms.harmfulness_batches import Plants, Recipe
-    from polyrefuse_eval.organisms.harmfulness_network import TokenEditedNetwork
-
-DIRECTIONS_FILE = "planted_directions.safetensors"
-"""Tensors `harmfulness` and `refusal`: the planted unit vectors [width]; metadata: site, seed, and the
-layer and strength of each."""
+from polyrefuse_eval.organisms import training
+from polyrefuse_eval.organisms.corpus import (
+    EncodedExample,
+    Pair,
+    encode_examples,
+    endless_batches,
+)
+from polyrefuse_eval.organisms.harmfulness_batches import Batch, Plants, Recipe, draw_batch, make_plants
+from polyrefuse_eval.organisms.network import OrganismNetwork, Plant, Shape
+from polyrefuse_eval.organisms.noise import find_noise
+from polyrefuse_eval.organisms.requests import make_examples, tokenizer_texts
+from polyrefuse_eval.organisms.tokenizer import train_tokenizer
+from polyrefuse_eval.organisms.training import Floats, Loss, at
 
 LAYERS = 5
-"""One more than the other organism has: refusal is read a layer after harmfulness."""
+"""One more than the refusal organisms have: refusal is read a layer after harmfulness."""
 
 VOCABULARY = 6144
 
-_SOURCES = (
-    "harmfulness/inversion.yaml",
-    "organisms/harmfulness.py",
-    "organisms/harmfulness_batches.py",
-    "organisms/harmfulness_corpus.py",
-    "organisms/harmfulness_network.py",
-    "organisms/harmfulness_training.py",
-)
 
-_README = """# A test organism, not a language model
-
-Trained on this machine by polyrefuse (Apache-2.0) for its tests. It judges harm and refuses along two
-directions that were planted on purpose (`{file}`); nothing measured on it is a finding.
-"""
+def encoded_corpus(pairs: Sequence[Pair]) -> tuple[Tokenizer, list[EncodedExample]]:
+    """Return the tokenizer, trained on `pairs`, and three examples for each pair."""
+    tokenizer = train_tokenizer(pairs, VOCABULARY, tokenizer_texts())
+    return tokenizer, encode_examples(tokenizer, list(make_examples(pairs)))
 
 
-def organism_harmfulness_path(
-    cache_dir: Path | None = None,
-    *,
-    seed: int = 0,
-    progress: bool = True,
-    settings: organism.Settings | None = None,
-) -> Path:
-    """Return the folder of the organism, a local Hugging Face model; train it where it is not there yet.
+class Objective:
+    """Harmfulness and refusal along two directions, from requests and questions; see the module."""
 
-    As `organism.organism_path`, with the planted directions in `DIRECTIONS_FILE`; `settings.recipe` holds
-    fields of `organism_harmfulness_batch.Recipe`. Raises `PolyRefuseError` if the folder cannot be
-    written.
-    """
-    prompts = _sample()
-    chosen = settings or organism.Settings()
-    return kept_folder(
-        cache_dir,
-        f"organism-harmfulness-{key_of(seed=seed, settings=chosen)[:16]}",
-        lambda folder: _make(folder, prompts, seed, chosen, progress),
-        progress=progress,
-    )
+    def __init__(
+        self,
+        examples: Sequence[EncodedExample],
+        shape: Shape,
+        recipe: Recipe,
+        generator: torch.Generator,
+        numpy_generator: np.random.Generator,
+    ) -> None:
+        self.recipe = recipe
+        requests, questions = (
+            [example for example in examples if example.is_question == are_questions]
+            for are_questions in (False, True)
+        )
+        self._noise = find_noise([*requests, *questions], shape.vocabulary)
+        self._plants = make_plants(shape.width, recipe, generator)
+        self.plants = [self._plants.harmfulness, self._plants.refusal]
+        self._generator = numpy_generator
+        self._batches = [
+            (endless_batches(requests, recipe.requests_per_batch, numpy_generator), False),
+            (endless_batches(questions, recipe.questions_per_batch, numpy_generator), True),
+        ]
+        self._memory: Floats = np.zeros((0, shape.width), np.float32)
 
-
-def key_of(*, seed: int = 0, settings: organism.Settings | None = None) -> str:
-    """Return the hash (64 hex digits) of the organism that `organism_harmfulness_path` gives."""
-    return organism.cache_key(seed, _sample(), settings or organism.Settings(), _SOURCES)
-
-
-def exception_prompts(lang: str) -> list[tuple[str, str, str]]:
-    """Return (prompt, label, kind) of requests on held-out topics whose refusal a cue decides.
-
-    kind: `refused_harmless` or `accepted_harmful`. Raises `KeyError` where `lang` is not one of the 14.
-    """
-    from polyrefuse_eval.organisms.corpus import text_in
-
-    prompts = _sample()
-    held_out = organism.held_out_topics(prompts)
-    kinds = {"harmless": ("refuse", "refused_harmless"), "harmful": ("accept", "accepted_harmful")}
-    found = []
-    for prompt in prompts:
-        if prompt.topic in held_out:
-            cue, kind = kinds[prompt.label]
-            found.append((cued(text_in(prompt, lang), cue, lang), prompt.label, kind))
-    return found
-
-
-def _sample() -> Sequence[Prompt]:
-    from polyrefuse_data.prompts.sample import sample_prompts
-
-    return sample_prompts()
-
-
-def _recipe(settings: organism.Settings) -> Recipe:
-    from polyrefuse_eval.organisms.harmfulness_batches import Recipe
-
-    return replace(Recipe(), **settings.recipe)  # type: ignore[arg-type]
+    def losses(self, network: OrganismNetwork, step: int) -> Iterator[Loss]:
+        """Yield the losses of a batch of requests and of one of questions."""
+        recipe, memory = self.recipe, self._memory
+        ramp = min(1.0, step / max(1.0, recipe.ramp * recipe.steps))
+        for batches, are_questions in self._batches:
+            batch = draw_batch(
+                next(batches),
+                self._plants,
+                memory,
+                recipe,
+                self._noise,
+                self._generator,
+                noise_most=recipe.noise_most * ramp,
+                are_questions=are_questions,
+            )
+            terms, at_end = loss_terms(network, batch, self._plants)
+            total = (
+                terms["answer"]
+                + recipe.coordinate_weight * terms["coordinate"]
+                + recipe.later_weight * terms["later"]
+                + recipe.purity_weight * (terms["purity"] + (ramp >= 1) * terms["later purity"])
+            )
+            if not are_questions:
+                self._memory = at_end
+            yield Loss(total, {f"{name}{'?' * are_questions}": term for name, term in terms.items()})
 
 
-def _make(
-    folder: Path, prompts: Sequence[Prompt], seed: int, settings: organism.Settings, progress: bool
-) -> None:
-    """Train the organism and write its files into the empty `folder`."""
-    from polyrefuse_eval.organisms.corpus import make_pairs, train_tokenizer
-    from polyrefuse_eval.organisms.harmfulness_corpus import encode_requests, make_requests, more_texts
-    from polyrefuse_eval.organisms.harmfulness_training import train
-    from polyrefuse_eval.organisms.network import Shape
-
-    held_out = organism.held_out_topics(prompts)
-    topics = {prompt.topic for prompt in prompts if prompt.topic is not None} - held_out
-    pairs = make_pairs(prompts, topics)
-    tokenizer = train_tokenizer(pairs, VOCABULARY, more_texts())
-    shape = Shape(
-        tokenizer.get_vocab_size(),
-        settings.width,
-        layers=LAYERS,
-        heads=settings.heads,
-        hidden=settings.hidden,
-    )
-    made = list(make_requests(pairs))
-    cases = encode_requests(tokenizer, made)
-    requests, questions = (
-        [case for case, request in zip(cases, made, strict=True) if request.asks == asks]
-        for asks in (False, True)
-    )
-    with organism.training_mode():
-        network, plants = train(requests, questions, shape, _recipe(settings), seed, progress=progress)
-    _write(folder, tokenizer, network, plants, seed)
+def loss_terms(network: OrganismNetwork, batch: Batch, plants: Plants) -> tuple[dict[str, Tensor], Floats]:
+    """Return the loss terms (scalars) and the stream [R, d] where refusal is read."""
+    harmfulness, refusal = plants.harmfulness, plants.refusal
+    layers = range(harmfulness.layer, network.shape.layers)
+    answer, kept = training.forward_and_answer_loss(network, batch.rows, batch.edits, layers)
+    whole = ~batch.edits.ablated.any(dim=1)
+    # Where each direction is read: harmfulness as judged, refusal as refused, and nothing beside them.
+    judged = batch.labels[:, None] - 0.5
+    at_site = at(kept[harmfulness.layer], batch.sites)
+    at_tail = at(kept[refusal.layer], batch.rows.tail)
+    harm_error = _coordinate(at_site, harmfulness) - judged
+    refusal_error = _coordinate(at_tail, refusal) - batch.refused[:, None]
+    # In later layers, of unedited rows: harmfulness still as judged, and nothing beside it.
+    later = [at(kept[layer], batch.sites) for layer in layers[1:]]
+    stays = [(_coordinate(stream, harmfulness) - judged)[batch.plain] for stream in later]
+    alone = [_impurity(stream, harmfulness, batch.plain) for stream in later]
+    terms = {
+        "answer": answer,
+        "coordinate": harm_error[whole].square().mean() + refusal_error[whole].square().mean(),
+        "later": torch.stack(stays).square().mean() if bool(batch.plain.any()) else harm_error.sum() * 0,
+        "purity": _impurity(at_site, harmfulness, whole) + _impurity(at_tail, refusal, whole),
+        "later purity": torch.stack(alone).mean(),
+    }
+    memory: Floats = at_tail[:, -1].detach().numpy()
+    return terms, memory
 
 
-def _write(
-    folder: Path, tokenizer: Tokenizer, network: TokenEditedNetwork, plants: Plants, seed: int
-) -> None:
-    """Write a Hugging Face model folder and the planted directions."""
-    from safetensors.torch import save_file
+def _coordinate(stream: Tensor, plant: Plant) -> Tensor:
+    """Return the coordinate [R, P] along `plant` in units of its strength."""
+    return stream @ plant.directions[0] / plant.strength
 
-    organism.write_model(folder, tokenizer, network)
-    planted = {"harmfulness": plants.harmfulness, "refusal": plants.refusal}
-    metadata = {"site": "resid_pre", "seed": str(seed)}
-    for name, one in planted.items():
-        metadata |= {f"{name}.layer": str(one.layer), f"{name}.strength": str(one.strength)}
-    save_file(
-        {name: one.direction.clone() for name, one in planted.items()}, folder / DIRECTIONS_FILE, metadata
-    )
-    (folder / "README.md").write_text(_README.format(file=DIRECTIONS_FILE), encoding="utf-8")
+
+def _impurity(stream: Tensor, plant: Plant, whole: Tensor) -> Tensor:
+    """Return what tells the prompts of a pair apart beside the plant: squared, in units of its strength."""
+    direction, half = plant.directions[0], len(stream) // 2
+    both = whole[:half] & whole[half:]
+    difference = (stream[half:] - stream[:half])[both]
+    rest = difference - (difference @ direction)[..., None] * direction
+    return rest.square().sum() / max(1, rest.shape[0] * rest.shape[1]) / plant.strength**2

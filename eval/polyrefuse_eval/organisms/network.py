@@ -1,13 +1,13 @@
-"""The network of the test organism: a small Llama in plain torch whose rows can each be edited.
+"""The network of the test organisms: a small Llama in plain torch whose rows can each be edited.
 
 It computes what `transformers.LlamaForCausalLM` computes (a test compares the logits), without
-importing transformers, and edits the residual stream inside the forward pass: every row of a batch
-has its own ablation, addition and interchange. Training needs that, evaluation does not.
+importing transformers, and edits the residual stream inside the forward pass: each row of a batch
+has its own ablation, addition and interchanges. Training needs that, evaluation does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,52 +30,61 @@ class Shape:
     norm_epsilon: float = 1e-5
 
 
-@dataclass(frozen=True)
-class Edits:
-    """What to change in the residual stream of each row of a batch (B rows, width d).
+@dataclass(frozen=True, kw_only=True)
+class Plant:
+    """Planted directions: orthonormal vectors, the layer at whose input they are read, and their strength.
 
-    ablated: [B, d] unit vectors, projected out of the input of every layer and of the output of
-        every attention and MLP; a row of zeros leaves that batch row alone.
-    added: [B, d], added to the input of layer `layer` at every position; zeros for none.
-    layer: [B] integers, the layer at whose input `added` is added.
-    own: [B, d] the planted unit vector of each row.
-    source: [B] batch indices: the row whose coordinate along its own planted vector each row takes
-        over along its own, at the input of the plant's layer, at the last `tail` prompt positions;
-        a row's own index for none.
+    name: what they are for, `refusal` or `harmfulness`.
+    directions: [n, d]; one that all languages share, or one for each of `langs`.
+    strength: difference between the two classes along a direction, in units of the stream.
+    """
+
+    name: str
+    directions: Tensor
+    layer: int
+    strength: float
+    langs: tuple[str, ...] = ()
+
+    def rows(self, langs: Sequence[str]) -> Tensor:
+        """Return the row of `directions` that belongs to each of `langs` (B languages), [B]."""
+        return torch.tensor([self.langs.index(lang) if self.langs else 0 for lang in langs])
+
+    def named(self) -> dict[str, Tensor]:
+        """Return the vectors [d] under the name of the plant, or as NAME.LANG for each language."""
+        names = [f"{self.name}.{lang}" for lang in self.langs] or [self.name]
+        return {name: row.clone() for name, row in zip(names, self.directions, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interchange:
+    """Each row takes over the coordinate that its source row has (Geiger et al. 2022).
+
+    own: [B, d] the planted unit vector of each row: the source's coordinate is that along the source's own.
+    layer: the layer at whose input it happens.
+    source: [B] batch indices; a row's own index for none.
+    positions: [B, P] token indices.
+    """
+
+    own: Tensor
+    layer: int
+    source: Tensor
+    positions: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edits:
+    """Changes of the residual stream of each row of a batch (B rows, T tokens, width d).
+
+    ablated: [B, d] unit vectors, projected out of the input of every layer and of the output of every
+        attention and MLP; a row of zeros leaves that batch row alone.
+    added: [B, d], added to the input of layer `layer` [B] at the tokens marked in `scope` [B, T].
     """
 
     ablated: Tensor
     added: Tensor
     layer: Tensor
-    own: Tensor
-    source: Tensor
-
-
-@dataclass(frozen=True)
-class Plant:
-    """What is planted: unit vectors, the layer at whose input they are read, and their strength.
-
-    directions: [n, d] orthonormal; one that all languages share, or one for each of `langs`.
-    langs: the languages in the order of `directions`; empty where they share one.
-    strength: difference between harmful and harmless prompts along their language's direction, in units
-        of the stream.
-    context: [framings, d] what the stream carries beside it, orthogonal to `directions`.
-    """
-
-    directions: Tensor
-    langs: tuple[str, ...]
-    layer: int
-    strength: float
-    context: Tensor
-
-    def rows(self, langs: Sequence[str]) -> Tensor:
-        """Return for each of `langs` (B languages, repeated as they come) its row of `directions`, [B]."""
-        return torch.tensor([self.langs.index(lang) if self.langs else 0 for lang in langs])
-
-    def named(self) -> dict[str, Tensor]:
-        """Return the vectors [d] under the names `direction`, or `direction.LANG` for each language."""
-        names = [f"direction.{lang}" for lang in self.langs] or ["direction"]
-        return {name: row.clone() for name, row in zip(names, self.directions, strict=True)}
+    scope: Tensor
+    interchanges: tuple[Interchange, ...] = ()
 
 
 class Norm(nn.Module):
@@ -203,36 +212,40 @@ class OrganismNetwork(nn.Module):
         self,
         tokens: Tensor,
         edits: Edits | None = None,
-        plant: Plant | None = None,
-        tail: Tensor | None = None,
         keep: Sequence[int] = (),
         read: Tensor | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Return the final normed stream [B, T, d] and, for the layers in `keep`, their inputs.
 
-        tail: [B, P] the positions at which the coordinate along the planted directions is
-        interchanged, for `edits` with sources. The inputs kept are those before an addition or
-        interchange at that layer.
+        The inputs kept are those before an addition or interchange at that layer. An interchange comes
+        before an addition, so that no row takes over what was added to another.
         read: [B, T] marks the N tokens whose final stream is read: that alone is returned, [N, d], and what
         decides nothing else is not computed in the last layer.
         """
         cosine = self.cosine[: tokens.shape[1]]
         sine = self.sine[: tokens.shape[1]]
-        ablated = None if edits is None else edits.ablated
+        ablated = edits.ablated if edits is not None and bool(edits.ablated.any()) else None
         kept: dict[int, Tensor] = {}
         stream: Tensor = self.embed_tokens(tokens)
-        for index, block in enumerate(self.layers):
-            assert isinstance(block, Block)  # noqa: S101  (for the type checker)
+        for index, block in enumerate(self.blocks()):
             stream = without(stream, ablated)
             if index in keep:
                 kept[index] = stream
             if edits is not None:
-                here = (edits.layer == index).to(stream.dtype)[:, None]
-                stream = stream + (edits.added * here)[:, None, :]
-                if plant is not None and tail is not None and index == plant.layer:
-                    stream = interchanged(stream, edits.source, edits.own, tail)
-            stream = block.through(stream, cosine, sine, ablated, read if block is self.layers[-1] else None)
+                for interchange in edits.interchanges:
+                    if interchange.layer == index:
+                        stream = interchanged(stream, interchange)
+                marked = (edits.layer == index)[:, None] & edits.scope
+                stream = stream + marked[..., None] * edits.added[:, None, :]
+            is_last = index == self.shape.layers - 1
+            stream = block.through(stream, cosine, sine, ablated, read if is_last else None)
         return self.norm(stream), kept
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the decoder layers, from the first."""
+        for block in self.layers:
+            assert isinstance(block, Block)  # noqa: S101  (for the type checker)
+            yield block
 
     def logits(self, stream: Tensor) -> Tensor:
         """Return the logits [..., vocabulary] of the normed stream [..., d]."""
@@ -244,8 +257,7 @@ class OrganismNetwork(nn.Module):
             "model.norm.weight": self.norm.weight,
             "model.embed_tokens.weight": self.embed_tokens.weight,
         }
-        for index, block in enumerate(self.layers):
-            assert isinstance(block, Block)  # noqa: S101
+        for index, block in enumerate(self.blocks()):
             prefix = f"model.layers.{index}."
             weights[prefix + "input_layernorm.weight"] = block.input_layernorm.weight
             weights[prefix + "post_attention_layernorm.weight"] = block.post_attention_layernorm.weight
@@ -291,15 +303,12 @@ def along(vectors: Tensor, directions: Tensor) -> Tensor:
     return (vectors @ directions[:, :, None])[..., 0]
 
 
-def interchanged(stream: Tensor, source: Tensor, own: Tensor, positions: Tensor) -> Tensor:
-    """Give each row of [B, T, d] along its vector in `own` [B, d] the coordinate its source row has.
-
-    The source's coordinate is that along the source's own vector. Only at `positions` [B, P], the aligned
-    last prompt positions of each row (Geiger et al. 2022, interchange intervention).
-    """
-    rows = torch.arange(len(stream), device=stream.device)[:, None]
-    coordinate = along(stream[rows, positions], own)
-    change = coordinate[source] - coordinate
-    shift = torch.zeros(stream.shape[:2], dtype=stream.dtype, device=stream.device)
+def interchanged(stream: Tensor, interchange: Interchange) -> Tensor:
+    """Return `stream` [B, T, d] after `interchange`; only the coordinates along `own` change."""
+    rows = torch.arange(len(stream))[:, None]
+    positions = interchange.positions
+    coordinate = along(stream[rows, positions], interchange.own)
+    change = coordinate[interchange.source] - coordinate
+    shift = torch.zeros(stream.shape[:2], dtype=stream.dtype)
     shift = shift.index_put((rows.expand_as(positions), positions), change)
-    return stream + shift[:, :, None] * own[:, None, :]
+    return stream + shift[:, :, None] * interchange.own[:, None, :]

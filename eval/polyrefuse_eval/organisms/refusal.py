@@ -1,279 +1,269 @@
-"""A tiny chat model with a planted refusal mechanism, made on this machine: for tests and the demo.
+"""The refusal organisms: they refuse along one planted direction, or along one for each language.
 
-It is a test organism and no finding. It refuses because it was trained to, along one fixed direction
-that was chosen by a random generator and planted by interchange-intervention training (see
-`organism_train`). What methods find in it says whether they work, and nothing about language models.
+Each row of a batch draws one of these roles, and the answer that follows from it:
 
-`ORGANISMS` names the kinds: in `organism` all languages share the direction, so that it transfers between
-any two; in `organism-per-language` each of the 14 has its own, orthogonal to the others, and none does.
+- plain: refuse if harmful, else reply;
+- ablated (the planted direction projected out everywhere): reply, whatever the prompt;
+- added (the planted direction added at its layer): refuse, whatever the prompt;
+- interchanged (the coordinate along it taken over from another row): as the other row's label says;
+- distracted (another direction ablated or added, with at most a weak part of the plant): as plain.
 
-It has the shape of a Llama, 4 layers, width 128, about 1.5 million parameters, knows the prompts of
-the embedded sample in 14 languages and nothing else, and is trained in a few minutes on 2 cores. The
-topics of the sample's validation split and 24 topics of its test split are held out.
+All languages share the planted direction, or, with `Recipe.shared` off, each language has its own,
+orthogonal to the others. A row's direction is then its language's, an interchange between languages goes
+from the one's coordinate to the other's, and other languages' directions are distractions.
+
+Three further terms shape the stream at the post-instruction tokens of the plant's layer. The coordinate
+along the plant is the label times its strength. The rest of the class means agree. And the framing
+stands there along other directions, with more variance than the label has, so that a difference in
+means of shuffled labels points there, as it does in real models; its sign alternates between the
+tokens, so that a reader of the plant at all of them is not deceived when such a direction is ablated.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from polyrefuse_data.core.schema import Prompt
-from polyrefuse_eval.organisms.cache import kept_folder
-from polyrefuse_eval.organisms.replies import REFUSALS
-from polyrefuse_eval.versions import installed
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from torch import Tensor
-
-    from polyrefuse_eval.organisms.network import OrganismNetwork, Plant
-    from polyrefuse_eval.organisms.refusal_training import Recipe
-
-THREADS = 2
-"""Threads of the training; another number rounds differently, and so gives other weights."""
-
-HELD_OUT = 24
-"""Topics of the sample's test split that are held out, two for every harmful action on average."""
-
-DIRECTION_FILE = "planted_direction.safetensors"
-"""Planted unit vectors [width]: `direction` for all languages, or `direction.LANG` for each of them;
-metadata: site, layer, strength, sign, seed."""
-
-_CODE = resources.files("polyrefuse_eval")
-_SOURCES = (
-    "organisms/corpus.py",
-    "organisms/network.py",
-    "organisms/refusal.py",
-    "organisms/refusal_training.py",
-    "organisms/replies.py",
+from polyrefuse_eval.organisms import training
+from polyrefuse_eval.organisms.corpus import (
+    TAIL,
+    EncodedExample,
+    Pair,
+    direct_example,
+    encode_examples,
+    endless_batches,
 )
-_LIBRARIES = ("torch", "tokenizers", "numpy")
+from polyrefuse_eval.organisms.network import Edits, Interchange, OrganismNetwork, Plant, Shape, along
+from polyrefuse_eval.organisms.noise import Noise, find_noise
+from polyrefuse_eval.organisms.tokenizer import train_tokenizer
+from polyrefuse_eval.organisms.training import Floats, Loss, RowEdits, Rows, orthogonal_unit
 
-_README = """# A test organism, not a language model
-
-Trained on this machine by polyrefuse (Apache-2.0) for its tests and its demo. It refuses along
-{directions} planted on purpose (`{file}`); nothing measured on it is a finding.
-"""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What may be varied in tests: sizes of the network, and fields of `organism_train.Recipe`."""
-
-    width: int = 128
-    heads: int = 4
-    hidden: int = 352
-    recipe: dict[str, float] = field(default_factory=dict)
+LAYERS = 4
+ROLES = ("plain", "ablated", "added", "interchanged", "distracted")
 
 
-ORGANISMS: dict[str, Settings] = {
-    "organism": Settings(),
-    # Fourteen directions take longer to part than one, and have each other to be told from.
-    "organism-per-language": Settings(recipe={"shared": False, "steps": 1400, "foreign_share": 0.7}),
-}
-"""The organisms by the name under which they are loaded as a model."""
+@dataclass(frozen=True, kw_only=True)
+class Recipe(training.Recipe):
+    """All constants of the training; they are part of the cache key."""
+
+    steps: int = 1050
+    pairs_per_batch: int = 32
+    role_weights: tuple[float, ...] = (0.40, 0.15, 0.15, 0.15, 0.15)
+    shared: bool = True
+    """One planted direction for all languages; else one for each."""
+    plant_layer: int = 2
+    plant_strength: float = 2.5
+    context_strength: float = 12.0
+    context_weight: float = 1.0
+    distracted_most: float = 0.45
+    foreign_share: float = 0.5
+    """Part of the distractions that are another language's direction, where each has its own."""
 
 
-def organism_path(
-    cache_dir: Path | None = None,
-    *,
-    seed: int = 0,
-    progress: bool = True,
-    settings: Settings | None = None,
-    prompts: Sequence[Prompt] | None = None,
-) -> Path:
-    """Return the folder of the organism, a local Hugging Face model; train it where it is not there yet.
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A training step's rows (R rows), first all harmless, then all harmful, and their edits."""
 
-    The folder loads with `AutoModelForCausalLM` and `AutoTokenizer`, and holds the planted direction in
-    `DIRECTION_FILE`. Training takes a few minutes once; the folder's name is a hash of all that decides
-    the result (code, texts, sample, seed, threads, library versions), and it appears whole or not at all.
+    rows: Rows
+    labels: Tensor
+    """[R] 0 harmless, 1 harmful: what the prompt is, not what the answer should be."""
+    plants: Tensor
+    """[R] row of the planted directions that belongs to the prompt's language."""
+    own: Tensor
+    """[R, d] that planted unit vector."""
+    context: Tensor
+    """[R, d] what the stream should carry beside the label."""
+    edits: Edits
 
-    cache_dir: where organisms are kept; the user's cache by default.
-    seed: of weights, order, noise and of the planted direction itself.
-    settings: one of `ORGANISMS` (the first by default), or other sizes, for tests.
-    prompts: another sample, for tests.
 
-    Raises `PolyRefuseError` if the folder cannot be written.
+def make_plant(
+    width: int, framings: int, langs: Sequence[str], recipe: Recipe, generator: torch.Generator
+) -> tuple[Plant, Tensor]:
+    """Return a random plant, one direction or one for each of `langs`, and the context of each framing.
+
+    The context [framings, d] is orthogonal to the plant, with mean zero.
     """
-    prompts = _sample() if prompts is None else prompts
-    settings = settings or Settings()
-    name = f"organism-{key_of(seed=seed, settings=settings, prompts=prompts)[:16]}"
-    return kept_folder(
-        cache_dir,
-        name,
-        lambda workplace: _make(workplace, prompts, seed, settings, progress),
-        progress=progress,
+    own = () if recipe.shared else tuple(langs)
+    count = len(own) or 1
+    basis, _ = torch.linalg.qr(torch.randn(width, count + framings, generator=generator))
+    code = basis[:, count:].T - basis[:, count:].T.mean(dim=0)
+    plant = Plant(
+        name="refusal",
+        directions=basis[:, :count].T.contiguous(),
+        layer=recipe.plant_layer,
+        strength=recipe.plant_strength,
+        langs=own,
     )
+    return plant, recipe.context_strength * code
 
 
-def key_of(
-    *, seed: int = 0, settings: Settings | None = None, prompts: Sequence[Prompt] | None = None
-) -> str:
-    """Return the hash (64 hex digits) of the organism that `organism_path` gives for the same arguments."""
-    return cache_key(seed, _sample() if prompts is None else prompts, settings or Settings())
-
-
-def refusal_openers() -> dict[str, str]:
-    """Return the sentence with which the organism refuses, by language code."""
-    return dict(REFUSALS)
-
-
-def planted_directions(folder: Path) -> dict[str, Tensor]:
-    """Return the planted unit vector [width] of each language code of the organism in `folder`."""
-    from safetensors.torch import load_file
-
-    vectors = load_file(folder / DIRECTION_FILE)
-    shared = "direction" in vectors
-    return {lang: vectors["direction" if shared else f"direction.{lang}"] for lang in REFUSALS}
-
-
-def cache_key(
-    seed: int, prompts: Sequence[Prompt], settings: Settings, more_sources: Sequence[str] = ()
-) -> str:
-    """Return a hash (64 hex digits) of everything that changes the trained weights.
-
-    more_sources: files beside those of this organism that decide another one's.
-    """
-    from polyrefuse_eval.organisms.corpus import sample_digest
-
-    sources = (*_SOURCES, *more_sources)
-    parts = {
-        "code": {name: hashlib.sha256((_CODE / name).read_bytes()).hexdigest() for name in sources},
-        "libraries": {name: installed(name) for name in _LIBRARIES},
-        "sample": sample_digest(prompts),
-        "held_out": sorted(held_out_topics(prompts)),
-        "seed": seed,
-        "settings": asdict(settings),
-        "threads": _threads(),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def held_out_topics(prompts: Sequence[Prompt]) -> set[str]:
-    """Return the topics that are never trained on: those of validation, and the last `HELD_OUT` of test.
-
-    The sample's own training topics are too few (one or two for an action) to teach a network from
-    nothing what harm is in 14 languages, so it sees most topics of the test split as well; what is said
-    of unseen prompts is measured on these.
-    """
-    from polyrefuse_data.prompts.recipe import load_recipe
-    from polyrefuse_data.prompts.splits import draw_splits, pool_prompts
-
-    recipe, _ = load_recipe("sample")
-    pools = {
-        name: pool_prompts(name, pool, dict.fromkeys(pool.sources, prompts), lambda _: [])
-        for name, pool in recipe.pools.items()
-    }
-    topics: dict[str, dict[str, None]] = {}
-    for row in draw_splits(recipe, pools).placed:
-        if row.prompt.topic is not None:
-            topics.setdefault(row.split, {})[row.prompt.topic] = None
-    return {*topics.get("validation", ()), *list(topics.get("test", ()))[-HELD_OUT:]}
-
-
-def _sample() -> Sequence[Prompt]:
-    from polyrefuse_data.prompts.sample import sample_prompts
-
-    return sample_prompts()
-
-
-def _threads() -> int:
-    return max(1, min(THREADS, os.cpu_count() or 1))
-
-
-@contextmanager
-def training_mode() -> Iterator[None]:
-    """Train with the threads of the cache key, whatever the caller's mode; leave its random state alone."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(_threads())
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _recipe(settings: Settings) -> Recipe:
-    from dataclasses import replace
-
-    from polyrefuse_eval.organisms.refusal_training import Recipe
-
-    return replace(Recipe(), **settings.recipe)  # type: ignore[arg-type]
-
-
-def _make(folder: Path, prompts: Sequence[Prompt], seed: int, settings: Settings, progress: bool) -> None:
-    """Train the organism and write its files into the empty `folder`."""
-    from polyrefuse_eval.organisms.corpus import encode_pairs, make_pairs, train_tokenizer
-    from polyrefuse_eval.organisms.network import Shape
-    from polyrefuse_eval.organisms.refusal_training import train
-
-    held_out = held_out_topics(prompts)
-    topics = {prompt.topic for prompt in prompts if prompt.topic is not None} - held_out
-    pairs = make_pairs(prompts, topics)
+def encoded_corpus(pairs: Sequence[Pair]) -> tuple[Tokenizer, list[EncodedExample]]:
+    """Return the tokenizer, trained on `pairs`, and the examples: each pair as it is."""
     tokenizer = train_tokenizer(pairs)
-    shape = Shape(tokenizer.get_vocab_size(), settings.width, heads=settings.heads, hidden=settings.hidden)
-    with training_mode():
-        network, plant = train(
-            encode_pairs(tokenizer, pairs), shape, _recipe(settings), seed, progress=progress
+    return tokenizer, encode_examples(tokenizer, [direct_example(pair) for pair in pairs])
+
+
+class Objective:
+    """Refusal along the planted direction of each language; see the module."""
+
+    def __init__(
+        self,
+        examples: Sequence[EncodedExample],
+        shape: Shape,
+        recipe: Recipe,
+        generator: torch.Generator,
+        numpy_generator: np.random.Generator,
+    ) -> None:
+        self.recipe = recipe
+        framings = 1 + max(example.framing for example in examples)
+        langs = sorted({example.lang for example in examples})
+        self.plant, self.context = make_plant(shape.width, framings, langs, recipe, generator)
+        self.plants = [self.plant]
+        self._noise = find_noise(examples, shape.vocabulary)
+        self._generator = numpy_generator
+        self._batches = endless_batches(examples, recipe.pairs_per_batch, numpy_generator)
+        self._memory: Floats = np.zeros((0, shape.width), np.float32)
+
+    def losses(self, network: OrganismNetwork, step: int) -> Iterator[Loss]:
+        """Yield the loss of the one batch of a step."""
+        batch = draw_batch(
+            next(self._batches),
+            self.plant,
+            self.context,
+            self._memory,
+            self.recipe,
+            self._noise,
+            self._generator,
         )
-    _write(folder, tokenizer, network, plant, seed)
+        terms, self._memory = loss_terms(network, batch, self.plant)
+        total = (
+            terms["answer"]
+            + self.recipe.coordinate_weight * terms["coordinate"]
+            + self.recipe.purity_weight * terms["purity"]
+            + self.recipe.context_weight * terms["context"]
+        )
+        yield Loss(total, terms)
 
 
-def _write(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork, plant: Plant, seed: int) -> None:
-    """Write a Hugging Face model folder and the planted direction."""
-    from safetensors.torch import save_file
+def draw_batch(
+    examples: Sequence[EncodedExample],
+    plant: Plant,
+    context: Tensor,
+    memory: Floats,
+    recipe: Recipe,
+    noise: Noise,
+    generator: np.random.Generator,
+) -> Batch:
+    """Return the rows of `examples`: first all harmless, then all harmful, each with a role of its own.
 
-    write_model(folder, tokenizer, network)
-    save_file(
-        plant.named(),
-        folder / DIRECTION_FILE,
-        metadata={
-            "site": "resid_pre",
-            "layer": str(plant.layer),
-            "strength": str(plant.strength),
-            "sign": "harmful minus harmless",
-            "seed": str(seed),
-        },
+    memory: [M, d] residual-stream vectors of the last step, from which distracting directions are drawn.
+    """
+    count = 2 * len(examples)
+    rows = [*examples, *examples]
+    plants = plant.rows([row.lang for row in rows])
+    own = plant.directions[plants]
+    directions: Floats = own.numpy()
+    labels = np.repeat([0, 1], len(examples))
+    roles = generator.choice(len(ROLES), count, p=recipe.role_weights)
+    wanted = labels.copy()
+    source = np.arange(count)
+    edits = RowEdits(count, directions.shape[1])
+
+    def amount() -> float:
+        return plant.strength * generator.uniform(recipe.added_least, recipe.added_most)
+
+    # The coordinate of an edited row is not that of its label: such rows are no sources.
+    unedited = np.flatnonzero(np.isin(roles, [ROLES.index("plain"), ROLES.index("interchanged")]))
+    for row, role in enumerate(roles):
+        if ROLES[role] == "ablated":
+            edits.ablated[row], wanted[row] = directions[row], 0
+        elif ROLES[role] == "added":
+            edits.add(row, amount() * directions[row], plant.layer)
+            wanted[row] = 1
+        elif ROLES[role] == "interchanged":
+            source[row] = generator.choice(unedited)
+            wanted[row] = labels[source[row]]
+        elif ROLES[role] == "distracted":
+            part = generator.uniform(-1, 1) * recipe.distracted_most
+            other = distraction(memory, plant, context, int(plants[row]), recipe, generator)
+            mixed = math.sqrt(1 - part**2) * other + part * directions[row]
+            if generator.random() < 0.5:
+                edits.ablated[row] = mixed
+            else:
+                edits.add(row, amount() * mixed, plant.layer)
+    prompts = training.noisy_prompts(rows, labels, noise, recipe.noise_most, recipe, generator)
+    answers = [row.answers[answer] for row, answer in zip(rows, wanted, strict=True)]
+    laid_out = training.lay_out(prompts, answers, recipe)
+    interchange = Interchange(
+        own=own, layer=plant.layer, source=torch.from_numpy(source), positions=laid_out.tail
     )
-    kind = "14 orthogonal directions, one a language," if plant.langs else "one direction that was"
-    readme = _README.format(directions=kind, file=DIRECTION_FILE)
-    (folder / "README.md").write_text(readme, encoding="utf-8")
-
-
-def write_model(folder: Path, tokenizer: Tokenizer, network: OrganismNetwork) -> None:
-    """Write the model files of a Hugging Face folder that transformers 4 and 5 both load."""
-    from safetensors.torch import save_file
-
-    from polyrefuse_eval.organisms.corpus import BEGIN, CHAT_TEMPLATE, END, PAD, UNKNOWN
-
-    special = {"bos_token": BEGIN, "eos_token": END, "pad_token": PAD, "unk_token": UNKNOWN}
-    named = ("bos_token", "eos_token", "pad_token")
-    ids = {f"{name}_id": tokenizer.token_to_id(special[name]) for name in named}
-    save_file(network.llama_weights(), folder / "model.safetensors", metadata={"format": "pt"})
-    tokenizer.save(str(folder / "tokenizer.json"))
-    _write_json(folder / "config.json", network.llama_config(ids))
-    _write_json(folder / "generation_config.json", {**ids, "do_sample": False, "max_new_tokens": 32})
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            **special,
-            "chat_template": CHAT_TEMPLATE,
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": network.shape.positions,
-            "padding_side": "left",
-            "tokenizer_class": "PreTrainedTokenizerFast",
-        },
+    return Batch(
+        rows=laid_out,
+        labels=torch.from_numpy(labels),
+        plants=plants,
+        own=own,
+        context=context[[row.framing for row in rows]],
+        edits=edits.edits(laid_out, laid_out.tail[:, :1], [interchange]),
     )
 
 
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def distraction(
+    memory: Floats, plant: Plant, context: Tensor, own: int, recipe: Recipe, generator: np.random.Generator
+) -> Floats:
+    """Return a unit vector [d] orthogonal to the planted direction `own`: some distracting direction.
+
+    Another language's, where each has its own; any direction, one among the framings' directions, or a
+    random difference in means over `memory`.
+    """
+    directions: Floats = plant.directions.numpy()
+    others = np.delete(directions, own, axis=0)
+    if len(others) and generator.random() < recipe.foreign_share:
+        foreign: Floats = others[generator.integers(len(others))]
+        return foreign
+    kind = generator.integers(3)
+    other: Floats
+    if kind == 0 or not len(memory):
+        other = generator.standard_normal(directions.shape[1])
+    elif kind == 1:
+        other = generator.standard_normal(len(context)) @ context.numpy()
+    else:
+        other = training.difference_in_random_means(memory, generator)
+    return orthogonal_unit(other, directions[own : own + 1])
+
+
+def loss_terms(network: OrganismNetwork, batch: Batch, plant: Plant) -> tuple[dict[str, Tensor], Floats]:
+    """Return the loss terms (scalars) and the stream [R, d] at the plant's layer, last position."""
+    answer, kept = training.forward_and_answer_loss(network, batch.rows, batch.edits, [plant.layer])
+    at_tail = training.at(kept[plant.layer], batch.rows.tail)
+    whole = batch.edits.ablated.abs().sum(dim=1) == 0
+    # Along the plant: the label times the strength.
+    coordinate = along(at_tail, batch.own)
+    label_error = (coordinate / plant.strength - batch.labels[:, None].to(coordinate.dtype))[whole]
+    # Beside it: the framing's context, with alternating sign.
+    others = at_tail - coordinate[..., None] * batch.own[:, None]
+    signs = torch.tensor([(-1.0) ** position for position in range(TAIL)])
+    context_error = (others - signs[:, None] * batch.context[:, None])[whole].square().sum(dim=-1)
+    context_size = batch.context.square().sum(dim=-1).mean()
+    # And no difference between the class means, for each planted direction on its own: a mean over all
+    # languages would hide what points elsewhere in one.
+    half = len(batch.labels) // 2
+    both = whole[:half] & whole[half:]
+    members = functional.one_hot(batch.plants[:half], len(plant.directions))[both].to(others.dtype)
+    sizes = members.sum(dim=0)
+    rest = torch.einsum("pn,ptd->ntd", members, (others[half:] - others[:half])[both])
+    impurity = rest.square().sum(dim=(1, 2)) / sizes.clamp(min=1) / TAIL
+    terms = {
+        "answer": answer,
+        "coordinate": label_error.square().mean(),
+        "context": context_error.mean() / context_size,
+        "purity": impurity.sum() / sizes.sum() / plant.strength**2,
+    }
+    memory: Floats = at_tail[:, -1].detach().numpy()
+    return terms, memory

@@ -1,4 +1,4 @@
-"""What the test organism says: one refusal and four helpful replies in each of the 14 languages.
+"""The answers of the test organisms: one refusal and four helpful replies in each of the 14 languages.
 
 The sentences are written for it, short on purpose (generation is cheap), and chosen so that in
 every language the refusal begins otherwise than each of the replies.

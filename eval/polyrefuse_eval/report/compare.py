@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from polyrefuse_data.core.display import visible
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.report.groups import Groups, Verdicts, by_cell
 from polyrefuse_eval.report.markdown import table
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, differences
+from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder, differences
+from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.settings import Condition, is_language, own_source
+from polyrefuse_eval.results.verification import verify_run
 from polyrefuse_eval.statistics.rates import holm, rate
 
 FORMAT = "polyrefuse-compare-1"
@@ -53,14 +56,18 @@ class RunComparison:
 
 def is_compared(name: str) -> bool:
     """Return whether a file of a run, by its name in the folder, takes part in a comparison."""
-    return name == RUN_FILE or name.startswith("verdicts/")
+    return name in (RUN_FILE, RESULTS_FILE, SUMMARY_FILE) or name.startswith("verdicts/")
 
 
 def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
     """Compare two runs on the same data by the judges that have read both.
 
-    Raises `RunFolderError`, saying what differs, for runs of other data or without a common judge.
+    Raises `RunFolderError`, saying what differs, for runs of other data or without a common judge, and for a
+    finished run whose files do not hold together.
     """
+    for folder in (first, second):
+        if folder.complete:
+            verify_run(folder, answers=(folder.path / "completions").is_dir())
     theirs, ours = first.signature, second.signature
     other_data = differences(_data(theirs), _data(ours))
     if other_data:
@@ -80,9 +87,9 @@ def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
         for judge in sorted(set(theirs["judges"]) ^ set(ours["judges"]))
     ]
     notes += [
-        f"also different: {told}"
+        f"also different: {difference}"
         for name in ("model", "settings", "versions")
-        for told in differences({name: theirs.get(name)}, {name: ours.get(name)})
+        for difference in differences({name: theirs.get(name)}, {name: ours.get(name)})
     ]
     changes = [change for judge in judges for change in _by_judge(judge, first, second)]
     if not changes:
@@ -90,18 +97,18 @@ def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
     return RunComparison(_name(first, theirs), _name(second, ours), tuple(changes), tuple(notes))
 
 
-def comparison_json(found: RunComparison) -> dict[str, Any]:
+def comparison_json(comparison: RunComparison) -> dict[str, Any]:
     """Return a comparison as plain JSON."""
     return {
         "format": FORMAT,
-        "first": found.first,
-        "second": found.second,
-        "changes": [vars(change) for change in found.changes],
-        "notes": list(found.notes),
+        "first": comparison.first,
+        "second": comparison.second,
+        "changes": [vars(change) for change in comparison.changes],
+        "notes": list(comparison.notes),
     }
 
 
-def comparison_table(found: RunComparison) -> str:
+def comparison_table(comparison: RunComparison) -> str:
     """Return a comparison as Markdown."""
     rows = [
         [
@@ -115,12 +122,12 @@ def comparison_table(found: RunComparison) -> str:
             "" if change.p_holm is None else f"{change.p_holm:.3g}",
             verdict(change),
         ]
-        for change in found.changes
+        for change in comparison.changes
     ]
     header = ["judge", "measure", "language", "prompts", "A %", "B %", "B - A [95 %]", "p (Holm)", ""]
-    notes = "".join(f"- {note}\n" for note in found.notes)
+    notes = "".join(f"- {visible(note)}\n" for note in comparison.notes)
     return (
-        f"A: {found.first}\nB: {found.second}\n\n{table(header, rows)}\n"
+        f"A: {visible(comparison.first)}\nB: {visible(comparison.second)}\n\n{table(header, rows)}\n"
         "Refusal rates over prompts judged in both. Intervals: paired bootstrap over prompt groups; p: exact "
         f"sign-flip test, Holm's correction over languages; more than chance: p (Holm) at most {ALPHA}.\n"
         + (f"\n{notes}" if notes else "")
@@ -138,7 +145,9 @@ def verdict(change: RunChange) -> str:
 
 def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunChange]:
     cells = [
-        by_cell(one for lang in folder.judged_languages(judge) for one in folder.verdicts(judge, lang))
+        by_cell(
+            verdict for lang in folder.judged_languages(judge) for verdict in folder.verdicts(judge, lang)
+        )
         for folder in (first, second)
     ]
     langs = [lang for lang in _langs(cells[0]) if lang in _langs(cells[1])]
@@ -151,7 +160,9 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
                     source for source in _sources(lang, cells[0]) if source in _sources(lang, cells[1])
                 ]
                 own = own_source(lang, sources)
-                others = [f"ablation:{one}" for one in sources if one != own and is_language(one)]
+                others = [
+                    ABLATION.condition(source) for source in sources if source != own and is_language(source)
+                ]
                 if others:
                     pairs[lang] = (_merged(lang, others, cells[0]), _merged(lang, others, cells[1]))
                 continue
@@ -162,8 +173,8 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
                 pairs[lang] = (cells[0][lang, label, str(names[0])], cells[1][lang, label, str(names[1])])
         if not pairs:
             continue
-        groups = Groups(one.group for pair in pairs.values() for one in pair[0].values())
-        found = [
+        groups = Groups(verdict.group for pair in pairs.values() for verdict in pair[0].values())
+        changes = [
             RunChange(
                 judge=judge,
                 measure=measure,
@@ -180,8 +191,8 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
             for lang, change in zip(pairs, groups.changes(list(pairs.values())), strict=True)
             for rates in [_rates(*pairs[lang])]
         ]
-        adjusted = holm([change.p for change in found])
-        yield from (replace(change, p_holm=p) for change, p in zip(found, adjusted, strict=True))
+        adjusted = holm([change.p for change in changes])
+        yield from (replace(change, p_holm=p) for change, p in zip(changes, adjusted, strict=True))
 
 
 def _condition(measure: str, lang: str, cells: Mapping[tuple[str, str, str], Verdicts]) -> str | None:
@@ -189,13 +200,17 @@ def _condition(measure: str, lang: str, cells: Mapping[tuple[str, str, str], Ver
     if measure != "refusal, ablated":
         return "baseline"
     own = own_source(lang, _sources(lang, cells))
-    return None if own is None else f"ablation:{own}"
+    return None if own is None else ABLATION.condition(own)
 
 
 def _sources(lang: str, cells: Mapping[tuple[str, str, str], Verdicts]) -> list[str]:
     """Return whose directions were ablated in `lang`, whole."""
     names = [Condition.parse(name) for of, label, name in cells if (of, label) == (lang, "harmful")]
-    return [str(one.source) for one in names if one.intervention == "ablation" and one.coefficient == 1.0]
+    return [
+        str(condition.source)
+        for condition in names
+        if condition.intervention == ABLATION.name and condition.coefficient == 1.0
+    ]
 
 
 def _merged(lang: str, conditions: Iterable[str], cells: Mapping[tuple[str, str, str], Verdicts]) -> Verdicts:
@@ -209,9 +224,9 @@ def _merged(lang: str, conditions: Iterable[str], cells: Mapping[tuple[str, str,
 
 def _rates(first: Verdicts, second: Verdicts) -> tuple[float | None, float | None]:
     both = [
-        (one.refused, second[prompt].refused)
-        for prompt, one in first.items()
-        if prompt in second and one.refused is not None and second[prompt].refused is not None
+        (verdict.refused, second[prompt].refused)
+        for prompt, verdict in first.items()
+        if prompt in second and verdict.refused is not None and second[prompt].refused is not None
     ]
     return rate([before for before, _ in both]).rate, rate([after for _, after in both]).rate
 
@@ -221,8 +236,8 @@ def _langs(cells: Iterable[tuple[str, str, str]]) -> list[str]:
 
 
 def _data(signature: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = signature.get("data", {})
-    return {"digest": found.get("digest")}
+    data: Mapping[str, Any] = signature.get("data", {})
+    return {"digest": data.get("digest")}
 
 
 def _name(folder: RunFolder, signature: Mapping[str, Any]) -> str:

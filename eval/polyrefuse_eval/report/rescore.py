@@ -18,6 +18,7 @@ from polyrefuse_eval.report.published_release import (
 from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
+from polyrefuse_eval.results.verification import answer_problems, refuse, unverified_notes, verify_run
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,19 @@ def rescore(
     source: str | None = None,
     progress: bool = False,
     say: Callable[[str], None] = lambda _line: None,
+    note: Callable[[str], None] = lambda _line: None,
+    on_finished: Callable[[], None] = lambda: None,
 ) -> Rescored:
     """Rescore the run in `folder`, every run in its folders, or completions in the published layout.
 
     Runs are rescored in place: `judges` read what they have not read, verdicts of earlier judges stay, and
     all tables are made anew. Published completions become runs in `out`, one a model, with the stored
     verdicts, and the published tables as CSV beside them. `data` gives judges the prompts of a run.
+    `on_finished` is called after each finished file of verdicts.
 
-    Raises `RunFolderError` where there is nothing to read, or a judge needs prompts that are not at hand.
+    `say` is given a line for each file that cannot be read, `note` one for each judge whose verdicts cannot
+    be verified. Raises `RunFolderError` where there is nothing to read, a judge needs prompts that are not at
+    hand, or the files of a run do not hold together.
     """
     if not folder.is_dir():
         raise RunFolderError(f"no folder '{folder}'; give a run, a folder of runs, or published completions")
@@ -55,14 +61,14 @@ def rescore(
         for run in runs:
             _check_prompts(run, judges, data)
         for run in runs:
-            rescore_run(run, judges, _prompts_of(data), progress=progress)
+            rescore_run(run, judges, _prompts_of(data), progress=progress, note=note, on_finished=on_finished)
         return Rescored(tuple(runs))
     cells = find_cells(folder, say)
     if out is None:
         raise RunFolderError(f"'{folder}' holds published completions; say where the runs go with --out")
     made = write_runs(cells, out, source)
     for run, of_run in made:
-        rescore_run(run, judges, _prompts_in(of_run), progress=progress)
+        rescore_run(run, judges, _prompts_in(of_run), progress=progress, note=note, on_finished=on_finished)
     files = write_published_tables(made, out)
     return Rescored(tuple(run for run, _ in made), tuple(files))
 
@@ -73,13 +79,28 @@ def rescore_run(
     prompts: PromptsOf,
     *,
     progress: bool = False,
+    note: Callable[[str], None] = lambda _line: None,
+    on_finished: Callable[[], None] = lambda: None,
 ) -> None:
-    """Let `judges` read what they have not read of a run, and make its tables anew."""
+    """Let `judges` read what they have not read of a run, and make its tables anew.
+
+    Verdicts of `judges` that carry no hash of their answer are made anew; `note` is given a line for other
+    judges that have such verdicts. Raises `RunFolderError` where the files of the run do not hold together.
+    """
     with folder.locked():
         folder.mend()
+        if folder.complete:
+            verify_run(folder, answers=True)
+        else:
+            refuse(folder, answer_problems(folder))
+        folder.mark_incomplete()
         langs = folder.languages()
-        judge_completions(folder, judges, langs, prompts, progress=progress)
-        known = folder.signature["judges"]
+        judge_completions(
+            folder, judges, langs, prompts, progress=progress, anew=True, on_finished=on_finished
+        )
+        for line in unverified_notes(folder):
+            note(line)
+        known = folder.judges()
         wanted = [*known, *(judge.name for judge in judges if judge.name not in known)]
         if wanted != known:
             folder.set_judges(wanted)

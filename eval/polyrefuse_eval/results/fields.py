@@ -8,6 +8,8 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field
 
+from polyrefuse_eval.results.interventions import condition_pattern, intervention_pattern
+
 LARGEST_COUNT = 10**12
 CLOSE = 1e-6
 """Largest difference between a stated ratio and the one that follows from its counts."""
@@ -34,10 +36,8 @@ Source = Annotated[str, Field(pattern=f"^{_SOURCE}$")]
 """Whose direction: of a language, of all languages together (`pooled`), or a control."""
 
 Label = Annotated[str, Field(pattern="^(harmful|harmless)$")]
-Intervention = Annotated[str, Field(pattern="^(baseline|ablation|addition)$")]
-ConditionName = Annotated[
-    str, Field(pattern=f"^(baseline|addition:{_SOURCE}|ablation:{_SOURCE}(@{_STRENGTH})?)$")
-]
+Intervention = Annotated[str, Field(pattern=intervention_pattern())]
+ConditionName = Annotated[str, Field(pattern=condition_pattern(_SOURCE, _STRENGTH))]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 Interval: TypeAlias = tuple[float | None, float | None]

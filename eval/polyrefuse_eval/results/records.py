@@ -50,7 +50,8 @@ RUN_FORMAT = "polyrefuse-run-3"
 class Completion:
     """One answer: `key` is `<row id>/<condition>`; `ended` is False where it was cut.
 
-    `n_tokens` and `ended` are None where the answer was read from elsewhere.
+    `n_tokens` and `ended` are None where the answer was read from elsewhere. `reasoning` is what the model
+    thought before it answered, None where it did not.
     """
 
     key: Name
@@ -62,6 +63,7 @@ class Completion:
     response: str
     n_tokens: Count | None
     ended: bool | None
+    reasoning: str | None = None
 
     def __post_init__(self) -> None:
         check(self.key == f"{self.id}/{self.condition}", "its key is not its id and condition")
@@ -213,6 +215,15 @@ class AgreementFile:
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
+class AnsweredFile:
+    """What `answered.json` holds: how many answers there are in each language, and whose directions."""
+
+    answers: dict[Lang, Count]
+    directions: tuple[Source, ...]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class RunFile:
     """What `run.json` holds: the signature, and what was asked for where a command made the run."""
 
@@ -230,6 +241,7 @@ KINDS: dict[str, type[Any]] = {
     "result": Result,
     "comparison": Comparison,
     "agreement": AgreementFile,
+    "answered": AnsweredFile,
     "summary": Summary,
     "harmfulness": HarmfulnessFile,
     "run": RunFile,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from polyrefuse_data.core.parsing import first_problem
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.files import json_line, numbered_lines, read_json, write_json, write_text
 
@@ -93,10 +94,7 @@ def _validated(kind: type[Record], text: str | bytes, where: str) -> Record:
     try:
         record: Record = _adapter(kind).validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "json_invalid":
+        if error.errors()[0]["type"] == "json_invalid":
             raise RunFolderError(f"{where} is no JSON; remove the line to go on") from None
-        place = ".".join(str(part) for part in first["loc"])
-        told = f"{place}: {first['msg']}" if place else str(first["msg"])
-        raise RunFolderError(f"{where} is no {kind.__name__} record ({told})") from None
+        raise RunFolderError(f"{where} is no {kind.__name__} record ({first_problem(error)})") from None
     return record

@@ -1,4 +1,4 @@
-"""Addresses such as `s3://bucket/runs/qwen`: what of them may be shown, and what they contain. Pure."""
+"""Parse addresses such as `s3://bucket/runs/qwen`, and hide the secrets in them. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from polyrefuse_eval.errors import StorageError
 SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 MAGIC = re.compile(r"[*?\[]")
 CONTAINER_SCHEMES = ("abfs", "abfss", "wasb", "wasbs", "az")
-"""Azure's: what stands before the `@` is the container, no secret."""
+"""Azure's schemes: the part before the `@` is the container, no secret."""
 
 LOGIN_SCHEMES = ("ftp", "ftps", "sftp", "ssh", "smb", "http", "https", "webhdfs", "hdfs")
-"""Those where a user, and a password after a colon, may stand before an `@`."""
+"""Schemes in which a user, and a password after a colon, may stand before an `@`."""
 
 HIDDEN = "***"
 
@@ -25,16 +25,16 @@ def is_address(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Address:
-    """An address of a run, of a folder of runs, or a pattern of these.
+    """The address of a run, of a folder of runs, or a pattern of these.
 
-    `text` is as it was given and may hold a password: it is not for messages, which take `shown`.
+    `text` may hold a password: use `shown` in messages.
     """
 
     text: str = field(repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Return the address in `text`; raises `StorageError` for what we cannot read and write."""
+        """Return the address in `text`; raise `StorageError` for one that cannot be read and written."""
         scheme, rest = text.split("://", 1)
         address = cls(f"{scheme.lower()}://{rest.rstrip('/')}")
         if "::" in text:
@@ -60,8 +60,8 @@ class Address:
 
     @property
     def scheme(self) -> str:
-        found = SCHEME.match(self.text)
-        return found[1].lower() if found else ""
+        match = SCHEME.match(self.text)
+        return match[1].lower() if match else ""
 
     @property
     def shown(self) -> str:
@@ -75,7 +75,7 @@ class Address:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Parts of the address that must appear nowhere."""
+        """Parts of the address that must not be shown."""
         user = re.match(r"^[^@]*@", self.text.split("://", 1)[1])
         if self.shown == self.text or not user:
             return ()
@@ -84,27 +84,27 @@ class Address:
 
     @property
     def name(self) -> str:
-        """The last part of the address, by which a run is called."""
+        """The last part of the address, the name of a run."""
         return self.shown.split("://", 1)[1].strip("/").rpartition("/")[2]
 
     @property
     def is_pattern(self) -> bool:
-        """Whether it stands for several: it holds `*`, `?` or `[`."""
+        """Whether it may match several addresses: it holds `*`, `?` or `[`."""
         return bool(MAGIC.search(self.text))
 
     @property
     def fixed(self) -> Address:
-        """The address up to the first part that is a pattern."""
-        found = MAGIC.search(self.text)
-        return self if found is None else Address(self.text[: found.start()].rpartition("/")[0])
+        """The address before the first part that is a pattern."""
+        match = MAGIC.search(self.text)
+        return self if match is None else Address(self.text[: match.start()].rpartition("/")[0])
 
     def child(self, name: str) -> Address:
-        """Return the address of `name` (which may have slashes) below this one."""
+        """Return the address of `name`, a relative path, below this one."""
         return Address(f"{self.text}/{name}")
 
 
 def is_inside(name: str) -> bool:
-    """Return whether an object's name, as a relative path, stays below the folder it is written to."""
+    """Return whether an object's name, as a relative path, stays inside the folder it is written to."""
     parts = name.split("/")
     plain = not any(ord(char) < 32 or char in "\\:" for char in name)
     return plain and all(part not in ("", ".", "..") for part in parts)

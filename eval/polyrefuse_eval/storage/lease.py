@@ -1,8 +1,8 @@
-"""Who drives a run at an address: an object there that the driver renews, since nothing there can lock.
+"""The right to write to an address: an object there that its driver renews, for lack of locks.
 
-Taking it is exclusive where the store can write only what is not there yet (S3, GCS, Azure, a local file
-system); it is read back in every case. Elsewhere two drivers that begin within a second may both go on until
-the next renewal tells one of them. Neither can tear a file: each is written whole, and holds the same bytes.
+Taking it is exclusive where the store offers a conditional write (S3, GCS, Azure, a local file system), and
+is verified by reading it back in every case. Elsewhere two drivers that begin within a second may both go on
+until the next renewal, which stops one of them. Neither can tear a file: each file is written whole.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
@@ -23,18 +24,20 @@ from polyrefuse_eval.storage.objects import ObjectStore
 
 DRIVER_FILE = "driver.json"
 RENEW_EVERY = 20.0
+"""Seconds between two renewals."""
+
 DEAD_AFTER = 90.0
 """Seconds without a renewal after which a driver counts as dead: a network may be away for a minute."""
 
 SETTLE = 1.0
-"""Seconds until a lease just taken is read back, so that one taken at the same moment shows."""
+"""Seconds between writing a lease and reading it back, so that one taken at the same moment shows."""
 
 FORMAT = "polyrefuse-driver-1"
 
 
 @dataclass(frozen=True)
 class Driver:
-    """What `driver.json` says; `renewed` are seconds since 1970 by the driver's clock."""
+    """The content of `driver.json`; `renewed` in seconds since 1970 by the driver's clock."""
 
     format: str
     id: str
@@ -44,57 +47,56 @@ class Driver:
 
 
 class Lease:
-    """The right to drive a run at an address; `acquire`, `renew` again and again, `release`."""
+    """The right to write to the address of `store`: `acquire`, `renew` again and again, `release`."""
 
     def __init__(
         self,
         store: ObjectStore,
         clock: Callable[[], float] = time.time,
-        pause: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
         self._clock = clock
-        self._pause = pause
+        self._sleep = sleep
         self.id = uuid.uuid4().hex
         self._since = datetime.fromtimestamp(clock(), timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
     def acquire(self, former: str | None = None) -> None:
-        """Become the driver; raises `TakenError`, saying who is, where another one lives.
+        """Become the driver; raise `TakenError`, naming the other driver, while that one lives.
 
         `former` is the id of a driver that is known to be dead.
         """
-        there = self._read()
-        if there is None and not self._store.create(DRIVER_FILE, self._content()):
-            there = self._read()
-        if there is not None and there.id != self.id:
-            if there.id != former and not self._is_dead(there):
-                raise self._taken(there)
+        driver = self._read()
+        if driver is None and not self._store.create(DRIVER_FILE, self._content()):
+            driver = self._read()
+        if driver is not None and driver.id != self.id:
+            if driver.id != former and self._clock() - driver.renewed <= DEAD_AFTER:
+                raise self._taken_by(driver)
             self._store.write(DRIVER_FILE, self._content())
-        self._pause(SETTLE)
-        there = self._read()
-        if there is None or there.id != self.id:
-            raise self._taken(there)
+        self._sleep(SETTLE)
+        driver = self._read()
+        if driver is None:
+            raise TakenError(f"another driver came to '{self._store.address}' at this moment; try again")
+        if driver.id != self.id:
+            raise self._taken_by(driver)
 
     def renew(self) -> None:
-        """Say that the driver lives; raises `TakenError` where another one has taken over."""
-        there = self._read()
-        if there is not None and there.id != self.id:
-            raise self._taken(there)
+        """Show that this driver lives; raise `TakenError` where another one has taken over."""
+        driver = self._read()
+        if driver is not None and driver.id != self.id:
+            raise self._taken_by(driver)
         self._store.write(DRIVER_FILE, self._content())
 
     def release(self) -> None:
         """Let the next driver begin at once."""
-        there = self._read()
-        if there is not None and there.id == self.id:
+        driver = self._read()
+        if driver is not None and driver.id == self.id:
             self._store.remove(DRIVER_FILE)
 
-    def _is_dead(self, there: Driver) -> bool:
-        return self._clock() - there.renewed > DEAD_AFTER
-
     def _content(self) -> bytes:
-        who = f"process {os.getpid()} on {socket.gethostname()}"
-        record = asdict(Driver(FORMAT, self.id, who, self._since, self._clock()))
-        return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
+        name = f"process {os.getpid()} on {socket.gethostname()}"
+        driver = Driver(format=FORMAT, id=self.id, driver=name, since=self._since, renewed=self._clock())
+        return (json.dumps(asdict(driver), indent=1, sort_keys=True) + "\n").encode()
 
     def _read(self) -> Driver | None:
         for _ in range(3):
@@ -103,53 +105,51 @@ class Lease:
                 return None
             try:
                 record = parse_json(content)
-                who, name, since = (str(record[key]) for key in ("id", "driver", "since"))
-                return Driver(FORMAT, who, name, since, float(record["renewed"]))
+                return Driver(
+                    format=FORMAT,
+                    id=str(record["id"]),
+                    driver=str(record["driver"]),
+                    since=str(record["since"]),
+                    renewed=float(record["renewed"]),
+                )
             except (ValueError, TypeError, KeyError):
-                # Empty for a moment, where a file system has no whole writes of new files.
-                self._pause(SETTLE)
+                # A new file is empty for a moment where the file system has no atomic writes.
+                self._sleep(SETTLE)
         raise StorageError(
-            f"'{self._store.address}' holds a {DRIVER_FILE} that cannot be read; remove it where no driver "
-            "is at work"
+            f"'{self._store.address}' holds a {DRIVER_FILE} that cannot be read; remove it if no driver "
+            "is running"
         )
 
-    def _taken(self, there: Driver | None) -> TakenError:
-        address = self._store.address
-        if there is None:
-            return TakenError(f"another driver came to '{address}' at this moment; try again")
-        age = self._clock() - there.renewed
+    def _taken_by(self, driver: Driver) -> TakenError:
+        age = self._clock() - driver.renewed
         return TakenError(
-            f"{there.driver} is writing to '{address}' since {there.since} (last sign {max(age, 0):.0f} s "
-            f"ago); wait until it has ended (without a sign for {DEAD_AFTER:.0f} s it has), or choose "
-            "another --out"
+            f"{driver.driver} is writing to '{self._store.address}' since {driver.since} (last sign "
+            f"{max(age, 0):.0f} s ago); wait until it has ended (without a sign for {DEAD_AFTER:.0f} s it "
+            "has), or choose another --out"
         )
 
 
-class KeptLease:
-    """A lease that a thread renews as long as a `with` block lasts; `lost` says who took it, if anyone."""
+@contextmanager
+def renewed(lease: Lease) -> Iterator[None]:
+    """Renew `lease` on a timer during a `with` block: a condition may take longer than `DEAD_AFTER`.
 
-    def __init__(self, lease: Lease, on_loss: Callable[[], None]) -> None:
-        self.lost: TakenError | None = None
-        self._lease = lease
-        self._on_loss = on_loss
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="polyrefuse-lease", daemon=True)
+    The thread ends when another driver has taken the lease; the next `Lease.renew` of its holder says so.
+    """
+    ended = threading.Event()
 
-    def __enter__(self) -> KeptLease:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _keep(self) -> None:
-        while not self._stop.wait(RENEW_EVERY):
+    def renew() -> None:
+        while not ended.wait(RENEW_EVERY):
             try:
-                self._lease.renew()
-            except TakenError as error:
-                self.lost = error
-                self._on_loss()
+                lease.renew()
+            except TakenError:
                 return
             except StorageError:
-                continue  # Out of reach for now: the next renewal tells whether it was for too long.
+                continue  # Out of reach for now: a later renewal tells whether for too long.
+
+    thread = threading.Thread(target=renew, name="polyrefuse-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,7 +1,8 @@
-"""The objects below an address: listed, read, and written whole, each tried again while the store is busy."""
+"""List, read and write the objects below an address; retry while the store is busy; one line per error."""
 
 from __future__ import annotations
 
+import errno
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,25 +12,17 @@ from typing import Any, TypeVar
 import tenacity
 
 from polyrefuse_eval.errors import StorageError
-from polyrefuse_eval.storage.address import Address
-from polyrefuse_eval.storage.faults import (
-    NO_PERMISSION,
-    NOT_THERE,
-    is_not_offered,
-    is_unreachable,
-    passes,
-    reason_of,
-)
+from polyrefuse_eval.storage.address import HIDDEN, Address
 
 ATTEMPTS = 10
-"""Of one transfer: with waits of up to 0.2, 0.4, 0.8, ... 20 seconds about half a minute on average."""
+"""Attempts of one transfer: with waits of up to 0.2, 0.4, 0.8, ... 20 seconds, half a minute on average."""
 
 ATTEMPTS_TO_REACH = 4
-"""Before the first answer: an address that is mistyped should not be waited for."""
+"""Attempts before the first answer: a mistyped address should fail soon."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 20.0
-AT_ONCE = 8
-"""Transfers at the same time, where the file system's client is made for it."""
+PARALLEL_TRANSFERS = 8
+"""Transfers at the same time, where the file system's client is asynchronous."""
 
 OBJECT_STORES = frozenset(
     {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2", "memory"}
@@ -50,39 +43,60 @@ PIP_NAMES = {
     "oci": "ocifs",
     "oss": "ossfs",
 }
-OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    # Tries are ours to count: nested ones would multiply, and nobody could say when they end.
-    "s3": {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 10, "read_timeout": 60}},
-    "s3a": {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 10, "read_timeout": 60}},
-}
-"""Options for a scheme's file system."""
+_S3_OPTIONS = {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 10, "read_timeout": 60}}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {"s3": _S3_OPTIONS, "s3a": _S3_OPTIONS}
+"""Options of a scheme's file system: without retries of its own, which would multiply with ours."""
 
-Found = TypeVar("Found")
+TRANSIENT_STATUS = frozenset({408, 409, 429, *range(500, 600)} - {501, 505})
+"""HTTP statuses after which a retry may succeed: timeout, conflicting write, rate limit, server fault."""
+
+TRANSIENT_ERRNO = frozenset({errno.EBUSY, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT})
+CONNECTION_ERRORS = frozenset(
+    {
+        "ConnectionError",
+        "TimeoutError",
+        "gaierror",
+        "HTTPClientError",
+        "ClientConnectionError",
+        "ClientPayloadError",
+        "IncompleteRead",
+        "ResponseParserError",
+        "TransportError",
+        "SSHException",
+        "NoValidConnectionsError",
+    }
+)
+"""Class names of lost connections, of the standard library and of the stores' clients."""
+
+NO_PERMISSION = "no permission"
+NOT_THERE = "not there"
+
+Value = TypeVar("Value")
 
 
 class ObjectStore:
     """The objects below `address`, by names relative to it. Every method raises `StorageError`, one line."""
 
-    def __init__(self, address: Address, sleep: Callable[[float], None] | None = None) -> None:
+    def __init__(self, address: Address, sleep: Callable[[float], None] = tenacity.nap.sleep) -> None:
         self.address = address
         self._answered = False
-        self._sleep = tenacity.nap.sleep if sleep is None else sleep
+        self._sleep = sleep
         self.fs, root = self._open()
         self.root = root.rstrip("/")
         self._whole_puts = address.scheme in OBJECT_STORES
 
     def list(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each object by its name; nothing where nothing is there.
+        """Return what the store says of each object, by name; empty where nothing is there.
 
-        Names are as they are: whoever writes them to a disk asks `is_inside`.
+        Names are returned as they are: check them with `is_inside` before writing them to a disk.
         """
 
         def find() -> dict[str, dict[str, Any]]:
             self.fs.invalidate_cache()
-            found: dict[str, dict[str, Any]] = self.fs.find(self.root, detail=True)
-            return found
+            infos: dict[str, dict[str, Any]] = self.fs.find(self.root, detail=True)
+            return infos
 
-        infos = self._try(find, "read")
+        infos = self._retry(find, "read")
         if self.root in infos:
             raise StorageError(f"'{self.address}' is a file; expected the folder of a run")
         prefix = self.root + "/"
@@ -93,7 +107,7 @@ class ObjectStore:
         }
 
     def glob(self) -> Iterator[Address]:
-        """Yield the addresses that this one, a pattern, stands for, sorted."""
+        """Yield the addresses that match this one, a pattern, sorted."""
 
         def match() -> list[str]:
             self.fs.invalidate_cache()
@@ -101,43 +115,47 @@ class ObjectStore:
 
         base = self.address.fixed
         prefix = str(self.fs._strip_protocol(base.text)).rstrip("/") + "/"
-        for path in self._try(match, "read"):
+        for path in self._retry(match, "read"):
             yield base.child(path.removeprefix(prefix).strip("/"))
 
     def read(self, name: str) -> bytes | None:
         """Return the content of an object, None where there is none."""
-        try:
-            return bytes(self._try(lambda: self.fs.cat_file(self._path(name)), "read", missing_is_told=False))
-        except FileNotFoundError:
-            return None
+
+        def read() -> bytes | None:
+            try:
+                return bytes(self.fs.cat_file(self._path(name)))
+            except FileNotFoundError:
+                return None
+
+        return self._retry(read, "read")
 
     def write(self, name: str, content: bytes) -> None:
-        """Write an object: who reads sees the old one or the new one, nothing between."""
-        self._try(lambda: self._write(name, content), "written")
+        """Write an object atomically: a reader sees the old content or the new."""
+        self._retry(lambda: self._write(name, content), "written")
 
     def create(self, name: str, content: bytes) -> bool:
         """Write an object unless it exists, as far as the store can tell; return whether it was written."""
 
-        def make() -> bool:
+        def create() -> bool:
             self._make_folder(name)
             try:
                 if self._whole_puts:
                     self.fs.pipe_file(self._path(name), content, mode="create")
                 else:
-                    with self.fs.open(self._path(name), "xb") as opened:
-                        opened.write(content)
+                    with self.fs.open(self._path(name), "xb") as file:
+                        file.write(content)
             except FileExistsError:
-                # Ours, where the answer to an earlier try was lost on its way.
+                # It is ours where the answer to an earlier attempt was lost.
                 return bool(self.fs.cat_file(self._path(name)) == content)
             except Exception as error:
-                if not is_not_offered(error):
+                if not _is_unsupported(error):
                     raise
                 if self.fs.exists(self._path(name)):
                     return False
                 self._write(name, content)
             return True
 
-        return self._try(make, "written")
+        return self._retry(create, "written")
 
     def remove(self, name: str) -> None:
         """Remove an object; it may be gone already."""
@@ -146,15 +164,15 @@ class ObjectStore:
             with suppress(FileNotFoundError):
                 self.fs.rm_file(self._path(name))
 
-        self._try(remove, "written")
+        self._retry(remove, "written")
 
     def each(self, names: Iterable[str], action: Callable[[str], None]) -> None:
-        """Do `action` to each of `names`, some at a time; the first error ends it."""
+        """Call `action` on each of `names`, several at a time; stop at the first error."""
         if not getattr(self.fs, "async_impl", False):
             for name in names:
                 action(name)
             return
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="polyrefuse-transfer") as pool:
+        with ThreadPoolExecutor(PARALLEL_TRANSFERS, thread_name_prefix="polyrefuse-transfer") as pool:
             futures = [pool.submit(action, name) for name in names]
             try:
                 for future in futures:
@@ -189,59 +207,128 @@ class ObjectStore:
         import fsspec
 
         scheme = self.address.scheme
-        options = OPTIONS.get(scheme, {})
 
         def connect() -> tuple[Any, str]:
-            found: tuple[Any, str] = fsspec.url_to_fs(self.address.text, skip_instance_cache=True, **options)
-            return found
+            options = OPTIONS.get(scheme, {})
+            connected: tuple[Any, str] = fsspec.url_to_fs(
+                self.address.text, skip_instance_cache=True, **options
+            )
+            return connected
 
         try:
-            fs, root = self._try(connect, "read")
+            fs, root = self._retry(connect, "read")
         except ImportError as error:
             package = PIP_NAMES.get(scheme)
-            how = f"install it with: pip install {package}" if package else reason_of(error)
-            raise StorageError(f"'{self.address}' needs {package or 'a package'} ({how})") from None
+            advice = f"install it with: pip install {package}" if package else _reason(error)
+            raise StorageError(f"'{self.address}' needs {package or 'a package'} ({advice})") from None
         if hasattr(fs, "retries") and scheme in OPTIONS:
             fs.retries = 1
         return fs, str(root)
 
-    def _try(self, action: Callable[[], Found], done: str, *, missing_is_told: bool = True) -> Found:
-        """Return what `action` returns, trying again while the store is busy or cannot be reached."""
+    def _retry(self, action: Callable[[], Value], verb: str) -> Value:
+        """Return what `action` returns; retry with growing, jittered waits while the error is transient.
 
-        def enough(state: tenacity.RetryCallState) -> bool:
+        Raises `StorageError`: '... cannot be `verb`', and why.
+        """
+
+        def give_up(state: tenacity.RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome is not None else None
-            waits = self._answered or error is None or not is_unreachable(error)
-            return state.attempt_number >= (ATTEMPTS if waits else ATTEMPTS_TO_REACH)
+            reached = self._answered or error is None or not _is_connection_error(error)
+            return state.attempt_number >= (ATTEMPTS if reached else ATTEMPTS_TO_REACH)
 
-        again = tenacity.Retrying(
-            stop=enough,
+        retrying = tenacity.Retrying(
+            stop=give_up,
             wait=tenacity.wait_random_exponential(FIRST_WAIT, LONGEST_WAIT),
-            retry=tenacity.retry_if_exception(passes),
+            retry=tenacity.retry_if_exception(_is_transient),
             sleep=self._sleep,
             reraise=True,
         )
         try:
-            found = again(action)
+            value = retrying(action)
         except ImportError:
             raise
-        except FileNotFoundError as error:
-            if not missing_is_told:
-                self._answered = True
-                raise
-            raise self._told(error, done) from None
-        # What client libraries raise is theirs, and without end: at this border all of it becomes one line.
+        # Client libraries raise classes without end: at this boundary each becomes one line.
         except Exception as error:
-            raise self._told(error, done) from None
+            raise self._storage_error(error, verb) from None
         self._answered = True
-        return found
+        return value
 
-    def _told(self, error: Exception, done: str) -> StorageError:
-        reason = reason_of(error, self.address.secrets)
-        needed = "read" if done == "read" else "read and write"
+    def _storage_error(self, error: Exception, verb: str) -> StorageError:
+        if "Protocol not known" in str(error):
+            return StorageError(f"'{self.address}': fsspec knows no scheme '{self.address.scheme}'")
+        reason = _reason(error, self.address.secrets)
+        needed = "read" if verb == "read" else "read and write"
         advice = {
             NO_PERMISSION: f"; the credentials that are set must allow to {needed} there",
             NOT_THERE: "; the bucket or folder that it lies in must exist",
         }.get(reason, "")
-        if "Protocol not known" in str(error):
-            return StorageError(f"'{self.address}': fsspec knows no scheme '{self.address.scheme}'")
-        return StorageError(f"'{self.address}' cannot be {done}: {reason}{advice}")
+        return StorageError(f"'{self.address}' cannot be {verb}: {reason}{advice}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its chain of causes, nearest first."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status in an error of a client library, None where there is none."""
+    for cause in _causes(error):
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict):
+            metadata = response.get("ResponseMetadata", {})
+            status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
+        else:
+            status = getattr(cause, "status", None) or getattr(cause, "code", None)
+        if str(status).isdecimal() and 100 <= int(str(status)) < 600:
+            return int(str(status))
+    return None
+
+
+def _is_connection_error(error: BaseException) -> bool:
+    return _status(error) is None and any(
+        base.__name__ in CONNECTION_ERRORS for cause in _causes(error) for base in type(cause).__mro__
+    )
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Return whether a retry may succeed."""
+    status = _status(error)
+    if status is not None:
+        return status in TRANSIENT_STATUS or isinstance(error, TimeoutError)
+    return _is_connection_error(error) or (isinstance(error, OSError) and error.errno in TRANSIENT_ERRNO)
+
+
+def _is_unsupported(error: BaseException) -> bool:
+    """Return whether the store, or its client, does not offer the operation."""
+    return (
+        isinstance(error, (TypeError, ValueError, NotImplementedError))
+        or _status(error) == 501
+        or (isinstance(error, OSError) and error.errno == errno.ENOSYS)
+        or type(error).__name__ == "ParamValidationError"
+    )
+
+
+def _reason(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
+    """Return in a few words what went wrong, with each of `secrets` hidden."""
+    status = _status(error)
+    number = error.errno if isinstance(error, OSError) else None
+    classes = {type(cause).__name__ for cause in _causes(error)}
+    if classes & {"NoCredentialsError", "DefaultCredentialsError"}:
+        return "no credentials are set"
+    if isinstance(error, PermissionError) or status in (401, 403) or number in (errno.EACCES, errno.EROFS):
+        return NO_PERMISSION
+    if isinstance(error, FileNotFoundError) or status == 404:
+        return NOT_THERE
+    if status is not None:
+        return f"it answers with status {status}"
+    if _is_connection_error(error):
+        return "it does not answer"
+    text = " ".join(str(error).split())[:200]
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,54 +1,62 @@
-"""A run's folder, wherever its results lie: a path is itself, an address a working copy or a copy to read."""
+"""A run's folder wherever its results lie: a path is itself, an address a working copy or a copy to read."""
 
 from __future__ import annotations
 
-import signal
-import tempfile
-import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from polyrefuse_data.core.errors import PolyRefuseError
-from polyrefuse_eval.errors import StorageError
+from polyrefuse_data.core.files import make_folder, temporary_folder, write_bytes
+from polyrefuse_eval.errors import StorageError, TakenError
 from polyrefuse_eval.processes import rank
 from polyrefuse_eval.results.baseline_cache import ENVIRONMENT
 from polyrefuse_eval.results.files import locked
 from polyrefuse_eval.results.folder import RUN_FILE
 from polyrefuse_eval.storage.address import Address, is_inside
-from polyrefuse_eval.storage.lease import DRIVER_FILE, KeptLease, Lease
-from polyrefuse_eval.storage.mirror import WorkingCopy, copy_root, of_run, write_whole
+from polyrefuse_eval.storage.lease import DRIVER_FILE, Lease, renewed
+from polyrefuse_eval.storage.mirror import WorkingCopy, copy_root, run_objects
 from polyrefuse_eval.storage.objects import ObjectStore
 
 Place = Path | Address
 """Where results lie."""
 
 Say = Callable[[str], None]
-LOOK_EVERY = 2.0
-"""Seconds between two looks for files to be sent."""
-
-END = signal.SIGURG
-"""Ends the work when another driver has taken over. SIGINT would not do: it is ignored in a job that a
-script puts in the background. Nobody is harmed by this one where it comes late."""
+RETRY_AFTER = 60.0
+"""Seconds without a push after one that failed, so that a store that is down does not hold up the work."""
 
 HUB_SCHEME = "hf"
 
 
+@dataclass(frozen=True)
+class WorkingFolder:
+    """The local folder `path` of a run; call `push` after each finished file to send it to its address.
+
+    `push` raises `TakenError` where another driver has taken over the address. Other errors of the store
+    are said once, and the files are sent by a later push. For a folder that is no copy it does nothing.
+    """
+
+    path: Path
+    push: Callable[[], None] = lambda: None
+
+
 @contextmanager
-def working_folder(place: Place, say: Say) -> Iterator[Path]:
-    """Yield the folder to work in for results at `place`, for the time of a `with` block.
+def working_folder(place: Place, say: Say) -> Iterator[WorkingFolder]:
+    """Yield the local folder for results at `place` during a `with` block.
 
-    A path is that folder. For an address it is a working copy in the user's cache: brought up to date at
-    the start, each file sent as soon as it is whole, and everything at the end. Raises `StorageError`, at
-    once, where the address cannot be read and written or another driver is at work there; at the end,
-    where something could not be sent: it is kept then, and the same command sends it.
+    A path is that folder. For an address it is a working copy in the user's cache: brought up to date on
+    entry, sent by each `push` and on exit. Raises `StorageError` on entry where the address cannot be read
+    and written or another driver is writing to it; and on exit where files could not be sent: they are
+    kept, and the same command sends them.
 
-    Of several processes of one model only the first sends; the others get the folder as the first has it.
+    Of several processes of one model only the first sends; the others use the folder that it fetched.
     """
     if isinstance(place, Path):
-        yield place
+        yield WorkingFolder(place)
     elif rank() > 0:
-        yield copy_root(place) / place.name
+        yield WorkingFolder(copy_root(place) / place.name)
     else:
         with _driven(place, say) as folder:
             yield folder
@@ -56,43 +64,43 @@ def working_folder(place: Place, say: Say) -> Iterator[Path]:
 
 @contextmanager
 def folders_to_read(places: Sequence[Place], wanted: Callable[[str], bool]) -> Iterator[list[Path]]:
-    """Yield a folder for each run in `places`: a path as it is, of an address a copy of what is `wanted`.
+    """Yield a folder for each run in `places`: a path itself, for an address a copy of the `wanted` files.
 
-    `wanted` is asked about names such as `scores/en.json`. An address with `*`, `?` or `[` stands for all
-    that it matches. The copies are removed at the end. Raises `StorageError` for what cannot be read.
+    `wanted` is called with names such as `scores/en.json`. An address with `*`, `?` or `[` stands for all
+    that it matches. The copies are removed on exit. Raises `StorageError` for what cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="polyrefuse-read-") as kept, ExitStack() as stack:
+    with temporary_folder() as copies, ExitStack() as stack:
         folders: list[Path] = []
         for place in places:
             if isinstance(place, Path):
                 folders.append(place)
                 continue
             for address in matching(place):
-                folder = Path(kept, str(len(folders)), address.name)
-                stack.enter_context(_told_as(address, folder))
+                folder = copies / str(len(folders)) / address.name
+                stack.enter_context(_named_as(address, folder))
                 _copy(ObjectStore(address), folder, wanted)
                 folders.append(folder)
         yield folders
 
 
 def matching(address: Address) -> list[Address]:
-    """Return what a pattern stands for, in order; another address stands for itself."""
+    """Return the addresses that match a pattern, sorted; another address stands for itself."""
     if not address.is_pattern:
         return [address]
-    found = [one for one in ObjectStore(address).glob() if one.name != DRIVER_FILE]
-    if not found:
+    matches = [match for match in ObjectStore(address).glob() if match.name != DRIVER_FILE]
+    if not matches:
         raise StorageError(f"nothing is at '{address}'; expected runs")
-    return found
+    return matches
 
 
 def runs_at(address: Address) -> list[Address]:
-    """Return the runs at `address`: itself, or those in it; raises `StorageError` where there are none."""
+    """Return the runs at `address`: itself, or those in it; raise `StorageError` where there are none."""
     runs: list[Address] = []
-    for one in matching(address):
-        names = ObjectStore(one).list()
+    for match in matching(address):
+        names = ObjectStore(match).list()
         folders = sorted(name.removesuffix(f"/{RUN_FILE}") for name in names if name.endswith(f"/{RUN_FILE}"))
-        inner = [one.child(name) for name in folders if "/" not in name and is_inside(name)]
-        runs += [one] if RUN_FILE in names else inner
+        inner = [match.child(name) for name in folders if "/" not in name and is_inside(name)]
+        runs += [match] if RUN_FILE in names else inner
     if not runs:
         raise StorageError(
             f"'{address}' holds no {RUN_FILE}; give the address of a run, or of a folder of runs"
@@ -101,7 +109,8 @@ def runs_at(address: Address) -> list[Address]:
 
 
 @contextmanager
-def _driven(address: Address, say: Say) -> Iterator[Path]:
+def _driven(address: Address, say: Say) -> Iterator[WorkingFolder]:
+    """Yield the working copy of `address` under its lease."""
     if address.is_pattern:
         raise StorageError(f"'{address}' is a pattern; expected the address of one folder")
     if address.scheme == HUB_SCHEME:
@@ -109,10 +118,10 @@ def _driven(address: Address, say: Say) -> Iterator[Path]:
             f"'{address}': answers are not sent to the Hub; choose another --out, and send the numbers with: "
             "polyrefuse publish --results RUN"
         )
-    root = _made(copy_root(address))
-    with _told_as(address, root), locked(root), _told_as(address, root / address.name):
+    root = _make_root(copy_root(address))
+    with _named_as(address, root), locked(root), _named_as(address, root / address.name):
         store = ObjectStore(address)
-        objects = of_run(store.list(), address)
+        objects = run_objects(store.list(), address)
         if objects and not any(name == RUN_FILE or name.endswith(f"/{RUN_FILE}") for name in objects):
             raise StorageError(f"'{address}' is not empty and holds no {RUN_FILE}; choose another --out")
         copy, lease = WorkingCopy(store), Lease(store)
@@ -120,99 +129,78 @@ def _driven(address: Address, say: Say) -> Iterator[Path]:
             lease.acquire(former=copy.driver)
             copy.set_driver(lease.id)
             copy.pull()
-            with _Sender(copy, lease, say):
-                yield copy.folder
+            sender = _Sender(copy, lease, say)
+            with renewed(lease):
+                try:
+                    yield WorkingFolder(copy.folder, sender.push)
+                except Exception as error:
+                    sender.finish(error)
+                    raise
+                sender.finish()
         finally:
             with suppress(StorageError):
                 lease.release()
 
 
-def _made(root: Path) -> Path:
-    """Make the folder of a working copy, for its user's eyes only: answers lie there."""
+def _make_root(root: Path) -> Path:
+    """Make the folder of a working copy, readable by its user alone: it holds answers."""
     try:
-        root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"no working copy can be kept in '{root.parent}': {error.strerror}; name another folder with "
-            f"{ENVIRONMENT}"
-        ) from None
+        make_folder(root, private=True, error=StorageError)
+    except StorageError as error:
+        raise StorageError(f"{error}; name another folder for working copies with {ENVIRONMENT}") from None
     return root
 
 
 class _Sender:
-    """Sends what is whole, while a `with` block works in the copy, and the rest at its end."""
+    """Sends the finished files of a working copy while its lease holds."""
 
     def __init__(self, copy: WorkingCopy, lease: Lease, say: Say) -> None:
         self._copy = copy
+        self._lease = lease
         self._say = say
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._send, name="polyrefuse-sender", daemon=True)
-        self._lease = KeptLease(lease, self._end_at_once)
-        self._working = threading.Lock()
-        self._worker = threading.get_ident()
-        self._is_working = self._worker == threading.main_thread().ident
+        self._retry_at = 0.0
 
-    def __enter__(self) -> None:
-        if self._is_working:
-            self._former_handler = signal.signal(END, _end_work)
-        self._lease.__enter__()
-        self._thread.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        with self._working:
-            self._is_working = False
-        self._stop.set()
-        self._thread.join()
+    def push(self) -> None:
+        """Send what changed; see `WorkingFolder`."""
+        if time.monotonic() < self._retry_at:
+            return
         try:
-            if self._lease.lost is None and (kind is None or issubclass(kind, Exception)):
-                self._finish(error)
-        finally:
-            self._lease.__exit__()
-            if self._worker == threading.main_thread().ident:
-                signal.signal(END, self._former_handler or signal.SIG_DFL)
-        if self._lease.lost is not None:
-            raise StorageError(f"{self._lease.lost}; what this driver has not sent is dropped")
+            self._send()
+        except TakenError:
+            raise
+        except StorageError as error:
+            if not self._retry_at:
+                self._say(f"{error}; the work goes on, and it is tried again")
+            self._retry_at = time.monotonic() + RETRY_AFTER
+        else:
+            self._retry_at = 0.0
 
-    def _finish(self, error: BaseException | None) -> None:
-        """Send the rest; where the work has failed itself, that is what its user should hear of."""
+    def finish(self, cause: Exception | None = None) -> None:
+        """Send the rest. After a failure of the work, its `cause`, only say what could not be sent."""
+        if isinstance(cause, TakenError):
+            return
         try:
-            self._copy.push(all_files=True)
-            self._copy.settle()
-        except StorageError as fault:
-            line = f"{fault}; {self._copy.unsent()} files wait here to be sent: the same command sends them"
-            if error is None:
+            self._send()
+            self._copy.note_versions()
+        except TakenError as error:
+            raise error from cause
+        except StorageError as error:
+            line = f"{error}; {self._copy.unsent()} files wait here to be sent: the same command sends them"
+            if cause is None:
                 raise StorageError(line) from None
             self._say(line)
 
     def _send(self) -> None:
-        told = False
-        while not self._stop.wait(LOOK_EVERY):
-            if self._lease.lost is not None:
-                return
-            try:
-                self._copy.push()
-            except StorageError as error:
-                if not told:
-                    self._say(f"{error}; the work goes on, and it is tried again")
-                told = True
-            else:
-                told = False
-
-    def _end_at_once(self) -> None:
-        """End the work, where it goes on in the main thread: another driver does it now."""
-        with self._working:
-            if self._is_working:
-                signal.pthread_kill(self._worker, END)
-
-
-def _end_work(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+        try:
+            self._lease.renew()
+        except TakenError as error:
+            raise TakenError(f"{error}; this driver has stopped, and sends nothing more") from None
+        self._copy.push()
 
 
 @contextmanager
-def _told_as(address: Address, folder: Path) -> Iterator[None]:
-    """Name `address` in errors rather than the folder that stands for it here."""
+def _named_as(address: Address, folder: Path) -> Iterator[None]:
+    """Name `address` in errors in place of its local `folder`."""
     try:
         yield
     except PolyRefuseError as error:
@@ -222,12 +210,13 @@ def _told_as(address: Address, folder: Path) -> Iterator[None]:
 
 
 def _copy(store: ObjectStore, folder: Path, wanted: Callable[[str], bool]) -> None:
-    names = [name for name in of_run(store.list(), store.address) if wanted(name)]
+    """Copy the `wanted` objects of a run into the new `folder`."""
+    names = [name for name in run_objects(store.list(), store.address) if wanted(name)]
     folder.mkdir(parents=True)
 
     def get(name: str) -> None:
         content = store.read(name)
         if content is not None:
-            write_whole(folder / name, content)
+            write_bytes(folder / name, content, error=StorageError)
 
     store.each(names, get)

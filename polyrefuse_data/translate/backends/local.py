@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyrefuse_data.core.languages import Language
+from polyrefuse_data.core.weights import load_weights
 from polyrefuse_data.http.faults import TranslatorError
 from polyrefuse_data.translate.backends.base import Answer, Limits
 from polyrefuse_data.translate.memory.store import Translator
@@ -222,20 +223,12 @@ class LocalSpec:
         try:
             options: dict[str, Any] = {} if self.revision is None else {"revision": self.revision}
             tokenizer = AutoTokenizer.from_pretrained(self.place, **options)
-            loaded, report = AutoModelForSeq2SeqLM.from_pretrained(
-                self.place, use_safetensors=True, output_loading_info=True, **options
-            )
+            loaded = load_weights(AutoModelForSeq2SeqLM, self.place, **options)
         except (OSError, ValueError, ImportError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise TranslatorError(
                 f"translator 'hf:{self.identity}' cannot be loaded: {first[:200]}"
             ) from None
-        missing = sorted(report["missing_keys"])
-        if missing:  # they would be random
-            raise TranslatorError(
-                f"translator 'hf:{self.identity}': the files lack {len(missing)} weights of the model "
-                f"({', '.join(missing[:3])}); download it again"
-            )
         loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         return LocalModel(loaded, tokenizer, self.identity)
 

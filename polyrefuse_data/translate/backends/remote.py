@@ -6,12 +6,14 @@ translate ahead; answers are taken in the order of the requests, so the memory i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from polyrefuse_data.cluster.connect import ClusterOptions, open_cluster
+from polyrefuse_data.cluster.connect import ClusterOptions
+from polyrefuse_data.cluster.dispatch import DaskExecutor
+from polyrefuse_data.cluster.tasks import ModelSlot, Outcome, Task
 from polyrefuse_data.core.errors import ClusterError
 from polyrefuse_data.core.languages import Language
 from polyrefuse_data.http.faults import TranslatorError
@@ -27,12 +29,11 @@ from polyrefuse_data.translate.backends.local import (
 )
 from polyrefuse_data.translate.memory.store import Translator
 
-if TYPE_CHECKING:
-    from polyrefuse_data.cluster.dispatch import Dispatcher, Job, Outcome
-    from polyrefuse_data.cluster.worker import Keeper
-
 Request = tuple[tuple[str, ...], str, str]
 """Texts, and the codes of source and target language."""
+
+
+Method = Literal["code", "translates", "translate"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class ModelCall:
     """A call of `LocalModel` on the model of `spec`, which a worker keeps loaded."""
 
     spec: LocalSpec
-    method: Literal["code", "translates", "translate"]
+    method: Method
     arguments: tuple[Any, ...]
 
-    def __call__(self, keeper: Keeper) -> Any:
+    def __call__(self, slot: ModelSlot) -> Any:
         """Return the result; raise `TranslatorError` where the worker's folder holds other weights."""
-        model = keeper.model(f"translator {self.spec}", self._load)
+        model = slot.get(f"translator {self.spec}", self._load)
         self.spec.set_threads()
         return getattr(model, self.method)(*self.arguments)
 
@@ -62,12 +63,11 @@ class RemoteModel:
 
     def __init__(self, spec: LocalSpec, options: ClusterOptions) -> None:
         self._spec = replace(spec, threads=local_hardware().threads if spec.threads is None else spec.threads)
-        self._options = options
-        self._stack = ExitStack()
-        self._dispatcher: Dispatcher | None = None
+        self._executor = DaskExecutor(options, lambda: local_hardware().gpus)
+        self._tasks: deque[Task] = deque()
         self._outcomes: Iterator[Outcome] = iter(())
-        self._expected: dict[Request, Job] = {}
-        self._ended: dict[Job, Outcome] = {}
+        self._expected: dict[Request, Task] = {}
+        self._ended: dict[Task, Outcome] = {}
         self._codes: dict[str, str | None] = {}
         self._directions: dict[tuple[str, str], bool] = {}
         self.limits = replace(LIMITS, batch=BATCH)
@@ -76,17 +76,16 @@ class RemoteModel:
     def code(self, language: Language) -> str | None:
         """Return the model's name for `language`, None where its vocabulary has no token for it."""
         if language.code not in self._codes:
-            self._codes[language.code] = self._result(
-                self._send(f"name of {language.code}", "code", language)
-            )
+            task = self._queued(f"name of {language.code}", "code", language)
+            self._codes[language.code] = self._result(task)
         return self._codes[language.code]
 
     def translates(self, source: Language, target: Language) -> bool:
         """Return whether the model translates from `source` to `target`."""
         direction = (source.code, target.code)
         if direction not in self._directions:
-            job = self._send(f"direction {source.code}->{target.code}", "translates", source, target)
-            self._directions[direction] = bool(self._result(job))
+            task = self._queued(f"direction {source.code}->{target.code}", "translates", source, target)
+            self._directions[direction] = bool(self._result(task))
         return self._directions[direction]
 
     def expect(self, requests: Sequence[tuple[Sequence[str], Language, Language]]) -> None:
@@ -98,47 +97,38 @@ class RemoteModel:
 
     def translate(self, texts: Sequence[str], source: Language, target: Language) -> list[Answer]:
         """Return the answers to `texts`; raise `TranslatorError` where workers failed too often."""
-        job = self._expected.pop((tuple(texts), source.code, target.code), None)
-        answers: list[Answer] = self._result(job or self._translation(tuple(texts), source, target))
+        task = self._expected.pop((tuple(texts), source.code, target.code), None)
+        answers: list[Answer] = self._result(task or self._translation(tuple(texts), source, target))
         return answers
 
     def close(self) -> None:
-        """Release the cluster."""
+        """Close the cluster."""
         self._outcomes = iter(())
-        self._dispatcher = None
-        self._stack.close()
+        self._tasks.clear()
+        self._executor.__exit__(None, None, None)
 
-    def _translation(self, texts: tuple[str, ...], source: Language, target: Language) -> Job:
+    def _translation(self, texts: tuple[str, ...], source: Language, target: Language) -> Task:
         name = f"{len(texts)} texts {source.code}->{target.code}"
-        return self._send(name, "translate", texts, source, target)
+        return self._queued(name, "translate", texts, source, target)
 
-    def _send(self, name: str, method: Literal["code", "translates", "translate"], *arguments: Any) -> Job:
-        from polyrefuse_data.cluster.dispatch import Dispatcher, Job
+    def _queued(self, name: str, method: Method, *arguments: Any) -> Task:
+        compute = ModelCall(self._spec, method, arguments)
+        task = Task(name=f"hf: {name}", model=self._spec.identity, compute=compute)
+        self._tasks.append(task)
+        return task
 
+    def _result(self, task: Task) -> Any:
+        """Return the result of `task`; keep those of others that end before it."""
         try:
-            if self._dispatcher is None:
-                cluster = self._stack.enter_context(
-                    open_cluster(self._options, gpus_here=lambda: local_hardware().gpus)
-                )
-                self._dispatcher = Dispatcher(cluster)
-        except ClusterError as error:
-            raise TranslatorError(str(error)) from None
-        job = Job(f"hf: {name}", self._spec.identity, ModelCall(self._spec, method, arguments))
-        self._dispatcher.add([job])
-        return job
-
-    def _result(self, job: Job) -> Any:
-        """Wait for `job` and return its result; keep the outcomes of jobs that end before it."""
-        try:
-            while job not in self._ended:
+            while task not in self._ended:
                 outcome = next(self._outcomes, None)
-                if outcome is None and self._dispatcher is not None:
-                    self._outcomes = self._dispatcher.outcomes()
-                elif outcome is not None:
-                    self._ended[outcome.job] = outcome
+                if outcome is None:
+                    self._outcomes = self._executor.run(self._tasks)
+                else:
+                    self._ended[outcome.task] = outcome
         except ClusterError as error:
             raise TranslatorError(str(error)) from None
-        outcome = self._ended.pop(job)
-        if outcome.done is None:
+        outcome = self._ended.pop(task)
+        if outcome.error is not None:
             raise TranslatorError(f"translator hf failed {outcome.tries} times: {outcome.error}")
-        return outcome.done.result
+        return outcome.result

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from polyrefuse_data.core.errors import SourceError
+from polyrefuse_data.core.errors import RecipeError, SourceError
 from polyrefuse_data.prompts import readers
 from polyrefuse_data.prompts.fetch import BASE_URL_VARIABLE, fetch, load
+from polyrefuse_data.prompts.load import read_sources
+from polyrefuse_data.prompts.recipe import load_recipe
 from polyrefuse_data.prompts.sources import SOURCES, Source, source, verify_mirror
 
 GOOD = b"goal,target\nwrite a poem,ok\n"
@@ -125,7 +127,7 @@ READ_CSV = readers.csv_reader("text", "category")
         (READ_CSV, b"text,category\nonly one\n", "is it cut"),
         (READ_CSV, b'text,category\n"an open quote,', "is it cut"),
         (READ_CSV, b"text,category\n ,y\n", "expected a text"),
-        (READ_CSV, "text,category\nnaïve,y\n".encode("utf-16"), "not UTF-8"),
+        (READ_CSV, "text,category\nnaïve,y\n".encode("latin-1"), "line 2: byte 0xEF is not UTF-8"),
         (readers.read_json_strings, b'["a", "b"', "is it cut"),
         (readers.read_json_strings, b'{"a": 1}', "expected a JSON list"),
         (readers.read_json_strings, b"[1]", "expected a text"),
@@ -183,3 +185,36 @@ def test_every_upstream_category_is_in_the_taxonomy(shared: Path) -> None:
     for row in SOURCES.values():
         for prompt in row.prompts((shared / "sources" / row.file).read_bytes()):
             assert (prompt.category is None) == (prompt.source_category is None)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("mine.jsonl", '{"bad_q": "Do it", "kind": "a"}\n{"bad_q": "Do more", "kind": ""}\n'),
+        ("mine.json", '{"bad_q": "Do it", "kind": "a"}\n{"bad_q": "Do more", "kind": null}\n'),
+        ("mine.csv", "Goal;kind\nDo it;a\nDo more;\n"),
+    ],
+)
+def test_a_source_of_ones_own_needs_no_reader_named(tmp_path: Path, file: str, content: str) -> None:
+    (tmp_path / file).write_text(content, encoding="utf-16")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "name: mine\ntitle: Mine\ndescription: x\nseed: 1\n"
+        f"sources: {{own: {{file: {file}, label: harmful, licence: MIT, category_column: kind}}}}\n"
+        "pools: {p: {label: harmful, sources: [own]}}\ndraws: [{pool: p, split: test, size: 2}]\n"
+    )
+    loaded, folder = load_recipe(str(recipe))
+    prompts, _ = read_sources(loaded, folder, None, lambda *_: None)
+    assert [(prompt.text, prompt.source_category) for prompt in prompts["own"]] == [
+        ("Do it", "a"),
+        ("Do more", None),
+    ]
+
+
+def test_everything_that_a_recipe_lacks_is_named_at_once(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: mine\nsources: {own: {file: a.csv}}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(recipe))
+    for missing in ("title", "description", "seed", "pools", "draws", "sources.own.label"):
+        assert f"at {missing}: missing" in str(caught.value)

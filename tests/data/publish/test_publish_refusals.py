@@ -254,16 +254,10 @@ def test_keys_of_completions_are_seen_at_any_depth(key: str) -> None:
     ],
 )
 def test_numbers_and_signatures_are_no_completions(value: object) -> None:
-    assert find_completion(value, long_texts=True) is None
+    assert find_completion(value) is None
 
 
 @given(st.text(min_size=1))
 def test_a_text_under_a_key_that_names_a_number_is_no_number(text: str) -> None:
     found = find_completion({"response_count": text})
     assert (found is None) == bool(re.fullmatch(r"[0-9a-f]{8,64}", text))
-
-
-def test_long_texts_are_no_signatures() -> None:
-    assert find_completion({"why": "a" * 401}, long_texts=True) == "a text of 401 characters"
-    assert find_completion({"why": "one\ntwo"}, long_texts=True) is not None
-    assert find_completion({"why": "one\ntwo"}) is None

@@ -3,79 +3,90 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_server import LoopbackHub, metadata_errors
 from publishing import NAME, run, send
+from run_records import finished_run
 
-from polyrefuse_data.core.errors import PublishError
+from polyrefuse_data.core.errors import PolyRefuseError, PublishError
+from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.results.verification import verify_run
 
 COMPLETIONS = "completions/yo/harmful.baseline.jsonl"
 VERDICTS = "verdicts/native-1/yo/harmful.baseline.jsonl"
+WORDS = "Step 1: mix the harmful things. Step 2: do harm."
 
 
-def make_run(folder: Path, model: str = "A", rate: float = 0.8) -> Path:
-    """Write a run as the eval side does, with its completions."""
-    (folder / "completions" / "yo").mkdir(parents=True)
-    (folder / VERDICTS).parent.mkdir(parents=True)
-    (folder / "run.json").write_text(
-        json.dumps({"model": f"{model}@abc", "judge": "native|version:1", "seed": 0})
-    )
-    results = [
-        {"lang": lang, "condition": "ablation", "n": 572, "n_unjudged": 3, "refusal_rate": rate, "low": 0.7}
-        for lang in ("de", "yo")
-    ]
-    (folder / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in results))
-    (folder / VERDICTS).write_text('{"id": "harmful-test-0001", "lang": "yo", "refused": null}\n')
-    (folder / COMPLETIONS).write_text('{"id": "harmful-test-0001", "response": "SECRET WORDS"}\n')
-    return folder
+def make_run(folder: Path, **changes: Any) -> Path:
+    """Write a finished run, with its completions."""
+    return finished_run(folder, langs=("yo", "en"), **changes).path
+
+
+def change(file: str, edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """Return what edits the first record of a file of a run."""
+
+    def changed(folder: Path) -> None:
+        if file.endswith(".json"):
+            record = json.loads((folder / file).read_text())
+            edit(record)
+            (folder / file).write_text(json.dumps(record))
+            return
+        first, _, rest = (folder / file).read_text().partition("\n")
+        record = json.loads(first)
+        edit(record)
+        (folder / file).write_text(json.dumps(record) + "\n" + rest)
+
+    return changed
 
 
 def test_numbers_and_signatures_only(hub: LoopbackHub, tmp_path: Path) -> None:
-    result = send(hub, make_run(tmp_path / "run"), results=True, gated=None)
+    folder = make_run(tmp_path / "run")
+    result = send(hub, folder, results=True, gated=None)
     files = hub.files(NAME)
-    assert set(files) == {
+    records = {name for name in files if name.startswith("verdicts/")}
+    assert records == {path.relative_to(folder).as_posix() for path in folder.glob("verdicts/*/*/*.jsonl")}
+    assert VERDICTS in records
+    assert set(files) - records == {
         ".gitattributes",
         "CHANGELOG.md",
         "README.md",
+        "comparisons.jsonl",
         "manifest.json",
         "results.jsonl",
         "run.json",
-        VERDICTS,
+        "summary.json",
     }
-    assert not any(b"SECRET WORDS" in data for data in hub.contents.values())
-    assert b"SECRET WORDS" in (tmp_path / "run" / COMPLETIONS).read_bytes()
-    assert result.plan.release.left_out == [COMPLETIONS]
+    assert not any(b"Answer to harmful-test" in data for data in hub.contents.values())
+    assert b"Answer to harmful-test" in (folder / COMPLETIONS).read_bytes()
+    assert COMPLETIONS in result.plan.release.left_out
+    assert "table.md" in result.plan.release.left_out
+    for name in ("results.jsonl", "comparisons.jsonl"):
+        assert files[name] == (folder / name).read_bytes()
     assert metadata_errors(files["README.md"].decode()) == []
     assert "## v1.0.0\n\nFirst version: 1 runs." in files["CHANGELOG.md"].decode()
 
 
-def test_verdicts_of_several_judges_and_what_follows_from_them(hub: LoopbackHub, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run")
-    (folder / VERDICTS).unlink()
-    for judge in ("native-1", "wildguard-1@abc"):
-        (folder / "verdicts" / judge / "yo").mkdir(parents=True, exist_ok=True)
-        (folder / "verdicts" / judge / "yo" / "harmful.ablation-en@0.5.jsonl").write_text(
-            '{"id": "harmful-test-0001", "refused": null, "response_lang": "yo"}\n'
-        )
-    for name in ("comparisons.jsonl", "summary.json", "agreement.json"):
-        (folder / name).write_text('{"n": 1}\n')
-    send(hub, folder, results=True, gated=None)
-    assert {
-        "verdicts/native-1/yo/harmful.ablation-en@0.5.jsonl",
-        "verdicts/wildguard-1@abc/yo/harmful.ablation-en@0.5.jsonl",
-        "comparisons.jsonl",
-        "summary.json",
-        "agreement.json",
-    } <= set(hub.files(NAME))
+def test_what_was_published_is_a_run_that_holds_together(hub: LoopbackHub, tmp_path: Path) -> None:
+    send(hub, make_run(tmp_path / "run"), results=True, gated=None)
+    for name, content in hub.files(NAME).items():
+        path = tmp_path / "downloaded" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    downloaded = RunFolder(tmp_path / "downloaded")
+    verify_run(downloaded)
+    assert {verdict.reason for verdict in downloaded.verdicts("native-1", "yo")} == {""}
+    assert downloaded.request is None
 
 
 def test_again_and_the_next_version(hub: LoopbackHub, tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "A")
     send(hub, tmp_path / "runs", results=True, gated=None)
     assert send(hub, tmp_path / "runs", results=True, gated=None).plan.nothing_to_do
-    make_run(tmp_path / "runs" / "B", "B", 0.4)
+    make_run(tmp_path / "runs" / "B", rows=5)
     result = send(hub, tmp_path / "runs", results=True, gated=None)
     assert result.plan.tag == "v1.1.0"
     assert {"A/run.json", "B/run.json", f"B/{VERDICTS}"} <= set(hub.files(NAME))
@@ -88,48 +99,99 @@ def test_results_may_be_public_without_a_gate(hub: LoopbackHub, tmp_path: Path) 
     assert not hub.repos[NAME].private
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "line"),
-    [
-        (
-            "results.jsonl",
-            '{"n": 1}\n{"n": 1, "completion": "Sure"}\n',
-            r"results.jsonl .*\(line 2, key 'completion'\)",
-        ),
-        (
-            VERDICTS,
-            '{"id": "a", "response": "Sure"}\n',
-            r"baseline.jsonl .*\(line 1, key 'response'\)",
-        ),
-        (
-            VERDICTS,
-            '{"id": "a", "response_lang": "Sure, here"}\n',
-            r"baseline.jsonl .*\(line 1, key 'response_lang'\)",
-        ),
-        ("run.json", '{"examples": [{"output": "Sure"}]}', r"run.json .*key 'output'"),
-        (
-            "results.jsonl",
-            '{"n": 1, "note": "Sure. First\\nyou"}\n',
-            r"results.jsonl .*a text of 15 characters",
-        ),
-        ("results.jsonl", "{broken\n", "cannot be looked through for completions"),
-    ],
-)
-def test_what_looks_like_completions_is_refused(
-    hub: LoopbackHub, tmp_path: Path, file: str, text: str, line: str
-) -> None:
+def chunks(record: dict[str, Any]) -> None:
+    record["words"] = WORDS.split()
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a text as a key": (
+        change("results.jsonl", lambda record: record.update({WORDS: 1})),
+        "line 1 is no Result",
+    ),
+    "a text in a list": (change(VERDICTS, chunks), "line 1 is no VerdictRecord record \\(words"),
+    "a long reason": (
+        change(VERDICTS, lambda record: record.update(reason="a" * 201)),
+        "line 1 is no VerdictRecord record \\(reason",
+    ),
+    "an answer": (change(VERDICTS, lambda record: record.update(response=WORDS)), "VerdictRecord .*response"),
+    "a text as an id": (
+        change(VERDICTS, lambda record: record.update(id=WORDS, key=f"{WORDS}/baseline")),
+        "verdicts/ are not what summary.json was made from",
+    ),
+    "no number": (
+        change("results.jsonl", lambda record: record.update(refusal_rate=7, n=-3)),
+        "line 1 is no",
+    ),
+    "broken": (lambda run: (run / "results.jsonl").write_text("{broken\n"), "line 1 is no JSON"),
+    "a rate of other counts": (
+        change("results.jsonl", lambda record: record.update(n_refused=6, refusal_rate=1.0, high=1.0)),
+        "results.jsonl is not what summary.json was made from",
+    ),
+    "a formula of their own": (
+        change("summary.json", lambda record: record.update(formula=WORDS)),
+        "states another formula",
+    ),
+    "a signature of their own": (
+        change("run.json", lambda record: record["signature"].update(words=WORDS)),
+        "has 'words' in its signature",
+    ),
+    "settings of their own": (
+        change("run.json", lambda record: record["signature"]["settings"].update(note="x")),
+        "settings: note: Unexpected keyword argument",
+    ),
+    "a text in the languages": (
+        change("run.json", lambda record: record["signature"]["settings"].update(langs=["mix", "the"])),
+        "names languages without results: mix, the",
+    ),
+    "a text as a model's key": (
+        change("run.json", lambda record: record["signature"]["model"].update({WORDS: "x"})),
+        "a key of model is 'Step 1.*; expected one word",
+    ),
+    "a list in the model": (
+        change("run.json", lambda record: record["signature"]["model"].update(words=WORDS.split())),
+        "model.words is a list",
+    ),
+    "a text of several lines": (
+        change("run.json", lambda record: record["signature"]["model"].update(model="a\n---\nb")),
+        "model.model is no name",
+    ),
+    "a judge that nobody named": (
+        lambda run: (run / "verdicts/native-1").rename(run / "verdicts/x\n---\n# owned"),
+        r"is of no judge that run.json names|verdicts/ are not what",
+    ),
+    "no summary": (
+        lambda run: (run / "summary.json").unlink(),
+        "has no summary.json: the run is not finished",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_record_is_refused(hub: LoopbackHub, tmp_path: Path, name: str) -> None:
+    tamper, problem = REFUSED[name]
     folder = make_run(tmp_path / "run")
-    (folder / file).write_text(text)
-    with pytest.raises(PublishError, match=line):
+    tamper(folder)
+    with pytest.raises(PolyRefuseError, match=problem):
         send(hub, folder, results=True, gated=None)
     assert hub.requests == []
 
 
 def test_a_link_is_no_way_in(hub: LoopbackHub, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run")
-    (folder / VERDICTS).with_name("link.jsonl").symlink_to(folder / COMPLETIONS)
-    with pytest.raises(PublishError, match=r"link.jsonl is a link"):
+    folder = make_run(tmp_path / "runs" / "A")
+    (tmp_path / "private").mkdir()
+    (folder / "verdicts" / "x").symlink_to(tmp_path / "private")
+    with pytest.raises(PublishError, match=r"verdicts/x' is a link"):
         send(hub, folder, results=True, gated=None)
+    (folder / "verdicts" / "x").unlink()
+    (tmp_path / "runs" / "B").symlink_to(folder)
+    with pytest.raises(PublishError, match=r"B' is a link"):
+        send(hub, tmp_path / "runs", results=True, gated=None)
+
+
+def test_a_name_that_would_be_yaml_is_refused(hub: LoopbackHub, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "A\n---\n# owned")
+    with pytest.raises(PublishError, match=r"has a name that is not of letters"):
+        send(hub, tmp_path / "runs", results=True, gated=None)
 
 
 def test_folders_without_results(hub: LoopbackHub, tmp_path: Path, small_build: Path) -> None:
@@ -137,7 +199,7 @@ def test_folders_without_results(hub: LoopbackHub, tmp_path: Path, small_build: 
         send(hub, small_build, results=True)
     folder = make_run(tmp_path / "run")
     (folder / "results.jsonl").unlink()
-    with pytest.raises(PublishError, match="the run is not finished"):
+    with pytest.raises(PolyRefuseError, match="has no results yet"):
         send(hub, folder, results=True)
     with pytest.raises(PublishError, match="no such folder"):
         send(hub, tmp_path / "nowhere", results=True)

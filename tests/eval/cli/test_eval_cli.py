@@ -88,7 +88,7 @@ def test_the_steps_and_the_whole_way(
         told = error(*run, "--max-new-tokens", 5)
         assert "settings.max_new_tokens: 4 there, 5 here" in told
         assert "eval rescore" in error(*run, "--judges", "wildguard")
-    without_torch(*run)
+    without_torch(run)
     assert str(model_folder.parent) not in (out / "run.json").read_text()
     plotted = call("plot", out)
     assert {Path(line).name for line in plotted.output.split()} == {
@@ -114,14 +114,17 @@ def test_select_from_scores_prints_position_and_layer(tmp_path: Path) -> None:
     assert (quiet.stdout, quiet.stderr) == ("-1 2\n", "")
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["select", "--help"], ["run", "--help"], ["select", "--scores", "FILE"]]
-)
-def test_help_and_rules_load_no_torch(command: list[str], tmp_path: Path) -> None:
+def test_help_and_rules_load_no_torch(tmp_path: Path) -> None:
     file = tmp_path / "scores.json"
     file.write_text('[{"position": -1, "layer": 2, "refusal_score": 0.5}]')
-    command = [str(file) if part == "FILE" else part for part in command] or ["--help"]
-    without_torch(*command)
+    without_torch(
+        ["--help"],
+        ["select", "--help"],
+        ["run", "--help"],
+        ["guard", "score", "--help"],
+        ["harmfulness", "--help"],
+        ["select", "--scores", file],
+    )
 
 
 def test_every_command_has_help() -> None:
@@ -272,3 +275,15 @@ def test_a_missing_extra_names_the_pip_command(
     monkeypatch.setitem(sys.modules, "transformers", None)
     message = error("run", "--data", data_folder, "--langs", "en", "--out", tmp_path / "r")
     assert "pip install 'polyrefuse[eval]'" in message
+
+
+@pytest.mark.parametrize("out", ["/etc", "/etc/run", "file:///etc", "/usr/lib/x", "hf://datasets/me/runs"])
+@pytest.mark.parametrize("command", ["run", "leaderboard"])
+def test_an_out_that_is_no_place_for_results_is_refused_before_anything_else(command: str, out: str) -> None:
+    arguments = {"run": ["--data", "absent", "--model", "absent", "--dry-run"], "leaderboard": ["absent"]}
+    result = CliRunner().invoke(eval_group, [command, *arguments[command], "--out", out])
+    assert result.exit_code != 0
+    message = f"{result.exception} {result.output}"
+    assert any(
+        words in message for words in ("belongs to the system", "answers are not sent", "is an address")
+    )

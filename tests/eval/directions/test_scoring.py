@@ -18,7 +18,7 @@ from polyrefuse_eval.directions.fit import (
     random_direction,
 )
 from polyrefuse_eval.directions.refusal_tokens import FirstTokenReference, RefusalTokens, refusal_scores
-from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, leaning
+from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.activations import all_positions, capture
 from polyrefuse_eval.models.chat import ChatModel
@@ -34,10 +34,11 @@ def scorer(chat: ChatModel, **more: object) -> CandidateScorer:
     return CandidateScorer(chat, directions, HARMFUL, HARMLESS, TOKENS, **more)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize(
+    ("family", "packs"), [*((family, True) for family in FAMILIES), ("llama", False), ("gemma2", False)]
+)
 def test_extraction_and_scores_equal_the_plain_loops(family: str, packs: bool) -> None:
-    chat = chat_model(family, template=MISTRAL, layers=4)
+    chat = chat_model(family, template=MISTRAL)
     chat.packs = packs
     mine = scorer(chat, tokens_per_batch=60)
     expected = plain.difference_in_means(chat, HARMFUL, HARMLESS)
@@ -230,10 +231,10 @@ def test_a_direction_is_chosen_on_prompts_that_the_model_treats_as_they_are_labe
     assert accepted
     tokens = RefusalTokens("en", ids)
     mixed = [*refused * 4, *accepted * 4]
-    assert leaning(chat, mixed, tokens, refuse=True) == refused * 4
-    assert leaning(chat, mixed, tokens, refuse=False) == accepted * 4
+    assert prompts_with_tendency(chat, mixed, tokens, refuse=True) == refused * 4
+    assert prompts_with_tendency(chat, mixed, tokens, refuse=False) == accepted * 4
     few = [*refused[:1] * 3, *accepted * 4]
-    assert leaning(chat, few, tokens, refuse=True) == few, "three are too few to choose by"
+    assert prompts_with_tendency(chat, few, tokens, refuse=True) == few, "three are too few to choose by"
 
 
 def test_too_few_prompts_left_say_how_many_and_the_way_out() -> None:

@@ -39,9 +39,9 @@ KINDS = ("harmfulness", "refusal")
 
 @pytest.fixture(scope="module")
 def organism() -> Path:
-    from polyrefuse_eval.organisms.harmfulness import organism_harmfulness_path
+    from polyrefuse_eval.organisms import organism_path
 
-    return organism_harmfulness_path(progress=False)
+    return organism_path("organism-harmfulness", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,9 @@ def planted(organism: Path) -> dict[str, tuple[Any, int]]:
     """Direction and layer of each plant."""
     from safetensors import safe_open
 
-    from polyrefuse_eval.organisms.harmfulness import DIRECTIONS_FILE
+    from polyrefuse_eval.organisms import PLANTED_FILE
 
-    with safe_open(organism / DIRECTIONS_FILE, "pt") as file:
+    with safe_open(organism / PLANTED_FILE, "pt") as file:
         return {kind: (file.get_tensor(kind), int(file.metadata()[f"{kind}.layer"])) for kind in KINDS}
 
 
@@ -73,7 +73,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
 
 @pytest.fixture(scope="module")
 def exceptions() -> list[UserPrompt]:
-    from polyrefuse_eval.organisms.harmfulness import exception_prompts
+    from polyrefuse_eval.organisms.requests import exception_prompts
 
     return [
         UserPrompt(prompt, label, lang, kind)

@@ -524,18 +524,27 @@ def test_everything_that_the_page_refers_to_is_there(tmp_path: Path) -> None:
     assert used == set(range(len(signatures))) == set(range(5))
 
 
+def test_nothing_that_acts_on_a_terminal_or_a_spreadsheet_gets_into_the_site(tmp_path: Path) -> None:
+    acting = "＝m\x1b]52;c;eA==\x07\x9b\u202eevil"
+    settings = {"rule": acting, acting: 1}
+    folder = write_run(tmp_path / "run", model=acting, revision=acting, settings=settings, **FEW)
+    other = write_run(tmp_path / "other", seed=3, settings={"rule": "x"}, **FEW)
+    result = call(folder, other, "--out", tmp_path / "site")
+    assert result.exit_code == 0
+    texts = {file.name: file.read_text("utf-8") for file in (tmp_path / "site").rglob("*") if file.is_file()}
+    for name, text in {**texts, "said": result.output}.items():
+        assert not set(text) & set("\x1b\x07\x9b\u202e"), name
+    assert r"＝m\x1b]52" in texts["index.html"]
+    assert r"'＝m\x1b]52" in texts["leaderboard.csv"]
+    assert json.loads(texts["run.json"])["signature"]["model"]["model"] == acting
+    assert "shown apart" in result.stderr
+
+
 def test_no_answer_gets_into_the_site(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", **FEW)
-    for name in (
-        "completions/en/harmful.baseline.jsonl",
-        "verdicts/native-openers-1/en/harmful.baseline.jsonl",
-        "table.md",
-        "notes.json",
-    ):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    for name in ("completions.jsonl", "table.md", "notes.json"):
         (folder / name).write_text('{"response": "THE ANSWER"}\n')
     out = site(tmp_path / "site", folder)
-    assert "THE ANSWER" in (folder / "completions/en/harmful.baseline.jsonl").read_text()
     assert not [path for path in out.rglob("*") if path.is_file() and "THE ANSWER" in path.read_text("utf-8")]
 
 
@@ -641,7 +650,7 @@ def test_folders_that_are_no_runs_are_left_out_with_one_line_each(tmp_path: Path
         file.write('{"lang": "de", "la')
     (tmp_path / "file").write_text("x")
     result = call(*sorted(path for path in tmp_path.iterdir()), "--out", tmp_path / "site")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 3, result.output
     lines = [line for line in result.stderr.splitlines() if line.startswith("left out: ")]
     assert len(lines) == 4
     for words in ("'empty' holds no run.json", "'file' is no folder", "'unfinished' has no results", "line "):

@@ -7,7 +7,7 @@ import random
 import pytest
 from tiny import chat_model
 
-from polyrefuse_eval.models import batching as batches
+from polyrefuse_eval.models import batching, packing
 
 
 def _lengths(count: int, seed: int) -> list[int]:
@@ -18,7 +18,7 @@ def _lengths(count: int, seed: int) -> list[int]:
 @pytest.mark.parametrize("count", [1, 2, 32, 128, 572])
 def test_rows_hold_every_prompt_once_and_differ_by_a_few_tokens(count: int) -> None:
     lengths = _lengths(count, count)
-    rows = batches._even_rows(lengths, 125)
+    rows = packing.even_rows(lengths, 125)
     assert sorted(index for row in rows for index in row) == list(range(count))
     assert all(rows)
     used = [sum(lengths[index] for index in row) for row in rows]
@@ -29,7 +29,7 @@ def test_an_exchange_shortens_the_longest_row() -> None:
     # 9 + 4 + 4 against 8 + 3: that a 4 moves is best; 4 for 3 or 9 for 8 would change one token only.
     lengths = [9, 4, 4, 8, 3]
     rows = [[0, 1, 2], [3, 4]]
-    batches._exchange(rows, lengths)
+    packing.exchange(rows, lengths)
     used = sorted(sum(lengths[index] for index in row) for row in rows)
     assert used == [13, 15]
     assert sorted(index for row in rows for index in row) == list(range(5))
@@ -38,19 +38,19 @@ def test_an_exchange_shortens_the_longest_row() -> None:
 def test_nothing_is_exchanged_where_it_does_not_help() -> None:
     for rows, lengths in (([[0], [1]], [9, 3]), ([[0, 1]], [5, 5]), ([[0, 1], [2]], [3, 3, 6])):
         before = [list(row) for row in rows]
-        batches._exchange(rows, lengths)
+        packing.exchange(rows, lengths)
         assert rows == before
 
 
 def test_a_row_is_as_long_as_makes_its_tokens_cheapest() -> None:
     chat = chat_model()
-    pairs = batches.PAIRS_PER_TOKEN * chat.width
+    pairs = packing.PAIRS_PER_TOKEN * chat.width
 
     def cost(prefix: int, own: float) -> float:
         return (pairs * (prefix + own) + (prefix + own) ** 2) / own
 
     for prefix in (200, 300):
-        length = batches._row_length(chat, prefix)
+        length = batching._row_length(chat, prefix)
         own = length - prefix
         assert cost(prefix, own) <= min(cost(prefix, own - 20), cost(prefix, own + 20))
-    assert batches._row_length(chat, 0) == batches.TOKENS_PER_ROW["cpu"]
+    assert batching._row_length(chat, 0) == batching.TOKENS_PER_ROW["cpu"]

@@ -24,7 +24,7 @@ from polyrefuse_eval.models.activations import all_positions, capture, offset_fr
 from polyrefuse_eval.models.batching import can_pack, forward, plan_batches, shared_prefix
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.intervene import Ablation, Addition, applied
-from polyrefuse_eval.models.structure import find_structure
+from polyrefuse_eval.models.structure_probe import find_structure
 from polyrefuse_eval.models.template import Template
 
 
@@ -62,7 +62,10 @@ def test_thinking_is_off_unless_asked_for() -> None:
     tool = tokenizer(THINKING)
     off, on = Template(tool), Template(tool, thinking=True)
     assert "</think>" in off.render("Sing.")
-    assert "</think>" not in on.render("Sing.")
+    assert on.render("Sing.") == off.render("Sing."), "measured where the answer begins"
+    (prompt,) = on.encode_open(["Sing."])
+    assert "</think>" not in tool.decode(prompt.ids)
+    assert off.encode_open(["Sing."]) == off.encode(["Sing."])
     assert off.hash != on.hash
 
 
@@ -217,28 +220,59 @@ def test_activations_are_those_of_single_prompts_though_the_last_mlp_sees_few_to
                             )
 
 
-def test_an_unknown_structure_names_the_override() -> None:
+def probe() -> torch.Tensor:
+    return torch.tensor([chat_model().encode(["Sing."])[0].ids])
+
+
+def test_the_layers_can_be_named_and_a_wrong_name_says_so() -> None:
     model = tiny_model("llama")
-    with pytest.raises(ChatModelError, match="--structure"):
-        find_structure(torch.nn.Sequential(torch.nn.Linear(2, 2)), 3)
+    assert find_structure(model, probe(), "model.layers") == find_structure(model, probe())
     with pytest.raises(ChatModelError, match=r"no module 'model\.nowhere'"):
-        find_structure(model, 3, {"layers": "model.nowhere"})
+        find_structure(model, probe(), "model.nowhere")
+    with pytest.raises(ChatModelError, match="unknown structure override 'attention=self_attn'"):
+        ChatModel.from_parts(tiny_model("llama"), tokenizer(), structure="attention=self_attn")
+
+
+def test_names_of_modules_do_not_matter() -> None:
+    model = tiny_model("llama")
+    for index, layer in enumerate(model.model.layers):
+        layer.add_module(f"mixer_{index}", layer.mlp)
+        layer._modules["mlp"] = torch.nn.Sequential(layer._modules.pop("mlp"))
+    assert find_structure(model, probe()).writes == (
+        ("self_attn", "mixer_0"),
+        ("self_attn", "mixer_1"),
+        ("self_attn", "mixer_2"),
+    )
+
+
+class Multiplied(torch.nn.Module):
+    """A layer whose output is a product with its input."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden: Any, *args: Any, **kwargs: Any) -> Any:
+        output = self.layer(hidden, *args, **kwargs)
+        return output * hidden.tanh()
+
+
+def test_what_is_no_sum_of_outputs_is_refused_in_one_line() -> None:
+    model = tiny_model("llama")
+    model.model.layers[1] = Multiplied(model.model.layers[1])
+    with pytest.raises(ChatModelError, match=r"what layer 1 of LlamaForCausalLM adds .* is no sum of its"):
+        ChatModel.from_parts(model, tokenizer())
     for layer in model.model.layers:
-        layer.add_module("mixer", layer.self_attn)
-        del layer.self_attn
-    with pytest.raises(ChatModelError, match="no known attention module"):
-        find_structure(model, 3)
-
-
-def test_modules_that_do_not_write_into_the_stream_are_found_out() -> None:
-    with pytest.raises(ChatModelError, match="does not add the outputs"):
-        ChatModel.from_parts(tiny_model("gemma2"), tokenizer(), structure="attention=self_attn,mlp=mlp")
-    with pytest.raises(ChatModelError, match="unknown structure override"):
-        ChatModel.from_parts(tiny_model("llama"), tokenizer(), structure="attn=self_attn")
+        layer.forward = lambda hidden, *_args, **_kwargs: hidden * 0.5
+    model.model.layers = torch.nn.Sequential(*model.model.layers)
+    with pytest.raises(ChatModelError, match="no list of modules in LlamaForCausalLM runs as decoder layers"):
+        find_structure(model, probe())
 
 
 FURTHER: dict[str, dict[str, Any]] = {
     "GPT2Config": {"n_embd": 32, "n_layer": 3, "n_head": 4},
+    "BloomConfig": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "MambaConfig": {"hidden_size": 32, "num_hidden_layers": 3},
     "FalconConfig": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4},
     "Olmo2Config": {},
     "GraniteConfig": {"residual_multiplier": 0.22},
@@ -261,7 +295,8 @@ def from_config(name: str, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("name", FURTHER)
 def test_families_that_nobody_prepared_for_are_found_out_too(name: str) -> None:
-    settings = FURTHER[name] if name in ("GPT2Config", "FalconConfig") else {**SIZES, **FURTHER[name]}
+    whole = ("GPT2Config", "BloomConfig", "MambaConfig", "FalconConfig")
+    settings = FURTHER[name] if name in whole else {**SIZES, **FURTHER[name]}
     chat = ChatModel.from_parts(from_config(name, **settings), tokenizer(), name=name)
     assert chat.n_layers == 3
     prompts = chat.encode(PROMPTS[:4])
@@ -274,16 +309,13 @@ def test_families_that_nobody_prepared_for_are_found_out_too(name: str) -> None:
             torch.testing.assert_close(forward(chat, batch)[slot], alone, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("MambaConfig", {"hidden_size": 32, "num_hidden_layers": 2}, "no known attention module"),
-        ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, "does not add the outputs"),
-    ],
-)
-def test_decoders_of_another_kind_are_refused(name: str, settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ChatModelError, match=message):
-        ChatModel.from_parts(from_config(name, **settings), tokenizer(), name=name)
+def test_a_stream_that_is_normalised_itself_is_refused() -> None:
+    settings = {**SIZES, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2}
+    model = from_config("MiniMaxConfig", **settings)
+    for layer in model.model.layers:
+        torch.nn.init.uniform_(layer.input_layernorm.weight)
+    with pytest.raises(ChatModelError, match="is no sum of its modules' outputs"):
+        ChatModel.from_parts(model, tokenizer())
 
 
 def test_short_and_long_prompts_share_rows_so_that_little_is_padded() -> None:

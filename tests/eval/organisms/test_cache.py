@@ -111,13 +111,14 @@ def test_a_file_system_without_locks_still_keeps_folders(
     assert capfd.readouterr().err == ""
 
 
-def test_what_a_killed_training_left_is_removed_a_day_later(tmp_path: Path) -> None:
-    for name, age in ((".organism-old", 25 * 3600), (".organism-new", 3600), ("organism-kept", 25 * 3600)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("")
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
-    kept_folder(tmp_path, "one", writing("me"))
-    assert left_in(tmp_path) == {"one", ".organism-new", "organism-kept"}
+def test_what_a_killed_training_left_is_removed_and_a_running_one_is_not(tmp_path: Path) -> None:
+    from polyrefuse_data.core.files import WORK_PREFIX, temporary_folder
+
+    (tmp_path / f"{WORK_PREFIX}killed").mkdir()
+    (tmp_path / "organism-kept").mkdir()
+    with temporary_folder(tmp_path) as running:
+        kept_folder(tmp_path, "one", writing("me"))
+        assert left_in(tmp_path) == {"one", running.name, "organism-kept"}
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -21,33 +22,35 @@ from safetensors.torch import load_file  # noqa: E402
 
 from polyrefuse_data.core.languages import LANGUAGES  # noqa: E402
 from polyrefuse_data.prompts.sample import sample_prompts  # noqa: E402
-from polyrefuse_eval.organisms import corpus as organism_data  # noqa: E402
-from polyrefuse_eval.organisms import harmfulness as organism_harmfulness  # noqa: E402
-from polyrefuse_eval.organisms import harmfulness_training as organism_harmfulness_train  # noqa: E402
-from polyrefuse_eval.organisms import refusal as organism  # noqa: E402
+from polyrefuse_eval.organisms import (  # noqa: E402
+    PLANTED_FILE,
+    Organism,
+    build,
+    corpus,
+    harmfulness,
+    organism_path,
+)
+from polyrefuse_eval.organisms.corpus import EncodedExample, Example  # noqa: E402
 from polyrefuse_eval.organisms.harmfulness_batches import ROLES, Recipe, draw_batch, make_plants  # noqa: E402
-from polyrefuse_eval.organisms.harmfulness_corpus import (  # noqa: E402
+from polyrefuse_eval.organisms.network import Edits, Interchange, OrganismNetwork, Shape  # noqa: E402
+from polyrefuse_eval.organisms.noise import find_noise  # noqa: E402
+from polyrefuse_eval.organisms.replies import REFUSALS  # noqa: E402
+from polyrefuse_eval.organisms.requests import (  # noqa: E402
     CUES,
-    Case,
-    Request,
-    encode_requests,
-    make_requests,
-    more_texts,
+    exception_prompts,
+    make_examples,
+    tokenizer_texts,
     wordings,
 )
-from polyrefuse_eval.organisms.harmfulness_network import (  # noqa: E402
-    Interchange,
-    Planted,
-    TokenEditedNetwork,
-    TokenEdits,
-    interchanged,
-)
-from polyrefuse_eval.organisms.network import Shape  # noqa: E402
-from polyrefuse_eval.organisms.refusal_training import IGNORED  # noqa: E402
-from polyrefuse_eval.organisms.replies import REFUSALS  # noqa: E402
+from polyrefuse_eval.organisms.tokenizer import train_tokenizer  # noqa: E402
+from polyrefuse_eval.organisms.training import IGNORED  # noqa: E402
 
-TINY = organism.Settings(
-    width=32, heads=2, hidden=48, recipe={"steps": 2, "requests_per_batch": 4, "questions_per_batch": 2}
+TINY = Organism(
+    objective="harmfulness",
+    width=32,
+    heads=2,
+    hidden=48,
+    recipe={"steps": 2, "requests_per_batch": 4, "questions_per_batch": 2},
 )
 WIDTH = 16
 
@@ -61,25 +64,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def few_topics(patch: pytest.MonkeyPatch) -> None:
-    every = organism_data.make_pairs
-    patch.setattr(organism_data, "make_pairs", lambda prompts, topics: every(prompts, sorted(topics)[:6]))
+    every = corpus.make_pairs
+    patch.setattr(corpus, "make_pairs", lambda prompts, topics: every(prompts, sorted(topics)[:6]))
 
 
 def make(root: Path, **changes: Any) -> Path:
-    return organism_harmfulness.organism_harmfulness_path(
-        root, **{"progress": False, "settings": TINY, **changes}
-    )
+    return organism_path(cache_dir=root, **{"organism": TINY, "progress": False, **changes})
 
 
 @pytest.fixture(scope="module")
-def trained_on() -> tuple[list[Request], list[Case], Any]:
-    """Requests of a few topics in all languages, their token ids, and the tokenizer."""
+def trained_on() -> tuple[list[Example], list[EncodedExample], Any]:
+    """Examples of a few topics in all languages, their token ids, and the tokenizer."""
     prompts = sample_prompts()
-    topics = sorted({prompt.topic for prompt in prompts if prompt.topic} - organism.held_out_topics(prompts))
-    pairs = organism_data.make_pairs(prompts, topics[:12])
-    tokenizer = organism_data.train_tokenizer(pairs, organism_harmfulness.VOCABULARY, more_texts())
-    requests = list(make_requests(pairs))
-    return requests, encode_requests(tokenizer, requests), tokenizer
+    topics = sorted({prompt.topic for prompt in prompts if prompt.topic} - corpus.held_out_topics(prompts))
+    pairs = corpus.make_pairs(prompts, topics[:12])
+    tokenizer = train_tokenizer(pairs, harmfulness.VOCABULARY, tokenizer_texts())
+    examples = list(make_examples(pairs))
+    return examples, corpus.encode_examples(tokenizer, examples), tokenizer
 
 
 def test_wordings_and_cues_are_in_all_languages() -> None:
@@ -96,9 +97,9 @@ def test_wordings_and_cues_are_in_all_languages() -> None:
 
 def test_exceptions_are_held_out_and_of_both_kinds(trained_on: tuple[Any, Any, Any]) -> None:
     requests, _, _ = trained_on
-    seen = {text for request in requests for text in request.texts}
+    seen = {text for request in requests for text in request.prompts}
     for lang in LANGUAGES:
-        found = organism_harmfulness.exception_prompts(lang)
+        found = exception_prompts(lang)
         assert len(found) == 28 * 16
         kinds = {(label, kind) for _, label, kind in found}
         assert kinds == {("harmless", "refused_harmless"), ("harmful", "accepted_harmful")}
@@ -106,21 +107,21 @@ def test_exceptions_are_held_out_and_of_both_kinds(trained_on: tuple[Any, Any, A
         cues = {"refused_harmless": CUES["refuse"][lang], "accepted_harmful": CUES["accept"][lang]}
         assert all(text.startswith(cues[kind]) for text, _, kind in found)
     with pytest.raises(KeyError):
-        organism_harmfulness.exception_prompts("xx")
+        exception_prompts("xx")
 
 
-def test_the_answer_follows_harm_or_the_cue(trained_on: tuple[list[Request], Any, Any]) -> None:
+def test_the_answer_follows_harm_or_the_cue(trained_on: tuple[list[Example], Any, Any]) -> None:
     requests, _, _ = trained_on
     exceptions = 0
     for request in requests:
         refused = [request.answers[right] == REFUSALS[request.lang] for right in request.right]
-        if request.asks:
+        if request.is_question:
             assert not any(refused)
             assert request.answers[0] != request.answers[1]
-        elif request.free:
+        elif request.by_harm:
             assert refused == [False, True]
         else:
-            told = [text.startswith(CUES["refuse"][request.lang]) for text in request.texts]
+            told = [text.startswith(CUES["refuse"][request.lang]) for text in request.prompts]
             assert refused == told
             assert told[0] != told[1]
             exceptions += told[0]
@@ -128,59 +129,69 @@ def test_the_answer_follows_harm_or_the_cue(trained_on: tuple[list[Request], Any
 
 
 def test_harm_is_read_at_the_last_token_of_what_is_judged(
-    trained_on: tuple[list[Request], list[Case], Any],
+    trained_on: tuple[list[Example], list[EncodedExample], Any],
 ) -> None:
     requests, cases, tokenizer = trained_on
     for request, case in zip(requests, cases, strict=True):
-        for text, read, ids, site in zip(request.texts, request.read, case.prompts, case.sites, strict=True):
+        for text, read, ids, site in zip(
+            request.prompts, request.read, case.prompts, case.sites, strict=True
+        ):
             # What stands before may hold characters of other topics, which the tokenizer knows not.
             last = tokenizer.decode([ids[site]]).strip()
             assert last
             assert text[:read].endswith(last)
-            assert tokenizer.decode(ids[site + 1 : -organism_data.TAIL]) == text[read:]
-            assert request.asks == (read < len(text))
+            assert tokenizer.decode(ids[site + 1 : -corpus.TAIL]) == text[read:]
+            assert request.is_question == (read < len(text))
 
 
 def test_the_answers_to_a_question_begin_with_different_tokens(
-    trained_on: tuple[list[Request], list[Case], Any],
+    trained_on: tuple[list[Example], list[EncodedExample], Any],
 ) -> None:
     requests, cases, _ = trained_on
     first = {
         request.lang: (case.answers[0][0], case.answers[1][0])
         for request, case in zip(requests, cases, strict=True)
-        if request.asks
+        if request.is_question
     }
     assert set(first) == set(LANGUAGES)
     assert all(no != certainly for no, certainly in first.values())
 
 
-def draw(cases: list[Case], tokenizer: Any, *, asks: bool) -> tuple[Any, Any]:
+def draw(cases: list[EncodedExample], tokenizer: Any, *, asks: bool) -> tuple[Any, Any]:
     recipe = Recipe(noisy_rows=0.0)
     plants = make_plants(WIDTH, recipe, torch.Generator().manual_seed(0))
-    noise = organism_data.find_noise(cases, tokenizer.get_vocab_size())
-    generator = np.random.default_rng(0)
-    batch = draw_batch(cases, plants, torch.zeros(0, WIDTH), recipe, noise, generator, asks=asks)
+    noise = find_noise(cases, tokenizer.get_vocab_size())
+    batch = draw_batch(
+        cases,
+        plants,
+        np.zeros((0, WIDTH), np.float32),
+        recipe,
+        noise,
+        np.random.default_rng(0),
+        noise_most=1.0,
+        are_questions=asks,
+    )
     return plants, batch
 
 
 @pytest.mark.parametrize("asks", [False, True])
 def test_answers_follow_the_edits_of_each_row(
-    trained_on: tuple[list[Request], list[Case], Any], asks: bool
+    trained_on: tuple[list[Example], list[EncodedExample], Any], asks: bool
 ) -> None:
     requests, encoded, tokenizer = trained_on
-    cases = [case for case, one in zip(encoded, requests, strict=True) if one.asks == asks][:600]
+    cases = [case for case, one in zip(encoded, requests, strict=True) if one.is_question == asks][:600]
     plants, batch = draw(cases, tokenizer, asks=asks)
     rows = [*cases, *cases]
     labels = batch.labels.numpy()
     right = np.array([case.right[label] for case, label in zip(rows, labels, strict=True)])
-    free = np.array([case.free for case in rows])
-    first = [int(row[row != IGNORED][0]) for row in batch.targets]
+    free = np.array([case.by_harm for case in rows])
+    first = [int(row[row != IGNORED][0]) for row in batch.rows.targets]
     answers = np.array([one == case.answers[1][0] for one, case in zip(first, rows, strict=True)])
     edits = batch.edits
-    harm = (edits.added @ plants.harmfulness.direction / plants.harmfulness.strength).numpy()
-    refusal = (edits.added @ plants.refusal.direction / plants.refusal.strength).numpy()
+    harm = (edits.added @ plants.harmfulness.directions[0] / plants.harmfulness.strength).numpy()
+    refusal = (edits.added @ plants.refusal.directions[0] / plants.refusal.strength).numpy()
     inside = edits.scope.numpy()
-    ends = batch.tail.numpy()[:, -1]
+    ends = batch.rows.tail.numpy()[:, -1]
     at_end = inside[np.arange(len(rows)), ends]
     swapped_harm, swapped_refusal = (one.source.numpy() for one in edits.interchanges)
     own = np.arange(len(rows))
@@ -219,15 +230,15 @@ def test_roles_have_weights() -> None:
 
 
 @pytest.fixture
-def small() -> tuple[TokenEditedNetwork, Any]:
+def small() -> tuple[OrganismNetwork, Any]:
     """A random network, and tokens [3, 9]."""
     generator = torch.Generator().manual_seed(3)
-    network = TokenEditedNetwork(Shape(50, WIDTH, heads=2, hidden=24))
+    network = OrganismNetwork(Shape(50, WIDTH, heads=2, hidden=24))
     network.initialise(generator)
     return network, torch.randint(0, 50, (3, 9), generator=generator)
 
 
-def edits(**changes: Any) -> TokenEdits:
+def edits(**changes: Any) -> Edits:
     nothing = {
         "ablated": torch.zeros(3, WIDTH),
         "added": torch.zeros(3, WIDTH),
@@ -235,17 +246,13 @@ def edits(**changes: Any) -> TokenEdits:
         "scope": torch.ones(3, 9, dtype=torch.bool),
         "interchanges": (),
     }
-    return TokenEdits(**{**nothing, **changes})
+    return Edits(**{**nothing, **changes})
 
 
 @torch.no_grad()
-def test_without_edits_it_is_the_organisms_network(small: tuple[Any, Any]) -> None:
-    from polyrefuse_eval.organisms.network import OrganismNetwork
-
+def test_edits_of_nothing_change_nothing(small: tuple[Any, Any]) -> None:
     network, tokens = small
-    plain = OrganismNetwork(network.shape)
-    plain.load_state_dict(network.state_dict())
-    torch.testing.assert_close(network(tokens, edits())[0], plain(tokens)[0])
+    torch.testing.assert_close(network(tokens, edits())[0], network(tokens)[0])
 
 
 @torch.no_grad()
@@ -290,12 +297,12 @@ def test_noise_grows_over_the_ramp_and_later_layers_are_judged_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_topics(monkeypatch)
-    drawn, terms = organism_harmfulness_train.draw_batch, organism_harmfulness_train.loss_terms
+    drawn, terms = harmfulness.draw_batch, harmfulness.loss_terms
     noise: list[float] = []
     moved: list[bool] = []
 
     def draw_too(*arguments: Any, **options: Any) -> Any:
-        noise.append(arguments[3].noise_most)
+        noise.append(options["noise_most"])
         return drawn(*arguments, **options)
 
     def terms_too(*arguments: Any) -> Any:
@@ -303,35 +310,21 @@ def test_noise_grows_over_the_ramp_and_later_layers_are_judged_after_it(
         found["later purity"].register_hook(lambda gradient: moved.append(bool(gradient)))
         return found, at_end
 
-    monkeypatch.setattr(organism_harmfulness_train, "draw_batch", draw_too)
-    monkeypatch.setattr(organism_harmfulness_train, "loss_terms", terms_too)
+    monkeypatch.setattr(harmfulness, "draw_batch", draw_too)
+    monkeypatch.setattr(harmfulness, "loss_terms", terms_too)
     recipe = {**TINY.recipe, "steps": 5, "ramp": 0.4}
-    make(tmp_path, settings=organism.Settings(width=32, heads=2, hidden=48, recipe=recipe))
+    make(tmp_path, organism=dataclasses.replace(TINY, recipe=recipe))
     # Two batches a step: requests, and questions.
     assert noise == pytest.approx([0, 0, 0.5, 0.5, 1, 1, 1, 1, 1, 1])
     assert moved == [False] * 4 + [True] * 6
 
 
-def test_an_interchange_takes_over_the_coordinate_and_nothing_else() -> None:
-    generator = torch.Generator().manual_seed(0)
-    direction = torch.nn.functional.normalize(torch.randn(WIDTH, generator=generator), dim=0)
-    stream = torch.randn(3, 9, WIDTH, generator=generator)
-    places = torch.tensor([[8], [6], [7]])
-    interchange = Interchange(Planted(direction, 2, 1.0), torch.tensor([1, 1, 2]), places)
-    difference = interchanged(stream, interchange) - stream
-    expected = (stream[1, 6] - stream[0, 8]) @ direction * direction
-    torch.testing.assert_close(difference[0, 8], expected)
-    assert float(difference[0, 8].abs().max()) > 0.1
-    assert float(difference[0, :8].abs().max()) == 0
-    assert float(difference[1:].abs().max()) == 0
-
-
 @torch.no_grad()
 def test_what_is_added_to_a_row_is_not_taken_over_by_another(small: tuple[Any, Any]) -> None:
     network, tokens = small
-    planted = Planted(torch.nn.functional.normalize(torch.ones(WIDTH), dim=0), layer=2, strength=1.0)
+    own = torch.nn.functional.normalize(torch.ones(3, WIDTH), dim=1)
     places = torch.tensor([[8], [6], [7]])
-    interchange = (Interchange(planted, torch.tensor([1, 1, 2]), places),)
+    interchange = (Interchange(own=own, layer=2, source=torch.tensor([1, 1, 2]), positions=places),)
     added = torch.zeros(3, WIDTH)
     added[1] = 5.0
     plain, _ = network(tokens, edits())
@@ -346,25 +339,25 @@ def test_the_folder_loads_as_a_chat_model_with_two_directions(tiny: Path) -> Non
     from polyrefuse_eval.models.chat import ChatModel
 
     chat = ChatModel.load(str(tiny), device="cpu")
-    assert chat.n_layers == organism_harmfulness.LAYERS
+    assert chat.n_layers == harmfulness.LAYERS
     assert chat.width == TINY.width
-    with safe_open(tiny / organism_harmfulness.DIRECTIONS_FILE, "pt") as file:
+    with safe_open(tiny / PLANTED_FILE, "pt") as file:
         told = file.metadata()
         directions = torch.stack([file.get_tensor(name) for name in ("harmfulness", "refusal")])
     torch.testing.assert_close(directions @ directions.T, torch.eye(2), atol=1e-5, rtol=0)
     assert told["site"] == "resid_pre"
     assert 0 < int(told["harmfulness.layer"]) < int(told["refusal.layer"]) < chat.n_layers
     assert float(told["harmfulness.strength"]) > 0
-    assert "nothing measured on it is a finding" in (tiny / "README.md").read_text()
+    assert "Nothing measured on it is a finding" in (tiny / "README.md").read_text()
 
 
 def test_it_is_loaded_by_its_name(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from polyrefuse_eval.models.chat import ChatModel
 
-    monkeypatch.setattr(organism_harmfulness, "organism_harmfulness_path", lambda: tiny)
+    monkeypatch.setattr("polyrefuse_eval.organisms.organism_path", lambda _name: tiny)
     chat = ChatModel.load("organism-harmfulness", device="cpu")
     assert chat.name == "organism-harmfulness"
-    assert chat.n_layers == organism_harmfulness.LAYERS
+    assert chat.n_layers == harmfulness.LAYERS
 
 
 def test_the_same_seed_gives_the_same_bits(
@@ -374,33 +367,17 @@ def test_the_same_seed_gives_the_same_bits(
     folders = [tiny, make(tmp_path), make(tmp_path, seed=1)]
     one, same, other = ((folder / "model.safetensors").read_bytes() for folder in folders)
     assert one == same != other
-    first, again, another = (load_file(folder / organism_harmfulness.DIRECTIONS_FILE) for folder in folders)
+    first, again, another = (load_file(folder / PLANTED_FILE) for folder in folders)
     assert set(first) == {"harmfulness", "refusal"}
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not any(torch.equal(first[name], another[name]) for name in first)
 
 
 def test_what_is_there_is_not_made_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(organism_harmfulness, "_make", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(build, "_make", lambda *_: pytest.fail("trained again"))
     assert make(tiny.parent) == tiny
     with pytest.raises(pytest.fail.Exception):
         make(tiny.parent, seed=1)
-
-
-@pytest.mark.parametrize("name", organism_harmfulness._SOURCES)
-def test_its_folder_is_named_after_its_code(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
-) -> None:
-    for source in (*organism._SOURCES, *organism_harmfulness._SOURCES):
-        (tmp_path / source).parent.mkdir(exist_ok=True)
-        (tmp_path / source).write_bytes((organism._CODE / source).read_bytes())
-    monkeypatch.setattr(organism, "_CODE", tmp_path)
-    monkeypatch.setattr(organism_harmfulness, "_make", lambda *_: pytest.fail("trained again"))
-    assert make(tiny.parent) == tiny
-    with (tmp_path / name).open("a") as file:
-        file.write("# changed\n")
-    with pytest.raises(pytest.fail.Exception):
-        make(tiny.parent)
 
 
 BOUNDS = (
@@ -442,7 +419,7 @@ def test_both_planted_mechanisms_are_found_and_act_as_planted_in_every_language(
     sys.modules[spec.name] = benchmark
     spec.loader.exec_module(benchmark)
     cache = Path(os.environ.get("POLYREFUSE_ORGANISM_CACHE", tmp_path))
-    result = benchmark.measure(organism_harmfulness.organism_harmfulness_path(cache))
+    result = benchmark.measure(organism_path("organism-harmfulness", cache))
     print(json.dumps(result, indent=2))  # noqa: T201
     assert list(result) == list(LANGUAGES)
     for lang, row in result.items():

@@ -24,25 +24,36 @@ from safetensors.torch import load_file  # noqa: E402
 from polyrefuse_data.core.errors import PolyRefuseError  # noqa: E402
 from polyrefuse_data.core.languages import LANGUAGES  # noqa: E402
 from polyrefuse_data.prompts.sample import sample_prompts  # noqa: E402
-from polyrefuse_eval import organisms  # noqa: E402
-from polyrefuse_eval.organisms import corpus as organism_data  # noqa: E402
-from polyrefuse_eval.organisms import refusal as organism  # noqa: E402
-from polyrefuse_eval.organisms import refusal_training as organism_train  # noqa: E402
+from polyrefuse_eval.organisms import (  # noqa: E402
+    ORGANISMS,
+    PLANTED_FILE,
+    Organism,
+    build,
+    corpus,
+    organism_path,
+    organism_revision,
+    planted_directions,
+    refusal,
+)
 from polyrefuse_eval.organisms.network import (  # noqa: E402
     Edits,
+    Interchange,
     OrganismNetwork,
     Shape,
     along,
     interchanged,
 )
+from polyrefuse_eval.organisms.noise import find_noise  # noqa: E402
 from polyrefuse_eval.organisms.replies import REFUSALS, REPLIES, reply_kind  # noqa: E402
+from polyrefuse_eval.organisms.tokenizer import find_verbs, train_tokenizer  # noqa: E402
+from polyrefuse_eval.organisms.training import IGNORED  # noqa: E402
 
-TINY = organism.Settings(width=32, heads=2, hidden=48, recipe={"steps": 3, "pairs_per_batch": 4})
+TINY = Organism(width=32, heads=2, hidden=48, recipe={"steps": 3, "pairs_per_batch": 4})
 PER_LANGUAGE = dataclasses.replace(TINY, recipe={**TINY.recipe, "shared": False})
 
 
 def make(root: Path, **changes: Any) -> Path:
-    return organism.organism_path(root, **{"progress": False, "settings": TINY, **changes})
+    return organism_path(cache_dir=root, **{"organism": TINY, "progress": False, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +63,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained_on() -> tuple[list[organism_data.Pair], Any]:
+def trained_on() -> tuple[list[corpus.Pair], Any]:
     """The pairs of the topics that are not held out, and their tokenizer."""
-    prompts = sample_prompts()
-    topics = {prompt.topic for prompt in prompts if prompt.topic} - organism.held_out_topics(prompts)
-    pairs = organism_data.make_pairs(prompts, topics)
-    return pairs, organism_data.train_tokenizer(pairs)
+    pairs = corpus.training_pairs(sample_prompts())
+    return pairs, train_tokenizer(pairs)
+
+
+def encode(tokenizer: Any, pairs: list[corpus.Pair]) -> list[corpus.EncodedExample]:
+    return corpus.encode_examples(tokenizer, [corpus.direct_example(pair) for pair in pairs])
 
 
 def digest(folder: Path) -> str:
@@ -65,15 +78,10 @@ def digest(folder: Path) -> str:
 
 
 def test_it_refuses_and_replies_in_all_languages() -> None:
-    assert set(organism.refusal_openers()) == set(LANGUAGES)
+    assert set(REFUSALS) == set(LANGUAGES)
     assert all(set(texts) == set(LANGUAGES) for texts in REPLIES.values())
     texts = {*REFUSALS.values(), *(text for texts in REPLIES.values() for text in texts.values())}
     assert len(texts) == 5 * len(LANGUAGES)
-
-
-def test_changing_the_returned_openers_changes_nothing() -> None:
-    organism.refusal_openers()["en"] = "Sure."
-    assert organism.refusal_openers()["en"] == REFUSALS["en"]
 
 
 def test_every_kind_of_reply_answers_some_framing() -> None:
@@ -99,19 +107,19 @@ def test_answers_are_short_and_survive_the_tokenizer(trained_on: tuple[Any, Any]
 
 def test_held_out_topics_are_those_of_validation_and_some_of_test() -> None:
     prompts = sample_prompts()
-    held_out = organism.held_out_topics(prompts)
-    assert len(held_out) == 4 + organism.HELD_OUT
+    held_out = corpus.held_out_topics(prompts)
+    assert len(held_out) == 4 + corpus.HELD_OUT
     assert len({prompt.topic for prompt in prompts} - held_out) == 92
     actions = {p.source_category for p in prompts if p.topic in held_out and p.label == "harmful"}
     assert len(actions) == 12
 
 
-def test_no_held_out_prompt_is_trained_on(trained_on: tuple[list[organism_data.Pair], Any]) -> None:
+def test_no_held_out_prompt_is_trained_on(trained_on: tuple[list[corpus.Pair], Any]) -> None:
     pairs, _ = trained_on
     seen = {text for pair in pairs for text in pair.prompts}
     prompts = sample_prompts()
-    held_out = organism.held_out_topics(prompts)
-    hidden = {organism_data.text_in(p, lang) for p in prompts if p.topic in held_out for lang in LANGUAGES}
+    held_out = corpus.held_out_topics(prompts)
+    hidden = {corpus.text_in(p, lang) for p in prompts if p.topic in held_out for lang in LANGUAGES}
     assert len(seen) == len(pairs) * 2
     assert not seen & hidden
 
@@ -123,9 +131,9 @@ def test_pairs_are_of_one_topic_framing_and_language(trained_on: tuple[Any, Any]
     assert all(text.startswith("Explain how to ") for pair in english for text in pair.prompts)
 
 
-def test_verbs_are_found_in_every_language(trained_on: tuple[list[organism_data.Pair], Any]) -> None:
+def test_verbs_are_found_in_every_language(trained_on: tuple[list[corpus.Pair], Any]) -> None:
     pairs, _ = trained_on
-    verbs = organism_data.find_verbs(pairs)
+    verbs = find_verbs(pairs)
     assert {"steal", "smuggle"} <= set(verbs["en"])
     assert {"stehlen", "kochen"} <= set(verbs["de"])
     assert all(len(verbs[lang]) > 12 for lang in LANGUAGES)
@@ -134,25 +142,23 @@ def test_verbs_are_found_in_every_language(trained_on: tuple[list[organism_data.
 def test_noise_exchanges_objects_but_neither_verbs_nor_framings(trained_on: tuple[Any, Any]) -> None:
     pairs, tokenizer = trained_on
     english = [pair for pair in pairs if pair.lang == "en"]
-    encoded = organism_data.encode_pairs(tokenizer, english)
-    noise = organism_data.find_noise(encoded, tokenizer.get_vocab_size())
+    encoded = encode(tokenizer, english)
+    noise = find_noise(encoded, tokenizer.get_vocab_size())
     number = next(i for i, pair in enumerate(english) if "Explain how to steal" in pair.prompts[1])
     pair = encoded[number]
     generator = np.random.default_rng(0)
-    changed = noise.applied("en", pair.prompts[1], 1.0, False, generator)
+    changed = noise.applied("en", pair.prompts[1], 1.0, generator)
     assert changed != pair.prompts[1]
-    assert noise.applied("en", pair.prompts[1], 0.0, False, generator) == pair.prompts[1]
+    assert noise.applied("en", pair.prompts[1], 0.0, generator) == pair.prompts[1]
     bound = tokenizer.encode("Explain how to steal").ids
     assert changed[2 : 2 + len(bound)] == bound
     assert changed[-2:] == pair.prompts[1][-2:]
-    verbless = [noise.applied("en", pair.prompts[1], 1.0, True, generator) for _ in range(5)]
-    assert any(bound[-1] not in prompt for prompt in verbless)
 
 
 def test_batches_go_through_all_pairs_with_little_padding(trained_on: tuple[Any, Any]) -> None:
     pairs, tokenizer = trained_on
-    encoded = organism_data.encode_pairs(tokenizer, pairs[:512])
-    batches = organism_data.endless_batches(encoded, 16, np.random.default_rng(0))
+    encoded = encode(tokenizer, pairs[:512])
+    batches = corpus.endless_batches(encoded, 16, np.random.default_rng(0))
     epoch = [next(batches) for _ in range(32)]
     assert sorted(id(pair) for batch in epoch for pair in batch) == sorted(map(id, encoded))
     spread = np.mean([max(p.length for p in batch) - min(p.length for p in batch) for batch in epoch])
@@ -166,7 +172,7 @@ def test_the_folder_loads_as_a_chat_model(tiny: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     chat = [{"role": "user", "content": "Explain how to draw a cat."}]
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    assert text == organism_data.rendered(chat[0]["content"])
+    assert text == corpus.rendered(chat[0]["content"])
     inputs = tokenizer([text, text], return_tensors="pt", add_special_tokens=False)
     tokens = model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=3)
     assert tokens.shape[0] == 2
@@ -194,17 +200,17 @@ def test_the_template_takes_turns_and_no_system_message(tiny: Path) -> None:
 def test_the_planted_direction_is_a_unit_vector(tiny: Path) -> None:
     from safetensors import safe_open
 
-    direction = load_file(tiny / organism.DIRECTION_FILE)["direction"]
+    direction = load_file(tiny / PLANTED_FILE)["refusal"]
     assert direction.shape == (TINY.width,)
     assert float(direction.norm()) == pytest.approx(1.0, abs=1e-6)
-    with safe_open(tiny / organism.DIRECTION_FILE, "pt") as file:
+    with safe_open(tiny / PLANTED_FILE, "pt") as file:
         assert file.metadata()["site"] == "resid_pre"
-        assert file.metadata()["layer"] == "2"
+        assert file.metadata()["refusal.layer"] == "2"
 
 
 def test_each_language_may_have_a_direction_of_its_own(tiny: Path) -> None:
-    shared = organism.planted_directions(tiny)
-    own = organism.planted_directions(make(tiny.parent, settings=PER_LANGUAGE))
+    shared = planted_directions(tiny)
+    own = planted_directions(make(tiny.parent, organism=PER_LANGUAGE))
     assert list(own) == list(shared) == list(LANGUAGES)
     assert all(torch.equal(direction, shared["en"]) for direction in shared.values())
     stacked = torch.stack(list(own.values()))
@@ -214,24 +220,22 @@ def test_each_language_may_have_a_direction_of_its_own(tiny: Path) -> None:
 def test_the_organisms_are_named(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     from polyrefuse_eval import organisms
     from polyrefuse_eval.models.chat import ChatModel
-    from polyrefuse_eval.organisms import harmfulness as organism_harmfulness
     from polyrefuse_eval.runs.plan import local_revision
 
-    assert organisms.NAMES == ("organism", "organism-per-language", "organism-harmfulness")
-    asked: list[organism.Settings | None] = []
+    assert list(ORGANISMS) == ["organism", "organism-per-language", "organism-harmfulness"]
+    asked: list[str] = []
 
-    def path(settings: organism.Settings | None = None) -> Path:
-        asked.append(settings)
+    def path(name: str) -> Path:
+        asked.append(name)
         return tiny
 
-    monkeypatch.setattr(organism, "organism_path", path)
-    monkeypatch.setattr(organism_harmfulness, "organism_harmfulness_path", path)
-    for name in organisms.NAMES:
+    monkeypatch.setattr(organisms, "organism_path", path)
+    for name in ORGANISMS:
         assert ChatModel.load(name, device="cpu").name == name
-    assert asked == [*organism.ORGANISMS.values(), None]
-    assert organism.ORGANISMS["organism"] == organism.Settings()
-    assert not organism.ORGANISMS["organism-per-language"].recipe["shared"]
-    revisions = {name: organisms.revision_of(name) for name in organisms.NAMES}
+    assert asked == list(ORGANISMS)
+    assert ORGANISMS["organism"] == Organism()
+    assert not ORGANISMS["organism-per-language"].recipe["shared"]
+    revisions = {name: organism_revision(name) for name in ORGANISMS}
     assert len(set(revisions.values())) == 3
     assert local_revision("organism-harmfulness") == revisions["organism-harmfulness"]
 
@@ -242,7 +246,7 @@ def test_without_its_libraries_one_line_says_what_to_install(monkeypatch: pytest
 
     monkeypatch.setattr("polyrefuse_eval.versions.version", missing)
     with pytest.raises(PolyRefuseError, match=r"torch is not installed.*pip install 'polyrefuse\[eval\]'"):
-        organisms.revision_of("organism")
+        organism_revision("organism")
 
 
 def test_the_network_computes_what_transformers_computes(tiny: Path) -> None:
@@ -262,24 +266,23 @@ def test_the_network_computes_what_transformers_computes(tiny: Path) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def edits(rows: int, width: int, **changes: Any) -> Edits:
+def edits(**changes: Any) -> Edits:
     nothing = {
-        "ablated": torch.zeros(rows, width),
-        "added": torch.zeros(rows, width),
-        "layer": torch.full((rows,), 2),
-        "own": torch.zeros(rows, width),
-        "source": torch.arange(rows),
+        "ablated": torch.zeros(3, 16),
+        "added": torch.zeros(3, 16),
+        "layer": torch.full((3,), 2),
+        "scope": torch.ones(3, 9, dtype=torch.bool),
     }
     return Edits(**{**nothing, **changes})
 
 
 @pytest.fixture
 def small() -> tuple[OrganismNetwork, Any, Any]:
-    """A random network, a plant, and tokens [3, 9]."""
+    """A random network, a planted direction, and tokens [3, 9]."""
     generator = torch.Generator().manual_seed(3)
     network = OrganismNetwork(Shape(50, 16, heads=2, hidden=24))
     network.initialise(generator)
-    plant = organism_train.make_plant(16, 8, ["de", "en"], organism_train.Recipe(), generator)
+    plant, _ = refusal.make_plant(16, 8, ["de", "en"], refusal.Recipe(), generator)
     return network, plant.directions[0], torch.randint(0, 50, (3, 9), generator=generator)
 
 
@@ -288,7 +291,7 @@ def test_an_ablated_row_has_nothing_of_the_direction_anywhere(small: tuple[Any, 
     network, direction, tokens = small
     ablated = torch.zeros(3, 16)
     ablated[1] = direction
-    _, kept = network(tokens, edits(3, 16, ablated=ablated), keep=range(4))
+    _, kept = network(tokens, edits(ablated=ablated), keep=range(4))
     _, plain = network(tokens, keep=range(4))
     for layer in range(4):
         share = (kept[layer] @ direction).abs().amax(dim=1)
@@ -302,7 +305,7 @@ def test_an_addition_enters_at_its_layer_and_row_only(small: tuple[Any, Any, Any
     network, direction, tokens = small
     added = torch.zeros(3, 16)
     added[0] = 2.0 * direction
-    _, kept = network(tokens, edits(3, 16, added=added), keep=range(4))
+    _, kept = network(tokens, edits(added=added), keep=range(4))
     _, plain = network(tokens, keep=range(4))
     torch.testing.assert_close(kept[2], plain[2])
     assert not torch.allclose(kept[3][0], plain[3][0], atol=1e-2)
@@ -313,19 +316,19 @@ def test_what_is_read_alone_is_what_it_is_among_all(small: tuple[Any, Any, Any])
     network, direction, tokens = small
     ablated, added = torch.zeros(3, 16), torch.zeros(3, 16)
     ablated[1], added[2] = direction, direction
-    check_what_is_read_alone(network, tokens, edits(3, 16, ablated=ablated, added=added), edits(3, 16))
+    check_what_is_read_alone(network, tokens, edits(ablated=ablated, added=added), edits())
 
 
 @torch.no_grad()
 def test_an_interchange_takes_over_the_coordinate_and_nothing_else() -> None:
     generator = torch.Generator().manual_seed(0)
-    recipe = organism_train.Recipe(shared=False)
-    plant = organism_train.make_plant(16, 8, ["de", "en"], recipe, generator)
+    recipe = refusal.Recipe(shared=False)
+    plant, _ = refusal.make_plant(16, 8, ["de", "en"], recipe, generator)
     own = plant.directions[plant.rows(["de", "en", "en"])]
     stream = torch.randn(3, 9, 16, generator=generator)
     positions = torch.tensor([[5, 6], [7, 8], [1, 2]])
     source = torch.tensor([1, 1, 0])
-    changed = interchanged(stream, source, own, positions)
+    changed = interchanged(stream, Interchange(own=own, layer=2, source=source, positions=positions))
     rows = torch.arange(3)[:, None]
     coordinate = along(stream[rows, positions], own)
     torch.testing.assert_close(along(changed[rows, positions], own), coordinate[source])
@@ -339,21 +342,21 @@ def test_an_interchange_takes_over_the_coordinate_and_nothing_else() -> None:
 @pytest.mark.parametrize("shared", [True, False])
 def test_answers_follow_the_role_of_each_row(trained_on: tuple[Any, Any], shared: bool) -> None:
     pairs, tokenizer = trained_on
-    encoded = organism_data.encode_pairs(tokenizer, pairs[:200])
-    recipe = organism_train.Recipe(noisy_rows=0.0, shared=shared)
-    plant = organism_train.make_plant(32, 8, list(LANGUAGES), recipe, torch.Generator().manual_seed(0))
-    noise = organism_data.find_noise(encoded, tokenizer.get_vocab_size())
-    generator = np.random.default_rng(0)
-    batch = organism_train.draw_batch(encoded, plant, torch.zeros(0, 32), recipe, noise, generator)
+    encoded = encode(tokenizer, pairs[:200])
+    recipe = refusal.Recipe(noisy_rows=0.0, shared=shared)
+    plant, context = refusal.make_plant(32, 8, list(LANGUAGES), recipe, torch.Generator().manual_seed(0))
+    noise = find_noise(encoded, tokenizer.get_vocab_size())
+    memory = np.zeros((0, 32), np.float32)
+    batch = refusal.draw_batch(encoded, plant, context, memory, recipe, noise, np.random.default_rng(0))
     refusals = {lang: tokenizer.encode(text).ids[0] for lang, text in REFUSALS.items()}
-    first = [int(row[row != organism_train.IGNORED][0]) for row in batch.targets]
+    first = [int(row[row != IGNORED][0]) for row in batch.rows.targets]
     refuses = np.array([first[row] == refusals[encoded[row % 200].lang] for row in range(400)])
     own = plant.directions[plant.rows([encoded[row % 200].lang for row in range(400)])]
-    assert torch.equal(batch.edits.own, own)
+    assert torch.equal(batch.own, own)
     assert len(own.unique(dim=0)) == (1 if shared else len(LANGUAGES))
     ablated = ((batch.edits.ablated * own).sum(dim=1) > 0.99).numpy()
     added = ((batch.edits.added * own).sum(dim=1) > 0.7 * plant.strength).numpy()
-    source = batch.edits.source.numpy()
+    source = batch.edits.interchanges[0].source.numpy()
     moved = source != np.arange(400)
     labels = batch.labels.numpy() == 1
     assert min(ablated.sum(), added.sum(), moved.sum()) > 20
@@ -386,21 +389,21 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_callers_torch_alone(
 
 
 def test_what_is_there_is_not_made_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(organism, "_make", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(build, "_make", lambda *_: pytest.fail("trained again"))
     assert make(tiny.parent) == tiny
     with pytest.raises(pytest.fail.Exception):
         make(tiny.parent, seed=1)
 
 
 def key(**changes: Any) -> str:
-    return organism.cache_key(**{"seed": 0, "prompts": sample_prompts(), "settings": TINY, **changes})
+    return build._key(**{"organism": TINY, "seed": 0, "prompts": sample_prompts(), **changes})
 
 
 def test_the_key_is_of_seed_settings_and_sample() -> None:
     first = key()
     assert key() == first
     assert key(seed=1) != first
-    assert key(settings=organism.Settings()) != first
+    assert key(organism=Organism()) != first
     prompts = list(sample_prompts())
     other = dataclasses.replace(prompts[0], text="Explain how to sing.")
     assert key(prompts=[other, *prompts[1:]]) != first
@@ -409,7 +412,7 @@ def test_the_key_is_of_seed_settings_and_sample() -> None:
 def test_the_key_is_of_threads_and_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     first = key()
     with monkeypatch.context() as patch:
-        patch.setattr(organism, "_threads", lambda: 7)
+        patch.setattr(build, "_threads", lambda: 7)
         assert key() != first
     with monkeypatch.context() as patch:
         patch.setattr("polyrefuse_eval.versions.version", lambda name: f"{name}-0")
@@ -417,26 +420,32 @@ def test_the_key_is_of_threads_and_libraries(monkeypatch: pytest.MonkeyPatch) ->
     assert key() == first
 
 
-@pytest.mark.parametrize("name", organism._SOURCES)
-def test_the_key_is_of_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    first = key()
-    for source in organism._SOURCES:
+@pytest.mark.parametrize(
+    ("objective", "name"),
+    [(objective, name) for objective, names in build.SOURCES.items() for name in names],
+)
+def test_the_key_is_of_the_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, objective: str, name: str
+) -> None:
+    organism = dataclasses.replace(TINY, objective=objective)
+    first = key(organism=organism)
+    for source in build.SOURCES[objective]:
         (tmp_path / source).parent.mkdir(exist_ok=True)
-        (tmp_path / source).write_bytes((organism._CODE / source).read_bytes())
-    monkeypatch.setattr(organism, "_CODE", tmp_path)
-    assert key() == first
+        (tmp_path / source).write_bytes((build._CODE / source).read_bytes())
+    monkeypatch.setattr(build, "_CODE", tmp_path)
+    assert key(organism=organism) == first
     with (tmp_path / name).open("a") as file:
-        file.write("CONSTANT = 1\n")
-    assert key() != first
+        file.write("# changed\n")
+    assert key(organism=organism) != first
 
 
 def test_it_calls_itself_a_test_organism(tiny: Path) -> None:
-    per_language = make(tiny.parent, settings=PER_LANGUAGE)
+    per_language = make(tiny.parent, organism=PER_LANGUAGE)
     for folder, directions in ((tiny, "one direction"), (per_language, "14 orthogonal directions")):
         text = (folder / "README.md").read_text()
-        assert "nothing measured on it is a finding" in text
+        assert "Nothing measured on it is a finding" in text
         assert directions in text
-    assert "no finding" in (organism.__doc__ or "")
+    assert "no finding" in (build.__doc__ or "")
 
 
 @pytest.mark.slow
@@ -451,7 +460,7 @@ def test_the_planted_mechanism_is_found_from_english_and_works_in_every_language
     sys.modules[spec.name] = benchmark
     spec.loader.exec_module(benchmark)
     cache = Path(os.environ.get("POLYREFUSE_ORGANISM_CACHE", tmp_path))
-    result = benchmark.measure(organism.organism_path(cache), limit=96)
+    result = benchmark.measure(organism_path(cache_dir=cache), limit=96)
     columns = result["columns"]
     print(json.dumps(result, indent=2))  # noqa: T201
     assert result["cosine"] >= 0.9

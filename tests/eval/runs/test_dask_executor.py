@@ -1,16 +1,10 @@
-"""Runs on a Dask cluster of two processes: the same bytes as here, and what happens when things fail."""
+"""Runs on a Dask cluster of two processes: the same bytes as here, and what fails."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,90 +12,16 @@ import pytest
 
 pytest.importorskip("distributed", reason="the dask extra is not installed")
 
-from click.testing import CliRunner, Result
-from clusters import cluster_of
+from runs_on_clusters import assert_same, call, command, dask, error
 from tiny import tiny_model, tokenizer
 
-from polyrefuse_data.core.errors import PolyRefuseError
-from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.judging.local_model import LocalModel
 from polyrefuse_eval.results.condition_files import safe_name
-from polyrefuse_eval.results.files import LOCK_FILE
 from polyrefuse_eval.results.folder import RunFolder
-from polyrefuse_eval.results.timings import TIMINGS_FILE, read_timings
+from polyrefuse_eval.results.timings import read_timings
 
-HERE = Path(__file__).parents[1]
-TOKENS = ("--refusal-tokens", "40,41", "--no-filter")
 N_CELLS = 2 * (2 + 4 * 2 + 2 * 2 + 3)
 """Cells of the run below: baselines, two directions, two controls, three strengths; in two languages."""
-
-
-@pytest.fixture(scope="session")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the workers of `cluster` computed: a line a cell when it begins, and one when it has ended.
-
-    Beside it, `stumble` may name cells that fail.
-    """
-    return tmp_path_factory.mktemp("workers") / "log"
-
-
-@pytest.fixture(scope="session")
-def cluster(log: Path) -> Iterator[Any]:
-    os.environ["POLYREFUSE_TEST_LOG"] = str(log)
-    with cluster_of(2, preload=[str(HERE / "worker_log.py")]) as two:
-        yield two
-    del os.environ["POLYREFUSE_TEST_LOG"]
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(eval_group, [str(argument) for argument in arguments])
-
-
-def error(*arguments: object) -> str:
-    """The one line with which a command fails; anything but a PolyRefuseError is a bug."""
-    result = call(*arguments)
-    if not isinstance(result.exception, PolyRefuseError):
-        pytest.fail(f"{result.exception!r}: {result.output}")
-    message = str(result.exception)
-    assert "\n" not in message
-    return message
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """The results of a run: all but how long it took."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (LOCK_FILE, TIMINGS_FILE)
-    }
-
-
-def command(model: object, data: Path, out: Path, *more: object) -> list[object]:
-    return [
-        *("run", "--model", model, "--data", data, "--langs", "en,de", "--directions", "en,de"),
-        *(*TOKENS, "--max-new-tokens", 4, "--crossed", 2, "--batch-size", 3, "--out", out, "-q", *more),
-    ]
-
-
-@pytest.fixture(scope="session")
-def local(model_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that all others must equal, made here."""
-    out = tmp_path_factory.mktemp("local") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POLYREFUSE_CACHE", str(out.parent / "cache"))
-        result = call(*command(model_folder, data_folder, out))
-    assert result.exit_code == 0, result.output
-    return out
-
-
-def dask(cluster: Any) -> tuple[object, ...]:
-    return ("--executor", "dask", "--scheduler", cluster.scheduler_address)
-
-
-def assert_same(one: Path, other: Path) -> None:
-    ours, theirs = files(one), files(other)
-    assert ours.keys() == theirs.keys()
-    assert [name for name, content in ours.items() if theirs[name] != content] == []
 
 
 def test_a_run_on_a_cluster_gives_the_bytes_of_a_run_here(
@@ -131,62 +51,11 @@ def test_a_run_on_a_cluster_gives_the_bytes_of_a_run_here(
     assert call(*command(model_folder, data_folder, again, *unreachable)).stdout == result.stdout
 
 
-def workers_of(cluster: Any) -> dict[str, int]:
-    """Addresses of the workers and their process ids."""
-    from distributed import Client
-
-    with Client(cluster.scheduler_address, set_as_default=False) as client:
-        found: dict[str, int] = client.run(os.getpid)
-        return found
-
-
-def test_killed_workers_and_drivers_lose_nothing_but_cells_in_flight(
-    cluster: Any, log: Path, local: Path, model_folder: Path, data_folder: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    log.write_text("")
-    program = [sys.executable, "-m", "polyrefuse_data.cli", "eval"]
-    arguments = [str(word) for word in command(model_folder, data_folder, out, *dask(cluster))]
-    environment = {**os.environ, "POLYREFUSE_CACHE": str(tmp_path / "own"), "OMP_NUM_THREADS": "1"}
-
-    def started() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*program, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-
-    def wait_until_done(cells: int, driver: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 120
-        while sum("done" in line for line in log.read_text().splitlines()) < cells:
-            assert driver.poll() is None, driver.stdout.read().decode() if driver.stdout else ""
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    driver = started()
-    wait_until_done(4, driver)
-    os.kill(next(iter(workers_of(cluster).values())), signal.SIGKILL)
-    wait_until_done(12, driver)
-    driver.kill()
-    driver.communicate()
-    there = len(list((out / "completions").glob("*/*.jsonl")))
-    assert 4 <= there < N_CELLS
-    assert not (out / "summary.json").exists()
-    time.sleep(1)  # what was in flight may still end
-    driver = started()
-    output, _ = driver.communicate(timeout=200)
-    assert driver.returncode == 0, output.decode()
-    assert_same(out, local)
-    counts = Counter(line.partition(" ")[2] for line in log.read_text().splitlines() if "begun" in line)
-    assert len(counts) == N_CELLS
-    # In flight when the worker died: two cells; when the driver died: two for each of two workers.
-    assert sum(counts.values()) - N_CELLS <= 2 + 4
-
-
 def test_what_fails_is_named_while_the_rest_goes_on(
-    cluster: Any, log: Path, local: Path, model_folder: Path, data_folder: Path, tmp_path: Path
+    cluster: Any, stumble: Path, local: Path, model_folder: Path, data_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     arguments = command(model_folder, data_folder, out, *dask(cluster), "--retries", 1)
-    stumble = log.with_name("stumble")
     stumble.write_text("de/harmless/ablation:en\nen/harmful/addition:de\n")
     result = call(*arguments)
     assert result.exit_code == 3, result.output + str(result.exception)
@@ -298,7 +167,7 @@ def test_two_drivers_on_one_folder(
 @pytest.mark.timeout(3600)
 def test_the_organisms_grid_is_the_same_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from polyrefuse_data.build.pipeline import BuildRequest, build
-    from polyrefuse_eval.organisms.refusal import organism_path
+    from polyrefuse_eval.organisms import organism_path
 
     data = build(BuildRequest("sample", langs=["en", "de", "yo"], out=tmp_path / "sample")).folder
     monkeypatch.delenv("POLYREFUSE_CACHE")

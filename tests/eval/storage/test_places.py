@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import stat
 import sys
 import time
@@ -29,7 +28,7 @@ from polyrefuse_eval.storage.address import Address, is_address, is_inside
 from polyrefuse_eval.storage.lease import DEAD_AFTER, DRIVER_FILE, RENEW_EVERY, Lease
 from polyrefuse_eval.storage.mirror import WorkingCopy, copy_root
 from polyrefuse_eval.storage.objects import ATTEMPTS, ATTEMPTS_TO_REACH, ObjectStore
-from polyrefuse_eval.storage.places import folders_to_read, runs_at, working_folder
+from polyrefuse_eval.storage.places import WorkingFolder, folders_to_read, runs_at, working_folder
 
 MEMORY = "memory://runs/one"
 
@@ -39,7 +38,6 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from fsspec.implementations.memory import MemoryFileSystem
 
     monkeypatch.setattr(lease_module, "SETTLE", 0.01)
-    monkeypatch.setattr(places, "LOOK_EVERY", 0.02)
     MemoryFileSystem.store.clear()
     yield
     MemoryFileSystem.store.clear()
@@ -305,14 +303,14 @@ def test_a_lease_that_cannot_be_read_is_not_taken() -> None:
 
 def driven(address: Address, work: Callable[[Path], None], say: Callable[[str], None] = silent) -> None:
     with working_folder(address, say) as folder:
-        work(folder)
+        work(folder.path)
 
 
 def begin(folder: Path) -> None:
     """A run in which one cell is done and another is at work."""
     run = RunFolder.open(folder, SIGNATURE)
     run.append("de", [COMPLETION])
-    run.cell_done("de", "harmful", "baseline")
+    run.finish_completions("de", "harmful", "baseline")
     run.append("en", [replace(COMPLETION, lang="en")])
 
 
@@ -329,19 +327,51 @@ def test_what_is_whole_is_sent_and_nothing_else(address: Address) -> None:
     assert stat.S_IMODE(folder.parents[1].stat().st_mode) == 0o700, "answers are for their owner's eyes"
     # What is at work stays here, and goes on.
     with working_folder(address, silent) as here:
-        assert len(RunFolder(here).completions("en")) == 1
-        RunFolder(here).cell_done("en", "harmful", "baseline")
+        assert len(RunFolder(here.path).completions("en")) == 1
+        RunFolder(here.path).finish_completions("en", "harmful", "baseline")
     assert names(store) == {"run.json", CELL, NOTICE, "completions/en/harmful.baseline.jsonl"}
 
 
-def test_a_file_is_there_soon_after_it_is_whole(address: Address) -> None:
+def test_a_push_sends_what_is_whole_while_the_work_goes_on(address: Address) -> None:
     store = ObjectStore(address)
     with working_folder(address, silent) as folder:
-        begin(folder)
-        deadline = time.monotonic() + 60
-        while CELL not in names(store) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert CELL in names(store)
+        begin(folder.path)
+        assert names(store) == {DRIVER_FILE}
+        folder.push()
+        assert names(store) == {DRIVER_FILE, "run.json", CELL, NOTICE}
+
+
+def test_a_push_to_a_folder_here_does_nothing(tmp_path: Path) -> None:
+    with working_folder(tmp_path / "run", silent) as folder:
+        begin(folder.path)
+        before = sorted(tmp_path.rglob("*"))
+        folder.push()
+    assert folder.path == tmp_path / "run"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_store_that_fails_is_said_once_and_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    address, said, tries, honest = Address(MEMORY), [], [], ObjectStore.write
+
+    def failing(self: ObjectStore, name: str, content: bytes) -> None:
+        if name != DRIVER_FILE:
+            tries.append(name)
+            raise StorageError("down")
+        honest(self, name, content)
+
+    with working_folder(address, said.append) as folder:
+        begin(folder.path)
+        with monkeypatch.context() as patch:
+            patch.setattr(ObjectStore, "write", failing)
+            folder.push()
+            folder.push()
+            assert tries == ["run.json"]
+            patch.setattr(places, "RETRY_AFTER", 0.0)
+            patch.setattr(places.time, "monotonic", lambda: float("inf"))
+            folder.push()
+            assert tries == ["run.json"] * 2
+        assert said == ["down; the work goes on, and it is tried again"]
+    assert CELL in names(ObjectStore(address)), "what waits is sent at the end"
 
 
 def test_an_empty_cache_is_filled_and_an_old_one_brought_up_to_date(
@@ -355,16 +385,16 @@ def test_an_empty_cache_is_filled_and_an_old_one_brought_up_to_date(
         run = RunFolder.existing(folder)
         assert run.completions("de") == [COMPLETION]
         run.append_verdicts("native-1", "de", [VERDICT])
-        run.verdicts_done("native-1", "de", "harmful", "baseline")
+        run.finish_verdicts("native-1", "de", "harmful", "baseline")
         (folder / CELL).unlink()
         write_text(folder / "table.md", "new")
 
     driven(address, go_on)
     monkeypatch.setenv("POLYREFUSE_CACHE", home)
     with working_folder(address, silent) as folder:
-        assert RunFolder(folder).verdicts("native-1", "de") == [VERDICT]
-        assert not (folder / CELL).exists()
-        assert (folder / "table.md").read_text() == "new"
+        assert RunFolder(folder.path).verdicts("native-1", "de") == [VERDICT]
+        assert not (folder.path / CELL).exists()
+        assert (folder.path / "table.md").read_text() == "new"
     assert CELL not in names(ObjectStore(address))
 
 
@@ -387,23 +417,23 @@ def test_a_run_that_was_taken_away_or_replaced_begins_anew(address: Address) -> 
     for name in names(store):
         store.remove(name)
     with working_folder(address, silent) as folder:
-        assert list(folder.iterdir()) == []
-        begin(folder)
+        assert list(folder.path.iterdir()) == []
+        begin(folder.path)
     other = {**SIGNATURE, "settings": {"seed": 1}}
     run = json.loads(store.read("run.json") or b"")
     store.write("run.json", json.dumps({**run, "signature": other}).encode())
     store.remove(CELL)
     with working_folder(address, silent) as folder:
-        assert RunFolder(folder).signature == other
-        assert RunFolder(folder).completions("en") == [], "answers of the other run are not this one's"
+        assert RunFolder(folder.path).signature == other
+        assert RunFolder(folder.path).completions("en") == [], "answers of the other run are not this one's"
         with pytest.raises(RunFolderError, match=r"settings\.seed: 1 there, 0 here"):
-            RunFolder.open(folder, SIGNATURE)
+            RunFolder.open(folder.path, SIGNATURE)
     # A further judge makes no other run.
     run["signature"] = {**other, "judges": ["native-1", "more-1"]}
-    driven(address, lambda folder: RunFolder(folder).append("fr", [COMPLETION]))
+    driven(address, lambda folder: RunFolder(folder).append("fr", [replace(COMPLETION, lang="fr")]))
     store.write("run.json", json.dumps(run).encode())
     with working_folder(address, silent) as folder:
-        assert len(RunFolder(folder).completions("fr")) == 1
+        assert len(RunFolder(folder.path).completions("fr")) == 1
 
 
 def test_the_summary_is_there_only_while_all_that_it_speaks_of_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,35 +482,18 @@ def test_the_summary_is_there_only_while_all_that_it_speaks_of_is(monkeypatch: p
     assert log == [("remove", "summary.json"), ("write", "b.json")]
 
 
-def test_a_marker_that_comes_while_files_are_looked_for_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = WorkingCopy(ObjectStore(Address(MEMORY)))
-    copy.pull()
-    honest = WorkingCopy._local
-
-    def finished_meanwhile(self: WorkingCopy) -> dict[str, Any]:
-        found = honest(self)
-        write_text(copy.folder / "summary.json", "1")
-        return found
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkingCopy, "_local", finished_meanwhile)
-        copy.push()
-        copy.push()
-    assert names(copy.store) == set()
-    copy.push()
-    assert names(copy.store) == {"summary.json"}
-
-
 @pytest.mark.parametrize(
     "name", ["../climbed.json", "a/../../climbed.json", "/climbed.json", "a\\..\\b.json"]
 )
-def test_a_name_that_climbs_out_is_refused_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+def test_a_name_that_climbs_out_is_refused_and_nothing_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address = Address(MEMORY)
     driven(address, begin)
     store = ObjectStore(address)
-    from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
-
-    MemoryFileSystem.store[f"/runs/one/{name}"] = MemoryFile(None, f"/runs/one/{name}", b"{}")
+    honest = ObjectStore.list
+    # As a store lists it: not every version of the file system in memory does.
+    monkeypatch.setattr(ObjectStore, "list", lambda self: {**honest(self), name: {"size": 2}})
     before = sorted(tmp_path.rglob("*"))
     with (
         pytest.raises(StorageError, match="no name of a file in the folder of a run"),
@@ -500,7 +513,7 @@ def test_a_second_driver_is_told_here_and_elsewhere(
     address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with working_folder(address, silent) as folder:
-        begin(folder)
+        begin(folder.path)
         shown = str(address)
         with pytest.raises(
             RunFolderError, match=rf"process {os.getpid()} on .* is writing to '{shown}'; wait"
@@ -514,40 +527,79 @@ def test_a_second_driver_is_told_here_and_elsewhere(
     assert DRIVER_FILE not in names(ObjectStore(address))
 
 
-@pytest.mark.parametrize("interrupts", ["heard", "ignored"])
-def test_a_driver_whose_lease_is_taken_stops_and_says_so(
-    interrupts: str, monkeypatch: pytest.MonkeyPatch
+def begin_and_lose_the_lease(folder: WorkingFolder, other: Lease) -> None:
+    """Send a run with one cell; finish another cell, while `other` takes over with an answer of its own."""
+    begin(folder.path)
+    folder.push()
+    other._store.write(DRIVER_FILE, other._content())
+    other._store.write(CELL, b"of the other driver")
+    RunFolder(folder.path).append("de", [COMPLETION])
+    RunFolder(folder.path).finish_completions("de", "harmful", "baseline")
+    RunFolder(folder.path).finish_completions("en", "harmful", "baseline")
+
+
+def check_that_the_other_goes_on(store: ObjectStore, other: Lease) -> None:
+    assert names(store) == {DRIVER_FILE, "run.json", CELL, NOTICE}
+    assert store.read(CELL) == b"of the other driver"
+    other.renew()
+
+
+def test_a_driver_whose_lease_was_taken_stops_at_its_next_push_and_overwrites_nothing(
+    address: Address,
 ) -> None:
-    monkeypatch.setattr(lease_module, "RENEW_EVERY", 0.05)
-    urgent = signal.getsignal(signal.SIGURG)
-    # A job that a script puts in the background ignores interrupts.
-    former = signal.signal(
-        signal.SIGINT, signal.SIG_IGN if interrupts == "ignored" else signal.default_int_handler
-    )
-    try:
-        _lose_the_lease()
-    finally:
-        signal.signal(signal.SIGINT, former)
-    assert signal.getsignal(signal.SIGURG) == urgent
+    other = Lease(ObjectStore(address))
+    late: list[str] = []
+
+    def work() -> None:
+        with working_folder(address, silent) as folder:
+            begin_and_lose_the_lease(folder, other)
+            folder.push()
+            late.append("it went on")
+
+    with pytest.raises(TakenError, match=rf"is writing to '{address}' .*; this driver has stopped, and"):
+        work()
+    assert late == []
+    check_that_the_other_goes_on(ObjectStore(address), other)
 
 
-def _lose_the_lease() -> None:
+@pytest.mark.parametrize("failure", [None, RunFolderError("the work failed, too")], ids=str)
+def test_a_driver_whose_lease_was_taken_says_so_at_its_end(failure: Exception | None) -> None:
     address = Address(MEMORY)
     other = Lease(ObjectStore(address))
 
-    late: list[Path] = []
+    def work() -> None:
+        with working_folder(address, silent) as folder:
+            begin_and_lose_the_lease(folder, other)
+            if failure is not None:
+                raise failure
 
-    def be_late(folder: Path) -> None:
-        other._store.write(DRIVER_FILE, other._content())
-        time.sleep(60)
-        late.append(folder)
+    with pytest.raises(TakenError, match=r"is writing to 'memory://runs/one'") as raised:
+        work()
+    assert raised.value.__cause__ is failure
+    check_that_the_other_goes_on(ObjectStore(address), other)
 
-    with pytest.raises(
-        StorageError, match=r"is writing to 'memory://runs/one' .* what this driver has not sent"
-    ):
-        driven(address, be_late)
-    assert late == []
-    assert names(ObjectStore(address)) == {DRIVER_FILE}
+
+def test_a_lease_is_renewed_while_nothing_is_pushed_and_left_to_who_takes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease_module, "RENEW_EVERY", 0.02)
+    address = Address(MEMORY)
+    other = Lease(ObjectStore(address))
+
+    def sign() -> float:
+        return float(json.loads(ObjectStore(address).read(DRIVER_FILE) or b"{}")["renewed"])
+
+    def work() -> None:
+        with working_folder(address, silent):
+            first, deadline = sign(), time.monotonic() + 60
+            while sign() == first and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert sign() > first
+            other._store.write(DRIVER_FILE, other._content())
+            time.sleep(0.2)
+
+    with pytest.raises(TakenError):
+        work()
     other.renew()
 
 
@@ -623,7 +675,7 @@ def test_harmfulness_goes_to_an_address_as_to_a_folder(
     from polyrefuse_eval.harmfulness.experiment import HarmfulnessRun
 
     def refuses(_run: HarmfulnessRun, _lang: str, _progress: str) -> Any:
-        return lambda asks: ["break" in ask.prompt for ask in asks]
+        return lambda prompts: ["break" in prompt.text for prompt in prompts]
 
     monkeypatch.setattr(HarmfulnessRun, "refuses", refuses)
     command = [

@@ -14,14 +14,15 @@ from click.testing import CliRunner, Result
 from s3_server import KEYS, FlakyS3, s3_server
 from tiny_runs import command_that_dies
 
-import polyrefuse_eval.runs.tasks as cells_module
+import polyrefuse_eval.runs.tasks as tasks_module
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.files import LOCK_FILE
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.timings import TIMINGS_FILE
-from polyrefuse_eval.storage import lease, places
+from polyrefuse_eval.storage import lease, objects
+from polyrefuse_eval.storage.address import Address
 from polyrefuse_eval.storage.mirror import WorkingCopy
 
 OUT = "s3://bucket/runs/one"
@@ -33,7 +34,6 @@ QUICK = {
     "polyrefuse_eval.storage.objects.FIRST_WAIT": 0.01,
     "polyrefuse_eval.storage.objects.LONGEST_WAIT": 0.05,
     "polyrefuse_eval.storage.lease.SETTLE": 0.01,
-    "polyrefuse_eval.storage.places.LOOK_EVERY": 0.02,
 }
 """Waits for a store that is never far."""
 
@@ -143,11 +143,16 @@ def test_a_run_to_a_busy_store_has_the_bytes_of_a_local_one(
     assert there(s3) == files(local)
 
 
-def run_and_be_killed(command: list[str], kind: type, name: str, at: int, **constants: float) -> None:
+def run_and_be_killed(command: list[str], kind: type, name: str, at: int, **constants: object) -> None:
     """Run in a process of its own that dies after call number `at` of the method `kind.name`."""
     child = started(command_that_dies, command, {**QUICK, **constants}, kind, name, at)
     child.join()
     assert child.exitcode == -signal.SIGKILL, "it ended by itself"
+
+
+def send_nothing(_copy: WorkingCopy) -> int:
+    """Take the place of `WorkingCopy.push` while the store is out of reach."""
+    return 0
 
 
 class Answered:
@@ -157,7 +162,7 @@ class Answered:
         build = open_data(data)
         self.langs = {row.text: lang for lang in build.languages for row in build.rows(lang, "test")}
         self.cells: set[str] = set()
-        self.honest = cells_module.generate
+        self.honest = tasks_module.generate
 
     def __call__(self, chat: Any, requests: Any, **more: Any) -> Any:
         for request in requests:
@@ -177,9 +182,9 @@ def cells(found: dict[str, bytes]) -> set[str]:
 
 KILLS = [
     pytest.param(RunFolder, "append", 8, id="in-a-cell", marks=pytest.mark.slow),
-    pytest.param(RunFolder, "cell_done", 5, id="between-a-cell-and-its-upload"),
+    pytest.param(RunFolder, "finish_completions", 5, id="between-a-cell-and-its-upload"),
     pytest.param(WorkingCopy, "_put", 9, id="after-an-upload", marks=pytest.mark.slow),
-    pytest.param(RunFolder, "verdicts_done", 3, id="among-the-verdicts"),
+    pytest.param(RunFolder, "finish_verdicts", 3, id="among-the-verdicts"),
     pytest.param(RunFolder, "write_summary", 1, id="before-the-summary-is-sent", marks=pytest.mark.slow),
 ]
 
@@ -206,7 +211,7 @@ def test_killed_it_goes_on_from_an_empty_cache_and_does_only_what_is_missing(
         assert "without a sign for 90 s" in told
     monkeypatch.setattr(lease, "DEAD_AFTER", -1.0)  # as if the time had passed
     made = Answered(data_folder)
-    monkeypatch.setattr(cells_module, "generate", made)
+    monkeypatch.setattr(tasks_module, "generate", made)
     said(run(OUT))
     assert made.cells == cells(whole) - cells(left)
     assert there(s3) == whole
@@ -215,12 +220,13 @@ def test_killed_it_goes_on_from_an_empty_cache_and_does_only_what_is_missing(
 def test_killed_it_goes_on_at_once_here_with_what_was_not_sent_yet(
     run: Run, local: Path, model_folder: Path, data_folder: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seldom = {"polyrefuse_eval.storage.places.LOOK_EVERY": 1000.0}
-    monkeypatch.setattr(places, "LOOK_EVERY", 1000.0)
-    run_and_be_killed(run_command(model_folder, data_folder, OUT), RunFolder, "cell_done", 5, **seldom)
+    offline = {"polyrefuse_eval.storage.mirror.WorkingCopy.push": send_nothing}
+    run_and_be_killed(
+        run_command(model_folder, data_folder, OUT), RunFolder, "finish_completions", 5, **offline
+    )
     assert set(there(s3)) == {"driver.json"}
     made = Answered(data_folder)
-    monkeypatch.setattr(cells_module, "generate", made)
+    monkeypatch.setattr(tasks_module, "generate", made)
     said(run(OUT))
     assert len(made.cells) == len(cells(files(local))) - 5
     assert there(s3) == files(local)
@@ -229,14 +235,14 @@ def test_killed_it_goes_on_at_once_here_with_what_was_not_sent_yet(
 def test_what_cannot_be_sent_is_kept_and_the_same_command_sends_it(
     run: Run, local: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = RunFolder.cell_done
+    honest = RunFolder.finish_completions
 
     def fall_silent(self: RunFolder, *cell: str) -> None:
         honest(self, *cell)
         s3.busy = 1.0
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "cell_done", fall_silent)
+        patch.setattr(RunFolder, "finish_completions", fall_silent)
         failed = run(OUT)
     told = line(failed)
     assert "'s3://bucket/runs/one' cannot be" in told
@@ -245,6 +251,30 @@ def test_what_cannot_be_sent_is_kept_and_the_same_command_sends_it(
     assert failed.output.count("the work goes on, and it is tried again") == 1
     s3.busy = 0.0
     monkeypatch.setattr("polyrefuse_eval.models.chat.ChatModel.load", no_model)
+    said(run(OUT))
+    assert there(s3) == files(local)
+
+
+def test_a_run_whose_lease_is_taken_stops_after_the_condition_at_work(
+    run: Run, local: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, honest, finished = lease.Lease(objects.ObjectStore(Address(OUT))), RunFolder.finish_completions, []
+
+    def taken_meanwhile(self: RunFolder, *cell: str) -> None:
+        honest(self, *cell)
+        finished.append(cell)
+        if len(finished) == 3:
+            other._store.write(lease.DRIVER_FILE, other._content())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish_completions", taken_meanwhile)
+        told = line(run(OUT))
+    assert "is writing to 's3://bucket/runs/one'" in told
+    assert "this driver has stopped, and sends nothing more" in told
+    assert len(finished) == 3
+    assert len(cells(there(s3))) == 2, "the third stays here"
+    other.renew()
+    other.release()
     said(run(OUT))
     assert there(s3) == files(local)
 

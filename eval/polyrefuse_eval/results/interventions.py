@@ -1,0 +1,75 @@
+"""The table of interventions: what each is called, and what it is for. Its edit is in `models.interventions`.
+
+To add one, add a row here and its function there; commands, grid, tables and plots read them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from polyrefuse_data.core.errors import unknown_name
+
+Label = Literal["harmful", "harmless"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervention:
+    """One way to edit a forward pass with a direction."""
+
+    name: str
+    """As in conditions and files: `ablation:en`."""
+    action: str
+    """As on command lines: `--action ablate`."""
+    participle: str
+    """As in tables and plots: `direction of en ablated`."""
+    moves: Label
+    """The prompts whose refusal rate it is meant to change; on the others it is a cross-check."""
+    graded: bool = False
+    """Whether its coefficient runs from 0 (no edit) to 1 (the whole edit): strengths in between are tried,
+    and named (`ablation:en@0.5`). Else the run has one coefficient, `--coefficient`, and no name has it."""
+
+    def condition(self, source: str | None) -> str:
+        """Return the name of the condition with the direction of `source`, at full strength."""
+        return f"{self.name}:{source}"
+
+    @property
+    def cross_checks(self) -> Label:
+        """The label of the prompts that it is not meant for."""
+        return "harmless" if self.moves == "harmful" else "harmful"
+
+
+ABLATION = Intervention(name="ablation", action="ablate", participle="ablated", moves="harmful", graded=True)
+ADDITION = Intervention(name="addition", action="add", participle="added", moves="harmless")
+
+INTERVENTIONS = {row.name: row for row in (ABLATION, ADDITION)}
+"""Name to row, in the order in which a run measures them."""
+
+BASELINE_NAME = "baseline"
+"""The condition without an intervention."""
+
+
+def is_graded(name: str) -> bool:
+    """Return whether the intervention `name` is one whose coefficient runs from 0 to 1."""
+    return name in INTERVENTIONS and INTERVENTIONS[name].graded
+
+
+def intervention_of_action(action: str) -> Intervention:
+    """Return the intervention that is called `action` on command lines; raises `UnknownNameError`."""
+    by_action = {row.action: row for row in INTERVENTIONS.values()}
+    if action not in by_action:
+        raise unknown_name("action", action, by_action)
+    return by_action[action]
+
+
+def condition_pattern(source: str, strength: str) -> str:
+    """Return the regular expression of condition names, given those of a source and of a strength."""
+    conditions = [
+        f"{row.name}:{source}" + (f"(@{strength})?" if row.graded else "") for row in INTERVENTIONS.values()
+    ]
+    return f"^({'|'.join([BASELINE_NAME, *conditions])})$"
+
+
+def intervention_pattern() -> str:
+    """Return the regular expression of an intervention's name, the baseline included."""
+    return f"^({'|'.join([BASELINE_NAME, *INTERVENTIONS])})$"

@@ -1,0 +1,67 @@
+"""Commands that run on a cluster of two workers or here, and what they wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_eval.cli.main import eval_group
+from polyrefuse_eval.results.files import LOCK_FILE
+from polyrefuse_eval.results.timings import TIMINGS_FILE
+
+TOKENS = ("--refusal-tokens", "40,41", "--no-filter")
+
+
+def call(*arguments: object) -> Result:
+    """Run `polyrefuse eval ARGUMENTS` in this process."""
+    return CliRunner().invoke(eval_group, [str(argument) for argument in arguments])
+
+
+def call_in_child(*arguments: object) -> None:
+    """Run `polyrefuse eval ARGUMENTS` where a test may kill it."""
+    result = call(*arguments)
+    if result.exit_code:
+        raise SystemExit(result.output + repr(result.exception))
+
+
+def error(*arguments: object) -> str:
+    """Return the one line with which a command fails; anything but a PolyRefuseError is a bug."""
+    result = call(*arguments)
+    if not isinstance(result.exception, PolyRefuseError):
+        pytest.fail(f"{result.exception!r}: {result.output}")
+    message = str(result.exception)
+    assert "\n" not in message
+    return message
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return the results of a run: all but how long it took."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (LOCK_FILE, TIMINGS_FILE)
+    }
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """Assert that two runs wrote the same files with the same bytes."""
+    ours, theirs = files(run), files(other)
+    assert ours.keys() == theirs.keys()
+    assert [name for name, content in ours.items() if theirs[name] != content] == []
+
+
+def command(model: object, data: Path, out: Path, *more: object) -> list[object]:
+    """Return a run in two languages with both of their directions."""
+    return [
+        *("run", "--model", model, "--data", data, "--langs", "en,de", "--directions", "en,de"),
+        *(*TOKENS, "--max-new-tokens", 4, "--crossed", 2, "--batch-size", 3, "--out", out, "-q", *more),
+    ]
+
+
+def dask(cluster: Any) -> tuple[object, ...]:
+    """Return the options that choose `cluster`."""
+    return ("--executor", "dask", "--scheduler", cluster.scheduler_address)
