@@ -173,5 +173,5 @@ def test_language_files_that_are_wrong(tmp_path: Path, text: str, message: str) 
     path.write_text(text)
     with pytest.raises(PolyRefuseError, match=message):
         load_languages(path)
-    with pytest.raises(PolyRefuseError, match="cannot read"):
+    with pytest.raises(PolyRefuseError, match=r"absent\.yaml' cannot be read"):
         load_languages(tmp_path / "absent.yaml")
