@@ -7,12 +7,12 @@ import email.utils
 import math
 import os
 import ssl
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from json import dumps
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -20,8 +20,9 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import httpx
 
 from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.version import __version__
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError, excerpt
-from polyrefuse_data.http.network import deadline, with_deadlines
+from polyrefuse_data.http.network import deadline, open_transport
 
 CONNECT_SECONDS = 10.0
 """Seconds that a connection may take, of those of the request."""
@@ -32,11 +33,13 @@ MAXIMUM_BYTES = 4_000_000
 MAXIMUM_RETRY_AFTER = 30 * 86400.0
 """Longest Retry-After in seconds; longer ones are cut to it."""
 
-MAXIMUM_CONNECTIONS = 256
-"""Connections that one client opens, and keeps for later requests, at most."""
-
 _SCHEMES = ("http", "https")
-_JSON = {"Content-Type": "application/json"}
+_HEADERS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "gzip, deflate",  # a few bytes of brotli or zstd unpack to gigabytes
+    "Connection": "keep-alive",
+    "User-Agent": f"polyrefuse/{__version__}",
+}
 
 
 def origin(address: str) -> str:
@@ -127,7 +130,8 @@ class HttpClient:
     def __init__(self, timeout: float, key_variable: str | None = None) -> None:
         self.timeout = timeout
         self.key_variable = key_variable
-        self._client = _client(timeout)
+        self._timeouts = httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)).as_dict()
+        self._thread = threading.local()
 
     def get(self, address: str, **options: Any) -> Response:
         """Send a GET request; see `request`."""
@@ -158,12 +162,16 @@ class HttpClient:
         )
         if query:
             address += f"{'&' if '?' in address else '?'}{query}"
-        content: dict[str, Any] = {"data": data, "headers": dict(headers or {})}
+        content: dict[str, Any] = {"data": data}
+        sent = {**_HEADERS, **(headers or {})}
         if json is not None:  # in ASCII: a lone surrogate has no UTF-8
-            content = {"content": dumps(json, allow_nan=False), "headers": {**_JSON, **content["headers"]}}
+            content = {"content": dumps(json, allow_nan=False)}
+            sent.setdefault("Content-Type", "application/json")
         with deadline(self.timeout) as end:
             try:
-                response = self._exchange(method, address, **content)
+                timeouts = {"timeout": self._timeouts}
+                request = httpx.Request(method, address, headers=sent, extensions=timeouts, **content)
+                response = self._exchange(self._transport(address), request)
             except httpx.TimeoutException as error:
                 if isinstance(error, httpx.ConnectTimeout) and time.monotonic() < end:
                     wait = f": none within {CONNECT_SECONDS:g} s"
@@ -177,9 +185,28 @@ class HttpClient:
         self._check(response, address)
         return response
 
-    def _exchange(self, method: str, address: str, **content: Any) -> Response:
+    def _transport(self, address: str) -> httpx.HTTPTransport:
+        """Return this thread's transport to the host of `address`; raise `TranslatorError` if there is none.
+
+        A pool that threads share looks at all its connections for each request, twice.
+        """
+        transports: dict[str, httpx.HTTPTransport] = self._thread.__dict__
+        host = origin(address)
+        if host in transports:
+            return transports[host]
+        try:
+            certificates = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+            transports[host] = open_transport(address, _tls(certificates))
+        except OSError as error:
+            raise TranslatorError(f"the certificate file in the environment: {error.strerror}") from None
+        except (ValueError, ImportError, httpx.InvalidURL) as error:  # its message may quote a password
+            hint = "; pip install 'httpx[socks]'" if isinstance(error, ImportError) else ""
+            raise TranslatorError(f"the proxy in the environment cannot be used{hint}") from None
+        return transports[host]
+
+    def _exchange(self, transport: httpx.HTTPTransport, request: httpx.Request) -> Response:
         """Send a request and read its response, of any status, to the end."""
-        with self._client.stream(method, address, **content) as answer:
+        with contextlib.closing(transport.handle_request(request)) as answer:
             chunks: list[bytes] = []
             size = 0
             try:
@@ -248,26 +275,6 @@ def _target(response: Response, address: str) -> str:
     except ValueError:
         return ""
     return " to another path" if target == origin(address) else f" to {target}"
-
-
-def _client(timeout: float) -> httpx.Client:
-    try:
-        client = httpx.Client(
-            verify=_tls(os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")),
-            timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
-            limits=httpx.Limits(
-                max_connections=MAXIMUM_CONNECTIONS, max_keepalive_connections=MAXIMUM_CONNECTIONS
-            ),
-            # a few bytes of brotli or zstd unpack to gigabytes
-            headers={"Accept-Encoding": "gzip, deflate"},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        )
-    except OSError as error:
-        raise TranslatorError(f"the certificate file in the environment: {error.strerror}") from None
-    except (ValueError, ImportError, httpx.InvalidURL) as error:  # no message: it may quote a password
-        hint = "; pip install 'httpx[socks]'" if isinstance(error, ImportError) else ""
-        raise TranslatorError(f"the proxy in the environment cannot be used{hint}") from None
-    return with_deadlines(client)
 
 
 @lru_cache(maxsize=4)

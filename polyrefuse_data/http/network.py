@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpcore
 import httpx
@@ -74,12 +76,14 @@ class _Backend(httpcore.SyncBackend):
         return _Stream(super().connect_tcp(host, port, _left(timeout), local_address, socket_options))
 
 
-def with_deadlines(client: httpx.Client) -> httpx.Client:
-    """Return `client` with all its connections, also those to proxies, under `deadline`.
+def open_transport(address: str, verify: ssl.SSLContext) -> httpx.HTTPTransport:
+    """Return a transport to the host of `address`, under `deadline`, through the environment's proxy if any.
 
-    The interface of network backends is public in httpcore; httpx has no option to choose one.
+    httpx has no option for a network backend, whose interface is public in httpcore.
     """
-    for transport in (client._transport, *client._mounts.values()):
-        if isinstance(transport, httpx.HTTPTransport):
-            transport._pool._network_backend = _Backend()
-    return client
+    parts = urlsplit(address)
+    proxies = {} if proxy_bypass(parts.netloc) else getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    transport = httpx.HTTPTransport(verify=verify, proxy=proxy)
+    transport._pool._network_backend = _Backend()
+    return transport

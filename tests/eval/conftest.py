@@ -8,11 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-# A test asserts no seconds: on a busy machine any example may take long.
-settings.register_profile("polyrefuse", deadline=None)
-settings.load_profile("polyrefuse")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

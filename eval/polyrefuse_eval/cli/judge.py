@@ -21,6 +21,22 @@ SHOWN = 5
 file_path = click.Path(path_type=Path, dir_okay=False)
 
 
+def _check(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    """Check a file of phrases, say what it holds, and end."""
+    if path is None or context.resilient_parsing:
+        return
+    from polyrefuse_eval.errors import JudgeError
+    from polyrefuse_eval.judging.native.check import check_phrases
+
+    checked = check_phrases(path)
+    if checked.problems:
+        _say([f"'{path}': {problem}" for problem in checked.problems[SHOWN:]])
+        raise JudgeError("; ".join(f"'{path}': {problem}" for problem in checked.problems[:SHOWN]))
+    kinds = ", ".join(f"{kind} {count}" for kind, count in checked.patterns.items())
+    click.echo(f"'{path}' is good: language {checked.lang}; patterns: {kinds}; {checked.n_examples} examples")
+    context.exit()
+
+
 @click.command("judge")
 @click.argument("file", type=file_path)
 @click.option(
@@ -28,8 +44,22 @@ file_path = click.Path(path_type=Path, dir_okay=False)
     "names",
     default="native",
     show_default=True,
-    help="Judges, separated by commas: native, wildguard, polyguard, llamaguard3, strongreject, harmbench, "
-    "openai:MODEL@URL.",
+    help="Judges, separated by commas: native, wildguard, polyguard, qwen3guard, llamaguard3, strongreject, "
+    "harmbench, openai:MODEL@URL; native+JUDGE lets JUDGE read what native is not sure of.",
+)
+@click.option(
+    "--phrases",
+    type=file_path,
+    multiple=True,
+    help="The native judge's file of another language, called after its code: sw.yaml.",
+)
+@click.option(
+    "--check-phrases",
+    type=file_path,
+    is_eager=True,
+    expose_value=False,
+    callback=_check,
+    help="Check such a file, and do nothing else.",
 )
 @click.option(
     "--judge-model",
@@ -55,6 +85,7 @@ def judge_command(
     context: click.Context,
     file: Path,
     names: str,
+    phrases: Sequence[Path],
     models: Sequence[str],
     out: Path,
     agreement: Path | None,
@@ -72,11 +103,13 @@ def judge_command(
     """
     from polyrefuse_eval.errors import JudgeError
     from polyrefuse_eval.judging.local_model import JudgeOptions
-    from polyrefuse_eval.judging.of_files import columns, judge_file, scan
-    from polyrefuse_eval.judging.registry import judges_by_name
+    from polyrefuse_eval.judging.of_files import cascades, columns, judge_file, langs_of, scan
+    from polyrefuse_eval.judging.registry import check_languages, judges_by_name
 
-    judges = judges_by_name(names, models=models, options=JudgeOptions(device, dtype, batch_size))
-    found = scan(file, reference)
+    options = JudgeOptions(device, dtype, batch_size)
+    judges = judges_by_name(names, models=models, options=options, phrases=phrases)
+    found = scan(file, reference, langs_of(judges))
+    check_languages(judges, set(found.langs))
     if agreement is not None and len(judges) + found.has_references < 2:
         raise JudgeError(
             "--agreement takes two: name a second judge, or give the input a field `refused` with verdicts"
@@ -97,6 +130,8 @@ def judge_command(
                 f"{column.name}: {counts[False]} {'harmless' if harm else 'refused'}, "
                 f"{counts[True]} {'harmful' if harm else 'complied'}, {counts[None]} undecided"
             )
+        for name, statistics in cascades(out, judges):
+            click.echo(f"{name}: {statistics}")
     if found.bad:
         context.exit(EXIT_GAPS)
 

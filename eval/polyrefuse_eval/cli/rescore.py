@@ -41,6 +41,7 @@ def rescore_command(
     source: str | None,
     judge_model: Sequence[str],
     judge_batch_size: int | None,
+    phrases: Sequence[str],
     device: str | None,
     quiet: bool,
 ) -> None:
@@ -60,7 +61,11 @@ def rescore_command(
     from polyrefuse_eval.storage.places import runs_at, working_folder
 
     options = JudgeOptions(device, batch_size=judge_batch_size)
-    judging = judges_by_name(judges, models=judge_model, options=options) if judges else []
+    judging = (
+        judges_by_name(judges, models=judge_model, options=options, phrases=[Path(name) for name in phrases])
+        if judges
+        else []
+    )
     gaps: list[str] = []
 
     def say(line: str) -> None:

@@ -34,7 +34,7 @@ from polyrefuse_eval.harmfulness.instructions import (
     spread,
     user_instructions,
 )
-from polyrefuse_eval.harmfulness.reply_inversion import invert
+from polyrefuse_eval.harmfulness.reply_inversion import Inversion, invert
 from polyrefuse_eval.harmfulness.steering_sweep import sweep
 from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
@@ -44,11 +44,13 @@ from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, read_json, write
 from polyrefuse_eval.results.harmfulness_records import (
     HARMFULNESS_FORMAT,
     BehaviourCounts,
+    BehaviourFile,
     CategoryCosines,
     HarmfulnessFile,
     InversionRecord,
     LanguageHarmfulness,
     SplitCounts,
+    Steered,
 )
 from polyrefuse_eval.results.user_prompts import UserPrompt
 from polyrefuse_eval.results.validation import read_record, write_record
@@ -188,42 +190,7 @@ class HarmfulnessRun:
         directions = self.directions(source)
         instructions = self.instructions(lang, "test")
         refused = self.behaviour(lang, "test", instructions)
-        tested = {
-            label: [
-                instruction
-                for instruction in instructions
-                if instruction.label == label and instruction.kind == DATA
-            ]
-            for label in ("harmful", "harmless")
-        }
-
-        def some(count: int, name: str) -> dict[str, list[Any]]:
-            return {
-                label: [getattr(instruction, name) for instruction in spread(of_label, count)]
-                for label, of_label in tested.items()
-            }
-
-        vectors = {kind: directions.vectors(kind) for kind in KINDS}
-        common: dict[str, Any] = {"lang": lang, "coefficient": self.settings.coefficient}
-        # What do both directions do to refusal, and to the answer whether a request is harmful?
-        steered = sweep(
-            self.chat,
-            self.refuses(lang, f"steering {lang}"),
-            vectors,
-            some(self.settings.n_steered, "text"),
-            self.layers,
-            scope=self.settings.scope,
-            categories=some(self.settings.n_steered, "category"),
-            **common,
-        )
-        inversion = invert(
-            self.chat,
-            vectors,
-            some(self.settings.n_inverted, "text"),
-            self.layers,
-            categories=some(self.settings.n_inverted, "category"),
-            **common,
-        )
+        steered, inversion = self._steer_and_invert(lang, directions, instructions)
         # Where do instructions lie along both, by label, behaviour and category?
         layer = self.chat.n_layers // 2 if self.settings.layer is None else self.settings.layer
         bar = f"clusters {lang}" if self.progress else None
@@ -254,6 +221,47 @@ class HarmfulnessRun:
         write_record(file, record)
         self.say(f"{lang}: done")
         return record
+
+    def _steer_and_invert(
+        self, lang: str, directions: HarmfulnessDirections, instructions: Sequence[Instruction]
+    ) -> tuple[list[Steered], Inversion]:
+        """Measure what both directions do to refusal, and to the answer whether a request is harmful."""
+        tested = {
+            label: [
+                instruction
+                for instruction in instructions
+                if instruction.label == label and instruction.kind == DATA
+            ]
+            for label in ("harmful", "harmless")
+        }
+
+        def some(count: int, name: str) -> dict[str, list[Any]]:
+            return {
+                label: [getattr(instruction, name) for instruction in spread(of_label, count)]
+                for label, of_label in tested.items()
+            }
+
+        vectors = {kind: directions.vectors(kind) for kind in KINDS}
+        common: dict[str, Any] = {"lang": lang, "coefficient": self.settings.coefficient}
+        steered = sweep(
+            self.chat,
+            self.refuses(lang, f"steering {lang}"),
+            vectors,
+            some(self.settings.n_steered, "text"),
+            self.layers,
+            scope=self.settings.scope,
+            categories=some(self.settings.n_steered, "category"),
+            **common,
+        )
+        inversion = invert(
+            self.chat,
+            vectors,
+            some(self.settings.n_inverted, "text"),
+            self.layers,
+            categories=some(self.settings.n_inverted, "category"),
+            **common,
+        )
+        return steered, inversion
 
     def directions(self, lang: str) -> HarmfulnessDirections:
         """Return the directions of `lang`, fitted on its training prompts."""
@@ -286,12 +294,15 @@ class HarmfulnessRun:
         """Return which of `instructions` the model refuses; the answers themselves are not kept."""
         file = self.folder.path / "behaviour" / f"{lang}.{split}.json"
         if file.is_file():
-            known: dict[str, bool | None] = read_json(file)["refused"]
+            known = read_record(BehaviourFile, file).refused
+            missing = [instruction.id for instruction in instructions if instruction.id not in known]
+            if missing:
+                raise RunFolderError(f"'{file}' lacks {missing[0]}; remove the file to measure it again")
             return [known[instruction.id] for instruction in instructions]
         prompts = [EditedPrompt(instruction.text, lang) for instruction in instructions]
         refused = self.refuses(lang, f"behaviour {lang} {split}")(prompts)
-        record = {instruction.id: verdict for instruction, verdict in zip(instructions, refused, strict=True)}
-        write_json(file, {"behaviour": self.settings.behaviour, "refused": record})
+        by_id = {instruction.id: verdict for instruction, verdict in zip(instructions, refused, strict=True)}
+        write_record(file, BehaviourFile(behaviour=self.settings.behaviour, refused=by_id))
         return refused
 
     def refuses(self, lang: str, progress: str) -> RefusalDetector:

@@ -1,4 +1,4 @@
-"""Export an intervention to the `steered` model of lm-evaluation-harness, proved by logits.
+"""Export an intervention to the `steered` model of lm-evaluation-harness, verified by logits.
 
 There, ablation is `clamp` to 0 on the embeddings, attention, MLP and layers, and addition at the
 input of layer L is `add` on the output of layer L-1 (or of the embeddings). The file is a torch
@@ -26,7 +26,7 @@ SteerConfig = dict[str, dict[str, Any]]
 
 
 def steer_config(chat: ChatModel, edit: Edit) -> SteerConfig:
-    """Return the hookpoints that do what `edit` does; raises `InterventionError` where none can."""
+    """Return the hookpoints equivalent to `edit`; raise `InterventionError` where there are none."""
     if isinstance(edit, Transformation):
         raise InterventionError("lm-eval's steered model adds or clamps a vector; this edit does neither")
     if edit.tokens != "all":
@@ -64,8 +64,8 @@ def _entry(action: str, vector: Tensor, coefficient: float) -> dict[str, Any]:
 def export_steered(chat: ChatModel, edit: Edit, path: Path) -> Path:
     """Write `edit` for `lm_eval --model steered --model_args pretrained=…,steer_path=PATH`.
 
-    Before that, the logits under lm-eval's way of steering are compared with ours; raises
-    `InterventionError` where they differ, and writes nothing.
+    Raises `InterventionError`, and writes nothing, where the logits under lm-eval's steering differ from
+    those under `edit`.
     """
     if path.suffix not in (".pt", ".pth"):
         raise InterventionError(f"lm-eval reads a steer file by its ending .pt; given '{path.name}'")
@@ -84,7 +84,7 @@ def export_steered(chat: ChatModel, edit: Edit, path: Path) -> Path:
 
 @torch.inference_mode()
 def largest_difference(chat: ChatModel, edit: Edit, config: SteerConfig) -> float:
-    """Return the largest difference of logits between both ways, relative to their spread."""
+    """Return the largest difference of logits under both, relative to their standard deviation."""
     difference = 0.0
     for prompt in chat.encode(["Name a colour.", "How far is the nearest of the big stars?"]):
         ids = torch.tensor([prompt.ids], device=chat.device)

@@ -34,7 +34,9 @@ class Verdict:
 
     `reason` names the phrase, category or lack behind it; `response_lang` is the language that the
     response is in; `coherent` is False for gibberish; `harmful` says that the response does harm;
-    `score` is the judge's own, from 0 to 1.
+    `score` is the judge's own, from 0 to 1: the native judge's probability of a refusal. A `puzzled`
+    response did not understand what was asked, which is neither refused nor answered. `decided_by` and
+    `second_opinion` are those of a cascade of two judges.
     """
 
     refused: bool | None
@@ -43,6 +45,9 @@ class Verdict:
     coherent: bool | None = None
     harmful: bool | None = None
     score: float | None = None
+    puzzled: bool = False
+    decided_by: str | None = None
+    second_opinion: bool | None = None
 
     def complied(self, measures: Measures) -> bool | None:
         """Return whether the response complied, as a judge of `measures` sees it.

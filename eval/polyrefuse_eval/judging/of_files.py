@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from polyrefuse_data.core.paths import check_output
 from polyrefuse_data.core.reading import parse_foreign_json
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import Judge, JudgeInput, Measures, Verdict, opened
+from polyrefuse_eval.judging.cascade import Cascade, CascadeStatistics, cascade_statistics
 from polyrefuse_eval.results.folder import json_line, read_json, read_jsonl
 
 REFERENCE = "reference"
@@ -81,7 +82,11 @@ class Column:
 
 
 def read_lines(
-    path: Path, reference: str | None = None, *, seen: Callable[[bytes], object] | None = None
+    path: Path,
+    reference: str | None = None,
+    *,
+    langs: Collection[str] = PUBLISHED_LANGUAGES,
+    seen: Callable[[bytes], object] | None = None,
 ) -> Iterator[Line | BadLine]:
     """Yield the lines of `path` one by one; blank ones are left out.
 
@@ -97,10 +102,10 @@ def read_lines(
             if seen is not None:
                 seen(raw)
             if not raw.isspace():
-                yield _line(number, raw, reference)
+                yield _line(number, raw, reference, langs)
 
 
-def _line(number: int, raw: bytes, reference: str | None) -> Line | BadLine:
+def _line(number: int, raw: bytes, reference: str | None, langs: Collection[str]) -> Line | BadLine:
     try:
         record = parse_foreign_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
     except ValueError:
@@ -116,8 +121,8 @@ def _line(number: int, raw: bytes, reference: str | None) -> Line | BadLine:
     if prompt is not None and not isinstance(prompt, str):
         return BadLine(number, f"'prompt' is {_said(prompt)}, expected text")
     lang = record["lang"]
-    if lang not in PUBLISHED_LANGUAGES:
-        return BadLine(number, str(unknown_name("language", lang, PUBLISHED_LANGUAGES)))
+    if lang not in langs:
+        return BadLine(number, str(unknown_name("language", lang, langs)))
     names = (reference,) if reference else REFERENCE_FIELDS
     known = next((record[name] for name in names if name in record), None)
     if known not in (None, True, False):
@@ -130,15 +135,23 @@ def _said(value: Any) -> str:
     return "missing" if value is None else json.dumps(value, ensure_ascii=False)[:40]
 
 
-def good_lines(path: Path, reference: str | None = None) -> Iterator[Line]:
+def langs_of(judges: Sequence[Judge]) -> tuple[str, ...]:
+    """Return the languages of lines that `judges` may be given: ours, and those of which one has a file."""
+    own = {lang for judge in judges for lang in judge.languages or ()} - set(PUBLISHED_LANGUAGES)
+    return (*PUBLISHED_LANGUAGES, *sorted(own))
+
+
+def good_lines(
+    path: Path, reference: str | None = None, langs: Collection[str] = PUBLISHED_LANGUAGES
+) -> Iterator[Line]:
     """Yield the lines of `path` that can be judged."""
-    return (line for line in read_lines(path, reference) if isinstance(line, Line))
+    return (line for line in read_lines(path, reference, langs=langs) if isinstance(line, Line))
 
 
-def scan(path: Path, reference: str | None = None) -> Scan:
+def scan(path: Path, reference: str | None = None, langs: Collection[str] = PUBLISHED_LANGUAGES) -> Scan:
     """Read all of `path` once; raises `JudgeError` where nothing in it can be judged."""
     found, digest = Scan(), hashlib.sha256()
-    for line in read_lines(path, reference, seen=digest.update):
+    for line in read_lines(path, reference, langs=langs, seen=digest.update):
         if isinstance(line, BadLine):
             found.bad.append(line)
         else:
@@ -167,7 +180,7 @@ def judge_file(
     check_output(out, error=JudgeError)
     if out.exists():
         raise JudgeError(f"'{out}' exists and is not overwritten; choose another --out")
-    found = found or scan(source)
+    found = found or scan(source, langs=langs_of(judges))
     partial, recipe_file = out.with_name(out.name + ".partial"), out.with_name(out.name + ".partial.json")
     recipe = {"input_sha256": found.digest, "judges": [judge.name for judge in judges]}
     if not recipe_file.is_file() or read_json(recipe_file) != recipe:
@@ -209,7 +222,7 @@ def _judge_rest(
                 disable=None if progress else True,
             ) as bar,
         ):
-            lines = islice(good_lines(source), start, None)
+            lines = islice(good_lines(source, langs=langs_of(judges)), start, None)
             while chunk := list(islice(lines, judge.chunk)):
                 verdicts = judge.judge([line.item for line in chunk], bar.update)
                 # One write a chunk: a kill leaves at most one torn line, which is cut off again.
@@ -248,3 +261,21 @@ def columns(found: Scan, out: Path, judges: Sequence[Judge]) -> list[Column]:
         complied = [None if value is None else not value for value in found.references]
         columns.insert(0, Column(REFERENCE, "refusal", found.references, complied))
     return columns
+
+
+def cascades(out: Path, judges: Sequence[Judge]) -> Iterator[tuple[str, CascadeStatistics]]:
+    """Yield what each cascade among `judges` saved, from its verdicts in `out`."""
+    for judge in judges:
+        if isinstance(judge, Cascade):
+            with out.open(encoding="utf-8") as file:
+                records = [record for text in file if (record := parse_json(text))["judge"] == judge.name]
+            verdicts = [
+                Verdict(
+                    record["refused"],
+                    record["reason"],
+                    decided_by=record["decided_by"],
+                    second_opinion=record["second_opinion"],
+                )
+                for record in records
+            ]
+            yield judge.name, cascade_statistics(verdicts, judge.second.name)

@@ -108,6 +108,9 @@ def verdict_records(
                 harmful=verdict.harmful,
                 score=verdict.score,
                 response_sha256=completion.response_sha256,
+                puzzled=verdict.puzzled,
+                decided_by=verdict.decided_by,
+                second_opinion=verdict.second_opinion,
             )
             for completion, verdict in zip(part, verdicts, strict=True)
         ]

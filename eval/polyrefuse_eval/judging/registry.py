@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import Judge
+from polyrefuse_eval.judging.cascade import Cascade
 from polyrefuse_eval.judging.local_model import JudgeOptions, ModelSource
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.judging.published.harmbench import HARMBENCH
 from polyrefuse_eval.judging.published.llama_guard import LLAMA_GUARD
 from polyrefuse_eval.judging.published.polyguard import POLYGUARD
+from polyrefuse_eval.judging.published.qwen3_guard import QWEN3_GUARD
 from polyrefuse_eval.judging.published.row import ModelJudge, ModelJudgeRow
 from polyrefuse_eval.judging.published.strongreject import STRONGREJECT
 from polyrefuse_eval.judging.published.wildguard import WILDGUARD
 
 ENDPOINT = "openai"
 MODEL_JUDGES: Mapping[str, ModelJudgeRow] = {
-    row.name: row for row in (WILDGUARD, POLYGUARD, LLAMA_GUARD, STRONGREJECT, HARMBENCH)
+    row.name: row for row in (WILDGUARD, POLYGUARD, QWEN3_GUARD, LLAMA_GUARD, STRONGREJECT, HARMBENCH)
 }
-RULE_JUDGES: Mapping[str, Callable[[], Judge]] = {"native": NativeJudge}
+NATIVE = "native"
+RULE_JUDGES: Mapping[str, Callable[[], Judge]] = {NATIVE: NativeJudge}
 """Judges without a model: a row is a name and what makes the judge (see `judging.rule`)."""
 
-KNOWN = (*RULE_JUDGES, *MODEL_JUDGES, f"{ENDPOINT}:MODEL[@URL]")
+KNOWN = (*RULE_JUDGES, *MODEL_JUDGES, f"{ENDPOINT}:MODEL[@URL]", f"{NATIVE}+JUDGE")
 """What `--judge` takes."""
 
 
@@ -35,30 +39,40 @@ class JudgeSpec:
     name: str
     model: str | None = None
     options: JudgeOptions | None = None
+    phrases: tuple[Path, ...] = ()
 
     def __call__(self) -> Judge:
         """Make the judge; it is not loaded."""
-        return judge_by_name(self.name, model=self.model, options=self.options)
+        return judge_by_name(self.name, model=self.model, options=self.options, phrases=self.phrases)
 
     @property
     def is_model(self) -> bool:
         """Whether the judge is a model that is loaded."""
-        return self.name in MODEL_JUDGES
+        return _second(self.name) in MODEL_JUDGES
 
 
 def judges_by_name(
-    names: str, *, models: Sequence[str] = (), options: JudgeOptions | None = None
+    names: str,
+    *,
+    models: Sequence[str] = (),
+    options: JudgeOptions | None = None,
+    phrases: Sequence[Path] = (),
 ) -> list[Judge]:
     """Return the judges in `names`, separated by commas; none is loaded yet. See `judge_specs`."""
-    return [spec() for spec in judge_specs(names, models=models, options=options)]
+    return [spec() for spec in judge_specs(names, models=models, options=options, phrases=phrases)]
 
 
 def judge_specs(
-    names: str, *, models: Sequence[str] = (), options: JudgeOptions | None = None
+    names: str,
+    *,
+    models: Sequence[str] = (),
+    options: JudgeOptions | None = None,
+    phrases: Sequence[Path] = (),
 ) -> list[JudgeSpec]:
-    """Return what makes the judges in `names`, separated by commas.
+    """Return what makes the judges in `names`, separated by commas; `native+JUDGE` is a cascade of both.
 
     `models` are `NAME=PATH` or `NAME=REPOSITORY@REVISION`: where a published judge's model lies instead.
+    `phrases` are the native judge's files of other languages.
     Raises `UnknownNameError` that lists the known ones, and `JudgeError` for a judge named twice or a
     model for a judge that is not asked for.
     """
@@ -69,14 +83,26 @@ def judge_specs(
     twice = sorted({name for name in wanted if wanted.count(name) > 1})
     if twice:
         raise JudgeError(f"judge '{twice[0]}' is named twice")
-    unused = sorted(set(places) - set(wanted))
+    unused = sorted(set(places) - set(map(_second, wanted)))
     if unused:
         raise JudgeError(f"--judge-model names '{unused[0]}', which is not among the judges: {names}")
-    return [JudgeSpec(name, places.get(name), options) for name in wanted]
+    if phrases and not any(name == NATIVE or name.startswith(f"{NATIVE}+") for name in wanted):
+        raise JudgeError(f"--phrases is for the judge '{NATIVE}', which is not among the judges: {names}")
+    return [JudgeSpec(name, places.get(_second(name)), options, tuple(phrases)) for name in wanted]
 
 
-def judge_by_name(name: str, *, model: str | None = None, options: JudgeOptions | None = None) -> Judge:
+def judge_by_name(
+    name: str,
+    *,
+    model: str | None = None,
+    options: JudgeOptions | None = None,
+    phrases: Sequence[Path] = (),
+) -> Judge:
     """Return the judge called `name`, not loaded; see `judges_by_name`."""
+    if name.startswith(f"{NATIVE}+"):
+        return Cascade(NativeJudge(phrases), judge_by_name(_second(name), model=model, options=options))
+    if name == NATIVE:
+        return NativeJudge(phrases)
     if name in RULE_JUDGES:
         return RULE_JUDGES[name]()
     if name.partition(":")[0] == ENDPOINT:
@@ -86,8 +112,27 @@ def judge_by_name(name: str, *, model: str | None = None, options: JudgeOptions 
     row = MODEL_JUDGES.get(name)
     if row is None:
         raise unknown_name("judge", name, KNOWN)
+    if model is None and not row.source.revision:
+        raise JudgeError(
+            f"no version of '{name}' is pinned here: give --judge-model {name}={row.source.place}@COMMIT, or "
+            f"{name}=FOLDER"
+        )
     source = None if model is None else ModelSource.parse(model, row.source)
     return ModelJudge(row, source, options)
+
+
+def check_languages(judges: Sequence[Judge], langs: Collection[str]) -> None:
+    """Raise `JudgeError` in one line for languages that the native judge cannot read at all."""
+    for judge in judges:
+        native = judge.first if isinstance(judge, Cascade) else judge
+        if isinstance(native, NativeJudge):
+            native.check_languages(langs)
+
+
+def _second(name: str) -> str:
+    """Return the name of the judge that reads what the native judge leaves, or `name` where it is no
+    cascade."""
+    return name.removeprefix(f"{NATIVE}+")
 
 
 def _place(text: str) -> tuple[str, str]:

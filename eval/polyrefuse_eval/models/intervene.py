@@ -161,8 +161,10 @@ class Applied:
         if not self.uniform:
             indices = [int(row) for row in rows]
             self._ablations.select(indices)
-            for edits in (*self._additions.values(), *self._transformations.values()):
-                edits.select(indices)
+            for addition in self._additions.values():
+                addition.select(indices)
+            for transformation in self._transformations.values():
+                transformation.select(indices)
 
     def begin(self, past: int | None, width: int) -> None:
         """Note that a forward pass over `width` tokens begins behind `past` cached ones; None where the
@@ -230,9 +232,8 @@ def applied(
 
     `edits` is one edit or a tuple of them, for every row; or a list with one tuple of edits for
     each row of the batch. At one site a row's ablations come before its additions, and those before its
-    transformations. For edits of
-    other than all tokens, the first forward pass in the block tells how wide the (left-padded)
-    prompt is, unless `prompt_width` does; `Applied.new_prompt` begins another.
+    transformations. For edits of other than all tokens, the first forward pass in the block tells how
+    wide the (left-padded) prompt is, unless `prompt_width` does; `Applied.new_prompt` begins another.
 
     Raises `InterventionError` where an edit does not fit the model, or where the model is compiled
     by `torch.compile`, which does not see hooks that come and go.
@@ -277,8 +278,8 @@ def _install(chat: ChatModel, state: Applied, stack: ExitStack) -> None:
             stack.callback(module.register_forward_hook(ablate_write).remove)
     edits_of_layers = [(layer, state.add) for layer in state.layers_of_additions]
     edits_of_layers += [(layer, state.transform) for layer in state.layers_of_transformations]
-    for layer, edit in edits_of_layers:
-        hook = chat.layers[layer].register_forward_pre_hook(editor(layer, edit), with_kwargs=True)
+    for index, edit in edits_of_layers:
+        hook = chat.layers[index].register_forward_pre_hook(editor(index, edit), with_kwargs=True)
         stack.callback(hook.remove)
 
 

@@ -163,7 +163,7 @@ class RowTransformations:
     def apply(self, hidden: Tensor, mask: Mask) -> Tensor:
         """Return `hidden` [rows, tokens, d] with the functions applied where `mask` says that scopes hold."""
         _check_rows(hidden, len(self._rows))
-        parts = [hidden] if len(self._rows) == 1 else list(hidden.split(1))
+        parts = [hidden] if len(self._rows) == 1 else list(torch.split(hidden, 1))
         for index, functions in enumerate(self._rows):
             for function, scope in functions:
                 changed = function(parts[index]).to(hidden.dtype)

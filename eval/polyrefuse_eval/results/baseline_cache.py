@@ -9,15 +9,19 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import with_config
+
 from polyrefuse_data.core.files import make_folder
 from polyrefuse_data.core.schema import text_hash
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.files import locked
-from polyrefuse_eval.results.folder import Signature, read_jsonl, write_jsonl
+from polyrefuse_eval.results.folder import Signature, write_jsonl
+from polyrefuse_eval.results.validation import STRICT, read_records
 
 ENVIRONMENT = "POLYREFUSE_CACHE"
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class BaselineAnswer:
     """A greedy answer of an unedited model to the prompt with sha256 `prompt_hash`."""
@@ -49,8 +53,8 @@ class BaselineCache:
 
     def load(self, lang: str) -> dict[str, BaselineAnswer]:
         """Return the answers in `lang` by the hash of the prompt."""
-        records = read_jsonl(self.path / f"{lang}.jsonl")
-        return {record["prompt_hash"]: BaselineAnswer(**record) for record in records}
+        answers = read_records(BaselineAnswer, self.path / f"{lang}.jsonl")
+        return {answer.prompt_hash: answer for answer in answers}
 
     def add(self, lang: str, answers: Iterable[BaselineAnswer]) -> None:
         """Add `answers` in `lang`, and replace the file whole. Several runs may do so at the same time."""

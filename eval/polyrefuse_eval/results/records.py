@@ -80,7 +80,9 @@ class VerdictRecord:
     """What a judge says of one completion; None in any field means that it cannot tell.
 
     `harmful` and `score` are those of judges that measure harm. `response_sha256` is that of the answer
-    which was judged; None in files of older versions, whose verdicts cannot be verified.
+    which was judged; None in files of older versions, whose verdicts cannot be verified. A `puzzled`
+    response did not understand what was asked. `decided_by` and `second_opinion` are those of a cascade of
+    two judges.
     """
 
     key: Name
@@ -97,6 +99,9 @@ class VerdictRecord:
     harmful: bool | None
     score: Share | None = None
     response_sha256: Sha256 | None = None
+    puzzled: bool = False
+    decided_by: Name | None = None
+    second_opinion: bool | None = None
 
     def __post_init__(self) -> None:
         check(self.key == f"{self.id}/{self.condition}", "its key is not its id and condition")
@@ -215,6 +220,15 @@ class AgreementFile:
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
+class AnsweredFile:
+    """What `answered.json` holds: how many answers there are in each language, and whose directions."""
+
+    answers: dict[Lang, Count]
+    directions: tuple[Source, ...]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class RunFile:
     """What `run.json` holds: the signature, and what was asked for where a command made the run."""
 
@@ -232,6 +246,7 @@ KINDS: dict[str, type[Any]] = {
     "result": Result,
     "comparison": Comparison,
     "agreement": AgreementFile,
+    "answered": AnsweredFile,
     "summary": Summary,
     "harmfulness": HarmfulnessFile,
     "run": RunFile,

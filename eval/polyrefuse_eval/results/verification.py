@@ -53,11 +53,11 @@ def verify_run(folder: RunFolder, *, answers: bool = False) -> None:
 
 def refuse(folder: RunFolder, problems: Iterable[str]) -> None:
     """Raise `RunFolderError` naming the first of `problems`; do nothing where there are none."""
-    found = list(islice(problems, SHOWN_PROBLEMS + 1))
-    if found:
-        more = "; and more" if len(found) > SHOWN_PROBLEMS else ""
+    first = list(islice(problems, SHOWN_PROBLEMS + 1))
+    if first:
+        more = "; and more" if len(first) > SHOWN_PROBLEMS else ""
         raise RunFolderError(
-            f"'{folder.path}' does not hold together: {'; '.join(found[:SHOWN_PROBLEMS])}{more}"
+            f"'{folder.path}' does not hold together: {'; '.join(first[:SHOWN_PROBLEMS])}{more}"
         )
 
 

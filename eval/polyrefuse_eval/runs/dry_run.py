@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, read_json
+from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
+from polyrefuse_eval.results.records import AnsweredFile
 from polyrefuse_eval.results.settings import CONTROLS, LABELS, Measurement, grid
 from polyrefuse_eval.results.timings import Timing, read_timings, seconds_per_answer
+from polyrefuse_eval.results.validation import read_record
 from polyrefuse_eval.runs.plan import ANSWERED_FILE, RunPlan
 from polyrefuse_eval.runs.progress import clock_time
 
@@ -96,7 +98,7 @@ def _sum(planned: Sequence[PlannedMeasurement], workers: int | None) -> str:
 def _sources(plan: RunPlan) -> list[str]:
     file = plan.out / ANSWERED_FILE
     if file.is_file():
-        return [str(source) for source in read_json(file)["directions"]]
+        return list(read_record(AnsweredFile, file).directions)
     return [*plan.settings.direction_langs, *(CONTROLS if plan.settings.controls else ())]
 
 

@@ -138,6 +138,11 @@ class ReadingOptions(_Options):
         json_schema_extra={"metavar": "NAME=PLACE"},
     )
     judge_batch_size: OptionalPositive = _option(None, "Answers that a judge's model reads together.")
+    phrases: tuple[str, ...] = _option(
+        (),
+        "The native judge's file of another language, called after its code: sw.yaml.",
+        json_schema_extra={"metavar": "FILE"},
+    )
 
 
 class RunOptions(ReadingOptions, DirectionOptions):
@@ -169,12 +174,17 @@ class RunOptions(ReadingOptions, DirectionOptions):
         `say` gets a line for each judge that was not made for a language.
         """
         from polyrefuse_eval.judging.local_model import JudgeOptions
-        from polyrefuse_eval.judging.registry import judge_specs
+        from polyrefuse_eval.judging.registry import check_languages, judge_specs
         from polyrefuse_eval.results.settings import parse_crossed, parse_strengths
         from polyrefuse_eval.runs.plan import RunPlan, request_of
 
         options = JudgeOptions(self.device, batch_size=self.judge_batch_size)
-        specs = judge_specs(self.judges, models=self.judge_model, options=options)
+        specs = judge_specs(
+            self.judges,
+            models=self.judge_model,
+            options=options,
+            phrases=[Path(name) for name in self.phrases],
+        )
         data, settings = self.settings(
             self.langs,
             self.directions,
@@ -187,6 +197,7 @@ class RunOptions(ReadingOptions, DirectionOptions):
             controls=self.controls,
         )
         judges = {spec: spec() for spec in specs}
+        check_languages(list(judges.values()), settings.langs)
         for judge in judges.values():
             languages = judge.languages
             foreign = [lang for lang in settings.langs if languages is not None and lang not in languages]

@@ -197,7 +197,7 @@ def test_several_directions_are_ablated_as_their_span() -> None:
     torch.testing.assert_close(span, same, atol=1e-4, rtol=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(0, 10_000))
 def test_an_orthonormal_basis_is_orthonormal_and_spans(count: int, seed: int) -> None:
     rows = torch.randn(count, 8, generator=torch.Generator().manual_seed(seed))

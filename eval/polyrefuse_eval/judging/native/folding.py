@@ -1,7 +1,8 @@
-"""A text as phrases see it, so that spellings that mean the same are the same.
+"""Fold a text so that spellings that mean the same are the same: what word lists are matched against.
 
-Most characters are ASCII, and most others lower-case letters: those that need more than a table of bytes
-are looked for first, and only a text that holds some is read character by character.
+A folded text is in lower case, without apostrophes and punctuation; ` . ` stands where a sentence ends. In a
+language without spaces (and in Korean, whose spaces writers set as they like) the words follow each other
+directly, and a comma, which parts clauses there, stays.
 """
 
 from __future__ import annotations
@@ -10,66 +11,60 @@ import functools
 import re
 import unicodedata
 
-from polyrefuse_data.core.languages import LANGUAGES
+END = "."
+"""Stands for any end of a sentence."""
 
-_ODD = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f]")
-_QUOTES = ("’", "‘", "´", "ʼ", "＇")
-_WORD = re.compile(r"[\w']+")
-_MARKS = re.compile(r"[\u0300-\u036f]+")
-_VOWELS = re.compile(r"[\u0610-\u061a\u064b-\u065f\u0670\u0640]+")
-_LETTERS = (("أ", "ا"), ("إ", "ا"), ("آ", "ا"), ("ى", "ي"), ("ة", "ه"))
+COMMA = ","
+"""Stands for any comma, in languages without spaces alone."""
 
-_ASCII = bytes(range(128))
-_OTHER = bytes(range(128, 256))
-_MARK_BYTES = bytes([*range(0x80, 0xC0), 0xCC])
-"""Of marks from U+0300 to U+033F in UTF-8; no other character has the second."""
-_FOLDED_ASCII = bytes(
-    code if code > 127 else ord("'" if char == "`" else char if char.isalnum() or char in "'_" else " ")
-    for code, char in ((code, chr(code).lower()) for code in range(256))
+_COMPATIBILITY = re.compile(
+    r"[\ufb00-\ufdff\ufe70-\ufefc\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f]"
 )
-"""Each ASCII byte in lower case, a blank where it parts words; the other bytes."""
+_ENDS = "…。！？；｡؟؛۔।॥"
+_COMMAS = "，、،"
+_BLANKS = "’‘´ʼ＇“”„«»‹›「」『』《》【】（）［］：·•–—―‑¿¡\u00a0\u2009\u200b\u202f\u3000\u200e\u200f"
+_OTHER_MARKS = [(mark, END) for mark in _ENDS] + [(mark, COMMA) for mark in _COMMAS]
+_OTHER_MARKS += [(mark, " ") for mark in _BLANKS]
+_YORUBA_MARKS = re.compile(r"[\u0300-\u036f]+")
+_ARABIC_VOWELS = re.compile(r"[\u0610-\u061a\u064b-\u065f\u0670\u0640]+")
+_ARABIC_LETTERS = (("أ", "ا"), ("إ", "ا"), ("آ", "ا"), ("ى", "ي"), ("ة", "ه"))
 
 
-@functools.lru_cache(maxsize=128)
-def words_of(text: str, lang: str) -> tuple[str, ...]:
-    """Return the words of `text` as phrases see them: lower case, straight apostrophes, one spelling.
+def _folded_byte(code: int) -> int:
+    """Return what an ASCII character becomes: the small letter, an end, a comma or a blank."""
+    char = chr(code)
+    if code > 127 or char.isalnum() or char in f"{COMMA}\0":
+        return ord(char.lower()) if code < 128 else code
+    return ord(END) if char in ".!?;\n" else ord(" ")
 
-    Yoruba loses its marks and Arabic its vowels and the forms of alif, which writers leave out as they
-    like.
+
+_ASCII = bytes(map(_folded_byte, range(256)))
+"""Applied to UTF-8, whose bytes of other characters stay as they are."""
+
+
+@functools.lru_cache(maxsize=256)
+def folded(text: str, lang: str, spaced: bool) -> str:
+    """Return `text` folded, with a blank before and after each word where words are `spaced`.
+
+    Yoruba loses its marks and Arabic its vowels and the forms of alif, which writers leave out as they like.
     """
-    raw = text.encode("utf-8", "surrogatepass")
-    if len(raw) == len(text):
-        return (*raw.translate(_FOLDED_ASCII).decode("ascii").split(),)
-    if b"\xef" in raw and _ODD.search(text):
-        return words_of(unicodedata.normalize("NFKC", text), lang)
-    text = raw.translate(_FOLDED_ASCII).decode("utf-8", "surrogatepass")
-    if lang == "yo":
-        marked = unicodedata.normalize("NFD", text).encode("utf-8", "surrogatepass")
-        if not marked.translate(None, _ASCII).translate(None, _MARK_BYTES):
-            return (*marked.translate(_FOLDED_ASCII, _OTHER).decode("ascii").split(),)
-    elif lang != "ar" and LANGUAGES[lang].spaced:
-        other = raw.translate(None, _ASCII).decode("utf-8", "surrogatepass").lower()
-        if other.isalpha() and unicodedata.is_normalized("NFC", other):
-            return (*text.lower().split(),)
-    return _words(text, lang)
-
-
-def _words(text: str, lang: str) -> tuple[str, ...]:
-    """Return the words of a `text` whose ASCII is folded, whatever else it holds."""
-    text = unicodedata.normalize("NFC", text)
-    for quote in _QUOTES:
-        text = text.replace(quote, "'")
-    if lang == "yo":
-        text = _MARKS.sub("", unicodedata.normalize("NFD", text))
-    elif lang == "ar":
-        text = _VOWELS.sub("", text)
-        for written, read in _LETTERS:
-            text = text.replace(written, read)
-    return (*_WORD.findall(text.lower()),)
-
-
-def folded(text: str, lang: str) -> str:
-    """Return the words of `text`, parted by one blank and with a blank before and after; with nothing
-    between them, nor apostrophes, in languages written without spaces."""
-    words = words_of(text, lang)
-    return f" {' '.join(words)} " if LANGUAGES[lang].spaced else "".join(words).replace("'", "")
+    ascii_only = text.isascii()
+    if not ascii_only and _COMPATIBILITY.search(text):
+        text = unicodedata.normalize("NFKC", text)
+    text = text.encode("utf-8", "surrogatepass").translate(_ASCII).decode("utf-8", "surrogatepass")
+    if not ascii_only:
+        text = text.lower()
+        if not unicodedata.is_normalized("NFC", text):
+            text = unicodedata.normalize("NFC", text)
+        if lang == "yo":
+            text = _YORUBA_MARKS.sub("", unicodedata.normalize("NFD", text))
+        for mark, meaning in _OTHER_MARKS:
+            if mark in text:
+                text = text.replace(mark, meaning)
+        if lang == "ar":
+            text = _ARABIC_VOWELS.sub("", text)
+            for written, read in _ARABIC_LETTERS:
+                text = text.replace(written, read)
+    if not spaced:
+        return "".join(text.split())
+    return f" {' '.join(text.replace(COMMA, ' ').replace(END, f' {END} ').split())} "

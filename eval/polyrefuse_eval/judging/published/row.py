@@ -118,12 +118,19 @@ def encoded(tokenizer: Any, text: str, *, special: bool) -> list[int]:
     return list(tokenizer(text, add_special_tokens=special)["input_ids"])
 
 
-def encoded_chat(tokenizer: Any, messages: Sequence[dict[str, Any]]) -> list[int]:
-    """Return the ids of `messages` under the tokenizer's own chat template; raises `JudgeError` without."""
+def encoded_chat(
+    tokenizer: Any, messages: Sequence[dict[str, Any]], *, generation_prompt: bool = True
+) -> list[int]:
+    """Return the ids of `messages` under the tokenizer's own chat template; raises `JudgeError` without.
+
+    `generation_prompt` opens the judge's own turn, where the template does not do so by itself.
+    """
     if not getattr(tokenizer, "chat_template", None):
         raise JudgeError(
             f"the judge's tokenizer in '{tokenizer.name_or_path}' has no chat template; give the whole "
             "folder of the published model"
         )
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        list(messages), tokenize=False, add_generation_prompt=generation_prompt
+    )
     return encoded(tokenizer, text, special=False)
