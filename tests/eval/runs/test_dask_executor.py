@@ -37,8 +37,8 @@ def test_a_run_on_a_cluster_gives_the_bytes_of_a_run_here(
     assert sum(timing.answers for timing in timings) == sum(
         len(RunFolder(out).completions(lang)) for lang in ("en", "de")
     )
-    # Each of two workers loads the model once.
-    assert 1 <= sum(timing.part == "load" for timing in timings) <= 2
+    # Each of two workers loads the model once, unless it has it from a command before.
+    assert sum(timing.part == "load" for timing in timings) <= 2
     # Another run of the same model finds its baselines, and takes them over.
     again = tmp_path / "again"
     before = read_timings(out)

@@ -165,7 +165,8 @@ def test_different_processors_are_mentioned_once() -> None:
         assert observer.lines == [], "all are of one kind"
         assert len(list(executor.run(tasks_of([Pretence("a", ELSEWHERE, 0.2)] * 9), observer))) == 9
     (line,) = observer.lines
-    assert line.startswith("workers compute on different processors (processor ")
+    assert line.startswith("workers compute on different processors (")
+    assert "; processor " in line
 
 
 def slow_tasks(count: int, seconds: float) -> deque[Task]:
