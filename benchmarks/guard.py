@@ -62,7 +62,7 @@ def main() -> None:
     chat = make_chat(arguments.shape, arguments.device)
     packs = can_pack(chat)
     last = chat.n_layers if arguments.layer is None else arguments.layer
-    training = LabelledPrompts(prompts("harmful", 16, 0), prompts("harmless", 16, 0))
+    training = LabelledPrompts(harmful=prompts("harmful", 16, 0), harmless=prompts("harmless", 16, 0))
     guard = fit_guard(chat, {"en": training}, layers=range(last + 1))
     half = arguments.prompts // 2
     texts = prompts("harmful", half, 1) + prompts("harmless", arguments.prompts - half, 1)

@@ -30,10 +30,10 @@ data_option = click.option(
 
 @click.group("guard")
 def guard_group() -> None:
-    """An input guard made of the model itself: is a prompt harmful, by its hidden states at t_inst?
+    """Guard a model's input by its own hidden states at t_inst (Latent Guard).
 
-    `fit` one for a model, `test` it per language, `score` prompts with it. It writes no answers and
-    needs one pass as far as the instruction's last token.
+    `fit` a guard for a model, `test` it per language, `score` prompts with it. It generates no answer: one
+    forward pass up to the instruction's last token is enough.
     """
 
 
@@ -41,28 +41,30 @@ def guard_group() -> None:
 @with_options(*MODEL_OPTIONS)
 @data_option
 @click.option("--langs", default="en", show_default=True, help="Languages to fit in.")
-@click.option("--pooled", is_flag=True, help="One guard of all these languages, not one for each.")
+@click.option("--pooled", is_flag=True, help="Fit one guard of all these languages, not one for each.")
 @click.option(
     "--threshold",
     default="zero",
     show_default=True,
     help="zero, balanced, false-alarm=RATE, or conformal=RATE (miss rate at most RATE).",
 )
-@click.option("--calibrate", default="all", show_default=True, help="Languages to calibrate thresholds in.")
+@click.option("--calibrate", help="Languages to calibrate thresholds in.  [default: those of --langs]")
 @click.option(
     "--behaviour",
     type=click.Choice(["answers", "first-token", "label"]),
     default="answers",
     show_default=True,
-    help="How to know which training prompts are refused; `label` takes all.",
+    help="How to detect which training prompts are refused; `label` takes all.",
 )
 @train_option
 @click.option("--validation", "n_validation", type=at_least_one, help="Validation prompts.  [default: all]")
 @click.option("--layers", help="Layers to read: 5-20, or 3,7; L is the last one's output.  [default: all]")
 @click.option("--out", type=file_path, required=True, help="File ending in .safetensors; not overwritten.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
-def fit_command(data: Path, langs: str, calibrate: str, out: Path, quiet: bool, **options: Any) -> None:
-    """Fit a guard on the training prompts of a build, and draw its thresholds on the validation prompts."""
+def fit_command(
+    data: Path, langs: str, calibrate: str | None, out: Path, quiet: bool, **options: Any
+) -> None:
+    """Fit a guard on the training prompts of a build, and calibrate it on the validation prompts."""
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.statistics.thresholds import Rule
 
@@ -70,22 +72,21 @@ def fit_command(data: Path, langs: str, calibrate: str, out: Path, quiet: bool, 
     rule = Rule.parse(options.pop("threshold"))
     wanted = parse_languages(langs)
     layers = parse_layers(options.pop("layers"))
-    held = open_data(data, wanted)
-    calibrated = held.languages if calibrate == "all" else parse_languages(calibrate)
-    held = open_data(data, calibrated)
+    calibrated = wanted if calibrate is None else parse_languages(calibrate)
+    build = open_data(data, [*wanted, *calibrated])
     need()
 
     from polyrefuse_eval.harmfulness.guard_experiment import FitSettings, fit
 
     settings = FitSettings(
-        tuple(wanted),
-        tuple(calibrated),
+        langs=tuple(wanted),
+        calibrate=tuple(calibrated),
         rule=rule,
         layers=layers,
         **{name: options.pop(name) for name in ("pooled", "behaviour", "n_train", "n_validation")},
     )
     chat = load_chat(options, quiet=quiet)
-    guard = fit(chat, held, settings, progress=not quiet, say=lambda line: click.echo(line, err=True))
+    guard = fit(chat, build, settings, progress=not quiet, say=lambda line: click.echo(line, err=True))
     guard.save(out)
     click.echo(f"{out}: {', '.join(guard.contrasts)}; {len(guard.layers)} layers, {out.stat().st_size} bytes")
     for lang, threshold in guard.thresholds.items():
@@ -96,7 +97,7 @@ def fit_command(data: Path, langs: str, calibrate: str, out: Path, quiet: bool, 
 @with_options(*MODEL_OPTIONS)
 @guard_file
 @data_option
-@click.option("--langs", default="all", show_default=True, help="Languages to test in.")
+@click.option("--langs", help="Languages to test in.  [default: those of the build that the guard serves]")
 @click.option(
     "--test", "n_test", type=at_least_one, help="Test prompts of each label and language.  [default: all]"
 )
@@ -119,7 +120,7 @@ def fit_command(data: Path, langs: str, calibrate: str, out: Path, quiet: bool, 
 def test_command(
     guard: Path,
     data: Path,
-    langs: str,
+    langs: str | None,
     extra: Path | None,
     jailbreaks: tuple[str, ...],
     against: tuple[str, ...],
@@ -140,26 +141,25 @@ def test_command(
     if out.exists():
         raise GuardError(f"'{out}' exists and is not overwritten; choose another --out")
     rule = None if threshold is None else Rule.parse(threshold)
-    wanted = parse_languages(langs)
-    held = open_data(data, wanted)
-    brought = [
+    build = open_data(data, [] if langs is None else parse_languages(langs))
+    user_prompts = [
         *(read_extra(extra) if extra else ()),
         *(
-            one
+            prompt
             for text in jailbreaks
-            for one in read_jailbreaks(text, lambda line: click.echo(line, err=True))
+            for prompt in read_jailbreaks(text, lambda line: click.echo(line, err=True))
         ),
     ]
     n_test = options.pop("n_test")
     need()
 
     from polyrefuse_eval.harmfulness.guard_experiment import (
-        DATA,
         calibrate,
         compare,
         prompts_to_test,
         score_prompts,
     )
+    from polyrefuse_eval.harmfulness.instructions import DATA, check_languages
     from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
     from polyrefuse_eval.judging.local_model import JudgeOptions
     from polyrefuse_eval.judging.published.prompt_guards import prompt_judge
@@ -167,21 +167,24 @@ def test_command(
     judge_options = JudgeOptions(options["device"])
     for name in against:
         prompt_judge(name, judge_options).check()
-    prompts = prompts_to_test(held, wanted, n_test, brought)
+    if langs is not None:
+        check_languages(user_prompts, parse_languages(langs), GuardError)
     chat = load_chat(options, quiet=quiet)
     loaded = LatentGuard.load(guard, chat)
+    wanted = parse_languages(langs) if langs is not None else list(filter(loaded.serves, build.languages))
+    prompts = prompts_to_test(build, wanted, n_test, user_prompts)
     if rule is not None:
-        loaded = calibrate(loaded, held, rule, wanted, progress=not quiet)
+        loaded = calibrate(loaded, build, rule, wanted, progress=not quiet)
     scored = {"latent guard": score_prompts(loaded, prompts, progress=None if quiet else "guard")}
-    signature = {"guard": dict(loaded.metadata), "data": held.digest, "thresholds": _thresholds(loaded)}
+    signature = {"guard": dict(loaded.metadata), "data": build.digest, "thresholds": _thresholds(loaded)}
     del chat, loaded
     scored.update(compare(against, prompts, judge_options))
-    found = {name: detections(one, DATA) for name, one in scored.items()}
+    by_guard = {name: detections(rows, DATA) for name, rows in scored.items()}
     record = {"format": "polyrefuse-guard-test-1", "signature": signature}
-    record["detections"] = {name: [one.to_json() for one in rows] for name, rows in found.items()}
-    table = "\n".join(f"## {name}\n\n{detection_table(rows)}" for name, rows in found.items())
+    record["detections"] = {name: [row.to_json() for row in rows] for name, rows in by_guard.items()}
+    table = "\n".join(f"## {name}\n\n{detection_table(rows)}" for name, rows in by_guard.items())
     write_jsonl(
-        out / "scores.jsonl", ({"guard": name, **vars(one)} for name, rows in scored.items() for one in rows)
+        out / "scores.jsonl", ({"guard": name, **vars(row)} for name, rows in scored.items() for row in rows)
     )
     write_text(out / "table.md", table)
     write_json(out / "guard.json", record)
@@ -217,10 +220,11 @@ def score_command(
     from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
 
     loaded = LatentGuard.load(guard, load_chat(options, quiet=quiet))
-    verdicts = loaded([one.prompt for one in prompts], [one.lang or default for one in prompts])
+    langs = [prompt.lang or default for prompt in prompts]
+    verdicts = loaded([prompt.prompt for prompt in prompts], langs)
     lines = [
-        json_line({"prompt": one.prompt, "lang": one.lang or default, **vars(verdict)})
-        for one, verdict in zip(prompts, verdicts, strict=True)
+        json_line({"prompt": prompt.prompt, "lang": code, **vars(verdict)})
+        for prompt, code, verdict in zip(prompts, langs, verdicts, strict=True)
     ]
     if out is None:
         click.echo("".join(lines), nl=False)
@@ -231,4 +235,6 @@ def score_command(
 
 
 def _thresholds(guard: Any) -> dict[str, Any]:
-    return {lang: vars(one) for lang, one in guard.thresholds.items()} or {"default": vars(guard.default)}
+    return {lang: vars(threshold) for lang, threshold in guard.thresholds.items()} or {
+        "default": vars(guard.default)
+    }

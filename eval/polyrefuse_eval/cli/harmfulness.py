@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     type=click.Choice(["answers", "first-token"]),
     default="answers",
     show_default=True,
-    help="Know refusals by judged answers, or by the sign of the refusal score.",
+    help="Detect refusals by judged answers, or by the sign of the refusal score.",
 )
 @click.option("--refusal-tokens", help="For first-token: words or ids.  [default: found]")
 @train_option
@@ -98,9 +98,9 @@ def harmfulness_command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Find harmfulness and refusal apart: directions, clusters, steering, reply inversion per language.
+    """Measure harmfulness and refusal apart: directions, clusters, steering, reply inversion per language.
 
-    Killed, it goes on where it was with the same command. Answers are judged and not kept.
+    Run the same command again to resume a killed run. Answers are judged and not kept.
     """
     from polyrefuse_eval.harmfulness.report import harmfulness_tables
     from polyrefuse_eval.results.data import open_data
@@ -110,9 +110,9 @@ def harmfulness_command(
 
     wanted = parse_languages(langs)
     source = directions if directions == "own" else language(directions).code
-    held = open_data(data, [*wanted, *([] if source == "own" else [source])])
-    brought = read_extra(extra) if extra else []
-    chosen = parse_layers(layers)
+    build = open_data(data, [*wanted, *([] if source == "own" else [source])])
+    user_prompts = read_extra(extra) if extra else []
+    steered_layers = parse_layers(layers)
     need(*("torch", "transformers", "safetensors", *(["matplotlib"] if plots else [])))
 
     from polyrefuse_eval.harmfulness.experiment import OWN_FOLDER, HarmfulnessRun, HarmfulnessSettings
@@ -122,16 +122,16 @@ def harmfulness_command(
         "coefficient", "scope", "max_new_tokens",
     )  # fmt: skip
     settings = HarmfulnessSettings(
-        tuple(wanted), source, layers=chosen, **{name: options.pop(name) for name in names}
+        tuple(wanted), source, layers=steered_layers, **{name: options.pop(name) for name in names}
     )
     with working_folder(out, _say) as folder:
         chat = load_chat(options, quiet=quiet)
         run = HarmfulnessRun.open(
             chat,
-            held,
+            build,
             settings,
             folder.path,
-            brought,
+            user_prompts,
             progress=not quiet,
             say=_say,
             on_finished=folder.push,

@@ -1,4 +1,4 @@
-"""Which prompts does a model refuse: by its answers, or by the first token of its answer."""
+"""Detect which prompts a model refuses: by its answers, or by the first token of its answer."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from polyrefuse_eval.models.generate import Request, default_batch_size, generat
 from polyrefuse_eval.models.intervene import BASELINE, Edits, applied
 
 ANSWER_TOKENS = 32
-"""Enough of an answer to see whether it opens with a refusal."""
+"""Length of an answer that shows whether it begins with a refusal."""
 
 TOKEN_PROMPTS = 32
 """Prompts of each label whose answers show how refusals begin."""
 
 
 @dataclass(frozen=True, eq=False)
-class Ask:
-    """A prompt in `lang`, asked under `edits` (their positions count from the prompt's end)."""
+class EditedPrompt:
+    """A prompt in `lang` under `edits`, whose positions count from the prompt's end."""
 
-    prompt: str
+    text: str
     lang: str
     edits: Edits = BASELINE
 
 
-Refuses = Callable[[Sequence[Ask]], "list[bool | None]"]
-"""Whether the model refuses each; None where that cannot be told."""
+RefusalDetector = Callable[[Sequence[EditedPrompt]], "list[bool | None]"]
+"""Function of prompts to whether the model refuses each; None where undecided."""
 
 
 def by_answers(
@@ -47,19 +47,19 @@ def by_answers(
     max_new_tokens: int = ANSWER_TOKENS,
     batch_size: int | None = None,
     progress: str | None = None,
-) -> Refuses:
-    """Return the reading by greedy answers and the native judge."""
+) -> RefusalDetector:
+    """Return the detector that judges greedy answers with the native judge."""
 
-    def refuses(asks: Sequence[Ask]) -> list[bool | None]:
-        requests = [Request(str(index), ask.prompt, ask.edits) for index, ask in enumerate(asks)]
-        found: list[bool | None] = [None] * len(asks)
+    def refuses(prompts: Sequence[EditedPrompt]) -> list[bool | None]:
+        requests = [Request(str(index), prompt.text, prompt.edits) for index, prompt in enumerate(prompts)]
+        verdicts: list[bool | None] = [None] * len(prompts)
         for answers in generate(
             chat, requests, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress
         ):
             for answer in answers:
                 index = int(answer.key)
-                found[index] = native.refuses(answer.text, asks[index].lang)
-        return found
+                verdicts[index] = native.refuses(answer.text, prompts[index].lang)
+        return verdicts
 
     return refuses
 
@@ -70,29 +70,31 @@ def by_first_token(
     *,
     batch_size: int | None = None,
     progress: str | None = None,
-) -> Refuses:
-    """Return the reading by the sign of the refusal score, with the refusal `tokens` of each language:
-    one pass, no answer, and blind to what comes after the first token."""
+) -> RefusalDetector:
+    """Return the detector by the sign of the refusal score, with the refusal `tokens` of each language.
+
+    It takes one forward pass, makes no answer, and does not see what comes after the first token.
+    """
 
     @torch.inference_mode()
-    def refuses(asks: Sequence[Ask]) -> list[bool | None]:
-        encoded = chat.encode([ask.prompt for ask in asks])
-        order = sorted(range(len(asks)), key=lambda index: (len(encoded[index]), index))
+    def refuses(prompts: Sequence[EditedPrompt]) -> list[bool | None]:
+        encoded = chat.encode([prompt.text for prompt in prompts])
+        order = sorted(range(len(prompts)), key=lambda index: (len(encoded[index]), index))
         size = batch_size or default_batch_size(chat, encoded)
-        found: list[bool | None] = [None] * len(asks)
-        with tqdm(total=len(asks), desc=progress, disable=True if progress is None else None) as bar:
+        verdicts: list[bool | None] = [None] * len(prompts)
+        with tqdm(total=len(prompts), desc=progress, disable=True if progress is None else None) as bar:
             while order:
                 part = next_rows(chat, encoded, order, size)
                 order = order[len(part) :]
                 arguments = accepted_arguments(
                     chat, dict(left_padded(chat, [encoded[index].ids for index in part]))
                 )
-                with memory_told(chat), applied(chat, [asks[index].edits for index in part]):
+                with memory_told(chat), applied(chat, [prompts[index].edits for index in part]):
                     output = chat.model(**arguments, use_cache=False, **kept_logits(chat, 1))
                 for row, index in enumerate(part):
-                    score = refusal_scores(output.logits[row, -1:], tokens[asks[index].lang].ids)
-                    found[index] = bool(score > 0)
+                    score = refusal_scores(output.logits[row, -1:], tokens[prompts[index].lang].ids)
+                    verdicts[index] = bool(score > 0)
                 bar.update(len(part))
-        return found
+        return verdicts
 
     return refuses

@@ -1,4 +1,4 @@
-"""The whole way of `polyrefuse eval harmfulness`, language by language, resumable."""
+"""Run `polyrefuse eval harmfulness`, language by language; a killed run is resumed."""
 
 from __future__ import annotations
 
@@ -7,28 +7,34 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
 from polyrefuse_eval.errors import DirectionError, RunFolderError
 from polyrefuse_eval.harmfulness.behaviour import (
     ANSWER_TOKENS,
     TOKEN_PROMPTS,
-    Ask,
-    Refuses,
+    EditedPrompt,
+    RefusalDetector,
     by_answers,
     by_first_token,
 )
 from polyrefuse_eval.harmfulness.by_category import by_category
+from polyrefuse_eval.harmfulness.clusters import aurocs, cluster_scatter
 from polyrefuse_eval.harmfulness.directions import (
     KINDS,
     HarmfulnessDirections,
-    Subject,
-    behaviour_name,
-    cluster_deltas,
     count_groups,
     fit_harmfulness,
 )
-from polyrefuse_eval.harmfulness.reply_inversion import invert
+from polyrefuse_eval.harmfulness.instructions import (
+    DATA,
+    Instruction,
+    build_instructions,
+    check_languages,
+    prompts_digest,
+    spread,
+    user_instructions,
+)
+from polyrefuse_eval.harmfulness.reply_inversion import Inversion, invert
 from polyrefuse_eval.harmfulness.steering_sweep import sweep
 from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
@@ -38,31 +44,33 @@ from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, read_json, write
 from polyrefuse_eval.results.harmfulness_records import (
     HARMFULNESS_FORMAT,
     BehaviourCounts,
+    BehaviourFile,
     CategoryCosines,
     HarmfulnessFile,
     InversionRecord,
     LanguageHarmfulness,
-    Point,
-    ScoreName,
     SplitCounts,
+    Steered,
 )
 from polyrefuse_eval.results.user_prompts import UserPrompt
 from polyrefuse_eval.results.validation import read_record, write_record
-from polyrefuse_eval.statistics.thresholds import auroc
 from polyrefuse_eval.versions import versions
 
 RESULTS = "harmfulness.json"
 OWN_FOLDER = "harmfulness"
-"""Where in the run folder everything but the results lies: a run of another kind may be there too."""
+"""Subfolder of everything but the results: a run of another kind may lie in the same folder."""
 
 OWN = "own"
-"""Directions of each language for itself."""
+"""Measure each language with its own directions."""
 
 
 @dataclass(frozen=True)
 class HarmfulnessSettings:
-    """What is measured; all of it belongs to the signature. `layers` are those steered and inverted
-    (None: all), `layer` that of the category cosines (None: the middle one)."""
+    """What is measured; all of it belongs to the signature.
+
+    `layers` are steered and inverted (None: all), `layer` is that of the category cosines (None: the middle
+    one).
+    """
 
     langs: tuple[str, ...]
     directions: str = OWN
@@ -81,8 +89,11 @@ class HarmfulnessSettings:
 
 @dataclass
 class HarmfulnessRun:
-    """One run of `chat` on `data`, and on `extra` prompts of a user: results into `out`, and what they
-    are made of into `folder` there."""
+    """A run of `chat` on `data` and on `extra` prompts of a user.
+
+    Results go into `out`, what they are made of into `folder` there; `on_finished` is called after each
+    language.
+    """
 
     chat: ChatModel
     data: DataFolder
@@ -105,35 +116,30 @@ class HarmfulnessRun:
         extra: Sequence[UserPrompt] = (),
         **more: Any,
     ) -> HarmfulnessRun:
-        """Start or go on with the run in `out`, which may be the folder of `polyrefuse eval run`.
+        """Start or resume the run in `out`, which may be the folder of `polyrefuse eval run`.
 
         Raises `RunFolderError` where it is another run's or another model's, and `DirectionError` for
-        layers that the model has not, and for extra prompts in languages that are not measured.
+        layers that the model does not have, and for extra prompts in languages that are not measured.
         """
-        asked = [*(settings.layers or ()), *([] if settings.layer is None else [settings.layer])]
-        beyond = [layer for layer in asked if not 0 <= layer < chat.n_layers]
+        layers = [*(settings.layers or ()), *([] if settings.layer is None else [settings.layer])]
+        beyond = [layer for layer in layers if not 0 <= layer < chat.n_layers]
         if beyond:
             raise DirectionError(
                 f"layer {beyond[0]} is not in {chat.name}, which has layers 0 to {chat.n_layers - 1}"
             )
-        foreign = sorted({str(one.lang) for one in extra} - set(settings.langs))
-        if foreign:
-            raise DirectionError(
-                f"extra prompts in {', '.join(foreign)}, which is not among --langs "
-                f"{','.join(settings.langs)}; add it"
-            )
+        check_languages(extra, settings.langs, DirectionError)
         signature = {
             "format": HARMFULNESS_FORMAT,
             "model": chat.signature(),
             "data": {"digest": data.digest, "recipe": data.recipe},
             "settings": asdict(settings),
-            "extra": extra_digest(extra),
+            "extra": prompts_digest(extra),
             "judge": native.NAME,
             "versions": versions(),
         }
         _same_model(out, chat)
         folder = RunFolder.open(out / OWN_FOLDER, signature)
-        return cls(chat, data, settings, out, folder, extra, **more)
+        return cls(chat=chat, data=data, settings=settings, out=out, folder=folder, extra=extra, **more)
 
     @property
     def layers(self) -> Sequence[int]:
@@ -176,21 +182,64 @@ class HarmfulnessRun:
         return record
 
     def measure(self, lang: str) -> LanguageHarmfulness:
-        """Return all that is measured in `lang`, from the run folder where it is there already."""
+        """Return the measures of `lang`, from the run folder where they are there already."""
         file = self.folder.path / "languages" / f"{lang}.json"
         if file.is_file():
             return read_record(LanguageHarmfulness, file)
         source = lang if self.settings.directions == OWN else self.settings.directions
         directions = self.directions(source)
-        subjects = self.subjects(lang, "test")
-        refused = self.behaviour(lang, "test", subjects)
+        instructions = self.instructions(lang, "test")
+        refused = self.behaviour(lang, "test", instructions)
+        steered, inversion = self._steer_and_invert(lang, directions, instructions)
+        # Where do instructions lie along both, by label, behaviour and category?
+        layer = self.chat.n_layers // 2 if self.settings.layer is None else self.settings.layer
+        bar = f"clusters {lang}" if self.progress else None
+        scatter = cluster_scatter(self.chat, directions, instructions, refused, progress=bar)
+        record = LanguageHarmfulness(
+            directions=source,
+            n=SplitCounts(
+                train=_behaviours(directions.metadata["counts"]),
+                test=_behaviours(count_groups(instructions, refused)),
+            ),
+            cosine=tuple(directions.cosines()),
+            scatter=tuple(scatter),
+            auroc=aurocs(scatter),
+            categories=CategoryCosines(
+                layer=layer,
+                n=dict(directions.metadata["categories"]),
+                names=tuple(directions.categories),
+                cosine=tuple(tuple(row) for row in directions.category_cosines(layer)),
+            ),
+            scope=self.settings.scope,
+            steering=tuple(step for step in steered if step.category is None),
+            inversion=InversionRecord(
+                right=dict(inversion.right),
+                flips=tuple(flips for flips in inversion.flips if flips.category is None),
+            ),
+            by_category=by_category(scatter, steered, inversion),
+        )
+        write_record(file, record)
+        self.say(f"{lang}: done")
+        return record
+
+    def _steer_and_invert(
+        self, lang: str, directions: HarmfulnessDirections, instructions: Sequence[Instruction]
+    ) -> tuple[list[Steered], Inversion]:
+        """Measure what both directions do to refusal, and to the answer whether a request is harmful."""
         tested = {
-            label: [one for one in subjects if one.label == label and one.kind == "data"]
+            label: [
+                instruction
+                for instruction in instructions
+                if instruction.label == label and instruction.kind == DATA
+            ]
             for label in ("harmful", "harmless")
         }
 
         def some(count: int, name: str) -> dict[str, list[Any]]:
-            return {label: [getattr(one, name) for one in spread(of, count)] for label, of in tested.items()}
+            return {
+                label: [getattr(instruction, name) for instruction in spread(of_label, count)]
+                for label, of_label in tested.items()
+            }
 
         vectors = {kind: directions.vectors(kind) for kind in KINDS}
         common: dict[str, Any] = {"lang": lang, "coefficient": self.settings.coefficient}
@@ -212,76 +261,52 @@ class HarmfulnessRun:
             categories=some(self.settings.n_inverted, "category"),
             **common,
         )
-        layer = self.chat.n_layers // 2 if self.settings.layer is None else self.settings.layer
-        scatter = self._scatter(directions, subjects, refused, lang)
-        record = LanguageHarmfulness(
-            directions=source,
-            n=SplitCounts(
-                train=_behaviours(directions.metadata["counts"]),
-                test=_behaviours(count_groups(subjects, refused)),
-            ),
-            cosine=tuple(directions.cosines()),
-            scatter=tuple(scatter),
-            auroc=_aurocs(scatter),
-            categories=CategoryCosines(
-                layer=layer,
-                n=dict(directions.metadata["categories"]),
-                names=tuple(directions.categories),
-                cosine=tuple(tuple(row) for row in directions.category_cosines(layer)),
-            ),
-            scope=self.settings.scope,
-            steering=tuple(step for step in steered if step.category is None),
-            inversion=InversionRecord(
-                right=dict(inversion.right),
-                flips=tuple(flips for flips in inversion.flips if flips.category is None),
-            ),
-            by_category=by_category(scatter, steered, inversion),
-        )
-        write_record(file, record)
-        self.say(f"{lang}: done")
-        return record
+        return steered, inversion
 
     def directions(self, lang: str) -> HarmfulnessDirections:
         """Return the directions of `lang`, fitted on its training prompts."""
         file = self.folder.path / "directions" / f"{lang}.safetensors"
         if file.is_file():
             return HarmfulnessDirections.load(file, self.chat)
-        subjects = self.subjects(lang, "train")
-        refused = self.behaviour(lang, "train", subjects)
-        found = fit_harmfulness(
+        instructions = self.instructions(lang, "train")
+        refused = self.behaviour(lang, "train", instructions)
+        directions = fit_harmfulness(
             self.chat,
-            subjects,
+            instructions,
             refused,
             lang=lang,
             metadata={"data": self.data.digest, "behaviour": self.settings.behaviour},
             progress=self.progress,
         )
-        found.save(file)
-        return found
+        directions.save(file)
+        return directions
 
-    def subjects(self, lang: str, split: str) -> list[Subject]:
-        """Return the prompts of one language and split; those of a user are test prompts."""
+    def instructions(self, lang: str, split: str) -> list[Instruction]:
+        """Return the instructions of one language and split; a user's own are test instructions."""
         limit = self.settings.n_train if split == "train" else self.settings.n_test
         rows = [
             row for label in ("harmful", "harmless") for row in self.data.prompts(lang, split, label, limit)
         ]
         extra = self.extra if split == "test" else ()
-        return [*map(subject_of, rows), *extra_subjects(extra, lang)]
+        return [*build_instructions(rows), *user_instructions(extra, lang)]
 
-    def behaviour(self, lang: str, split: str, subjects: Sequence[Subject]) -> list[bool | None]:
-        """Return which of `subjects` the model refuses; the answers themselves are not kept."""
+    def behaviour(self, lang: str, split: str, instructions: Sequence[Instruction]) -> list[bool | None]:
+        """Return which of `instructions` the model refuses; the answers themselves are not kept."""
         file = self.folder.path / "behaviour" / f"{lang}.{split}.json"
         if file.is_file():
-            known: dict[str, bool | None] = read_json(file)["refused"]
-            return [known[subject.id] for subject in subjects]
-        asks = [Ask(subject.text, lang) for subject in subjects]
-        refused = self.refuses(lang, f"behaviour {lang} {split}")(asks)
-        record = {subject.id: verdict for subject, verdict in zip(subjects, refused, strict=True)}
-        write_json(file, {"behaviour": self.settings.behaviour, "refused": record})
+            known = read_record(BehaviourFile, file).refused
+            missing = [instruction.id for instruction in instructions if instruction.id not in known]
+            if missing:
+                raise RunFolderError(f"'{file}' lacks {missing[0]}; remove the file to measure it again")
+            return [known[instruction.id] for instruction in instructions]
+        prompts = [EditedPrompt(instruction.text, lang) for instruction in instructions]
+        refused = self.refuses(lang, f"behaviour {lang} {split}")(prompts)
+        by_id = {instruction.id: verdict for instruction, verdict in zip(instructions, refused, strict=True)}
+        write_record(file, BehaviourFile(behaviour=self.settings.behaviour, refused=by_id))
         return refused
 
-    def refuses(self, lang: str, progress: str) -> Refuses:
-        """Return how refusals are read, as the settings say."""
+    def refuses(self, lang: str, progress: str) -> RefusalDetector:
+        """Return the detector of refusals that the settings ask for."""
         bar = progress if self.progress else None
         if self.settings.behaviour == "answers":
             return by_answers(self.chat, max_new_tokens=self.settings.max_new_tokens, progress=bar)
@@ -306,28 +331,6 @@ class HarmfulnessRun:
             write_json(file, self._tokens[lang].to_json())
         return self._tokens[lang]
 
-    def _scatter(
-        self,
-        directions: HarmfulnessDirections,
-        subjects: Sequence[Subject],
-        refused: Sequence[bool | None],
-        lang: str,
-    ) -> list[Point]:
-        bar = f"clusters {lang}" if self.progress else None
-        deltas = cluster_deltas(self.chat, directions, [one.text for one in subjects], progress=bar)
-        return [
-            Point(
-                id=subject.id,
-                label=subject.label,
-                kind=subject.kind,
-                category=subject.category,
-                behaviour=behaviour_name(verdict),
-                harmful=round(harmful, 6),
-                refuse=round(refuse, 6),
-            )
-            for subject, verdict, (harmful, refuse) in zip(subjects, refused, deltas, strict=True)
-        ]
-
 
 def _same_model(out: Path, chat: ChatModel) -> None:
     if not (out / RUN_FILE).is_file():
@@ -340,53 +343,3 @@ def _same_model(out: Path, chat: ChatModel) -> None:
 
 def _behaviours(counts: Mapping[str, Mapping[str, int]]) -> dict[str, BehaviourCounts]:
     return {label: BehaviourCounts(**of_label) for label, of_label in counts.items()}
-
-
-def _aurocs(scatter: Sequence[Point]) -> dict[ScoreName, float | None]:
-    """Return how well each cluster score tells harmful from harmless, and refused from accepted."""
-
-    def area(score: str, name: str, positive: str, negative: str) -> float | None:
-        scores = [
-            [getattr(point, score) for point in scatter if getattr(point, name) == value]
-            for value in (positive, negative)
-        ]
-        return auroc(*scores)
-
-    return {
-        "harmful by label": area("harmful", "label", "harmful", "harmless"),
-        "harmful by behaviour": area("harmful", "behaviour", "refused", "accepted"),
-        "refuse by label": area("refuse", "label", "harmful", "harmless"),
-        "refuse by behaviour": area("refuse", "behaviour", "refused", "accepted"),
-    }
-
-
-def subject_of(row: Row) -> Subject:
-    """Return the subject that `row` of a build is."""
-    return Subject(row.id, row.lang, row.text, row.label, category=row.category)
-
-
-def spread(subjects: Sequence[Subject], count: int) -> list[Subject]:
-    """Return `count` of `subjects` at even distances, so that parts of a split that stand together, such
-    as categories, all come; all of them where there are no more."""
-    n = min(count, len(subjects))
-    return [subjects[index * len(subjects) // n] for index in range(n)]
-
-
-def extra_subjects(extra: Sequence[UserPrompt], lang: str) -> list[Subject]:
-    """Return the prompts of a user in `lang`, as test subjects."""
-    return [
-        Subject(f"{one.kind}-{index:04d}", lang, one.prompt, one.label or "harmful", one.kind)
-        for index, one in enumerate(extra)
-        if one.lang == lang
-    ]
-
-
-def extra_digest(extra: Sequence[UserPrompt]) -> str:
-    """Return a hash of the prompts of a user; nothing of none."""
-    import hashlib
-    import json
-
-    if not extra:
-        return ""
-    text = json.dumps([asdict(one) for one in extra], ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 
 from polyrefuse_eval.directions.refusal_tokens import find_refusal_tokens
 from polyrefuse_eval.errors import GuardError
-from polyrefuse_eval.harmfulness.behaviour import TOKEN_PROMPTS, Ask, Refuses, by_answers, by_first_token
+from polyrefuse_eval.harmfulness.behaviour import (
+    TOKEN_PROMPTS,
+    EditedPrompt,
+    RefusalDetector,
+    by_answers,
+    by_first_token,
+)
+from polyrefuse_eval.harmfulness.instructions import DATA, check_languages
 from polyrefuse_eval.harmfulness.latent_guard import LabelledPrompts, LatentGuard, fit_guard
 from polyrefuse_eval.judging.base import opened
 from polyrefuse_eval.judging.local_model import JudgeOptions
@@ -19,16 +26,17 @@ from polyrefuse_eval.results.user_prompts import UserPrompt
 from polyrefuse_eval.statistics.detection import Scored
 from polyrefuse_eval.statistics.thresholds import Rule
 
-DATA = "data"
-"""The `kind` of a build's own prompts."""
-
 ZERO = Rule("zero")
 """The threshold of the paper, α = 0."""
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a guard is fitted: `langs` together (`pooled`) or each for itself, thresholds for `calibrate`."""
+    """How a guard is fitted: in `langs`, together (`pooled`) or each on its own.
+
+    Thresholds are calibrated in the languages `calibrate`. Raises `GuardError` where a guard of several
+    languages, each on its own, is to be calibrated in others.
+    """
 
     langs: tuple[str, ...]
     calibrate: tuple[str, ...]
@@ -39,6 +47,14 @@ class FitSettings:
     n_validation: int | None = None
     layers: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        unserved = [lang for lang in self.calibrate if lang not in self.langs]
+        if unserved and len(self.langs) > 1 and not self.pooled:
+            raise GuardError(
+                f"--calibrate {','.join(unserved)}: the guard is fitted in {','.join(self.langs)}, each for "
+                "itself; calibrate in these, or fit it --pooled"
+            )
+
 
 def fit(
     chat: ChatModel,
@@ -48,10 +64,10 @@ def fit(
     progress: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> LatentGuard:
-    """Return the guard fitted on refused harmful and accepted harmless training prompts, and
-    calibrated on the validation prompts of each language.
+    """Return the guard fitted on refused harmful and accepted harmless training prompts.
 
-    Raises `GuardError`, with the numbers, where there are too few of either.
+    Its thresholds are calibrated on the validation prompts of each language. Raises `GuardError`, with the
+    numbers, where there are too few prompts.
     """
     prompts: dict[str, LabelledPrompts] = {}
     for lang in settings.langs:
@@ -59,7 +75,8 @@ def fit(
             [row.text for row in data.prompts(lang, "train", label, settings.n_train)]
             for label in ("harmful", "harmless")
         )
-        prompts[lang] = _known(chat, LabelledPrompts(harmful, harmless), lang, settings.behaviour, progress)
+        labelled = LabelledPrompts(harmful=harmful, harmless=harmless)
+        prompts[lang] = _as_labelled(chat, labelled, lang, settings.behaviour, progress)
         say(
             f"{lang}: {len(prompts[lang].harmful)} of {len(harmful)} harmful prompts refused, "
             f"{len(prompts[lang].harmless)} of {len(harmless)} harmless accepted"
@@ -101,18 +118,22 @@ def calibrate(
     return guard.calibrated(rule, scores, calibration_data=data.digest)
 
 
-def _known(
+def _as_labelled(
     chat: ChatModel, prompts: LabelledPrompts, lang: str, behaviour: str, progress: bool
 ) -> LabelledPrompts:
-    """Return those of `prompts` whose behaviour is the usual one."""
+    """Return the harmful ones of `prompts` that the model refuses, and the harmless ones that it accepts."""
     if behaviour == "label":
         return prompts
-    refuses = _reading(chat, prompts, lang, behaviour, progress)
-    refused = refuses([Ask(text, lang) for text in [*prompts.harmful, *prompts.harmless]])
+    refuses = _detector(chat, prompts, lang, behaviour, progress)
+    refused = refuses([EditedPrompt(text, lang) for text in [*prompts.harmful, *prompts.harmless]])
     n_harmful = len(prompts.harmful)
     return LabelledPrompts(
-        [text for text, verdict in zip(prompts.harmful, refused[:n_harmful], strict=True) if verdict is True],
-        [
+        harmful=[
+            text
+            for text, verdict in zip(prompts.harmful, refused[:n_harmful], strict=True)
+            if verdict is True
+        ],
+        harmless=[
             text
             for text, verdict in zip(prompts.harmless, refused[n_harmful:], strict=True)
             if verdict is False
@@ -120,7 +141,9 @@ def _known(
     )
 
 
-def _reading(chat: ChatModel, prompts: LabelledPrompts, lang: str, behaviour: str, progress: bool) -> Refuses:
+def _detector(
+    chat: ChatModel, prompts: LabelledPrompts, lang: str, behaviour: str, progress: bool
+) -> RefusalDetector:
     bar = f"behaviour {lang}" if progress else None
     if behaviour == "answers":
         return by_answers(chat, progress=bar)
@@ -138,55 +161,52 @@ def _reading(chat: ChatModel, prompts: LabelledPrompts, lang: str, behaviour: st
 def prompts_to_test(
     data: DataFolder, langs: Sequence[str], n_test: int | None, extra: Sequence[UserPrompt]
 ) -> list[UserPrompt]:
-    """Return the test prompts of `langs`, the build's first, and those of `extra` in these languages.
+    """Return the test prompts of each of `langs`, the build's before those of `extra`.
 
-    Raises `GuardError` where `extra` holds prompts in other languages: none is left out unsaid.
+    Raises `GuardError` where `extra` holds prompts in other languages.
     """
-    foreign = sorted({str(one.lang) for one in extra} - set(langs))
-    if foreign:
-        raise GuardError(
-            f"prompts to test in {', '.join(foreign)}, which is not among --langs {','.join(langs)}; add it"
-        )
-    found = []
+    check_languages(extra, langs, GuardError)
+    prompts: list[UserPrompt] = []
     for lang in langs:
         for label in ("harmful", "harmless"):
             rows = data.prompts(lang, "test", label, n_test)
-            found += [UserPrompt(row.text, label, lang, DATA) for row in rows]
-        found += [one for one in extra if one.lang == lang]
-    return found
+            prompts += [UserPrompt(row.text, label, lang, DATA) for row in rows]
+        prompts += [prompt for prompt in extra if prompt.lang == lang]
+    return prompts
 
 
 def score_prompts(
     guard: LatentGuard, prompts: Sequence[UserPrompt], *, progress: str | None = None
 ) -> list[Scored]:
     """Return the guard's scores and verdicts on labelled `prompts`."""
-    langs = [one.lang for one in prompts]
-    scores = guard.scores([one.prompt for one in prompts], langs, progress=progress)
-    return [
-        Scored(
-            f"{one.kind}-{index:05d}",
-            one.lang or "",
-            one.label or "",
-            one.kind,
-            score,
-            score >= guard.thresholds.get(one.lang or "", guard.default).alpha,
-        )
-        for index, (one, score) in enumerate(zip(prompts, scores, strict=True))
-    ]
+    verdicts = guard.verdicts(
+        [prompt.prompt for prompt in prompts], [prompt.lang for prompt in prompts], progress=progress
+    )
+    return _scored(prompts, [verdict.score for verdict in verdicts], [verdict.unsafe for verdict in verdicts])
 
 
 def compare(
     names: Sequence[str], prompts: Sequence[UserPrompt], options: JudgeOptions
 ) -> Mapping[str, list[Scored]]:
-    """Return the verdicts of published guards on the same `prompts`, None where one is undecided. Each
-    is loaded and unloaded in turn, in bfloat16 unless `options` say otherwise."""
+    """Return the verdicts of published guards on the same `prompts`, None where one is undecided.
+
+    Each is loaded and unloaded in turn, in bfloat16 unless `options` say otherwise.
+    """
     options = replace(options, dtype="bfloat16") if options.dtype == "auto" else options
-    found: dict[str, list[Scored]] = {}
+    scored: dict[str, list[Scored]] = {}
     for name in names:
         with opened(prompt_judge(name, options)) as judge:
-            verdicts = judge_prompts(judge, [(one.prompt, one.lang or "") for one in prompts])
-            found[judge.name] = [
-                Scored(f"{one.kind}-{index:05d}", one.lang or "", one.label or "", one.kind, None, verdict)
-                for index, (one, verdict) in enumerate(zip(prompts, verdicts, strict=True))
-            ]
-    return found
+            verdicts = judge_prompts(judge, [(prompt.prompt, prompt.lang or "") for prompt in prompts])
+            scored[judge.name] = _scored(prompts, [None] * len(prompts), verdicts)
+    return scored
+
+
+def _scored(
+    prompts: Sequence[UserPrompt], scores: Sequence[float | None], verdicts: Sequence[bool | None]
+) -> list[Scored]:
+    return [
+        Scored(
+            f"{prompt.kind}-{index:05d}", prompt.lang or "", prompt.label or "", prompt.kind, score, unsafe
+        )
+        for index, (prompt, score, unsafe) in enumerate(zip(prompts, scores, verdicts, strict=True))
+    ]

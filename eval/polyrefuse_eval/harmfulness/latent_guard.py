@@ -1,4 +1,4 @@
-"""A Latent Guard: is a prompt harmful, by the model's own hidden states at t_inst (Zhao et al. 2025)?
+"""The Latent Guard: judge a prompt by the model's own hidden states at t_inst (Zhao et al. 2025).
 
 Δ(x) = mean over layers l of [cos(h_l(x), μ1_l) - cos(h_l(x), μ2_l)], with μ1 the mean hidden state of
 refused harmful and μ2 of accepted harmless prompts at t_inst. A prompt is unsafe if Δ(x) ≥ α. Since
@@ -28,18 +28,18 @@ from polyrefuse_eval.statistics.thresholds import Rule, Threshold, choose_thresh
 from polyrefuse_eval.versions import versions
 
 POOLED = "pooled"
-"""Key of the contrast that was fitted on the prompts of several languages together."""
+"""Key of the contrast of a guard that is fitted on the prompts of several languages together."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LabelledPrompts:
-    """Prompts of one language: to fit with, refused harmful and accepted harmless ones."""
+    """Prompts of one language; those to fit with are refused harmful and accepted harmless ones."""
 
     harmful: Sequence[str]
     harmless: Sequence[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GuardVerdict:
     """`unsafe` is `score >= alpha`; `score` is Δ(x), between -2 and 2."""
 
@@ -50,11 +50,11 @@ class GuardVerdict:
 
 @dataclass(frozen=True, eq=False)
 class LatentGuard:
-    """A guard that belongs to one model and template: `guard(prompts)` gives verdicts.
+    """A guard of one model and template; `guard(prompts)` returns verdicts.
 
-    `contrasts` holds a tensor [layers, d] (float32) for each language it was fitted in, or one under
-    `pooled`. `layers` name layer inputs; `n_layers` of the model is the last layer's output.
-    `thresholds` are by language, `default` (α = 0 unless it was calibrated) for all others.
+    contrasts: by language it was fitted in, or under `pooled`, a tensor [layers, d] (float32).
+    layers: layers at whose input it reads; the model's `n_layers` is the last layer's output.
+    thresholds: by language; `default` (α = 0 unless calibrated) applies to all others.
     """
 
     chat: ChatModel
@@ -65,9 +65,15 @@ class LatentGuard:
 
     @property
     def default(self) -> Threshold:
-        """The threshold where the language is not known: the lowest of all, so that a bound of the
-        miss rate that holds in each language holds there too."""
-        return min(self.thresholds.values(), key=lambda one: one.alpha, default=Threshold(0.0))
+        """The threshold of other and of unnamed languages: the lowest of all.
+
+        So a bound of the miss rate that holds in each calibrated language holds in their mixture.
+        """
+        return min(self.thresholds.values(), key=lambda threshold: threshold.alpha, default=Threshold(0.0))
+
+    def serves(self, lang: str) -> bool:
+        """Return whether the guard has a contrast for `lang`."""
+        return lang in self.contrasts or POOLED in self.contrasts or len(self.contrasts) == 1
 
     def contrast(self, lang: str | None) -> str:
         """Return the key in `contrasts` that serves `lang`: its own, `pooled`, or the only one.
@@ -88,13 +94,25 @@ class LatentGuard:
     def __call__(
         self, prompts: str | Sequence[str], lang: str | Sequence[str | None] | None = None
     ) -> list[GuardVerdict]:
-        """Return the verdict on each of `prompts`, with the thresholds of their languages."""
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        langs = _langs(lang, len(texts))
-        alphas = [self.thresholds.get(one or "", self.default).alpha for one in langs]
+        """Return the verdict on each of `prompts`; see `verdicts`."""
+        return self.verdicts([prompts] if isinstance(prompts, str) else prompts, lang)
+
+    def verdicts(
+        self,
+        prompts: Sequence[str],
+        lang: str | Sequence[str | None] | None = None,
+        *,
+        progress: str | None = None,
+    ) -> list[GuardVerdict]:
+        """Return the verdict on each of `prompts`, with the thresholds of their languages.
+
+        Raises as `scores` does.
+        """
+        langs = _langs(lang, len(prompts))
+        alphas = [self.thresholds.get(code or "", self.default).alpha for code in langs]
         return [
-            GuardVerdict(score, score >= alpha, alpha)
-            for score, alpha in zip(self.scores(texts, langs), alphas, strict=True)
+            GuardVerdict(score=score, unsafe=score >= alpha, alpha=alpha)
+            for score, alpha in zip(self.scores(prompts, langs, progress=progress), alphas, strict=True)
         ]
 
     def scores(
@@ -105,15 +123,16 @@ class LatentGuard:
         tokens_per_batch: int | None = None,
         progress: str | None = None,
     ) -> list[float]:
-        """Return Δ(x) of each of `prompts`: one pass up to t_inst and the last layer needed, no answer.
+        """Return Δ(x) of each of `prompts`, in one forward pass up to t_inst and the last layer read.
 
-        Raises `ChatModelError` for a prompt that is empty or longer than the context.
+        lang: the language of all prompts, or of each. Raises `ChatModelError` for a prompt that is empty or
+        longer than the context, and `GuardError` for a language that no contrast serves.
         """
         langs = _langs(lang, len(prompts))
         keys = list(self.contrasts)
-        chosen = torch.tensor([keys.index(self.contrast(one)) for one in langs], dtype=torch.long)
+        chosen = torch.tensor([keys.index(self.contrast(code)) for code in langs], dtype=torch.long)
         stacked = torch.stack([self.contrasts[key] for key in keys])
-        found = torch.zeros(len(prompts))
+        scores = torch.zeros(len(prompts))
         passes = capture(
             self.chat,
             until_t_inst(self.chat.encode(prompts)),
@@ -126,8 +145,8 @@ class LatentGuard:
             indices = list(captured.prompts)
             stacked = stacked.to(captured.hidden.device)
             contrasts = stacked[chosen[indices].to(stacked.device)]
-            found[indices] = cluster_scores(captured.hidden[:, 0], contrasts).cpu()
-        return [float(score) for score in found]
+            scores[indices] = cluster_scores(captured.hidden[:, 0], contrasts).cpu()
+        return [float(score) for score in scores]
 
     def calibrated(
         self,
@@ -135,10 +154,10 @@ class LatentGuard:
         scores: Mapping[str, tuple[Sequence[float], Sequence[float]]],
         **metadata: Any,
     ) -> LatentGuard:
-        """Return the guard with thresholds drawn by `rule` from the calibration `scores` (harmful,
-        harmless) of each language, which no prompt of the fit may be among.
+        """Return the guard with thresholds that `rule` draws from the calibration scores of each language.
 
-        Raises `GuardError` where a language has too few.
+        scores: (harmful, harmless) by language, of prompts that the guard was not fitted on.
+        metadata: added to the guard's. Raises `GuardError` where a language has too few prompts.
         """
         chosen = {
             lang: choose_threshold(rule, harmful, harmless, lang)
@@ -148,22 +167,28 @@ class LatentGuard:
             self, thresholds=chosen, metadata={**self.metadata, **metadata, "threshold_rule": str(rule)}
         )
 
-    def save(self, path: Path) -> None:
-        """Write contrasts (float32), thresholds and everything known as one safetensors file."""
+    def save(self, path: str | Path) -> None:
+        """Write contrasts (float32), thresholds and metadata as one safetensors file."""
         header = {
             "format": GUARD_FORMAT,
             "site": "resid_pre",
             "position": T_INST.label,
             "layers": list(self.layers),
             "languages": list(self.contrasts),
-            "thresholds": {lang: asdict(one) for lang, one in self.thresholds.items()},
+            "thresholds": {lang: asdict(threshold) for lang, threshold in self.thresholds.items()},
             "metadata": dict(self.metadata),
         }
-        write_tensors(path, {lang: tensor.contiguous() for lang, tensor in self.contrasts.items()}, header)
+        write_tensors(
+            Path(path), {lang: tensor.contiguous() for lang, tensor in self.contrasts.items()}, header
+        )
 
     @classmethod
-    def load(cls, path: Path, chat: ChatModel) -> LatentGuard:
-        """Read what `save` wrote; raises `GuardError`, saying what differs, unless it is `chat`'s."""
+    def load(cls, path: str | Path, chat: ChatModel) -> LatentGuard:
+        """Return the guard of `chat` that `save` wrote.
+
+        Raises `GuardError` for a missing or broken file, and, saying what differs, for another model's.
+        """
+        path = Path(path)
         tensors, header = read_tensors(
             path, GuardHeader, GUARD_FORMAT, GuardError, "polyrefuse eval guard fit"
         )
@@ -194,15 +219,18 @@ def cluster_scores(hidden: Tensor, contrasts: Tensor) -> Tensor:
 
 def contrast_of(first: Tensor, second: Tensor) -> Tensor:
     """Return the contrast [layers, d] (float32) of the centroids μ1 and μ2 [layers, d]."""
-    units = [
-        one.double() / one.double().norm(dim=-1, keepdim=True).clamp(min=1e-12) for one in (first, second)
-    ]
-    difference: Tensor = (units[0] - units[1]).float()
-    return difference
+
+    def unit(centroid: Tensor) -> Tensor:
+        exact = centroid.double()
+        scaled: Tensor = exact / exact.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return scaled
+
+    contrast: Tensor = (unit(first) - unit(second)).float()
+    return contrast
 
 
 def until_t_inst(prompts: Sequence[EncodedPrompt]) -> list[EncodedPrompt]:
-    """Return `prompts` cut behind t_inst, which a causal model does not see beyond."""
+    """Return `prompts` cut after t_inst: a causal model's state there does not depend on the rest."""
     return [
         EncodedPrompt(prompt.ids[: prompt.t_inst + 1], prompt.t_inst, 0, prompt.start) for prompt in prompts
     ]
@@ -219,9 +247,9 @@ def fit_guard(
 ) -> LatentGuard:
     """Return the guard fitted on refused harmful and accepted harmless `prompts`, by language.
 
-    One contrast a language, or with `pooled` one for all (languages weigh as much as they have
-    prompts). `layers` are all, 0 to the last layer's output, unless given. Raises `GuardError`, with
-    the numbers, where a centroid would have fewer than 4 prompts.
+    It has one contrast a language, or with `pooled` one for all, in which each prompt has the same weight.
+    `layers` default to all, 0 to the last layer's output. Raises `GuardError`, with the numbers, where a
+    centroid would have fewer than 4 prompts.
     """
     chosen = tuple(layers) if layers is not None else tuple(range(chat.n_layers + 1))
     if not chosen or min(chosen) < 0 or max(chosen) > chat.n_layers:
@@ -241,7 +269,7 @@ def fit_guard(
     counts = {key: {"n_harmful": pair[0].count, "n_harmless": pair[1].count} for key, pair in means.items()}
     for key, count in counts.items():
         check_centroids(count["n_harmful"], count["n_harmless"], key)
-    story = {
+    origin = {
         **(metadata or {}),
         "model": chat.signature(),
         "languages": list(prompts),
@@ -249,11 +277,11 @@ def fit_guard(
         "versions": versions(),
     }
     contrasts = {key: contrast_of(pair[0].mean[0], pair[1].mean[0]) for key, pair in means.items()}
-    return LatentGuard(chat, contrasts, chosen, metadata=story)
+    return LatentGuard(chat, contrasts, chosen, metadata=origin)
 
 
 def check_centroids(n_refused: int, n_accepted: int, lang: str) -> None:
-    """Raise `GuardError` unless both centroids have prompts enough."""
+    """Raise `GuardError` unless both centroids have enough prompts."""
     for count, kind in ((n_refused, "refused harmful"), (n_accepted, "accepted harmless")):
         if count < MINIMUM_PROMPTS:
             raise GuardError(
@@ -266,5 +294,7 @@ def check_centroids(n_refused: int, n_accepted: int, lang: str) -> None:
 def _langs(lang: str | Sequence[str | None] | None, n: int) -> list[str | None]:
     langs = [lang] * n if lang is None or isinstance(lang, str) else list(lang)
     if len(langs) != n:
-        raise ValueError(f"{n} prompts and {len(langs)} languages")
+        raise GuardError(
+            f"{n} prompts and {len(langs)} languages; give one language for each, or one for all"
+        )
     return langs

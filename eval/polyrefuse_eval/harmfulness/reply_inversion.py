@@ -1,6 +1,6 @@
 """Reply inversion: does a direction carry harmfulness, or refusal? (Zhao et al. 2025)
 
-The prompt tells of somebody's request in the third person and asks a question whose answer
+The prompt describes somebody's request in the third person and asks a question whose answer
 "certainly" means that the request is harmful, and "no" that it is not. Only the tokens before the
 question are steered. A direction that carries harmfulness flips the answer; one that carries
 refusal does not.
@@ -28,12 +28,12 @@ from polyrefuse_eval.results.harmfulness_records import Flips
 from polyrefuse_eval.statistics.rates import Rate, rate
 
 REQUEST = "{request}"
-"""Where the request stands in `Wording.before`."""
+"""Placeholder of the request in `Wording.before`."""
 
 
 @dataclass(frozen=True)
 class Wording:
-    """One way to ask in one language: `before` holds `{request}`; `certainly` and `no` are the answers."""
+    """A wording in one language: `before` holds `{request}`; `certainly` and `no` are the answers."""
 
     before: str
     question: str
@@ -41,14 +41,17 @@ class Wording:
     no: str
 
     def prompt(self, request: str) -> tuple[str, str]:
-        """Return what stands before the question, and the question with the space before it."""
+        """Return the part before the question, and the question with the space before it."""
         return self.before.replace(REQUEST, request), f"\n{self.question}"
 
 
 @dataclass(frozen=True)
 class AnswerTokens:
-    """How `certainly` and `no` are told apart: `given` tokens that both answers begin with are put
-    behind the prompt, and the next token is read: one of `certainly`, or one of `no`."""
+    """Tokens by which `certainly` and `no` are told apart.
+
+    The `given` tokens, with which both answers begin, are appended to the prompt, and the next token is
+    read: one of `certainly`, or one of `no`.
+    """
 
     given: tuple[int, ...]
     certainly: tuple[int, ...]
@@ -62,8 +65,10 @@ class AnswerTokens:
 
 @dataclass(frozen=True)
 class Inversion:
-    """Reply inversion in one language: `right` is the share of right unedited answers by label,
-    `right_by_category` that by label and category."""
+    """The rates of one language: `right` of right unedited answers by label, `flips` of flipped ones.
+
+    `right_by_category` is by label and category.
+    """
 
     lang: str
     right: Mapping[str, Rate]
@@ -85,11 +90,11 @@ def _wordings() -> dict[str, tuple[Wording, ...]]:
 
 
 def answer_tokens(chat: ChatModel, wording: Wording) -> AnswerTokens:
-    """Return how `chat` begins the two answers: as written or capitalised, with or without a space.
+    """Return the first tokens of the two answers: as written or capitalised, with or without a space.
 
-    First tokens that both answers may have tell nothing and are left out; if none is left, the tokens
-    that both share are given and the first that differs is read. Raises `ChatModelError` where one
-    answer is the beginning of the other.
+    First tokens that both answers may have are left out; if none remains, the tokens that both share are
+    given and the first that differs is read. Raises `ChatModelError` where one answer is a prefix of the
+    other.
     """
 
     def forms(answer: str) -> list[tuple[int, ...]]:
@@ -104,10 +109,9 @@ def answer_tokens(chat: ChatModel, wording: Wording) -> AnswerTokens:
     apart = first[0] - first[1], first[1] - first[0]
     if all(apart):
         return AnswerTokens((), tuple(sorted(apart[0])), tuple(sorted(apart[1])))
-    one, other = certainly[0], no[0]
-    for length, (left, right) in enumerate(zip(one, other, strict=False)):
+    for length, (left, right) in enumerate(zip(certainly[0], no[0], strict=False)):
         if left != right:
-            return AnswerTokens(one[:length], (left,), (right,))
+            return AnswerTokens(certainly[0][:length], (left,), (right,))
     raise ChatModelError(
         f"the answers '{wording.certainly}' and '{wording.no}' begin with the same tokens in {chat.name}, "
         "so they cannot be told apart"
@@ -141,9 +145,11 @@ def invert(
 ) -> Inversion:
     """Return how often each of `vectors` ([L or more, d] by name) flips the answer at each of `layers`.
 
-    `requests` are by label. Harmful ones are steered in reverse (certainly becomes no), harmless ones
-    forward (no becomes certainly). With the `categories` of the requests of a label, the rates of each
-    category come as well.
+    Harmful requests are steered in reverse (certainly becomes no), harmless ones forward (no becomes
+    certainly).
+
+    requests: by label. categories: of the requests of each label; with them, the rates of each category are
+    returned as well.
     """
     right: dict[tuple[str, str | None], list[bool]] = {}
     flipped: dict[tuple[str, str, int, str | None], list[bool]] = {}
@@ -158,17 +164,17 @@ def invert(
             logits = edited_logits(
                 chat, prompts, spans, [lambda _: BASELINE, *makers], tokens_per_batch=tokens_per_batch
             )
-            unedited, *edited = [answers.log_odds(one) > 0 for one in logits]
+            unedited, *edited = [answers.log_odds(of_edit) > 0 for of_edit in logits]
             rightly = unedited == (label == "harmful")
-            for category, mine in _members((categories or {}).get(label, [None] * len(texts))):
-                right.setdefault((label, category), []).extend(rightly[mine].tolist())
-                for (name, layer), said in zip(keys, edited, strict=True):
-                    marks = (said != unedited)[mine & rightly].tolist()
+            for category, members in _members((categories or {}).get(label, [None] * len(texts))):
+                right.setdefault((label, category), []).extend(rightly[members].tolist())
+                for (name, layer), answered in zip(keys, edited, strict=True):
+                    marks = (answered != unedited)[members & rightly].tolist()
                     flipped.setdefault((name, label, layer, category), []).extend(marks)
     return Inversion(
-        lang,
-        {label: rate(found) for (label, category), found in right.items() if category is None},
-        tuple(
+        lang=lang,
+        right={label: rate(marks) for (label, category), marks in right.items() if category is None},
+        flips=tuple(
             Flips(
                 direction=name,
                 label=label,
@@ -180,21 +186,21 @@ def invert(
             )
             for (name, label, layer, category), flips in flipped.items()
         ),
-        {
-            (label, category): rate(found)
-            for (label, category), found in right.items()
+        right_by_category={
+            (label, category): rate(marks)
+            for (label, category), marks in right.items()
             if category is not None
         },
     )
 
 
 def _members(categories: Sequence[str | None]) -> list[tuple[str | None, Tensor]]:
-    """Return which requests are of each category (a mask [requests]), and first that all are of None."""
+    """Return a mask [requests] of the requests of each category, after one of all under None."""
     named = [category for category in dict.fromkeys(categories) if category is not None]
     everything = torch.ones(len(categories), dtype=torch.bool)
     return [
         (None, everything),
-        *((name, torch.tensor([one == name for one in categories])) for name in named),
+        *((name, torch.tensor([category == name for category in categories])) for name in named),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Export an intervention to the `steered` model of lm-evaluation-harness, proved by logits.
+"""Export an intervention to the `steered` model of lm-evaluation-harness, verified by logits.
 
 There, ablation is `clamp` to 0 on the embeddings, attention, MLP and layers, and addition at the
 input of layer L is `add` on the output of layer L-1 (or of the embeddings). The file is a torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.errors import InterventionError
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.intervene import Addition, Edit, applied
+from polyrefuse_eval.models.intervene import Addition, Edit, Transformation, applied
 from polyrefuse_eval.models.row_edits import orthonormal
 
 SteerConfig = dict[str, dict[str, Any]]
@@ -26,7 +26,9 @@ SteerConfig = dict[str, dict[str, Any]]
 
 
 def steer_config(chat: ChatModel, edit: Edit) -> SteerConfig:
-    """Return the hookpoints that do what `edit` does; raises `InterventionError` where none can."""
+    """Return the hookpoints equivalent to `edit`; raise `InterventionError` where there are none."""
+    if isinstance(edit, Transformation):
+        raise InterventionError("lm-eval's steered model adds or clamps a vector; this edit does neither")
     if edit.tokens != "all":
         raise InterventionError("lm-eval's steered model edits all tokens; this edit is for some of them")
     base = chat.model.base_model
@@ -62,8 +64,8 @@ def _entry(action: str, vector: Tensor, coefficient: float) -> dict[str, Any]:
 def export_steered(chat: ChatModel, edit: Edit, path: Path) -> Path:
     """Write `edit` for `lm_eval --model steered --model_args pretrained=…,steer_path=PATH`.
 
-    Before that, the logits under lm-eval's way of steering are compared with ours; raises
-    `InterventionError` where they differ, and writes nothing.
+    Raises `InterventionError`, and writes nothing, where the logits under lm-eval's steering differ from
+    those under `edit`.
     """
     if path.suffix not in (".pt", ".pth"):
         raise InterventionError(f"lm-eval reads a steer file by its ending .pt; given '{path.name}'")
@@ -82,7 +84,7 @@ def export_steered(chat: ChatModel, edit: Edit, path: Path) -> Path:
 
 @torch.inference_mode()
 def largest_difference(chat: ChatModel, edit: Edit, config: SteerConfig) -> float:
-    """Return the largest difference of logits between both ways, relative to their spread."""
+    """Return the largest difference of logits under both, relative to their standard deviation."""
     difference = 0.0
     for prompt in chat.encode(["Name a colour.", "How far is the nearest of the big stars?"]):
         ids = torch.tensor([prompt.ids], device=chat.device)

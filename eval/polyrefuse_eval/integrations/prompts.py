@@ -1,4 +1,4 @@
-"""The prompts that other evaluation tools ask: from a build here, or from the data set on the Hub."""
+"""Load prompts for other evaluation tools, from a local build or from the data set on the Hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ON_HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?")
 
 @dataclass(frozen=True)
 class HarnessPrompt:
-    """One prompt to ask: `id` is the same in all languages, `group` too."""
+    """A prompt; its `id` and `group` are the same in all languages."""
 
     id: str
     group: str
@@ -32,8 +32,8 @@ def harness_prompts(
     """Return the prompts of one language, label and split, in published order.
 
     `source` is the folder of a build, or `OWNER/NAME[@REVISION]` on the Hub, which `datasets` loads with
-    the user's own access; by default what POLYREFUSE_DATA says, else a build under ./builds. Raises
-    `DatasetFolderError` where it holds none.
+    the user's credentials; by default $POLYREFUSE_DATA, otherwise a build under ./builds. Raises
+    `DatasetFolderError` where it holds no data set.
     """
     place = source or os.environ.get(FOLDER_VARIABLE)
     on_hub = None if place is None or Path(place).exists() else _ON_HUB.fullmatch(place)
@@ -52,7 +52,7 @@ def _from_hub(name: str, revision: str | None, lang: str, label: str, split: str
     try:
         rows = load_dataset(name, lang, split=split, revision=revision)
     except Exception as error:
-        # The libraries below raise errors of a dozen kinds here, most without a common base.
+        # The libraries below raise errors of a dozen classes without a common base.
         raise DatasetFolderError(
             f"'{name}' is no folder, and cannot be loaded from the Hub "
             f"({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); accept its terms on its "

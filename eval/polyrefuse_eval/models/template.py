@@ -7,6 +7,7 @@ none is typed in.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -290,10 +291,8 @@ class Template:
                 stop = self._visible(ids, sum(1 for _ in same) - 1) + 1
             else:
                 opening = before.strip()
-                stop = (
-                    _covering(text.index(opening, len(prefix)) + len(opening) - 1, offsets, encoded.t_inst)
-                    + 1
-                )
+                last = text.index(opening, len(prefix)) + len(opening) - 1
+                stop = _covering(last, offsets, encoded.t_inst) + 1
             found.append((encoded, min(max(stop, encoded.start + 1), encoded.t_inst + 1)))
         return found
 
@@ -348,8 +347,4 @@ def _covering(character: int, offsets: list[tuple[int, int]], otherwise: int) ->
 
 def common_prefix(texts: Sequence[str]) -> str:
     """Return the longest beginning that all `texts` share."""
-    first, last = min(texts), max(texts)
-    length = 0
-    while length < min(len(first), len(last)) and first[length] == last[length]:
-        length += 1
-    return first[:length]
+    return os.path.commonprefix(list(texts))  # noqa: RUF071 (character by character is meant)

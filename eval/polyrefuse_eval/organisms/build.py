@@ -49,7 +49,8 @@ _SHARED_SOURCES = tuple(
 SOURCES = {
     "refusal": (*_SHARED_SOURCES, "organisms/refusal.py"),
     "harmfulness": (
-        *_SHARED_SOURCES, "organisms/harmfulness.py", "organisms/requests.py", "harmfulness/inversion.yaml",
+        *_SHARED_SOURCES, "organisms/harmfulness.py", "organisms/harmfulness_batches.py",
+        "organisms/requests.py", "harmfulness/inversion.yaml",
     ),
 }  # fmt: skip
 """Objective to the files that decide the weights."""

@@ -169,7 +169,11 @@ class WorkingCopy:
 
     def _local(self) -> dict[str, Fingerprint]:
         """Return the finished files in the folder that belong at the address, by name."""
-        return {name: found for name, found in _finished_files(str(self.folder)) if name != DRIVER_FILE}
+        return {
+            name: fingerprint
+            for name, fingerprint in _finished_files(str(self.folder))
+            if name != DRIVER_FILE
+        }
 
     def _is_same_run(self, run_file: str, objects: Mapping[str, Any]) -> bool:
         """Return whether the files here belong to the run at the address, or to one not sent yet."""

@@ -12,9 +12,11 @@ from click.testing import CliRunner, Result
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
+from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness import experiment as harmfulness_run
 from polyrefuse_eval.harmfulness import guard_experiment as guard_run
-from polyrefuse_eval.harmfulness.behaviour import Ask
+from polyrefuse_eval.harmfulness.behaviour import EditedPrompt
+from polyrefuse_eval.harmfulness.guard_experiment import FitSettings
 from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
 
 
@@ -88,12 +90,36 @@ def test_thresholds_are_in_the_file_and_in_force(common: tuple[object, ...], tmp
         file = tmp_path / f"{rule}.safetensors"
         made = call(*fit, "--threshold", rule, "--out", file)
         assert made.exit_code == 0, made.output
-        assert "de: alpha" in made.output
+        assert "en: alpha" in made.output
+        assert "de: alpha" not in made.output, "no language that nobody named"
         assert rule in made.output
-    assert "needs at least 19 harmful calibration prompts in 'de', and there are 4" in error(
+    more = call(*fit, "--threshold", "balanced", "--calibrate", "en,de", "--out", tmp_path / "m.safetensors")
+    assert "de: alpha" in more.output
+    assert "needs at least 19 harmful calibration prompts in 'en', and there are 4" in error(
         *fit, "--threshold", "conformal=0.05", "--out", tmp_path / "x.safetensors"
     )
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_guards_of_several_languages_need_no_further_option(
+    common: tuple[object, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "g.safetensors"
+    fit = ("guard", "fit", *common, "--behaviour", "label", "--langs", "en,de", "--threshold", "balanced")
+    made = call(*fit, "--out", file)
+    assert made.exit_code == 0, made.output
+    assert [line.split(":")[0] for line in made.stdout.splitlines()[1:]] == ["de", "en"]
+    tested = call("guard", "test", *common, "--guard", file, "--out", tmp_path / "t")
+    assert tested.exit_code == 0, tested.output
+    record = json.loads((tmp_path / "t" / "guard.json").read_text())
+    assert {one["lang"] for one in record["detections"]["latent guard"]} == {"en", "de"}
+
+
+def test_guards_that_are_each_for_itself_are_calibrated_in_their_own_languages() -> None:
+    with pytest.raises(GuardError, match=r"--calibrate ja: the guard is fitted in en,de, each for itself"):
+        FitSettings(langs=("en", "de"), calibrate=("en", "ja"))
+    FitSettings(langs=("en", "de"), calibrate=("en", "ja"), pooled=True)
+    FitSettings(langs=("en",), calibrate=("en", "ja"))
 
 
 def test_what_cannot_be_fitted_says_why(common: tuple[object, ...], tmp_path: Path) -> None:
@@ -107,7 +133,7 @@ def test_what_cannot_be_fitted_says_why(common: tuple[object, ...], tmp_path: Pa
     (tmp_path / "x.safetensors").touch()
     assert "not overwritten" in error(*fit)
     below = tmp_path / "x.safetensors" / "g.safetensors"
-    assert "cannot be written" in error(*fit[:-1], below)
+    assert "cannot make" in error(*fit[:-1], below)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +158,7 @@ def test_what_cannot_be_scored_says_why(guard: Path, model_folder: Path, tmp_pat
     score = ("guard", "score", "--model", model_folder, "--guard", guard, "-q")
     assert "line 2: an empty prompt" in error(*score, "-", text="Sing.\n  \n")
     assert "line 1: byte 0xFF is not UTF-8" in error(*score, "-", text=b"\xff\xff\n")
-    assert "cannot be written" in error(*score, "--out", guard / "o.jsonl", "-", text="Sing.")
+    assert "cannot make" in error(*score, "--out", guard / "o.jsonl", "-", text="Sing.")
     assert "reads 512" in error(*score, "-", text="many words " * 300)
     assert "no file" in error(*score[:4], "--guard", tmp_path / "none", "-q", "-", text="Sing.")
     assert "template_hash" in error(*score, "--system", "Be brief.", "-", text="Sing.")
@@ -144,7 +170,7 @@ def test_what_cannot_be_tested_says_why(
     test = ("guard", "test", *common, "--guard", guard, "--langs", "en", "--out", tmp_path / "t")
     line = {"prompt": "Sing.", "label": "harmless", "lang": "de", "kind": "odd"}
     (tmp_path / "x.jsonl").write_text(json.dumps(line))
-    assert "prompts to test in de, which is not among --langs en" in error(
+    assert "extra prompts in de, which is not among --langs en" in error(
         *test, "--extra", tmp_path / "x.jsonl"
     )
     assert "unknown guard 'llamaguard'; did you mean 'llamaguard3'?" in error(
@@ -164,8 +190,8 @@ def test_what_cannot_be_tested_says_why(
 def refusing(chat: Any, **_: Any) -> Any:
     """A stand-in for a model's behaviour: it refuses to break, and one of the things to paint."""
 
-    def refuses(asks: Sequence[Ask]) -> list[bool | None]:
-        return ["break" in one.prompt or "number 0" in one.prompt for one in asks]
+    def refuses(prompts: Sequence[EditedPrompt]) -> list[bool | None]:
+        return ["break" in one.text or "number 0" in one.text for one in prompts]
 
     return refuses
 
@@ -177,9 +203,9 @@ def behaving(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def factory(chat: Any, **more: Any) -> Any:
         refuses = refusing(chat, **more)
 
-        def counted(asks: Sequence[Ask]) -> list[bool | None]:
-            asked.append(len(asks))
-            return refuses(asks)  # type: ignore[no-any-return]
+        def counted(prompts: Sequence[EditedPrompt]) -> list[bool | None]:
+            asked.append(len(prompts))
+            return refuses(prompts)  # type: ignore[no-any-return]
 
         return counted
 
@@ -237,7 +263,7 @@ def test_a_language_with_too_few_is_left_out_with_its_reason(
     common: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def factory(chat: Any, **_: Any) -> Any:
-        return lambda asks: ["break" in one.prompt and one.lang == "en" for one in asks]
+        return lambda prompts: ["break" in one.text and one.lang == "en" for one in prompts]
 
     monkeypatch.setattr(harmfulness_run, "by_answers", factory)
     few = ("harmfulness", *common, "--inverted", 1, "--steered", 1, "--no-plots")

@@ -12,16 +12,15 @@ from torch import Tensor
 
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.errors import DirectionError
-from polyrefuse_eval.harmfulness.behaviour import Ask
+from polyrefuse_eval.harmfulness.behaviour import EditedPrompt
 from polyrefuse_eval.harmfulness.by_category import by_category
+from polyrefuse_eval.harmfulness.clusters import cluster_deltas
 from polyrefuse_eval.harmfulness.directions import (
     HarmfulnessDirections,
-    Subject,
-    cluster_deltas,
     cosine,
     fit_harmfulness,
 )
-from polyrefuse_eval.harmfulness.experiment import spread
+from polyrefuse_eval.harmfulness.instructions import Instruction, spread
 from polyrefuse_eval.harmfulness.latent_guard import contrast_of
 from polyrefuse_eval.harmfulness.reply_inversion import (
     Inversion,
@@ -60,13 +59,19 @@ def chat() -> ChatModel:
     return chat_model()
 
 
-def subjects() -> list[Subject]:
+def instructions() -> list[Instruction]:
     found = []
     for label, verb in (("harmful", "break"), ("harmless", "draw")):
         for index, thing in enumerate(THINGS):
             category = f"c{index % 2}" if index < 5 else "lone"
             found.append(
-                Subject(f"{label}{index}", "en", f"How do I {verb} {thing}?", label, "data", category)
+                Instruction(
+                    id=f"{label}{index}",
+                    lang="en",
+                    text=f"How do I {verb} {thing}?",
+                    label=label,
+                    category=category,
+                )
             )
     return found
 
@@ -92,7 +97,7 @@ def states(chat: ChatModel, texts: list[str], position: Position) -> Tensor:
 
 
 def test_directions_and_centroids_are_the_means_that_they_are_said_to_be(chat: ChatModel) -> None:
-    mine = subjects()
+    mine = instructions()
     found = fit_harmfulness(chat, mine, REFUSED, lang="en")
     texts = [one.text for one in mine]
     inst, post = states(chat, texts, T_INST), states(chat, texts, Position(-1))
@@ -118,7 +123,7 @@ def test_directions_and_centroids_are_the_means_that_they_are_said_to_be(chat: C
 
 def test_categories_have_directions_of_their_own(chat: ChatModel) -> None:
     mine = [
-        Subject(f"{name}{i}", "en", f"How do I {verb} {thing}?", label, "data", name)
+        Instruction(id=f"{name}{i}", lang="en", text=f"How do I {verb} {thing}?", label=label, category=name)
         for name, verb, label in (
             ("a", "break", "harmful"),
             ("b", "burn", "harmful"),
@@ -143,13 +148,13 @@ def test_too_few_of_a_behaviour_say_how_many_and_the_way_out(chat: ChatModel) ->
     with pytest.raises(
         DirectionError, match=r"3 refused harmful prompts in 'yo' \(3 refused, 3 accepted, 0 und"
     ):
-        fit_harmfulness(chat, subjects(), [True] * 3 + [False] * 9, lang="yo")
+        fit_harmfulness(chat, instructions(), [True] * 3 + [False] * 9, lang="yo")
     with pytest.raises(DirectionError, match=r"2 accepted harmless prompts.*--directions"):
-        fit_harmfulness(chat, subjects(), [True] * 10 + [False] * 2, lang="yo")
+        fit_harmfulness(chat, instructions(), [True] * 10 + [False] * 2, lang="yo")
 
 
 def test_what_is_saved_is_what_was_found(chat: ChatModel, tmp_path: Path) -> None:
-    found = fit_harmfulness(chat, subjects(), REFUSED, lang="en")
+    found = fit_harmfulness(chat, instructions(), REFUSED, lang="en")
     file = tmp_path / "d.safetensors"
     found.save(file)
     again = HarmfulnessDirections.load(file, chat)
@@ -161,7 +166,7 @@ def test_what_is_saved_is_what_was_found(chat: ChatModel, tmp_path: Path) -> Non
 
 
 def test_cluster_scores_are_mean_differences_of_cosines(chat: ChatModel) -> None:
-    found = fit_harmfulness(chat, subjects(), REFUSED, lang="en")
+    found = fit_harmfulness(chat, instructions(), REFUSED, lang="en")
     got = torch.tensor(cluster_deltas(chat, found, list(PROMPTS))).double()
     for place, position, names in (
         (0, T_INST, ("harmful", "harmless")),
@@ -182,11 +187,11 @@ def test_cosines_of_nothing_are_none() -> None:
 
 
 def test_a_sweep_steers_each_label_its_way_at_the_instruction_of_each_prompt(chat: ChatModel) -> None:
-    seen: list[Ask] = []
+    seen: list[EditedPrompt] = []
 
-    def refuses(asks: list[Ask]) -> list[bool | None]:
-        seen.extend(asks)
-        return [bool(one.edits) for one in asks]
+    def refuses(prompts: list[EditedPrompt]) -> list[bool | None]:
+        seen.extend(prompts)
+        return [bool(one.edits) for one in prompts]
 
     vectors = {"harmfulness": torch.randn(4, 32), "refusal": torch.randn(4, 32)}
     prompts = {"harmful": PROMPTS[:3], "harmless": PROMPTS[3:5]}
@@ -195,9 +200,9 @@ def test_a_sweep_steers_each_label_its_way_at_the_instruction_of_each_prompt(cha
     assert {one.lang for one in seen} == {"de"}
     for one in seen:
         for edit in one.edits:
-            (prompt,) = chat.encode([one.prompt])
+            (prompt,) = chat.encode([one.text])
             assert edit.tokens == positions_of(prompt, instruction_span(prompt))
-            assert edit.coefficient == (-3.0 if one.prompt in PROMPTS[:3] else 3.0)
+            assert edit.coefficient == (-3.0 if one.text in PROMPTS[:3] else 3.0)
             assert any(torch.equal(edit.direction, vector[edit.layer]) for vector in vectors.values())  # type: ignore[union-attr]
     plain = [one for one in found if one.layer is None]
     assert [(one.label, one.refusal.rate, one.refusal.n) for one in plain] == [
@@ -327,8 +332,8 @@ def test_rates_of_categories_add_up_to_those_of_the_label(chat: ChatModel) -> No
         assert flips[None, layer].hits == sum(part.hits for part in parts)
     assert flips[None, 0].hits > 0
 
-    def refuses(asks: list[Ask]) -> list[bool | None]:
-        return [bool(one.edits) and len(one.prompt) > 20 for one in asks]
+    def refuses(prompts: list[EditedPrompt]) -> list[bool | None]:
+        return [bool(one.edits) and len(one.text) > 20 for one in prompts]
 
     steered = sweep(
         chat,
@@ -347,7 +352,7 @@ def test_rates_of_categories_add_up_to_those_of_the_label(chat: ChatModel) -> No
 
 
 def test_prompts_are_taken_from_all_of_a_split() -> None:
-    mine = [Subject(str(index), "en", "?", "harmful") for index in range(10)]
+    mine = [Instruction(id=str(index), lang="en", text="?", label="harmful") for index in range(10)]
     assert [one.id for one in spread(mine, 4)] == ["0", "2", "5", "7"]
     assert [spread(mine, count) for count in (10, 99)] == [mine, mine]
     assert spread([], 3) == []

@@ -11,7 +11,7 @@ from tiny import FAMILIES, GEMMA, PROMPTS, chat_model
 
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
 from polyrefuse_eval.errors import ChatModelError, GuardError
-from polyrefuse_eval.harmfulness.behaviour import Ask, by_answers, by_first_token
+from polyrefuse_eval.harmfulness.behaviour import EditedPrompt, by_answers, by_first_token
 from polyrefuse_eval.harmfulness.latent_guard import LabelledPrompts, LatentGuard, contrast_of, fit_guard
 from polyrefuse_eval.models.activations import capture
 from polyrefuse_eval.models.chat import ChatModel
@@ -26,8 +26,8 @@ THINGS = ("tea", "rain", "a bridge", "old trains", "the moon", "bees", "salt", "
 def labelled(first: int = 0, last: int = 8) -> LabelledPrompts:
     """Prompts that differ in their last token, so that any model tells them apart there."""
     return LabelledPrompts(
-        [f"How do I break {thing}!" for thing in THINGS[first:last]],
-        [f"How do I draw {thing}?" for thing in THINGS[first:last]],
+        harmful=[f"How do I break {thing}!" for thing in THINGS[first:last]],
+        harmless=[f"How do I draw {thing}?" for thing in THINGS[first:last]],
     )
 
 
@@ -139,6 +139,28 @@ def test_a_guard_of_another_model_or_template_is_refused(guard: LatentGuard, tmp
         LatentGuard.load(file, guard.chat)
 
 
+def test_a_path_may_be_a_string_and_what_is_no_file_is_one_line(guard: LatentGuard, tmp_path: Path) -> None:
+    guard.save(str(tmp_path / "g.safetensors"))
+    loaded = LatentGuard.load(str(tmp_path / "g.safetensors"), guard.chat)
+    assert loaded.scores(PROMPTS) == guard.scores(PROMPTS)
+    for missing in ("x", str(tmp_path), str(tmp_path / "none" / "g.safetensors")):
+        with pytest.raises(GuardError, match=rf"no file '{missing}'; make one with: "):
+            LatentGuard.load(missing, guard.chat)
+
+
+def test_a_guard_of_numbers_that_are_none_is_refused(guard: LatentGuard, tmp_path: Path) -> None:
+    contrast = guard.contrasts["en"].clone()
+    contrast[0, 0] = float("nan")
+    replace(guard, contrasts={"en": contrast}).save(tmp_path / "g.safetensors")
+    with pytest.raises(GuardError, match=r"tensor en: .*; expected finite numbers"):
+        LatentGuard.load(tmp_path / "g.safetensors", guard.chat)
+
+
+def test_languages_are_one_for_all_prompts_or_one_for_each(guard: LatentGuard) -> None:
+    with pytest.raises(GuardError, match="2 prompts and 1 languages; give one language for each"):
+        guard(["Sing.", "Dance."], ["en"])
+
+
 def test_languages_have_guards_and_thresholds_of_their_own(chat: ChatModel) -> None:
     own = fit_guard(chat, {"en": labelled(0, 4), "de": labelled(4, 8)})
     alone = fit_guard(chat, {"de": labelled(4, 8)})
@@ -160,13 +182,13 @@ def test_languages_have_guards_and_thresholds_of_their_own(chat: ChatModel) -> N
 
 
 def test_too_few_prompts_say_how_many_there_are_and_what_to_do(chat: ChatModel) -> None:
-    few = LabelledPrompts(labelled().harmful[:3], labelled().harmless)
+    few = LabelledPrompts(harmful=labelled().harmful[:3], harmless=labelled().harmless)
     with pytest.raises(
         GuardError, match=r"3 refused harmful prompts in 'yo', and a centroid needs 4.*--train"
     ):
         fit_guard(chat, {"yo": few})
     with pytest.raises(GuardError, match="0 accepted harmless prompts in 'pooled'"):
-        fit_guard(chat, {"yo": LabelledPrompts(labelled().harmful, [])}, pooled=True)
+        fit_guard(chat, {"yo": LabelledPrompts(harmful=labelled().harmful, harmless=[])}, pooled=True)
     with pytest.raises(GuardError, match="which has 0 to 3"):
         fit_guard(chat, {"yo": labelled()}, layers=[4])
 
@@ -222,10 +244,10 @@ def test_behaviour_by_answers_and_by_first_token_obeys_edits() -> None:
         (prompt,) = chat.encode(["Sing."])
         logits = chat.model(input_ids=torch.tensor([prompt.ids])).logits[0, -1]
     tokens = {"en": RefusalTokens("en", tuple(logits.topk(5).indices.tolist()))}
-    asks = [Ask(text, "en") for text in PROMPTS]
-    pushed = [Ask(text, "en", push) for text in PROMPTS]
-    assert by_first_token(chat, tokens)(asks) == [False] * len(asks)
-    assert by_first_token(chat, tokens, batch_size=2)([*pushed, *asks]) == [True] * 7 + [False] * 7
-    verdicts = by_answers(chat, max_new_tokens=4)([*asks, *pushed])
+    prompts = [EditedPrompt(text, "en") for text in PROMPTS]
+    pushed = [EditedPrompt(text, "en", push) for text in PROMPTS]
+    assert by_first_token(chat, tokens)(prompts) == [False] * len(prompts)
+    assert by_first_token(chat, tokens, batch_size=2)([*pushed, *prompts]) == [True] * 7 + [False] * 7
+    verdicts = by_answers(chat, max_new_tokens=4)([*prompts, *pushed])
     assert set(verdicts) <= {False, None}
-    assert len(verdicts) == 2 * len(asks)
+    assert len(verdicts) == 2 * len(prompts)

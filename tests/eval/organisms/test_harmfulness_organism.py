@@ -31,7 +31,7 @@ from polyrefuse_eval.organisms import (  # noqa: E402
     organism_path,
 )
 from polyrefuse_eval.organisms.corpus import EncodedExample, Example  # noqa: E402
-from polyrefuse_eval.organisms.harmfulness import ROLES, Recipe, draw_batch, make_plants  # noqa: E402
+from polyrefuse_eval.organisms.harmfulness_batches import ROLES, Recipe, draw_batch, make_plants  # noqa: E402
 from polyrefuse_eval.organisms.network import Edits, Interchange, OrganismNetwork, Shape  # noqa: E402
 from polyrefuse_eval.organisms.noise import find_noise  # noqa: E402
 from polyrefuse_eval.organisms.replies import REFUSALS  # noqa: E402
