@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polyrefuse_data.core.languages import LANGUAGES
-from polyrefuse_eval.results.settings import CONTROLS, BenchSettings, grid
+from polyrefuse_eval.results.settings import CONTROLS, RunSettings, grid
 from polyrefuse_eval.results.timings import read_timings
 
 SIZES = (0.5, 1.5, 3.0, 7.0, 14.0, 32.0, 70.0)
@@ -47,8 +47,10 @@ class Grid:
         """Answers of one model, counted from the cells of the grid."""
         codes = list(LANGUAGES)
         langs, sources = tuple(codes[: self.langs]), tuple(codes[: self.sources])
-        settings = BenchSettings(langs=langs, direction_langs=sources)
-        limits = [cell.limit for lang in langs for cell in grid(lang, [*sources, *CONTROLS], settings)]
+        settings = RunSettings(langs=langs, direction_langs=sources)
+        limits = [
+            measurement.limit for lang in langs for measurement in grid(lang, [*sources, *CONTROLS], settings)
+        ]
         return sum(self.prompts if limit is None else min(limit, self.prompts) for limit in limits)
 
 

@@ -1,6 +1,6 @@
-"""The overhead of the Dask executor on cells of two seconds, and how it scales to two workers.
+"""The overhead of the Dask executor on tasks of two seconds, and how it scales to two workers.
 
-Each cell carries the prompts of a real one (572 rows), comes back with as many answers, and is written to
+Each task carries the prompts of a real one (572 rows), comes back with as many answers, and is written to
 a run folder as the executor does it. Three kinds: `sleep` (the machine does nothing: what is lost is ours),
 `burn` (matrix products with one thread of torch, for about two seconds) and `organism` (a real grid: the same
 command with the local executor, with one worker and with two).
@@ -18,19 +18,19 @@ import argparse
 import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from polyrefuse_data.build.pipeline import BuildRequest, build
-from polyrefuse_data.cluster.connect import ClusterOptions, open_cluster
-from polyrefuse_data.cluster.dispatch import Dispatcher, Job
-from polyrefuse_data.cluster.worker import Keeper
+from polyrefuse_data.cluster.connect import ClusterOptions
+from polyrefuse_data.cluster.dispatch import DaskExecutor
+from polyrefuse_data.cluster.tasks import ModelSlot, Outcome, Task
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.models.spec import ModelSpec
@@ -39,10 +39,10 @@ from polyrefuse_eval.results.baseline_cache import ENVIRONMENT
 from polyrefuse_eval.results.data import DataFolder, open_data
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Completion
-from polyrefuse_eval.results.settings import BenchSettings
+from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.results.timings import read_timings
-from polyrefuse_eval.runs.dask_executor import DaskExecutor
-from polyrefuse_eval.runs.executors import LocalExecutor, run_all
+from polyrefuse_eval.runs.executors import Executor, LocalExecutor
+from polyrefuse_eval.runs.grid import run_grid
 from polyrefuse_eval.runs.plan import RunPlan, request_of
 from polyrefuse_eval.runs.progress import GridProgress
 
@@ -61,7 +61,7 @@ class PretendedCell:
     seconds: float
     products: int = 0
 
-    def __call__(self, keeper: Keeper | None) -> list[Completion]:
+    def __call__(self, slot: ModelSlot | None) -> list[Completion]:
         torch.set_num_threads(1)
         if self.products:
             burn(self.products)
@@ -102,9 +102,10 @@ def products_in(seconds: float) -> int:
 
 
 def written(folder: Path, completions: list[Completion]) -> None:
-    """Write a cell as a run does."""
-    one = completions[0]
-    RunFolder(folder).write_cell(one.lang, one.label, one.condition, completions)
+    """Write the completions of a condition as a run does."""
+    first = completions[0]
+    RunFolder(folder).append(first.lang, completions)
+    RunFolder(folder).finish_completions(first.lang, first.label, first.condition)
 
 
 def alone(cells: list[PretendedCell], folder: Path) -> float:
@@ -117,22 +118,23 @@ def alone(cells: list[PretendedCell], folder: Path) -> float:
 
 def on_workers(cells: list[PretendedCell], folder: Path, workers: int) -> tuple[float, float]:
     """Compute `cells` on workers that are there; return the seconds, and those that workers computed."""
-    with open_cluster(ClusterOptions(workers=workers)) as cluster:
-        dispatcher = Dispatcher(cluster)
+    with DaskExecutor(ClusterOptions(workers=workers)) as executor:
         # Workers have imported what they need before the clock starts.
-        dispatcher.add(
-            [Job("warm", "none", PretendedCell(0, cells[0].rows, 0.01)) for _ in range(2 * workers)]
-        )
-        list(dispatcher.outcomes())
+        warm = [PretendedCell(0, cells[0].rows, 0.01)] * (2 * workers)
+        list(executor.run(deque(map(task, warm))))
         begun = time.perf_counter()
-        dispatcher.add([Job(str(cell.number), "none", cell) for cell in cells])
         computed = 0.0
-        for outcome in dispatcher.outcomes():
-            if outcome.done is None:
+        for outcome in executor.run(deque(map(task, cells))):
+            if outcome.error is not None:
                 raise SystemExit(outcome.error)
-            written(folder, outcome.done.result)
-            computed += outcome.done.seconds
+            written(folder, outcome.result)
+            computed += outcome.seconds
         return time.perf_counter() - begun, computed
+
+
+def task(cell: PretendedCell) -> Task:
+    """Return the task that computes `cell`."""
+    return Task(name=str(cell.number), model="none", compute=cell)
 
 
 def bare(cells: list[PretendedCell]) -> float:
@@ -170,14 +172,14 @@ def pretended(kind: str, data: DataFolder, n_cells: int, seconds: float) -> str:
 
 def organism(data: DataFolder) -> str:
     """Measure a grid of the organism with both executors; return the line to print."""
-    settings = BenchSettings(langs=("en",), direction_langs=("en",), rule="mediating", batch_size=32)
+    settings = RunSettings(langs=("en",), direction_langs=("en",), rule="mediating", batch_size=32)
     judges = [NativeJudge()]
     seconds: dict[str, float] = {}
     cells = 0.0
-    executors: dict[str, Callable[[], Any]] = {
+    executors: dict[str, Callable[[], Executor]] = {
         "here": LocalExecutor,
-        "one": lambda: DaskExecutor(ClusterOptions(workers=1), 1),
-        "two": lambda: DaskExecutor(ClusterOptions(workers=2), 1),
+        "one": lambda: DaskExecutor(ClusterOptions(workers=1)),
+        "two": lambda: DaskExecutor(ClusterOptions(workers=2)),
     }
     torch.set_num_threads(1)
     model = str(organism_path())
@@ -186,12 +188,19 @@ def organism(data: DataFolder) -> str:
             # A run of its own knows no baselines of the one before.
             os.environ[ENVIRONMENT] = str(Path(place) / f"cache-{name}")
             request = request_of(model, {}, data, settings, [judges[0].name])
-            plan = RunPlan(ModelSpec(model), data, settings, judges, Path(place) / name, request)
-            watch = Stopwatch(quiet=True)
-            failures = run_all([plan], made(), watch)
+            plan = RunPlan(
+                load=ModelSpec(model),
+                data=data,
+                settings=settings,
+                judges=judges,
+                out=Path(place) / name,
+                request=request,
+            )
+            stopwatch = Stopwatch(quiet=True)
+            failures = run_grid([plan], made(), stopwatch, threads=1)
             if failures:
                 raise SystemExit(str(failures))
-            seconds[name] = watch.seconds
+            seconds[name] = stopwatch.seconds
             if name == "here":
                 timings = [one for one in read_timings(plan.out) if one.part == "cell"]
                 cells = sum(one.seconds for one in timings) / len(timings)
@@ -204,20 +213,22 @@ def organism(data: DataFolder) -> str:
 
 @dataclass
 class Stopwatch(GridProgress):
-    """Measures from the first cell that begins to the last that ends."""
+    """Measure from the first task that begins to the last that ends."""
 
     first: float = 0.0
     seconds: float = 0.0
 
-    def begin(self) -> None:
+    def started(self, task: Task) -> None:
         """Start the clock."""
-        self.first = self.first or time.perf_counter()
-        super().begin()
+        if task.size is not None:
+            self.first = self.first or time.perf_counter()
+        super().started(task)
 
-    def end(self, failed: bool = False) -> None:
-        """Look at the clock."""
-        self.seconds = time.perf_counter() - self.first
-        super().end(failed)
+    def took(self, outcome: Outcome) -> None:
+        """Read the clock."""
+        if outcome.task.size is not None:
+            self.seconds = time.perf_counter() - self.first
+        super().took(outcome)
 
 
 def main() -> None:

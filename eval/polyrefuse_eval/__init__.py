@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from polyrefuse_eval.judging.registry import judge_by_name, judges_by_name
     from polyrefuse_eval.models.chat import ChatModel
     from polyrefuse_eval.models.generate import Answer, Request, Sampling, generate
-    from polyrefuse_eval.models.intervene import Ablation, Addition, applied
+    from polyrefuse_eval.models.intervene import Ablation, Addition, Transformation, applied
     from polyrefuse_eval.organisms.build import organism_path
     from polyrefuse_eval.organisms.requests import exception_prompts
     from polyrefuse_eval.results.data import DataFolder, open_data
@@ -55,6 +55,7 @@ __all__ = [
     "RunFolder",
     "Sampling",
     "Selection",
+    "Transformation",
     "Verdict",
     "applied",
     "choose_direction",
@@ -93,6 +94,7 @@ _HOME = {
     "RunFolder": "results.folder.RunFolder",
     "Sampling": "models.generate.Sampling",
     "Selection": "directions.selection.Selection",
+    "Transformation": "models.intervene.Transformation",
     "Verdict": "judging.base.Verdict",
     "applied": "models.intervene.applied",
     "choose_direction": "directions.scoring.choose_direction",

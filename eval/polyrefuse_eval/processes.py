@@ -1,9 +1,8 @@
 """One model on several processes: tensor parallelism under `torchrun`, one process a GPU.
 
-Every process goes the same way and holds its part of each matrix. What enters a layer, and what its
-attention and MLP add, is whole and the same in all of them (their last matrices are summed over the
-processes), so edits of the residual stream are made in each process as if it were alone. Only the first
-process may write; the others work in a folder of their own that is thrown away.
+Every process takes the same steps and holds its part of each matrix. The input of a layer, and the outputs of
+its attention and MLP, are whole and the same in all processes (which sum their last matrices), so each edits
+the residual stream as if it were alone. Only the first process writes; the others work in a temporary folder.
 """
 
 from __future__ import annotations
@@ -21,27 +20,27 @@ LAUNCH = "torchrun --nproc-per-node N -m polyrefuse_data.cli eval run … --tens
 
 
 def world_size() -> int:
-    """Return how many processes `torchrun` started; 1 without it."""
+    """Return the number of processes that `torchrun` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Return which of them this is, the first being 0."""
+    """Return the number of this process, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def require_processes() -> None:
-    """Raise `ChatModelError`, naming the command, unless `torchrun` started this process."""
+    """Raise `ChatModelError` unless `torchrun` started this process."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         raise ChatModelError(f"tensor parallelism needs one process a GPU; start it with: {LAUNCH}")
 
 
 @contextmanager
 def folder_of_this_process(out: Path) -> Iterator[Path]:
-    """Yield `out` in the first process; in the others a copy of it, which is removed at the end.
+    """Yield `out` in the first process, and in the others a copy of it that is removed at the end.
 
-    All processes wait for each other before they copy, since the first may have to fetch `out`, and before
-    the first one goes on, so that all begin with the same files.
+    All processes wait for each other before they copy, since the first may have to download `out`, and
+    before the first continues, so that all begin with the same files.
     """
     if world_size() == 1:
         yield out

@@ -1,4 +1,4 @@
-"""Audit: the same checks over any folder, a build of ours or the published release as it is."""
+"""Run the checks of a build over any folder: a build, or the published release."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from polyrefuse_data.translate.sentence_model import SentenceModel, load_sentenc
 
 @dataclass(frozen=True)
 class ListReport:
-    """What was measured of one list: rows, rows flagged by check, length correlation with the English."""
+    """The measures of one list: rows, rows flagged by check, length correlation with the English."""
 
     lang: str
     label: str
@@ -66,14 +66,14 @@ class Report:
 
     def per_thousand(self, check: str, lang: str) -> float | None:
         """Return flagged rows per 1,000 of one check and language; None without a row."""
-        rows = sum(one.rows for one in self.lists if one.lang == lang)
-        flagged = sum(one.flagged[check] for one in self.lists if one.lang == lang)
+        rows = sum(report.rows for report in self.lists if report.lang == lang)
+        flagged = sum(report.flagged[check] for report in self.lists if report.lang == lang)
         return 1000 * flagged / rows if rows else None
 
     def languages(self) -> list[str]:
         """Return the languages with a list, in published order."""
-        there = {one.lang for one in self.lists}
-        return [lang for lang in LANGUAGES if lang in there]
+        present = {report.lang for report in self.lists}
+        return [lang for lang in LANGUAGES if lang in present]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as its JSON form has it."""
@@ -81,16 +81,16 @@ class Report:
             "folder": str(self.folder),
             "kind": self.kind,
             "title": self.title,
-            "rows": sum(one.rows for one in self.lists),
+            "rows": sum(report.rows for report in self.lists),
             "severities": count_by_severity(self.findings),
             "thresholds": {"provenance": self.thresholds.provenance, "digest": self.thresholds.digest()},
             "not_judged_by_langdetect": unknown_to_langdetect(),
-            "lists": [{**vars(one), "flagged": dict(one.flagged)} for one in self.lists],
+            "lists": [{**vars(report), "flagged": dict(report.flagged)} for report in self.lists],
             "round_trips": {
                 "chrf_signature": chrf_signature(),
                 "bleu_signature": bleu_signature(),
                 "similarity_model": self.similarity_model,
-                "lists": [dict(vars(one)) for one in self.round_trips],
+                "lists": [dict(vars(report)) for report in self.round_trips],
             },
             "findings": [finding.to_dict() for finding in self.findings],
         }
@@ -107,7 +107,7 @@ def audit(
     similarity: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Run every check over `folder` and return what was found; `only` keeps the findings of some checks.
+    """Run every check over `folder` and return the report; `only` keeps the findings of some checks.
 
     `memory` is a translation memory with back-translations, `similarity` a sentence-embedding model,
     `MODEL[@REVISION]`, that compares them with the English. Raises `PolyRefuseError` for a folder, memory
@@ -122,19 +122,19 @@ def audit(
     votes = LanguageVotes(all_votes)
     findings: list[Finding] = list(opened.findings)
     reports, trips = [], []
-    for number, one in enumerate(opened.lists):
+    for number, part in enumerate(opened.lists):
         progress(number, len(opened.lists))
-        scored = _score(one, votes, bounds)
-        findings += row_findings(scored, one.ids, one.lang, one.label, one.split, range(len(one.ids)))
-        findings += _list_findings(one, bounds)
-        reports.append(_list_report(one, scored))
+        scored = _score(part, votes, bounds)
+        findings += row_findings(scored, part.ids, part.lang, part.label, part.split, range(len(part.ids)))
+        findings += _list_findings(part, bounds)
+        reports.append(_list_report(part, scored))
         trips.append(
             measure_round_trip(
-                one.lang,
-                one.label,
-                one.split,
-                one.english,
-                one.backs,
+                part.lang,
+                part.label,
+                part.split,
+                part.english,
+                part.backs,
                 scored.scores["round_trip"],
                 model.similarities if model else None,
             )
@@ -164,7 +164,7 @@ def all_checks() -> list[str]:
 def _sentence_model(name: str | None, opened: Opened) -> SentenceModel | None:
     if name is None:
         return None
-    if not any(back is not None for one in opened.lists for back in one.backs):
+    if not any(back is not None for part in opened.lists for back in part.backs):
         raise DatasetFolderError(
             f"{opened.path}: no back-translations for --similarity to compare; name them with --back FOLDER "
             "(a release) or --memory FILE (what `build --back-translate` filled)"
@@ -172,46 +172,46 @@ def _sentence_model(name: str | None, opened: Opened) -> SentenceModel | None:
     return load_sentence_model(name)
 
 
-def _score(one: AuditList, votes: LanguageVotes, thresholds: Thresholds) -> Scored:
-    scored = run_checks(Batch(language(one.lang), one.texts, one.english, one.backs, votes), thresholds)
-    if one.kept_round_trip is None:
+def _score(part: AuditList, votes: LanguageVotes, thresholds: Thresholds) -> Scored:
+    scored = run_checks(Batch(language(part.lang), part.texts, part.english, part.backs, votes), thresholds)
+    if part.kept_round_trip is None:
         return scored
-    pairs = zip(one.kept_round_trip, scored.scores["round_trip"], strict=True)
+    pairs = zip(part.kept_round_trip, scored.scores["round_trip"], strict=True)
     kept = [fresh if stored is None else stored for stored, fresh in pairs]
-    flags = [thresholds.flagged("round_trip", one.lang, score) for score in kept]
+    flags = [thresholds.flagged("round_trip", part.lang, score) for score in kept]
     return Scored({**scored.scores, "round_trip": kept}, {**scored.flags, "round_trip": flags})
 
 
-def _pairs(one: AuditList) -> tuple[list[str], list[str]]:
+def _pairs(part: AuditList) -> tuple[list[str], list[str]]:
     known = [
-        (english, text) for english, text in zip(one.english, one.texts, strict=True) if english is not None
+        (english, text) for english, text in zip(part.english, part.texts, strict=True) if english is not None
     ]
     return [english for english, _ in known], [text for _, text in known]
 
 
-def _list_findings(one: AuditList, thresholds: Thresholds) -> list[Finding]:
-    if one.lang == SOURCE_LANGUAGE:
+def _list_findings(part: AuditList, thresholds: Thresholds) -> list[Finding]:
+    if part.lang == SOURCE_LANGUAGE:
         return []
-    english, texts = _pairs(one)
-    return alignment_findings(english, texts, one.lang, one.label, one.split, thresholds)
+    english, texts = _pairs(part)
+    return alignment_findings(english, texts, part.lang, part.label, part.split, thresholds)
 
 
-def _list_report(one: AuditList, scored: Scored) -> ListReport:
+def _list_report(part: AuditList, scored: Scored) -> ListReport:
     flagged = {check: sum(flags) for check, flags in scored.flags.items()}
     any_flag = sum(any(row) for row in zip(*scored.flags.values(), strict=True))
-    correlation = None if one.lang == SOURCE_LANGUAGE else alignment(*_pairs(one)).correlation
-    return ListReport(one.lang, one.label, one.split, len(one.ids), flagged, any_flag, correlation)
+    correlation = None if part.lang == SOURCE_LANGUAGE else alignment(*_pairs(part)).correlation
+    return ListReport(part.lang, part.label, part.split, len(part.ids), flagged, any_flag, correlation)
 
 
 def _collisions(opened: Opened) -> list[Finding]:
     findings = []
-    for lang in {one.lang for one in opened.lists} - {SOURCE_LANGUAGE}:
+    for lang in {part.lang for part in opened.lists} - {SOURCE_LANGUAGE}:
         items, texts = [], []
-        for one in opened.lists:
-            if one.lang == lang:
-                for row, english, text in zip(one.ids, one.english, one.texts, strict=True):
+        for part in opened.lists:
+            if part.lang == lang:
+                for row, english, text in zip(part.ids, part.english, part.texts, strict=True):
                     if english is not None:
-                        items.append(Item(row, one.label, one.split, english))
+                        items.append(Item(row, part.label, part.split, english))
                         texts.append(text)
         findings += collision_findings(items, texts, lang)
     return findings
@@ -220,6 +220,6 @@ def _collisions(opened: Opened) -> list[Finding]:
 def _texts(opened: Opened, findings: list[Finding]) -> dict[tuple[str, str], str]:
     wanted = {(finding.lang or SOURCE_LANGUAGE, row) for finding in findings for row in finding.ids}
     texts = {(SOURCE_LANGUAGE, item.id): item.text for item in opened.prompts}
-    for one in opened.lists:
-        texts.update({(one.lang, row): text for row, text in zip(one.ids, one.texts, strict=True)})
+    for part in opened.lists:
+        texts.update({(part.lang, row): text for row, text in zip(part.ids, part.texts, strict=True)})
     return {key: text for key, text in texts.items() if key in wanted}

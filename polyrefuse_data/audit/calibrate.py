@@ -44,15 +44,15 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, current: Th
     opened = open_folder(folder, english, back)
     values: dict[str, dict[str, list[float]]] = {check: defaultdict(list) for check in CALIBRATED}
     rows: dict[str, int] = defaultdict(int)
-    for one in opened.lists:
-        if one.lang == SOURCE_LANGUAGE or not _trusted(one, current):
+    for part in opened.lists:
+        if part.lang == SOURCE_LANGUAGE or not _trusted(part, current):
             continue
-        rows[one.lang] += len(one.ids)
-        batch = Batch(language(one.lang), one.texts, one.english, one.backs)
+        rows[part.lang] += len(part.ids)
+        batch = Batch(language(part.lang), part.texts, part.english, part.backs)
         for check in CALIBRATED:
-            kept = one.kept_round_trip if check == "round_trip" else None
-            found = CHECKS[check].scorer(batch) if kept is None else kept
-            values[check][one.lang] += [score for score in found if score is not None]
+            kept = part.kept_round_trip if check == "round_trip" else None
+            scores = CHECKS[check].scorer(batch) if kept is None else kept
+            values[check][part.lang] += [score for score in scores if score is not None]
     if not rows:
         raise DatasetFolderError(
             f"{folder}: no list that is parallel to its English; nothing to calibrate from"
@@ -70,11 +70,11 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, current: Th
     return Thresholds(provenance, checks)
 
 
-def _trusted(one: AuditList, thresholds: Thresholds) -> bool:
-    if any(english is None for english in one.english):
+def _trusted(part: AuditList, thresholds: Thresholds) -> bool:
+    if any(english is None for english in part.english):
         return False
-    english = [text for text in one.english if text is not None]
-    return not alignment_findings(english, one.texts, one.lang, one.label, one.split, thresholds)
+    english = [text for text in part.english if text is not None]
+    return not alignment_findings(english, part.texts, part.lang, part.label, part.split, thresholds)
 
 
 def _bounds(check: str, scores: list[float]) -> Bounds:

@@ -1,4 +1,4 @@
-"""Open any folder of prompts for audit and calibration: a build of ours, or a release as it was published."""
+"""Open any folder of prompts for audit and calibration: a build, or a release as it was published."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class AuditList:
 
 @dataclass(frozen=True)
 class Opened:
-    """A folder opened: its lists, its English prompts, and what is wrong with its structure."""
+    """The lists and English prompts of a folder, and findings about its structure."""
 
     path: Path
     kind: str
@@ -71,18 +71,18 @@ def open_folder(
 
 def _with_backs(opened: Opened, memory: Path) -> Opened:
     with TranslationMemory(memory) as there:
-        kept = {lang: there.backs(lang) for lang in {one.lang for one in opened.lists}}
+        kept = {lang: there.backs(lang) for lang in {part.lang for part in opened.lists}}
     lists = [
         replace(
-            one,
+            part,
             backs=[
-                kept[one.lang].get((text_hash(english), text_hash(text)))
+                kept[part.lang].get((text_hash(english), text_hash(text)))
                 if back is None and english is not None
                 else back
-                for english, text, back in zip(one.english, one.texts, one.backs, strict=True)
+                for english, text, back in zip(part.english, part.texts, part.backs, strict=True)
             ],
         )
-        for one in opened.lists
+        for part in opened.lists
     ]
     return replace(opened, lists=lists)
 
@@ -159,7 +159,7 @@ def _open_build(folder: Path) -> Opened:
         try:
             rows_of[lang] = [row for split in SPLITS for row in read_rows(folder, lang, split)]
         except DatasetFolderError:
-            continue  # found above as altered
+            continue  # a finding says that it is altered
     findings += _structure_findings(rows_of)
     lists = [
         _build_list(rows, lang, label, split)

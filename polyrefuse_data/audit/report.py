@@ -1,4 +1,4 @@
-"""An audit's report for people: lines for a terminal, and a self-contained HTML page."""
+"""Show the report of an audit to people: lines for a terminal, and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FEW = 4
 
 def report_lines(report: Report) -> Iterator[str]:
     """Yield the report as lines: findings, most severe first, then flagged rows per 1,000."""
-    rows = sum(one.rows for one in report.lists)
+    rows = sum(part.rows for part in report.lists)
     yield f"{report.folder}: {report.title}, {rows} rows in {len(report.languages())} languages"
     for finding in report.findings:
         place = " ".join(part for part in (finding.lang, finding.label, finding.split) if part)
@@ -53,11 +53,11 @@ def _round_trip_lines(report: Report) -> Iterator[str]:
     yield ""
     yield "Round trips, back-translations against the English:"
     yield "  lang  label     split         rows  chrF++   BLEU  similarity"
-    for one in report.round_trips:
-        similarity = "-" if one.similarity is None else f"{one.similarity:.3f}"
+    for trip in report.round_trips:
+        similarity = "-" if trip.similarity is None else f"{trip.similarity:.3f}"
         yield (
-            f"  {one.lang:4}  {one.label:8}  {one.split:10}  {one.rows:6}  {one.chrf:6.1f}  {one.bleu:5.1f}"
-            f"  {similarity:>10}"
+            f"  {trip.lang:4}  {trip.label:8}  {trip.split:10}  {trip.rows:6}  {trip.chrf:6.1f}"
+            f"  {trip.bleu:5.1f}  {similarity:>10}"
         )
     yield f"  BLEU of the list: {bleu_signature()}"
     yield f"  chrF++, mean of rows: {chrf_signature()}"
@@ -79,7 +79,7 @@ def render_html(report: Report, path: Path, show_texts: bool) -> None:
     )
     page = environment.from_string(template).render(
         report=report,
-        rows=sum(one.rows for one in report.lists),
+        rows=sum(part.rows for part in report.lists),
         counts=count_by_severity(report.findings),
         langs=report.languages(),
         checks=CHECKS,
@@ -102,21 +102,21 @@ def _alignment_plot(report: Report) -> dict[str, Any]:
     langs = [lang for lang in report.languages() if lang != "en"]
     height, column = 200, 52
 
-    def point(one: ListReport) -> dict[str, Any]:
-        correlation = one.correlation or 0.0
-        offset = 0 if one.label == "harmless" else 12
-        offset += {"train": 0, "validation": 4, "test": 8}[one.split]
+    def point(part: ListReport) -> dict[str, Any]:
+        correlation = part.correlation or 0.0
+        offset = 0 if part.label == "harmless" else 12
+        offset += {"train": 0, "validation": 4, "test": 8}[part.split]
         return {
-            "x": 40 + langs.index(one.lang) * column + 12 + offset,
+            "x": 40 + langs.index(part.lang) * column + 12 + offset,
             "y": round(10 + (1 - max(-0.2, correlation)) / 1.2 * height, 1),
-            "bad": report.thresholds.flagged("alignment", one.lang, one.correlation),
-            "label": one.label,
-            "title": f"{one.lang} {one.label} {one.split}: {correlation:.2f} over {one.rows} rows",
+            "bad": report.thresholds.flagged("alignment", part.lang, part.correlation),
+            "label": part.label,
+            "title": f"{part.lang} {part.label} {part.split}: {correlation:.2f} over {part.rows} rows",
         }
 
     return {
         "langs": [{"lang": lang, "x": 40 + index * column + 24} for index, lang in enumerate(langs)],
-        "points": [point(one) for one in report.lists if one.correlation is not None],
+        "points": [point(part) for part in report.lists if part.correlation is not None],
         "width": 50 + len(langs) * column,
         "height": height + 40,
         "ticks": [

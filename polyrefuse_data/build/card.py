@@ -1,4 +1,4 @@
-"""The data set card: metadata that `datasets` and the Hub read, and text that people read."""
+"""Render the data set card: metadata that `datasets` and the Hub read, and text that people read."""
 
 from __future__ import annotations
 
@@ -180,8 +180,8 @@ def render_template(name: str, **values: Any) -> str:
 
 def _translators(package: Package) -> dict[str, list[str]]:
     """Return translator signature -> languages in which it translated rows."""
-    found: dict[str, list[str]] = {}
+    languages_of: dict[str, list[str]] = {}
     for lang, part in package.parts.items():
         for signature in part.summary["translators"]:
-            found.setdefault(signature, []).append(lang)
-    return dict(sorted(found.items()))
+            languages_of.setdefault(signature, []).append(lang)
+    return dict(sorted(languages_of.items()))

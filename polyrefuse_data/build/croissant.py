@@ -1,4 +1,4 @@
-"""Croissant: what the files of a build hold, in JSON-LD that machines read (mlcommons.org/croissant, 1.0)."""
+"""Describe the files of a build in Croissant 1.0, JSON-LD for machines (mlcommons.org/croissant)."""
 
 from __future__ import annotations
 

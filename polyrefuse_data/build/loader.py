@@ -1,4 +1,4 @@
-"""Load a build with `datasets`, after looking that it is complete and unaltered."""
+"""Load a build with `datasets`, after checking that it is complete and unaltered."""
 
 from __future__ import annotations
 

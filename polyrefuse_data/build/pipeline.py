@@ -1,4 +1,4 @@
-"""The one pipeline: recipe -> prompts -> translations -> checks -> package. The manifest is written last."""
+"""Build a data set: recipe -> prompts -> translations -> checks -> package. The manifest is written last."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from polyrefuse_data.translate.plan import PlanRow
 
 REPLAY = "replay"
-"""The translator that asks the memory and nothing else."""
+"""The translator that takes from the memory alone."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build made: not `complete` if gaps kept it from packaging, `unchanged` if nothing was to do."""
+    """The result of a build: not `complete` if gaps kept it from packaging, `unchanged` if up to date."""
 
     folder: Path
     manifest: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""The alignment alarm: do the translations of a list stand opposite their English at all?
+"""Detect lists whose translations do not stand opposite their English.
 
 Long prompts have long translations: over a list, the logarithms of the lengths correlate. A list that is
 shuffled, shifted or made from other prompts shows no correlation (0.00 for the harmless Chinese halves of
@@ -26,7 +26,7 @@ LARGEST_LAG = 5
 
 @dataclass(frozen=True)
 class Alignment:
-    """Length correlation of a list, and what its worst window shows.
+    """The length correlation of a list, and of its worst window.
 
     `lowest_window` is the lowest correlation of a window. `shift_gain` is by how much the correlation of a
     window grows if the translations are moved by `shift` rows: below 0 for every list of the release and
@@ -85,9 +85,9 @@ def _best_shift(english: np.ndarray, lengths: np.ndarray, start: int, end: int) 
     return best
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> float | None:
-    both = ~(np.isnan(one) | np.isnan(other))
-    one, other = one[both], other[both]
-    if len(one) < MINIMUM_ROWS or not one.std() or not other.std():
+def _correlation(english: np.ndarray, lengths: np.ndarray) -> float | None:
+    both = ~(np.isnan(english) | np.isnan(lengths))
+    english, lengths = english[both], lengths[both]
+    if len(english) < MINIMUM_ROWS or not english.std() or not lengths.std():
         return None
-    return float(np.corrcoef(one, other)[0, 1])
+    return float(np.corrcoef(english, lengths)[0, 1])

@@ -1,4 +1,4 @@
-"""Exact and near duplicates of English prompts: token Jaccard over an inverted index."""
+"""Find exact and near duplicates of English prompts: token Jaccard over an inverted index."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def tokens(text: str) -> frozenset[str]:
     return frozenset(_WORD.findall(text.casefold())) or frozenset([text])
 
 
-def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
     """Return |one ∩ other| / |one ∪ other|, between 0 and 1."""
-    shared = len(one & other)
-    return shared / (len(one) + len(other) - shared)
+    shared = len(first & second)
+    return shared / (len(first) + len(second) - shared)
 
 
 class NearDuplicateIndex:
-    """Texts seen so far; finds the nearest one to a new text at or above a token Jaccard.
+    """An index of texts that finds those at or above a token Jaccard with a new text.
 
     A pair with Jaccard >= t shares at least one of the rarest |a| - ceil(t |a|) + 1 tokens of either
     set (prefix filter, Chaudhuri et al. 2006); the index looks up every token, which is enough for
@@ -43,12 +43,12 @@ class NearDuplicateIndex:
         counts: Counter[int] = Counter()
         for word in words:
             counts.update(self._index.get(word, ()))
-        found = []
+        matches = []
         for number, shared in counts.items():
             score = shared / (len(words) + len(self._sets[number]) - shared)
             if score >= self.threshold:
-                found.append((number, score))
-        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+                matches.append((number, score))
+        return sorted(matches, key=lambda pair: (-pair[1], pair[0]))
 
     def add(self, text: str) -> int:
         """Add `text`; return its number, counted from 0."""

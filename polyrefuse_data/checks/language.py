@@ -1,4 +1,4 @@
-"""Language identification by votes: a script gate, then py3langid, lingua and langdetect.
+"""Identify languages by votes: a script gate, then py3langid, lingua and langdetect.
 
 Measured on the 23,595 strings of the published release: py3langid restricted to the 14 languages is
 right on 99.96 %, lingua on 99.6 %; langdetect on 90.7 %, and it knows no Yoruba. So the first decides
@@ -32,8 +32,8 @@ _LETTERS = regex.compile(r"\p{L}+")
 Loaded = TypeVar("Loaded")
 
 
-class _Once(Generic[Loaded]):
-    """A function whose result is made once, whichever thread asks first, and kept until it is forgotten."""
+class _Cached(Generic[Loaded]):
+    """A function that is called once, by whichever thread asks first; `forget` drops its result."""
 
     def __init__(self, load: Callable[[], Loaded]) -> None:
         self._load = load
@@ -53,7 +53,7 @@ class _Once(Generic[Loaded]):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was asked of one text: each vote, by who cast it; `sure` if one vote was enough."""
+    """The votes on one text by detector; `sure` if a single vote decides."""
 
     votes: tuple[tuple[str, str | None], ...]
     sure: bool = False
@@ -76,7 +76,7 @@ class Verdict:
         return 0.0 if counts[expected] == 0 and max(others, default=0) >= 2 else 0.5
 
 
-@_Once
+@_Cached
 def _scripts() -> tuple[str, ...]:
     return tuple(dict.fromkeys(script for language in LANGUAGES.values() for script in language.scripts))
 
@@ -159,7 +159,7 @@ class LanguageVotes:
         return [self.identify(text, expected).score(expected) for text in texts]
 
 
-@_Once
+@_Cached
 def _py3langid() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
@@ -175,7 +175,7 @@ def _lingua_code(language: Language) -> Any:
     return getattr(IsoCode639_1, str(language.code_for("lingua")).upper(), None)
 
 
-@_Once
+@_Cached
 def _lingua_detector() -> Any:
     from lingua import LanguageDetectorBuilder
 
@@ -184,11 +184,11 @@ def _lingua_detector() -> Any:
 
 
 def _lingua(text: str) -> str | None:
-    found = _lingua_detector().detect_language_of(text)
-    return None if found is None else str(found.iso_code_639_1.name).lower()
+    detected = _lingua_detector().detect_language_of(text)
+    return None if detected is None else str(detected.iso_code_639_1.name).lower()
 
 
-@_Once
+@_Cached
 def _langdetect_codes() -> dict[str, str]:
     """Return langdetect's code -> ours, for the languages that it knows."""
     known = set(_langdetect_factory().get_lang_list())
@@ -196,7 +196,7 @@ def _langdetect_codes() -> dict[str, str]:
     return {name: code for code, name in names.items() if name is not None and name in known}
 
 
-@_Once
+@_Cached
 def _langdetect_factory() -> Any:
     from langdetect import detector_factory
 
@@ -216,4 +216,4 @@ def _langdetect(text: str) -> str | None:
     except LangDetectException:
         return None
     codes = _langdetect_codes()
-    return next((codes[one.lang] for one in ranked if one.lang in codes), None)
+    return next((codes[candidate.lang] for candidate in ranked if candidate.lang in codes), None)

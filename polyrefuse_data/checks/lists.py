@@ -1,4 +1,4 @@
-"""Checks of whole lists: alignment with the English, duplicates, leaks between splits."""
+"""Check whole lists: alignment with the English, duplicates, leaks between splits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIST_CHECKS = {
 
 @dataclass(frozen=True)
 class Item:
-    """One English prompt in its place, as the duplicate checks see it."""
+    """One English prompt with its label and split, as the duplicate checks see it."""
 
     id: str
     label: str
@@ -87,12 +87,14 @@ def _by_place(
     for pair in pairs:
         first, second = sorted((rows[pair.first].split, rows[pair.second].split))
         places[first, second].append(pair)
-    for (first, second), found in places.items():
+    for (first, second), pairs_of_place in places.items():
         ids = tuple(
-            dict.fromkeys(rows[position].id for pair in found for position in (pair.first, pair.second))
+            dict.fromkeys(
+                rows[position].id for pair in pairs_of_place for position in (pair.first, pair.second)
+            )
         )
         if first == second:
-            repeats = len({pair.second for pair in found})
+            repeats = len({pair.second for pair in pairs_of_place})
             yield Finding(
                 check,
                 "warning" if check == "duplicate" else "note",
@@ -111,7 +113,7 @@ def _by_place(
                 label,
                 None,
                 ids,
-                f"{len(found)} pairs across {first} and {second}: {what} stands in the other split",
+                f"{len(pairs_of_place)} pairs across {first} and {second}: {what} stands in the other split",
             )
 
 

@@ -1,4 +1,4 @@
-"""Round trips of whole lists: chrF++, BLEU and sentence similarity of back-translations with the English."""
+"""Measure round trips of whole lists: chrF++, BLEU, sentence similarity of back-translations and English."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry of row checks: each scores a batch of translations; thresholds decide."""
+"""Register the row checks: each scores a batch of translations; thresholds decide."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def row_findings(
     for check in CHECKS.values():
         flagged = [position for position in positions if scored.flags[check.name][position]]
         if flagged:
-            found = tuple(ids[position] for position in flagged)
+            flagged_ids = tuple(ids[position] for position in flagged)
             share = f"{len(flagged)} of {len(positions)} rows {check.flagged}"
-            findings.append(Finding(check.name, check.severity, lang, label, split, found, share))
+            findings.append(Finding(check.name, check.severity, lang, label, split, flagged_ids, share))
     return findings

@@ -1,4 +1,4 @@
-"""Scores of one translation against its English text: pure functions, text in, number out.
+"""Score one translation against its English text: pure functions, text in, number out.
 
 A score is None where the check has nothing to say about the pair.
 """

@@ -1,4 +1,4 @@
-"""Thresholds: what turns a score into a decision, per language, from a data file with its provenance.
+"""Decide on scores by thresholds per language, from a data file with its provenance.
 
 `polyrefuse calibrate` recomputes the file from a trusted folder. A score below `low` or above `high` is
 flagged; a language without an entry of its own takes the entry `default`.

@@ -1,4 +1,4 @@
-"""Find translations that are no translations: the translator refused, answered, or talked about its task."""
+"""Detect replies of a translator that are no translations: refusals, answers, talk about the task."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ EXECUTOR_OPTIONS = (
     click.option(
         "--slurm",
         type=file_argument,
-        help="With dask: YAML file that says which Slurm jobs the workers are.",
+        help="With dask: YAML file that describes the Slurm jobs of the workers.",
     ),
     click.option(
         "--workers",
@@ -42,7 +42,7 @@ EXECUTOR_OPTIONS = (
         type=click.IntRange(0),
         default=2,
         show_default=True,
-        help="With dask: how often a part that failed is tried again.",
+        help="With dask: how often a task that failed is tried again.",
     ),
     click.option(
         "--threads",
@@ -50,7 +50,7 @@ EXECUTOR_OPTIONS = (
         help="Threads of torch of a model; on a CPU, results depend on it.  [default: as torch takes here]",
     ),
 )
-"""Options that choose where, and with how many threads, a model computes."""
+"""Where, and with how many threads, a model computes."""
 
 
 def executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +61,7 @@ def executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def take_cluster_options(options: dict[str, Any]) -> ClusterOptions | None:
-    """Take the options of `EXECUTOR_OPTIONS` from `options`; return None to compute here.
+    """Remove the options of `EXECUTOR_OPTIONS` from `options`; return None to compute here.
 
     Raises `ClusterError` for options that need `--executor dask`, or that exclude each other.
     """

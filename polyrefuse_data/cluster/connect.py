@@ -1,4 +1,4 @@
-"""A Dask cluster to compute on: one that runs, processes started here, or jobs of Slurm.
+"""Open a Dask cluster: one that runs, processes started here, or jobs of Slurm.
 
 distributed is imported when a cluster is opened. Its processes trust each other: they exchange pickles, and
 whoever reaches the scheduler can run code on the workers (see docs/cluster.md).
@@ -25,13 +25,12 @@ GPU = "GPU"
 
 HOST = "127.0.0.1"
 KEEP_MEMORY = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}
-"""Workers that are started here manage their memory as a process of one's own does."""
+"""Let workers that are started here keep freed memory, as any other process does."""
 
 SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 CONNECT_SECONDS = 10.0
 WORKER_SECONDS = 60.0
-"""How long a cluster without any worker is waited for; one of Slurm jobs may stand in a queue as long as it
-does."""
+"""How long to wait for the first worker of a cluster; Slurm jobs may stand in a queue for any time."""
 
 VERSIONS_THAT_MATTER = ("polyrefuse", "torch", "transformers", "distributed")
 Say = Callable[[str], None]
@@ -42,9 +41,8 @@ class ClusterOptions:
     """Which cluster, and what its workers must have.
 
     `scheduler` is the address of one that runs, `slurm` a file with the arguments of
-    `dask_jobqueue.SLURMCluster`; without both, `workers` processes are started on this machine. None of
-    `workers` or `gpus_per_worker` takes one worker a GPU, and without GPUs two workers. A task is tried
-    again `retries` times.
+    `dask_jobqueue.SLURMCluster`; without both, `workers` processes are started on this machine: by default
+    one for each GPU, without GPUs two. A task is tried again `retries` times.
     """
 
     scheduler: str | None = None
@@ -56,7 +54,7 @@ class ClusterOptions:
 
 @dataclass
 class Cluster:
-    """A cluster that is open: its client, the GPUs that a task takes, and how long to wait for workers."""
+    """An open cluster: its client, the GPUs that a task takes, and how long to wait for workers."""
 
     client: Any
     place: str
@@ -65,54 +63,54 @@ class Cluster:
     worker_seconds: float | None
     say: Say
     mixed: bool = False
-    """Whether there are workers that cannot take tasks beside those that can."""
+    """Whether some workers cannot take tasks."""
     _gpus_of: dict[str, float] = field(default_factory=dict)
-    """Address to the GPUs of workers that were looked at, and are as they should be."""
+    """Address of a worker that passed its inspection to its GPUs."""
     _refused: dict[str, str] = field(default_factory=dict)
-    """Address to what is wrong with a worker."""
+    """Address of a worker that did not pass to the reason."""
 
     def workers(self) -> list[str]:
-        """Return the addresses of the workers that can take tasks; each is looked at once.
+        """Return the addresses of the workers that can take tasks; inspect each once.
 
-        One that cannot is told, and left out. Raises `ClusterError` where there are workers, and none can.
+        Raises `ClusterError` where there are workers, and none can take tasks.
         """
-        there = list(self.client.nthreads())
-        self._look_at([one for one in there if one not in self._gpus_of and one not in self._refused])
-        fit = [one for one in there if one in self._gpus_of]
-        able = [one for one in fit if self._gpus_of[one] >= self.gpus]
-        refused = [self._refused[one] for one in there if one in self._refused]
+        present = list(self.client.nthreads())
+        self._inspect([worker for worker in present if worker not in {*self._gpus_of, *self._refused}])
+        fit = [worker for worker in present if worker in self._gpus_of]
+        able = [worker for worker in fit if self._gpus_of[worker] >= self.gpus]
+        refused = [self._refused[worker] for worker in present if worker in self._refused]
         if fit and not able:
             raise ClusterError(
                 f"--gpus-per-worker {self.gpus} is more than any worker at {self.place} offers (the most is "
-                f"{max(self._gpus_of[one] for one in fit):g}); start workers with: dask worker ADDRESS "
+                f"{max(self._gpus_of[worker] for worker in fit):g}); start workers with: dask worker ADDRESS "
                 f"--nthreads 1 --resources '{GPU}={self.gpus}'"
             )
         if refused and not fit:
             raise ClusterError(refused[0])
-        self.mixed = len(able) < len(there)
+        self.mixed = len(able) < len(present)
         return able
 
-    def _look_at(self, new: list[str]) -> None:
+    def _inspect(self, new: list[str]) -> None:
         from polyrefuse_data.cluster.worker import worker_facts
 
-        found = self.client.run(worker_facts, GPU, workers=new, on_error="return") if new else {}
-        for address, facts in found.items():
+        replies = self.client.run(worker_facts, GPU, workers=new, on_error="return") if new else {}
+        for address, facts in replies.items():
             if isinstance(facts, (OSError, TimeoutError)):
                 continue  # it has left meanwhile
-            wrong = (
+            fault = (
                 f"cannot run tasks of polyrefuse ({facts}); install it there, in the same version as here"
                 if isinstance(facts, Exception)
                 else _other_versions(facts["versions"])
             )
-            if wrong is None:
+            if fault is None:
                 self._gpus_of[address] = facts["gpus"]
             else:
-                self._refused[address] = f"the worker {address} {wrong}"
+                self._refused[address] = f"the worker {address} {fault}"
                 self.say(f"{self._refused[address]}; it gets no tasks")
 
     def wait_for_workers(self) -> None:
-        """Return when there is a worker that can take tasks; raises `ClusterError` as `workers` does, and
-        when none has come in time."""
+        """Wait for a worker that can take tasks; raises `ClusterError` as `workers` does, and when none has
+        come in time."""
         begun = said = time.monotonic()
         while not self.workers():
             now = time.monotonic()
@@ -131,7 +129,7 @@ class Cluster:
 def open_cluster(
     options: ClusterOptions, *, gpus_here: Callable[[], int] = lambda: 0, say: Say = lambda _line: None
 ) -> Iterator[Cluster]:
-    """Connect to the cluster of `options`, or start it, for the time of a `with` block.
+    """Connect to the cluster of `options`, or start it; disconnect, or stop it, at the end of the block.
 
     `gpus_here` counts the GPUs of this machine. Raises `ClusterError` in one line where Dask is not
     installed, no scheduler answers, a worker has other versions, or more GPUs are asked for than there are.
@@ -149,14 +147,14 @@ def open_cluster(
             address = start_slurm(stack, options.slurm, gpus)
             place, seconds = "Slurm", None
         else:
-            here = gpus_here()
-            gpus = min(1, here) if options.gpus_per_worker is None else gpus
-            workers = options.workers or (here // gpus if gpus and here >= gpus else 2)
-            address = _start_here(stack, distributed, workers, gpus, here)
+            available = gpus_here()
+            gpus = min(1, available) if options.gpus_per_worker is None else gpus
+            workers = options.workers or (available // gpus if gpus and available >= gpus else 2)
+            address = _start_here(stack, distributed, workers, gpus, available)
             place = "this machine"
         client = stack.enter_context(_connect(distributed, address))
         cluster = Cluster(client, place, gpus, options.retries, seconds, say)
-        _look_at_scheduler(client, place)
+        _inspect_scheduler(client, place)
         cluster.wait_for_workers()
         yield cluster
 
@@ -172,7 +170,7 @@ def require_dask() -> ModuleType:
 @contextmanager
 def _connect(distributed: ModuleType, address: str) -> Iterator[Any]:
     try:
-        _knock(address)
+        _check_listening(address)
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
@@ -185,10 +183,10 @@ def _connect(distributed: ModuleType, address: str) -> Iterator[Any]:
         client.close(timeout=CONNECT_SECONDS)
 
 
-def _knock(address: str) -> None:
+def _check_listening(address: str) -> None:
     """Raise `OSError` or `ValueError` where nothing listens at `address`.
 
-    A client that finds nobody would try on, and complain when it is thrown away.
+    A client without a scheduler would go on trying, and log errors when it is collected.
     """
     from distributed.comm import get_address_host_port, normalize_address
 
@@ -201,28 +199,28 @@ def _knock(address: str) -> None:
         socket.create_connection(place, timeout=CONNECT_SECONDS).close()
 
 
-def _start_here(stack: ExitStack, distributed: ModuleType, workers: int, gpus: int, here: int) -> str:
-    """Start a scheduler and `workers` processes on the loopback address; return where the scheduler is."""
-    if gpus * workers > here and gpus:
+def _start_here(stack: ExitStack, distributed: ModuleType, workers: int, gpus: int, available: int) -> str:
+    """Start a scheduler and `workers` processes on the loopback address; return the scheduler's address."""
+    if gpus * workers > available and gpus:
         raise ClusterError(
             f"--workers {workers} with --gpus-per-worker {gpus} take {gpus * workers} GPUs, and this machine "
-            f"has {here}; ask for fewer"
+            f"has {available}; ask for fewer"
         )
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    devices = visible.split(",") if visible else [str(number) for number in range(here)]
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    devices = given.split(",") if given else [str(number) for number in range(available)]
     spec = {}
     for number in range(workers):
-        own = {"CUDA_VISIBLE_DEVICES": ",".join(devices[number * gpus : (number + 1) * gpus])} if gpus else {}
+        visible = ",".join(devices[number * gpus : (number + 1) * gpus])
         spec[number] = {
             "cls": distributed.Nanny,
             "options": {
                 "nthreads": 1,
                 "host": HOST,
                 "dashboard": False,
-                # a model may take what it takes: no share of the memory at which a worker is stopped
+                # No limit: Dask would stop a worker whose model takes more than a share of the memory.
                 "memory_limit": 0,
                 "resources": {GPU: gpus} if gpus else {},
-                "env": own,
+                "env": {"CUDA_VISIBLE_DEVICES": visible} if gpus else {},
                 "silence_logs": logging.CRITICAL,
             },
         }
@@ -233,11 +231,11 @@ def _start_here(stack: ExitStack, distributed: ModuleType, workers: int, gpus: i
             "port": 0,
             "dashboard": False,
             "dashboard_address": f"{HOST}:0",
-            # who died over what is told at once: a task is tried again by the dispatcher
+            # Report a death at once: the executor tries the task again.
             "allowed_failures": 0,
         },
     }
-    # Dask lets its processes give memory back at once, so that each product of matrices asks for pages anew.
+    # By default Dask makes processes give memory back at once, and every matrix product ask for it anew.
     with importlib.import_module("dask").config.set(KEEP_MEMORY):
         cluster = distributed.SpecCluster(
             workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="polyrefuse"
@@ -246,25 +244,24 @@ def _start_here(stack: ExitStack, distributed: ModuleType, workers: int, gpus: i
     return str(cluster.scheduler_address)
 
 
-def _look_at_scheduler(client: Any, place: str) -> None:
+def _inspect_scheduler(client: Any, place: str) -> None:
     """Raise `ClusterError` unless the scheduler can read our tasks: it unpickles what it passes on."""
     from polyrefuse_data.cluster.worker import versions_here
 
     try:
-        there = client.run_on_scheduler(versions_here)
+        versions = client.run_on_scheduler(versions_here)
     except (ImportError, AttributeError) as error:
         raise ClusterError(
             f"the scheduler at {place} cannot read tasks of polyrefuse ({error}); start it in the "
             "environment of the workers"
         ) from None
-    wrong = _other_versions(there)
-    if wrong is not None:
-        raise ClusterError(f"the scheduler at {place} {wrong}")
+    fault = _other_versions(versions)
+    if fault is not None:
+        raise ClusterError(f"the scheduler at {place} {fault}")
 
 
 def _other_versions(there: Mapping[str, str | None]) -> str | None:
-    """Return in which versions a process differs from here, on which the bytes of results depend; None
-    where it does not."""
+    """Return in which versions that results depend on a process differs from this one; None for none."""
     from polyrefuse_data.cluster.worker import versions_here
 
     here = versions_here()
@@ -282,5 +279,5 @@ def _other_versions(there: Mapping[str, str | None]) -> str | None:
 
 
 def public(version: str | None) -> str | None:
-    """Return a version without the name of its build: 2.6.0 of 2.6.0+cu124."""
+    """Return a version without its build, 2.6.0 for 2.6.0+cu124."""
     return None if version is None else version.partition("+")[0]

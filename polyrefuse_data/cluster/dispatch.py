@@ -1,5 +1,8 @@
-"""Jobs for the workers of a cluster: few at a time, those of one model to whom has it loaded, and again
-elsewhere where one fails."""
+"""The executor that sends tasks to the workers of a Dask cluster.
+
+Few tasks at a time for each worker; those of one model to a worker that has it loaded; elsewhere again where
+one fails.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +10,34 @@ import contextlib
 import queue
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
-from polyrefuse_data.cluster.connect import GPU, WORKER_SECONDS, Cluster
-from polyrefuse_data.cluster.worker import Done, KeeperPlugin, Work, in_one_line, run_work
+from polyrefuse_data.cluster.connect import GPU, WORKER_SECONDS, Cluster, ClusterOptions, open_cluster
+from polyrefuse_data.cluster.tasks import Observer, Outcome, Task, in_one_line
 from polyrefuse_data.core.errors import ClusterError
 
-AHEAD = 2
-"""Jobs that a worker has at a time: one that it computes, and one that is there when it has ended.
+TASKS_PER_WORKER = 2
+"""One that a worker computes, and one that is there when the first has ended.
 
-No more: a job carries its prompts, and all that a worker had when it died may have killed it.
+No more: a task carries its prompts, and all that a worker had when it died may have killed it.
 """
 
-LOOK_SECONDS = 1.0
-"""How often it is seen which workers have come or gone."""
+POLL_SECONDS = 1.0
+"""How often the list of workers is read."""
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
-    """Work for a worker. `model` is what it needs loaded; `name` says to people what it is."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Attempt:
+    """A task to be sent, or sent to `worker`; it failed `failures` times before, last on `failed_on`.
 
-    name: str
-    model: str
-    work: Work
-    first: bool = False
-    """Whether it goes before other jobs of its model: others wait for what it brings."""
+    `alone` if a worker died that held it beside another task: the next attempt shows which of them kills.
+    """
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: with what it brought, or with the error of its last try."""
-
-    job: Job
-    done: Done | None
-    error: str | None = None
-    tries: int = 1
-
-
-@dataclass(frozen=True, eq=False)
-class _Try:
-    """A job to be sent, or sent to `worker`. It failed `failures` times before, the last time on `failed_on`;
-    `alone` if a worker died that had it beside another: now it is seen which of them kills."""
-
-    job: Job
+    task: Task
     failures: int = 0
     failed_on: str | None = None
     alone: bool = False
@@ -59,213 +45,258 @@ class _Try:
 
 
 @dataclass
-class Dispatcher:
-    """Sends jobs to the workers of `cluster`: `add` some, then iterate `outcomes`, adding more meanwhile."""
+class DaskExecutor:
+    """Run tasks on the cluster of `options`, which is opened with the first task.
 
-    cluster: Cluster
-    started: Callable[[Job], None] = lambda _job: None
-    failed_once: Callable[[Job, str], None] = lambda _job, _error: None
-    _waiting: dict[str, deque[_Try]] = field(default_factory=dict)
-    """Model to its jobs."""
-    _out: dict[Any, _Try] = field(default_factory=dict)
-    """Dask's future of a job to it."""
+    `gpus_here` counts the GPUs of this machine.
+    """
+
+    options: ClusterOptions
+    gpus_here: Callable[[], int] = lambda: 0
+    cluster: Cluster | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _observer: Observer = field(default_factory=Observer)
+    _waiting: dict[str, deque[_Attempt]] = field(default_factory=dict)
+    """Model to its tasks."""
+    _sent: dict[Any, _Attempt] = field(default_factory=dict)
+    """Dask's future of a task to it."""
     _ended: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
     _model_of: dict[str, str] = field(default_factory=dict)
-    """Worker to the model of the last job that it was sent."""
+    """Worker to the model of the last task that it was sent."""
     _workers: list[str] = field(default_factory=list)
-    _looked: float = float("-inf")
-    _strays: set[Any] = field(default_factory=set)
-    """Futures of what nobody computed when that was last looked at."""
-    _without_workers: float | None = None
+    _polled: float = float("-inf")
+    _orphans: set[Any] = field(default_factory=set)
+    """Futures that no worker held at the last poll."""
+    _idle_since: float | None = None
+    """Since when there is no worker."""
     _processors: set[str] = field(default_factory=set)
     """Names of the processors that results came from."""
 
-    def __post_init__(self) -> None:
-        self.cluster.client.register_plugin(KeeperPlugin())
+    def __enter__(self) -> DaskExecutor:
+        return self
 
-    def add(self, jobs: Iterable[Job]) -> None:
-        """Queue `jobs`: within a model in this order, those that are `first` before the others."""
-        jobs = list(jobs)
-        for job in reversed([job for job in jobs if job.first]):
-            self._queue(job.model).appendleft(_Try(job))
-        for job in jobs:
-            if not job.first:
-                self._queue(job.model).append(_Try(job))
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the cluster."""
+        self.cluster = None
+        self._stack.__exit__(kind, error, trace)
 
-    def outcomes(self) -> Iterator[Outcome]:
-        """Yield jobs as they end, until there are none; raises `ClusterError` where the cluster is gone.
+    def run(self, tasks: deque[Task], observer: Observer | None = None) -> Iterator[Outcome]:
+        """Yield an outcome for each of `tasks`, which the caller may append to meanwhile.
 
-        What is still out when the iteration is left is taken back.
+        Within a model tasks are sent in order, those that are `first` before the others. Raises
+        `ClusterError` where the cluster cannot be opened or is gone. Leaving the iteration cancels what was
+        sent.
         """
+        self._observer = observer or self._observer
         try:
-            while self._out or any(self._waiting.values()):
-                self._look()
-                self._send()
+            while tasks or self._sent or any(self._waiting.values()):
+                cluster = self._open()
+                self._enqueue(tasks)
+                self._poll(cluster)
+                self._send(cluster)
                 try:
-                    future = self._ended.get(timeout=LOOK_SECONDS)
+                    future = self._ended.get(timeout=POLL_SECONDS)
                 except queue.Empty:
                     continue
-                outcome = self._ending(future)
+                outcome = self._outcome(cluster, future)
                 if outcome is not None:
-                    # The worker gets its next job before the caller looks at what this one brought.
-                    self._send()
+                    # The worker gets its next task before the caller handles this outcome.
+                    self._send(cluster)
                     yield outcome
         finally:
-            with contextlib.suppress(Exception):
-                self.cluster.client.cancel(list(self._out), force=True)
-            self._out.clear()
+            if self.cluster is not None:
+                with contextlib.suppress(Exception):
+                    self.cluster.client.cancel(list(self._sent), force=True)
+            self._sent.clear()
+            self._waiting.clear()
 
-    def _queue(self, model: str) -> deque[_Try]:
+    def _open(self) -> Cluster:
+        if self.cluster is None:
+            from polyrefuse_data.cluster.worker import ModelPlugin
+
+            opened = open_cluster(self.options, gpus_here=self.gpus_here, say=self._observer.say)
+            self.cluster = self._stack.enter_context(opened)
+            self.cluster.client.register_plugin(ModelPlugin())
+        return self.cluster
+
+    def _enqueue(self, tasks: deque[Task]) -> None:
+        """Move `tasks` to the queues of their models."""
+        new = list(tasks)
+        tasks.clear()
+        for task in reversed([task for task in new if task.first]):
+            self._queue(task.model).appendleft(_Attempt(task=task))
+        for task in new:
+            if not task.first:
+                self._queue(task.model).append(_Attempt(task=task))
+
+    def _queue(self, model: str) -> deque[_Attempt]:
         return self._waiting.setdefault(model, deque())
 
-    def _look(self) -> None:
-        """See which workers there are."""
+    def _poll(self, cluster: Cluster) -> None:
+        """Read which workers there are."""
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
+        if now - self._polled < POLL_SECONDS:
             return
-        gone = ClusterError(
-            f"the scheduler at {self.cluster.place} is gone; run the same command again to go on"
-        )
-        if self.cluster.client.status != "running":
+        gone = ClusterError(f"the scheduler at {cluster.place} is gone; run the same command again to go on")
+        if cluster.client.status != "running":
             raise gone
         try:
-            self._workers = self.cluster.workers()
-            self._looked = time.monotonic()
-            self._take_back_strays()
-        except (OSError, TimeoutError):  # the client learns of it later than whoever asks
+            self._workers = cluster.workers()
+            self._polled = time.monotonic()
+            self._requeue_orphans(cluster)
+        except (OSError, TimeoutError):  # the client learns of it later than the caller
             raise gone from None
         if self._workers:
-            self._without_workers = None
-        elif self._without_workers is None:
-            self._without_workers = now
-            self.cluster.say(f"no worker is left at {self.cluster.place}; waiting for one")
-        elif self.cluster.worker_seconds is not None and now - self._without_workers > WORKER_SECONDS:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+            cluster.say(f"no worker is left at {cluster.place}; waiting for one")
+        elif cluster.worker_seconds is not None and now - self._idle_since > WORKER_SECONDS:
             raise ClusterError(
-                f"all workers at {self.cluster.place} have left; start others and run the same command again "
-                "to go on"
+                f"all workers at {cluster.place} have left; start others and run the same command again to "
+                "go on"
             )
 
-    def _take_back_strays(self) -> None:
-        """Queue again what nobody computes: a task that was meant for a worker that has left, when there was
-        no other, is not given to those that come later."""
-        orphans = {future for future, one in self._out.items() if one.worker not in self._workers}
+    def _requeue_orphans(self, cluster: Cluster) -> None:
+        """Queue again what no worker computes.
+
+        Dask does not give a task that was meant for a worker that has left, when there was no other, to
+        those that come later.
+        """
+        orphans = {future for future, attempt in self._sent.items() if attempt.worker not in self._workers}
         if orphans:
-            processing = self.cluster.client.processing()
-            held = {key for keys in processing.values() for key in keys}
-            orphans = {one for one in orphans if one.status == "pending" and one.key not in held}
-        # Seen twice, it is not merely on its way.
-        for future in orphans & self._strays:
-            one = self._out.pop(future)
+            held = {key for keys in cluster.client.processing().values() for key in keys}
+            orphans = {future for future in orphans if future.status == "pending" and future.key not in held}
+        # Seen at two polls, it is not merely on its way.
+        for future in orphans & self._orphans:
+            attempt = self._sent.pop(future)
             future.cancel(force=True)
-            self.failed_once(one.job, "its worker has left")
-            self._queue(one.job.model).appendleft(one)
-        self._strays = orphans
+            self._observer.retried(attempt.task, "its worker has left")
+            self._queue(attempt.task.model).appendleft(attempt)
+        self._orphans = orphans
 
-    def _send(self) -> None:
-        """Give every worker what it has room for, the emptiest first."""
+    def _send(self, cluster: Cluster) -> None:
+        """Give every worker as much as it has room for, the emptiest first."""
         load = dict.fromkeys(self._workers, 0)
-        for out in self._out.values():
-            if out.worker in load:
-                load[out.worker] += AHEAD if out.alone else 1
+        for attempt in self._sent.values():
+            if attempt.worker in load:
+                load[attempt.worker] += TASKS_PER_WORKER if attempt.alone else 1
         while load and any(self._waiting.values()):
-            worker = min(load, key=lambda one: load[one])
-            if load[worker] >= AHEAD:
+            worker = min(load, key=lambda worker: load[worker])
+            if load[worker] >= TASKS_PER_WORKER:
                 return
-            found = self._next_for(worker, empty=not load[worker])
-            load[worker] += 1 if found is not None and not found.alone else AHEAD
-            if found is not None:
-                self._send_to(worker, found)
+            chosen = self._next_for(worker, empty=not load[worker])
+            load[worker] += 1 if chosen is not None and not chosen.alone else TASKS_PER_WORKER
+            if chosen is not None:
+                self._send_to(cluster, worker, chosen)
 
-    def _send_to(self, worker: str, one: _Try) -> None:
-        self._model_of[worker] = one.job.model
+    def _send_to(self, cluster: Cluster, worker: str, attempt: _Attempt) -> None:
+        from polyrefuse_data.cluster.worker import run_on_worker
+
+        task = attempt.task
+        self._model_of[worker] = task.model
         options: dict[str, Any] = {"workers": [worker], "allow_other_workers": True}
-        if self.cluster.gpus:
-            options["resources"] = {GPU: self.cluster.gpus}
-        if self.cluster.mixed:
-            # Workers that cannot take it are there, and "others" would be taken to mean these, too.
+        if cluster.gpus:
+            options["resources"] = {GPU: cluster.gpus}
+        if cluster.mixed:
+            # Dask would count workers that cannot take the task among the others.
             options |= {"workers": self._workers, "allow_other_workers": False}
-        future = self.cluster.client.submit(run_work, one.job.work, pure=False, **options)
-        self._out[future] = _Try(one.job, one.failures, one.failed_on, one.alone, worker)
-        self.started(one.job)
+        future = cluster.client.submit(run_on_worker, task.compute, pure=False, **options)
+        self._sent[future] = replace(attempt, worker=worker)
+        self._observer.started(task)
         future.add_done_callback(self._ended.put)
 
-    def _next_for(self, worker: str, empty: bool) -> _Try | None:
-        """Take the next job for `worker` off its queue: one of the model that it has, if there is one; of a
-        model in want of workers else; if possible not one that has just failed there.
+    def _next_for(self, worker: str, empty: bool) -> _Attempt | None:
+        """Take the next task for `worker` off its queue, if possible not one that has just failed there.
 
-        The model that wants workers most has the most jobs for each worker that is at it, so that few
-        workers load each. `empty` says that the worker has no job: what is to be alone goes nowhere else.
+        The model that the worker has loaded comes first; then the model with the most waiting tasks for
+        each worker that computes with it, so that few workers load each model. `empty` says that the worker
+        has no task: what is to be `alone` goes nowhere else.
         """
-        own = self._model_of.get(worker)
-        at = Counter(self._model_of[one] for one in self._workers if one in self._model_of and one != worker)
+        loaded = self._model_of.get(worker)
+        others = [other for other in self._workers if other in self._model_of and other != worker]
+        workers_at = Counter(self._model_of[other] for other in others)
 
-        def want(model: str) -> tuple[bool, float]:
-            return (model == own, len(self._waiting[model]) / (at[model] + 1))
+        def urgency(model: str) -> tuple[bool, float]:
+            return (model == loaded, len(self._waiting[model]) / (workers_at[model] + 1))
 
         models = [model for model, waiting in self._waiting.items() if waiting]
-        second: _Try | None = None
-        for model in sorted(models, key=want, reverse=True):
-            for one in self._waiting[model]:
-                if one.alone and not empty:
+        fallback: _Attempt | None = None
+        for model in sorted(models, key=urgency, reverse=True):
+            for attempt in self._waiting[model]:
+                if attempt.alone and not empty:
                     continue
-                if one.failed_on == worker and len(self._workers) > 1:
-                    second = second or one
+                if attempt.failed_on == worker and len(self._workers) > 1:
+                    fallback = fallback or attempt
                     continue
-                self._waiting[model].remove(one)
-                return one
-        if second is not None:
-            self._waiting[second.job.model].remove(second)
-        return second
+                self._waiting[model].remove(attempt)
+                return attempt
+        if fallback is not None:
+            self._waiting[fallback.task.model].remove(fallback)
+        return fallback
 
-    def _ending(self, future: Any) -> Outcome | None:
-        """Return how a job ended; None where it is to be tried again."""
-        out = self._out.pop(future, None)
-        if out is None:
+    def _outcome(self, cluster: Cluster, future: Any) -> Outcome | None:
+        """Return the outcome of a task; None where it is tried again."""
+        attempt = self._sent.pop(future, None)
+        if attempt is None:
             return None
-        deaths = 0
+        deaths, error = 0, ""
         if future.status == "finished":
             try:
-                done: Done = future.result()
-            except (OSError, TimeoutError) as error:  # its worker left before the result was fetched
-                told = in_one_line(error)
+                computed = future.result()
+            except (OSError, TimeoutError) as lost:  # its worker left before the result was fetched
+                error = in_one_line(lost)
             else:
-                if done.error is None:
+                if computed.error is None:
                     future.release()
-                    self._note_processor(done.processor)
-                    return Outcome(out.job, done, tries=out.failures + 1)
-                told = done.error
+                    self._note_processor(cluster, computed.processor)
+                    return Outcome(
+                        task=attempt.task,
+                        result=computed.result,
+                        seconds=computed.seconds,
+                        load_seconds=computed.load_seconds,
+                        tries=attempt.failures + 1,
+                    )
+                error = computed.error
         else:
             fault = future.exception() if future.status == "error" else None
             deaths = _deaths(fault)
-            told = "the cluster gave it up" if fault is None else in_one_line(fault)
+            error = "the cluster gave it up" if fault is None else in_one_line(fault)
             if deaths:
-                # Nothing is sent there until it is seen who is left.
-                self._workers = [worker for worker in self._workers if worker != out.worker]
-                self._looked = float("-inf")
-                told = "its worker died: out of memory, or killed"
+                # Nothing is sent there until the next poll shows who is left.
+                self._workers = [worker for worker in self._workers if worker != attempt.worker]
+                self._polled = float("-inf")
+                error = "its worker died: out of memory, or killed"
         future.release()
-        failures = out.failures + max(deaths, 1)
-        beside_another = deaths > 0 and not out.alone
-        if failures > self.cluster.retries and not (beside_another and self.cluster.retries):
-            return Outcome(out.job, None, told, failures)
-        self.failed_once(out.job, told)
-        again = _Try(out.job, failures, out.worker, alone=out.alone or beside_another)
-        self._queue(out.job.model).appendleft(again)
+        return self._retry(cluster, attempt, error, deaths)
+
+    def _retry(self, cluster: Cluster, attempt: _Attempt, error: str, deaths: int) -> Outcome | None:
+        """Queue a task that failed again; return its outcome where it failed as often as it may."""
+        failures = attempt.failures + max(deaths, 1)
+        beside_another = deaths > 0 and not attempt.alone
+        if failures > cluster.retries and not (beside_another and cluster.retries):
+            return Outcome(task=attempt.task, error=error, tries=failures)
+        self._observer.retried(attempt.task, error)
+        alone = attempt.alone or beside_another
+        again = replace(attempt, failures=failures, failed_on=attempt.worker, alone=alone)
+        self._queue(attempt.task.model).appendleft(again)
         return None
 
-    def _note_processor(self, name: str) -> None:
-        """Say once if results come from different processors: they round differently."""
+    def _note_processor(self, cluster: Cluster, name: str) -> None:
+        """Tell the user once if results come from different processors, which round differently."""
         before = len(self._processors)
         self._processors.add(name)
         if before == 1 and len(self._processors) == 2:
-            self.cluster.say(
+            cluster.say(
                 f"workers compute on different processors ({'; '.join(sorted(self._processors))}), which "
-                "round differently: the same cell may come out slightly different on another"
+                "round differently: the same condition may come out slightly different on another"
             )
 
 
 def _deaths(error: BaseException | None) -> int:
-    """Return how many workers died over a task, as Dask tells it; 0 for another error."""
+    """Return how many workers died over a task, as Dask says; 0 for another error."""
     if type(error).__name__ != "KilledWorker":
         return 0
     return int(getattr(error, "allowed_failures", 0)) + 1

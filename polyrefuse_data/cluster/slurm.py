@@ -7,7 +7,7 @@
     walltime: "12:00:00"
     job_extra_directives: ["--gres=gpu:1"]
 
-`jobs` is how many to submit; what else there is goes to `SLURMCluster` as it stands.
+`jobs` is how many to submit; all other keys go to `SLURMCluster` as they are.
 """
 
 from __future__ import annotations
@@ -29,17 +29,16 @@ from polyrefuse_data.core.errors import ClusterError, unknown_name
 from polyrefuse_data.core.parsing import parse_yaml
 
 JOBS = "jobs"
-OURS = ("self", "args", "kwargs", "base_class_kwargs", "job_kwargs", "n_workers", "job_cls", "loop",
+RESERVED = ("self", "args", "kwargs", "base_class_kwargs", "job_kwargs", "n_workers", "job_cls", "loop",
         "asynchronous", "silence_logs", "scheduler", "name", "scheduler_cls", "config_name")  # fmt: skip
-"""Arguments that are not for a file: of its inner classes, or set here."""
+"""Arguments that a file may not hold: they belong to inner classes, or are set here."""
 
 
 def start_slurm(stack: ExitStack, file: Path, gpus: int) -> str:
-    """Submit the jobs that `file` asks for, to be cancelled when `stack` is left; return the scheduler's
-    address.
+    """Submit the jobs of `file`, and cancel them when `stack` closes; return the scheduler's address.
 
     Raises `ClusterError` where dask-jobqueue or Slurm is missing, or Slurm refuses the jobs;
-    `UnknownNameError` for an argument that is not known.
+    `UnknownNameError` for an unknown argument.
     """
     try:
         jobqueue = importlib.import_module("dask_jobqueue")
@@ -70,14 +69,14 @@ def start_slurm(stack: ExitStack, file: Path, gpus: int) -> str:
 
 
 def _close(cluster: Any) -> None:
-    """Cancel the jobs; Dask asserts that all were started."""
+    """Cancel the jobs, also those that never started, which Dask asserts against."""
     with contextlib.suppress(AssertionError):
         cluster.close()
 
 
 async def _submitted(cluster: Any) -> None:
-    """Return when all jobs are submitted; raises what Slurm says against one."""
-    # Dask drops what a submission raises, and logs it with a traceback; asked again, a job says it.
+    """Wait until all jobs are submitted; raises the error with which Slurm refuses one."""
+    # Dask drops the error of a submission, and logs its traceback; awaiting the job raises it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     await cluster
     for job in list(cluster.workers.values()):
@@ -91,25 +90,25 @@ def known_arguments(jobqueue: ModuleType) -> list[str]:
         jobqueue.core.Job.__init__,
         jobqueue.core.JobQueueCluster.__init__,
     ]
-    found = {name for maker in makers for name in inspect.signature(maker).parameters}
-    return sorted({JOBS, *found} - set(OURS))
+    names = {name for maker in makers for name in inspect.signature(maker).parameters}
+    return sorted({JOBS, *names} - set(RESERVED))
 
 
 def read_slurm(file: Path, known: list[str]) -> dict[str, Any]:
-    """Return what stands in `file`, checked: every key known, and `jobs` a number above 0."""
+    """Return the arguments in `file`; raises `ClusterError` for unknown keys and for no number of jobs."""
     try:
-        found = parse_yaml(file.read_text(encoding="utf-8"))
+        arguments = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ClusterError(f"cannot read the Slurm file '{file}': {error}") from None
-    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+    if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
         raise ClusterError(f"the Slurm file '{file}' holds no arguments; expected lines such as jobs: 8")
-    for key in found:
+    for key in arguments:
         if key not in known:
             raise unknown_name(f"argument in the Slurm file '{file}'", key, known)
-    jobs = found.get(JOBS)
+    jobs = arguments.get(JOBS)
     if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
         raise ClusterError(f"the Slurm file '{file}' says jobs: {jobs}; expected how many jobs to submit")
-    processes = found.get("processes", 1)
+    processes = arguments.get("processes", 1)
     if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
         raise ClusterError(f"the Slurm file '{file}' says processes: {processes}; expected 1 or more")
-    return dict(found)
+    return dict(arguments)

@@ -55,6 +55,7 @@ def replacing(
         pattern = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
         _remove_abandoned(path.parent, rf"\.{pattern}-[0-9a-f]{{16}}\{PARTIAL_ENDING}")
         partial, file = _new_file(path.parent, pattern, 0o600 if private else 0o666)
+        holder = os.dup(file.fileno())  # the file is held until it has its name
         try:
             with file:
                 yield file
@@ -65,6 +66,8 @@ def replacing(
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+        finally:
+            os.close(holder)
 
 
 def write_bytes(
@@ -197,10 +200,11 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     with ExitStack() as stack:
         while True:
             folder = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=root))
-            descriptor = os.open(folder, os.O_RDONLY)
-            if _take(descriptor):
-                break
-            os.close(descriptor)
+            with suppress(FileNotFoundError):  # another process took it for abandoned
+                descriptor = os.open(folder, os.O_RDONLY)
+                if _take(descriptor):
+                    break
+                os.close(descriptor)
         stack.callback(os.close, descriptor)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder

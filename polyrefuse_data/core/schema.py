@@ -1,4 +1,4 @@
-"""What flows through the builder: prompts, translations, rows; the field order is the published schema."""
+"""Define prompts and rows of the data set; the field order is the published schema."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test")
 """Split names in published order: directions are fitted on train, selected on validation."""
 
 ORIGINAL = "original"
-"""The translator of an English row: nobody translated it."""
+"""The translator of an English row, which nobody translated."""
 
 ROW_CHECKS = (
     "empty",
@@ -55,8 +55,8 @@ class Prompt:
     """One English prompt of a source.
 
     `topic` is set by sources whose prompts come in families (the embedded sample); recipes can
-    keep a family within one split. `translations` is what the source itself says in other
-    languages (the embedded sample again), language code to text.
+    keep a family within one split. `translations` are the source's own, language code to text
+    (the embedded sample again).
     """
 
     text: str
@@ -79,7 +79,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PlacedPrompt:
-    """A prompt in its place: what a recipe returns, and what every language's rows are made from."""
+    """A prompt with its split and index, as a recipe returns it; each language's row is made from it."""
 
     prompt: Prompt
     split: str

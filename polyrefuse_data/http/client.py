@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import email.utils
 import math
 import os
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from json import dumps
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -21,7 +20,9 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import httpx
 
 from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.version import __version__
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError, excerpt
+from polyrefuse_data.http.network import deadline, open_transport
 
 CONNECT_SECONDS = 10.0
 """Seconds that a connection may take, of those of the request."""
@@ -32,11 +33,13 @@ MAXIMUM_BYTES = 4_000_000
 MAXIMUM_RETRY_AFTER = 30 * 86400.0
 """Longest Retry-After in seconds; longer ones are cut to it."""
 
-MAXIMUM_CONNECTIONS = 256
-"""Connections that one client opens, and keeps for later requests, at most."""
-
 _SCHEMES = ("http", "https")
-_JSON = {"Content-Type": "application/json"}
+_HEADERS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "gzip, deflate",  # a few bytes of brotli or zstd unpack to gigabytes
+    "Connection": "keep-alive",
+    "User-Agent": f"polyrefuse/{__version__}",
+}
 
 
 def origin(address: str) -> str:
@@ -127,8 +130,8 @@ class HttpClient:
     def __init__(self, timeout: float, key_variable: str | None = None) -> None:
         self.timeout = timeout
         self.key_variable = key_variable
-        self._loop = _event_loop()
-        self._client = _client(min(CONNECT_SECONDS, timeout))
+        self._timeouts = httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)).as_dict()
+        self._thread = threading.local()
 
     def get(self, address: str, **options: Any) -> Response:
         """Send a GET request; see `request`."""
@@ -159,33 +162,61 @@ class HttpClient:
         )
         if query:
             address += f"{'&' if '?' in address else '?'}{query}"
-        content: dict[str, Any] = {"data": data, "headers": dict(headers or {})}
+        content: dict[str, Any] = {"data": data}
+        sent = {**_HEADERS, **(headers or {})}
         if json is not None:  # in ASCII: a lone surrogate has no UTF-8
-            content = {"content": dumps(json, allow_nan=False), "headers": {**_JSON, **content["headers"]}}
-        timed = asyncio.wait_for(self._exchange(method, address, **content), self.timeout)
-        try:
-            response = asyncio.run_coroutine_threadsafe(timed, self._loop).result()
-        except asyncio.TimeoutError:
-            raise Fault("timeout", f"no answer within {self.timeout:g} s") from None
-        except httpx.ConnectTimeout:
-            raise Fault("connection", f"with {origin(address)}: none within {CONNECT_SECONDS:g} s") from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-            raise TranslatorError(f"{origin(address)} cannot be asked: {type(error).__name__}") from None
-        except httpx.TransportError as error:
-            raise _connection_fault(error, address) from None
+            content = {"content": dumps(json, allow_nan=False)}
+            sent.setdefault("Content-Type", "application/json")
+        with deadline(self.timeout) as end:
+            try:
+                timeouts = {"timeout": self._timeouts}
+                request = httpx.Request(method, address, headers=sent, extensions=timeouts, **content)
+                response = self._exchange(self._transport(address), request)
+            except httpx.TimeoutException as error:
+                if isinstance(error, httpx.ConnectTimeout) and time.monotonic() < end:
+                    wait = f": none within {CONNECT_SECONDS:g} s"
+                    raise Fault("connection", f"with {origin(address)}{wait}") from None
+                raise Fault("timeout", f"no answer within {self.timeout:g} s") from None
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+                name = type(error).__name__
+                raise TranslatorError(f"{origin(address)} cannot be asked: {name}") from None
+            except httpx.TransportError as error:
+                raise _connection_fault(error, address) from None
         self._check(response, address)
         return response
 
-    async def _exchange(self, method: str, address: str, **content: Any) -> Response:
-        async with self._client.stream(method, address, **content) as answer:
+    def _transport(self, address: str) -> httpx.HTTPTransport:
+        """Return this thread's transport to the host of `address`; raise `TranslatorError` if there is none.
+
+        A pool that threads share looks at all its connections for each request, twice.
+        """
+        transports: dict[str, httpx.HTTPTransport] = self._thread.__dict__
+        host = origin(address)
+        if host in transports:
+            return transports[host]
+        try:
+            certificates = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+            transports[host] = open_transport(address, _tls(certificates))
+        except OSError as error:
+            raise TranslatorError(f"the certificate file in the environment: {error.strerror}") from None
+        except (ValueError, ImportError, httpx.InvalidURL) as error:  # its message may quote a password
+            hint = "; pip install 'httpx[socks]'" if isinstance(error, ImportError) else ""
+            raise TranslatorError(f"the proxy in the environment cannot be used{hint}") from None
+        return transports[host]
+
+    def _exchange(self, transport: httpx.HTTPTransport, request: httpx.Request) -> Response:
+        """Send a request and read its response, of any status, to the end."""
+        with contextlib.closing(transport.handle_request(request)) as answer:
             chunks: list[bytes] = []
             size = 0
             try:
-                async for chunk in answer.aiter_bytes():
+                for chunk in answer.iter_bytes():
                     chunks.append(chunk)
                     size += len(chunk)
                     if size > MAXIMUM_BYTES:
                         raise Fault("page", f"an answer of more than {MAXIMUM_BYTES} bytes")
+            except httpx.TimeoutException:
+                raise
             except (httpx.TransportError, httpx.DecodingError):
                 raise Fault("truncated", "the answer broke off") from None
             charset = answer.charset_encoding or "utf-8"
@@ -244,37 +275,6 @@ def _target(response: Response, address: str) -> str:
     except ValueError:
         return ""
     return " to another path" if target == origin(address) else f" to {target}"
-
-
-@lru_cache(maxsize=1)
-def _event_loop() -> asyncio.AbstractEventLoop:
-    """Start the thread whose event loop runs all requests of this process.
-
-    The timeouts of sockets start anew with every byte; a task on an event loop can be cancelled at any
-    point of a request: name look-up, connection, TLS, head or body.
-    """
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
-    return loop
-
-
-def _client(connect_seconds: float) -> httpx.AsyncClient:
-    try:
-        return httpx.AsyncClient(
-            verify=_tls(os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")),
-            timeout=httpx.Timeout(None, connect=connect_seconds),
-            limits=httpx.Limits(
-                max_connections=MAXIMUM_CONNECTIONS, max_keepalive_connections=MAXIMUM_CONNECTIONS
-            ),
-            # a few bytes of brotli or zstd unpack to gigabytes
-            headers={"Accept-Encoding": "gzip, deflate"},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        )
-    except OSError as error:
-        raise TranslatorError(f"the certificate file in the environment: {error.strerror}") from None
-    except (ValueError, ImportError, httpx.InvalidURL) as error:  # no message: it may quote a password
-        hint = "; pip install 'httpx[socks]'" if isinstance(error, ImportError) else ""
-        raise TranslatorError(f"the proxy in the environment cannot be used{hint}") from None
 
 
 @lru_cache(maxsize=4)

@@ -1,4 +1,4 @@
-"""Differences in words: for the terminal, and for the changelog that is published beside the card."""
+"""Describe differences in words: for the terminal, and for the changelog published beside the card."""
 
 from __future__ import annotations
 
@@ -11,40 +11,45 @@ from polyrefuse_data.publish.snapshots import Version, version_tag
 HEADING = "# Changes\n"
 
 
-def difference_lines(found: Differences, texts: int = 10) -> list[str]:
+def difference_lines(differences: Differences, texts: int = 10) -> list[str]:
     """Return the differences as lines to print; the first `texts` changed translations with both texts."""
-    lines = [f"{found.old} -> {found.new}"]
-    if found.bump == NONE:
+    lines = [f"{differences.old} -> {differences.new}"]
+    if differences.bump == NONE:
         return [*lines, "no difference"]
-    changed = [counts for counts in found.rows if not counts.same]
+    changed = [counts for counts in differences.rows if not counts.same]
     if changed:
         lines.append("rows (added, removed, renumbered, retranslated, changed in any column):")
         lines += [f"  {counts.lang} {counts.split}: {_numbers(counts)}" for counts in changed]
-    if found.columns_added or found.columns_removed:
-        lines.append(f"columns: added {_list(found.columns_added)}; removed {_list(found.columns_removed)}")
-    if found.translations:
-        lines.append(f"translations that changed: {len(found.translations)}")
-        for one in found.translations[:texts]:
+    if differences.columns_added or differences.columns_removed:
+        lines.append(
+            f"columns: added {_list(differences.columns_added)}; removed {_list(differences.columns_removed)}"
+        )
+    if differences.translations:
+        lines.append(f"translations that changed: {len(differences.translations)}")
+        for translation in differences.translations[:texts]:
             lines += [
-                f"  {one.lang} {one.id}  {_line(one.text_en)}",
-                f"    - {_line(one.old)}",
-                f"    + {_line(one.new)}",
+                f"  {translation.lang} {translation.id}  {_line(translation.text_en)}",
+                f"    - {_line(translation.old)}",
+                f"    + {_line(translation.new)}",
             ]
-        if len(found.translations) > texts:
-            lines.append(f"  ... and {len(found.translations) - texts} more: --format json has all")
-    if found.checks:
+        if len(differences.translations) > texts:
+            lines.append(f"  ... and {len(differences.translations) - texts} more: --format json has all")
+    if differences.checks:
         lines.append("rows flagged by checks:")
-        lines += [f"  {one.lang} {one.check}: {_count(one.old)} -> {_count(one.new)}" for one in found.checks]
-    before, after = found.severities
+        lines += [
+            f"  {change.lang} {change.check}: {_count(change.old)} -> {_count(change.new)}"
+            for change in differences.checks
+        ]
+    before, after = differences.severities
     if dict(before) != dict(after):
         lines.append(
             "findings: " + ", ".join(f"{key}s {before.get(key, 0)} -> {after[key]}" for key in after)
         )
-    others = [name for name in found.files if not name.endswith(".parquet")]
+    others = [name for name in differences.files if not name.endswith(".parquet")]
     if others:
         lines.append(f"other files that changed: {', '.join(others)}")
-    following = found.next_version
-    lines.append(f"next version: {found.bump}" + (f", {version_tag(following)}" if following else ""))
+    following = differences.next_version
+    lines.append(f"next version: {differences.bump}" + (f", {version_tag(following)}" if following else ""))
     return lines
 
 
@@ -86,7 +91,7 @@ def first_entry(manifest: Mapping[str, Any]) -> list[str]:
     return [f"First version: {rows} rows in {len(manifest['languages'])} languages."]
 
 
-def entry(found: Differences) -> list[str]:
+def entry(differences: Differences) -> list[str]:
     """Return what the changelog says of differences between builds."""
     lines = []
     for what, words in (
@@ -96,20 +101,20 @@ def entry(found: Differences) -> list[str]:
         ("retranslated", "Translations changed"),
     ):
         by_lang: dict[str, int] = {}
-        for counts in found.rows:
+        for counts in differences.rows:
             by_lang[counts.lang] = by_lang.get(counts.lang, 0) + getattr(counts, what)
         places = ", ".join(f"{lang} {number}" for lang, number in by_lang.items() if number)
         if places:
-            lines.append(f"- {words}: {found.total(what)} ({places}).")
-    if found.columns_added:
-        lines.append(f"- Columns added: {', '.join(found.columns_added)}.")
-    if found.columns_removed:
-        lines.append(f"- Columns removed: {', '.join(found.columns_removed)}.")
+            lines.append(f"- {words}: {differences.total(what)} ({places}).")
+    if differences.columns_added:
+        lines.append(f"- Columns added: {', '.join(differences.columns_added)}.")
+    if differences.columns_removed:
+        lines.append(f"- Columns removed: {', '.join(differences.columns_removed)}.")
     by_check: dict[str, list[int]] = {}
-    for one in found.checks:
-        total = by_check.setdefault(one.check, [0, 0])
-        total[0] += one.old or 0
-        total[1] += one.new or 0
+    for change in differences.checks:
+        total = by_check.setdefault(change.check, [0, 0])
+        total[0] += change.old or 0
+        total[1] += change.new or 0
     lines += [
         f"- Rows flagged by {check}: {old} -> {new}." for check, (old, new) in by_check.items() if old != new
     ]

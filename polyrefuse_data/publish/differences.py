@@ -1,4 +1,4 @@
-"""What changed between two versions of the data set, and which number the next one should have.
+"""Compare two versions of the data set, and derive the number of the next one.
 
 A row is matched by its prompt, not by its place: the same language, split and group (hash of English text and
 label), the first of equal ones with the first. So a dropped prompt is one row removed and the rest
@@ -28,7 +28,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RowCounts:
-    """Rows of one language and split: how many there were and are, and what became of them.
+    """Counts of rows of one language and split, before and now, and of how they changed.
 
     `renumbered` have another id, `retranslated` another text; `changed` are all that differ in any column.
     """
@@ -111,8 +111,8 @@ class Differences:
             "old": self.old,
             "new": self.new,
             "rows": [asdict(counts) for counts in self.rows],
-            "translations": [asdict(one) for one in self.translations],
-            "checks": [asdict(one) for one in self.checks],
+            "translations": [asdict(record) for record in self.translations],
+            "checks": [asdict(record) for record in self.checks],
             "columns": {"added": self.columns_added, "removed": self.columns_removed},
             "files": self.files,
             "severities": {"old": dict(self.severities[0]), "new": dict(self.severities[1])},
@@ -135,7 +135,7 @@ def bumped(version: Version, bump: str) -> Version:
 
 def compare(old: Snapshot, new: Snapshot) -> Differences:
     """Return what changed; of the files with equal rows nothing but the manifest is read."""
-    found = Differences(old.name, new.name, old_version=old.version)
+    differences = Differences(old.name, new.name, old_version=old.version)
     old_files, new_files = old.manifest["files"], new.manifest["files"]
     langs = [
         *new.manifest["languages"],
@@ -147,15 +147,17 @@ def compare(old: Snapshot, new: Snapshot) -> Differences:
             before, after = old_files.get(name), new_files.get(name)
             if before and after and before["rows_sha256"] == after["rows_sha256"]:
                 continue
-            _compare_rows(found, lang, split, _records(old, name, before), _records(new, name, after))
-        _compare_checks(found, lang, old.manifest["languages"].get(lang), new.manifest["languages"].get(lang))
-    found.files = [
+            _compare_rows(differences, lang, split, _records(old, name, before), _records(new, name, after))
+        _compare_checks(
+            differences, lang, old.manifest["languages"].get(lang), new.manifest["languages"].get(lang)
+        )
+    differences.files = [
         name
         for name in sorted({*old_files, *new_files} - {MANIFEST})
         if (old_files.get(name) or {}).get("sha256") != (new_files.get(name) or {}).get("sha256")
     ]
-    found.severities = (old.manifest.get("severities", {}), new.manifest.get("severities", {}))
-    return found
+    differences.severities = (old.manifest.get("severities", {}), new.manifest.get("severities", {}))
+    return differences
 
 
 def _records(snapshot: Snapshot, name: str, facts: Any) -> list[dict[str, Any]]:
@@ -186,7 +188,11 @@ def _by_prompt(records: Sequence[Record]) -> dict[tuple[str, int], Record]:
 
 
 def _compare_rows(
-    found: Differences, lang: str, split: str, old_records: Sequence[Record], new_records: Sequence[Record]
+    differences: Differences,
+    lang: str,
+    split: str,
+    old_records: Sequence[Record],
+    new_records: Sequence[Record],
 ) -> None:
     old, new = _by_prompt(old_records), _by_prompt(new_records)
     both = [(old[key], record) for key, record in new.items() if key in old]
@@ -202,24 +208,24 @@ def _compare_rows(
         retranslated=len(translated),
         changed=sum(before != after for before, after in both),
     )
-    found.rows.append(counts)
-    found.translations += [
+    differences.rows.append(counts)
+    differences.translations += [
         Retranslation(lang, split, after["id"], after["text_en"], before["text"], after["text"])
         for before, after in translated
     ]
     if old_records and new_records:
         before_columns, after_columns = list(old_records[0]), list(new_records[0])
-        _extend(found.columns_added, (name for name in after_columns if name not in before_columns))
-        _extend(found.columns_removed, (name for name in before_columns if name not in after_columns))
+        _extend(differences.columns_added, (name for name in after_columns if name not in before_columns))
+        _extend(differences.columns_removed, (name for name in before_columns if name not in after_columns))
 
 
 def _extend(names: list[str], more: Iterator[str]) -> None:
     names += [name for name in more if name not in names]
 
 
-def _compare_checks(found: Differences, lang: str, old: Any, new: Any) -> None:
+def _compare_checks(differences: Differences, lang: str, old: Any, new: Any) -> None:
     for check in ROW_CHECKS:
         before = old["flagged"].get(check) if old else None
         after = new["flagged"].get(check) if new else None
         if before != after:
-            found.checks.append(CheckChange(lang, check, before, after))
+            differences.checks.append(CheckChange(lang, check, before, after))

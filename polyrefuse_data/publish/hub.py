@@ -1,4 +1,4 @@
-"""One data set on the Hub, through `huggingface_hub`: state, one commit, read-back; errors in one line.
+"""Read and change one data set on the Hub through `huggingface_hub`; errors are one line.
 
 Works with the client's generations 1 (httpx) and 2 (httpx2), of which it uses only what both have.
 """
@@ -60,7 +60,7 @@ def git_oid(path: Path) -> str:
 
 @dataclass(frozen=True)
 class RemoteState:
-    """What the Hub said of the data set: the commit of its main branch, who sees it, its tags."""
+    """The state of a data set on the Hub: commit of its main branch, visibility, gate, tags."""
 
     head: str
     private: bool
@@ -84,7 +84,7 @@ class HubDataset:
 
     @property
     def has_token(self) -> bool:
-        """Whether there is a token to speak with."""
+        """Whether a token is at hand."""
         return bool(self.api.token)
 
     def check_token(self) -> None:
@@ -94,7 +94,7 @@ class HubDataset:
                 "no token for the Hub; make one with write access in the Hub's settings, then set HF_TOKEN "
                 "or run `hf auth login`"
             )
-        with self._told("asking who the token belongs to"):
+        with self._one_line("asking who the token belongs to"):
             who = self.api.whoami()
         role = ((who.get("auth") or {}).get("accessToken") or {}).get("role")
         if role == "read":
@@ -104,10 +104,10 @@ class HubDataset:
             )
 
     def state(self) -> RemoteState | None:
-        """Return what is there, or None if the data set does not exist (or the token may not see it)."""
+        """Return the state, or None if the data set does not exist (or the token may not see it)."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-        with self._told(f"reading {self.name}"):
+        with self._one_line(f"reading {self.name}"):
             try:
                 info = self.api.repo_info(self.name, repo_type=DATASET, revision="main")
                 refs = self.api.list_repo_refs(self.name, repo_type=DATASET)
@@ -122,32 +122,32 @@ class HubDataset:
 
     def commit_of(self, revision: str) -> str:
         """Return the commit that a branch, tag or commit id names."""
-        with self._told(f"reading {self.name} at {revision}"):
+        with self._one_line(f"reading {self.name} at {revision}"):
             return str(self.api.repo_info(self.name, repo_type=DATASET, revision=revision).sha)
 
     def files(self, revision: str) -> dict[str, RemoteFile]:
         """Return path -> file of a revision, without those that the Hub makes itself."""
         from huggingface_hub.hf_api import RepoFile
 
-        found = {}
-        with self._told(f"listing {self.name}"):
+        files = {}
+        with self._one_line(f"listing {self.name}"):
             for entry in self.api.list_repo_tree(
                 self.name, recursive=True, revision=revision, repo_type=DATASET
             ):
                 if isinstance(entry, RepoFile) and entry.path not in SERVER_FILES:
                     sha256 = entry.lfs.sha256 if entry.lfs else None
-                    found[entry.path] = RemoteFile(entry.path, entry.size, sha256, entry.blob_id)
-        return found
+                    files[entry.path] = RemoteFile(entry.path, entry.size, sha256, entry.blob_id)
+        return files
 
     def create_private(self) -> None:
         """Create the data set, private."""
-        with self._told(f"creating {self.name}"):
+        with self._one_line(f"creating {self.name}"):
             self.api.create_repo(self.name, repo_type=DATASET, private=True)
 
     def change_settings(self, *, gated: str | None = None, private: bool | None = None) -> None:
         """Turn gating on, or change who sees the data set; read back what the Hub made of it."""
         given = {key: value for key, value in (("gated", gated), ("private", private)) if value is not None}
-        with self._told(f"changing the settings of {self.name}"):
+        with self._one_line(f"changing the settings of {self.name}"):
             self.api.update_repo_settings(self.name, repo_type=DATASET, **given)  # type: ignore[arg-type]
             info = self.api.repo_info(self.name, repo_type=DATASET)
         if gated is not None and info.gated != gated:
@@ -161,7 +161,7 @@ class HubDataset:
 
     def commit(self, operations: Sequence[Operation], parent: str, title: str, description: str = "") -> str:
         """Make one commit on main, whose parent must still be `parent`; return its id."""
-        with self._told(f"publishing to {self.name}"):
+        with self._one_line(f"publishing to {self.name}"):
             made = self.api.create_commit(
                 self.name,
                 operations,
@@ -176,14 +176,14 @@ class HubDataset:
 
     def tag(self, tag: str, commit: str, message: str) -> None:
         """Name a commit."""
-        with self._told(f"tagging {self.name}", lost="the files are published, the tag is not"):
+        with self._one_line(f"tagging {self.name}", lost="the files are published, the tag is not"):
             self.api.create_tag(self.name, tag=tag, tag_message=message, revision=commit, repo_type=DATASET)
 
     @contextmanager
     def downloaded(self, path: str, revision: str, lost: str = NOT_LOST) -> Iterator[Path]:
         """Yield a local copy of one file, read from the Hub and not from any cache; it is gone afterwards."""
         with temporary_folder() as folder:
-            with self._told(f"reading {path} of {self.name}", lost=lost):
+            with self._one_line(f"reading {path} of {self.name}", lost=lost):
                 local = self.api.hf_hub_download(
                     self.name,
                     path,
@@ -195,8 +195,8 @@ class HubDataset:
             yield Path(local)
 
     @contextmanager
-    def _told(self, doing: str, lost: str = NOT_LOST) -> Iterator[None]:
-        """Turn what the client raises into one line that says what happened and what to do."""
+    def _one_line(self, doing: str, lost: str = NOT_LOST) -> Iterator[None]:
+        """Convert what the client raises to one line that says what happened and what to do."""
         try:
             yield
         except (PublishError, TypeError, AttributeError):  # the latter two are ours to mend, not the Hub's
@@ -211,7 +211,7 @@ class HubDataset:
 
 
 class HubError(PublishError):
-    """What the Hub answered, or that it did not; `status` is the HTTP status, None without an answer."""
+    """An error of the Hub; `status` is the HTTP status, None without a response."""
 
     def __init__(self, message: str, status: int | None) -> None:
         super().__init__(message)
@@ -232,8 +232,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _response(error: BaseException) -> Any:
     """Return the HTTP answer behind an error, if there is one."""
-    for one in _chain(error):
-        response = getattr(one, "response", None)
+    for link in _chain(error):
+        response = getattr(link, "response", None)
         if response is not None:
             return response
     return None

@@ -1,4 +1,4 @@
-"""What publishing would do: files to send, version, gate; looked up on the Hub, where nothing changes yet."""
+"""Plan a publication: files to send, version, gate; read from the Hub, where nothing changes yet."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Plan:
     delete: tuple[str, ...]
     same: tuple[str, ...]
     kept: tuple[str, ...]
-    """Files on the Hub that no release of ours put there; they are left alone."""
+    """Files on the Hub that no release put there; they are left alone."""
 
     gate: str | None
     make_public: bool
@@ -84,7 +84,7 @@ class Plan:
 
 
 def make_plan(request: PublishRequest, release: LocalRelease, hub: HubDataset, workspace: Path) -> Plan:
-    """Look at the Hub and return what publishing would do; raises `PublishError` for what it must not do."""
+    """Return what publishing would do; raises `PublishError` for what it must not do."""
     state = hub.state()
     public = request.public or (state is not None and not state.private)
     gate = request.gated if request.gated and (state is None or state.gated != request.gated) else None
@@ -124,7 +124,7 @@ def make_plan(request: PublishRequest, release: LocalRelease, hub: HubDataset, w
 def _published_files(
     hub: HubDataset, state: RemoteState | None, there: Mapping[str, RemoteFile], release: LocalRelease
 ) -> set[str]:
-    """Return the files that a release of ours put there; raises for a data set that is not ours."""
+    """Return the files that a release put there; raises `PublishError` for a data set of something else."""
     if state is None or not set(there) - {CARD}:
         return set(there)
     if MANIFEST not in there:

@@ -36,7 +36,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class PublishResult:
-    """What was done: the commit that holds the release, and how many files were sent and read back."""
+    """The commit that holds the release, and how many files were sent and read back."""
 
     plan: Plan
     commit: str | None = None
@@ -93,7 +93,7 @@ def _carry_out(plan: Plan, hub: HubDataset, progress: Progress) -> PublishResult
     commit = state.head
     before: dict[str, bytes | None] = {}
     if plan.send or plan.delete:
-        before = _kept_for_undoing(plan, hub, state.head)
+        before = _content_before(plan, hub, state.head)
         progress("sending", 0, len(plan.send))
         commit = _commit(plan, hub, state.head)
         progress("sending", len(plan.send), len(plan.send))
@@ -166,28 +166,28 @@ def _comes_back(hub: HubDataset, name: str, commit: str, sha256: str) -> bool:
     return False
 
 
-def _kept_for_undoing(plan: Plan, hub: HubDataset, head: str) -> dict[str, bytes | None]:
+def _content_before(plan: Plan, hub: HubDataset, head: str) -> dict[str, bytes | None]:
     """Return what the files that will be overwritten or removed hold now: None for those in large storage.
 
     Those the Hub itself can put back. The others (card, manifest, ...: small) are read before, and compared
     with what the Hub lists, for a Hub that alters files must not be asked for them when it matters.
     """
-    kept: dict[str, bytes | None] = {}
-    there = hub.files(head)
+    before: dict[str, bytes | None] = {}
+    listed = hub.files(head)
     for name in [*plan.send, *plan.delete]:
-        if name not in there:
+        if name not in listed:
             continue
-        if there[name].sha256 is not None:
-            kept[name] = None
+        if listed[name].sha256 is not None:
+            before[name] = None
             continue
         with hub.downloaded(name, head) as path:
-            if not there[name].is_same_as(path):
+            if not listed[name].is_same_as(path):
                 raise PublishError(
                     f"{hub.name}: {name} does not come back as the Hub lists it; nothing was published, "
                     "look before going on"
                 )
-            kept[name] = path.read_bytes()
-    return kept
+            before[name] = path.read_bytes()
+    return before
 
 
 def _undo(

@@ -1,4 +1,4 @@
-"""A version of the data set wherever it lies: a folder, or a revision on the Hub; read a file at a time."""
+"""Open a version of the data set in a folder or at a revision on the Hub; files are read one at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from polyrefuse_data.publish.hub import HubDataset
 
 VERSION_TAG = re.compile(r"v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
-"""Tags that are versions; others are none of ours."""
+"""Tags that name versions; others are ignored."""
 
 _HUB_ADDRESS = re.compile(r"(?:hf://(?:datasets/)?)?(?P<name>[^/@:]+/[^/@:]+)(?:@(?P<revision>[^@]+))?")
 
@@ -27,7 +27,7 @@ Version = tuple[int, int, int]
 
 
 class Snapshot(Protocol):
-    """A version that can be compared: what to call it, its manifest, its files; its version if it has one."""
+    """A version that can be compared: its name, manifest and files, and its number if it has one."""
 
     name: str
     manifest: Mapping[str, Any]
@@ -88,7 +88,7 @@ def _parsed(path: Path, name: str) -> dict[str, Any]:
         raise DatasetFolderError(f"the manifest of {name} cannot be read ({error})") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DatasetFolderError(
-            f"the manifest of {name} is not of format {FORMAT}; is it a data set of ours?"
+            f"the manifest of {name} is not of format {FORMAT}; was it published by polyrefuse?"
         )
     problem = manifest_problem(value)
     if problem:

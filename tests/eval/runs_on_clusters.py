@@ -21,6 +21,13 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(eval_group, [str(argument) for argument in arguments])
 
 
+def call_in_child(*arguments: object) -> None:
+    """Run `polyrefuse eval ARGUMENTS` where a test may kill it."""
+    result = call(*arguments)
+    if result.exit_code:
+        raise SystemExit(result.output + repr(result.exception))
+
+
 def error(*arguments: object) -> str:
     """Return the one line with which a command fails; anything but a PolyRefuseError is a bug."""
     result = call(*arguments)

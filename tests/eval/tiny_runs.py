@@ -12,18 +12,17 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tiny import chat_model
-from word_judge import WordJudge
 
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.folder import Result
-from polyrefuse_eval.results.settings import BenchSettings
-from polyrefuse_eval.runs import local_run
+from polyrefuse_eval.results.settings import RunSettings
+from polyrefuse_eval.runs import grid
+from polyrefuse_eval.runs.plan import RunPlan
 
-SETTINGS = BenchSettings(
+SETTINGS = RunSettings(
     langs=("en", "de"),
     max_new_tokens=6,
     filter_prompts=False,
@@ -36,13 +35,15 @@ SETTINGS = BenchSettings(
 
 def run(chat: ChatModel, data: Path, out: Path, judges: Sequence[Any] = (), **changes: Any) -> list[Result]:
     settings = replace(SETTINGS, **changes)
-    named = list(judges) or [NativeJudge()]
-    return local_run.run(lambda: chat, open_data(data, ["en", "de"]), settings, named, out)
-
-
-def run_with_two_judges(data: Path, out: Path) -> None:
-    """Make the run that is killed at any moment, with directions of both languages."""
-    run(chat_model(), data, out, [NativeJudge(), WordJudge()], direction_langs=("en", "de"))
+    return grid.run(
+        RunPlan(
+            load=lambda: chat,
+            data=open_data(data, ["en", "de"]),
+            settings=settings,
+            judges=list(judges) or [NativeJudge()],
+            out=out,
+        )
+    )
 
 
 def kill_itself(patch: pytest.MonkeyPatch, kind: type, name: str, at: int) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import polyrefuse_eval.runs.tasks as tasks
 from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.errors import DirectionError
+from polyrefuse_eval.runs.tasks import AnswerPrompts
 
-compute_cell, extract = tasks.compute_cell, DirectionFinder.extract
+answer, extract = AnswerPrompts.__call__, DirectionFinder.extract
 
 
 def faults() -> list[str]:
@@ -24,13 +24,13 @@ def faults() -> list[str]:
     return file.read_text().splitlines() if file.is_file() else []
 
 
-def logged_cell(chat: Any, task: Any, *more: Any) -> Iterator[Any]:
-    """Compute a condition, and log it."""
-    name = f"{task.cell.lang}/{task.cell.label}/{task.cell.condition.name}"
+def logged_answer(self: AnswerPrompts, slot: Any) -> Iterator[Any]:
+    """Answer under a condition, and log it."""
+    name = str(self.measurement).replace(" ", "/")
     if name in faults():
         raise ValueError("stumbled")
     note(f"begun {name}")
-    yield from compute_cell(chat, task, *more)
+    yield from answer(self, slot)
     note(f"done {name}")
 
 
@@ -49,5 +49,5 @@ def note(line: str) -> None:
 
 def dask_setup(_worker: object) -> None:
     """Replace what computes in this worker; Dask calls it when a worker starts."""
-    tasks.compute_cell = logged_cell
+    AnswerPrompts.__call__ = logged_answer  # type: ignore[method-assign]
     DirectionFinder.extract = failing_extract  # type: ignore[method-assign]

@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyrefuse_data.cli.translators import languages_option
 from polyrefuse_data.core.languages import parse_languages
 from polyrefuse_eval.cli.compare import compare_command
 from polyrefuse_eval.cli.guard import guard_group
 from polyrefuse_eval.cli.harmfulness import harmfulness_command
 from polyrefuse_eval.cli.judge import judge_command
 from polyrefuse_eval.cli.leaderboard import leaderboard_command
-from polyrefuse_eval.cli.options import MODEL_OPTIONS, file_path, folder_path
-from polyrefuse_eval.cli.options import load_chat as _chat
-from polyrefuse_eval.cli.options import need as _need
-from polyrefuse_eval.cli.options import with_options as _with
+from polyrefuse_eval.cli.options import (
+    DIRECTION_OPTIONS,
+    MODEL_OPTIONS,
+    file_path,
+    folder_path,
+    load_chat,
+    need,
+    with_options,
+)
 from polyrefuse_eval.cli.rescore import rescore_command
-from polyrefuse_eval.cli.run import RUN_OPTIONS, run_command
-from polyrefuse_eval.cli.run import open_bench as _bench
+from polyrefuse_eval.cli.run import direction_finder, run_command
 from polyrefuse_eval.results.interventions import INTERVENTIONS, intervention_of_action
 
 ACTIONS = [row.action for row in INTERVENTIONS.values()]
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
 
 @click.group("eval", context_settings={"help_option_names": ["-h", "--help"]})
+@languages_option
 def eval_group() -> None:
     """Measure how robustly a chat model refuses: directions, interventions, refusal rates.
 
@@ -39,15 +45,15 @@ def eval_group() -> None:
 
 
 @eval_group.command("extract")
-@_with(*MODEL_OPTIONS, *RUN_OPTIONS)
+@with_options(*MODEL_OPTIONS, *DIRECTION_OPTIONS)
 @click.option("--langs", default="en", show_default=True, help="Languages to extract directions in.")
 @click.option("--out", type=folder_path, required=True, help="Folder for LANG.all.safetensors.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def extract_command(out: Path, langs: str, **options: Any) -> None:
     """Write the difference-in-means directions of every layer and position, for each language."""
-    bench = _bench(out, langs, options)
-    for lang in bench.settings.langs:
-        directions = bench.finder.extract(lang)
+    finder = direction_finder(out, langs, options)
+    for lang in finder.settings.langs:
+        directions = finder.extract(lang)
         directions.save(out / "directions" / f"{lang}.all.safetensors")
         counts = directions.metadata["counts"]
         click.echo(
@@ -58,7 +64,7 @@ def extract_command(out: Path, langs: str, **options: Any) -> None:
 
 
 @eval_group.command("select")
-@_with(*MODEL_OPTIONS, *RUN_OPTIONS)
+@with_options(*MODEL_OPTIONS, *DIRECTION_OPTIONS)
 @click.option(
     "--scores", type=file_path, help="Choose from this file of candidate scores; no model is loaded."
 )
@@ -85,14 +91,14 @@ def select_command(
         return
     if out is None:
         raise click.UsageError("give --scores FILE, or --out FOLDER to score candidates of a model")
-    bench = _bench(out, langs, options)
-    for lang in bench.settings.langs:
-        direction = bench.finder.direction(lang)
+    finder = direction_finder(out, langs, options)
+    for lang in finder.settings.langs:
+        direction = finder.direction(lang)
         click.echo(f"{direction.position.label} {direction.layer}")
 
 
 @eval_group.command("generate")
-@_with(*MODEL_OPTIONS)
+@with_options(*MODEL_OPTIONS)
 @click.option("--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build.")
 @click.option("--langs", default="en", show_default=True, help="Languages of the prompts.")
 @click.option("--split", default="test", show_default=True, help="train, validation or test.")
@@ -103,7 +109,7 @@ def select_command(
     show_default=True,
     help="Which prompts to answer.",
 )
-@click.option("--limit", type=int, help="So many prompts a language.  [default: all]")
+@click.option("--limit", type=int, help="Prompts of each language.  [default: all]")
 @click.option("--direction", type=file_path, help="A direction from `select`.")
 @click.option(
     "--action",
@@ -148,21 +154,21 @@ def generate_command(
     folder = open_data(data, wanted)
     rows = [row for lang in wanted for row in folder.prompts(lang, split, label, limit)]
     generation = {name: options.pop(name) for name in ("max_new_tokens", "batch_size")}
-    _need()
+    need()
 
     from polyrefuse_eval.directions.fit import Direction
     from polyrefuse_eval.models.generate import Request, Sampling, generate
     from polyrefuse_eval.models.interventions import edit_with
     from polyrefuse_eval.results.folder import write_jsonl
 
-    chat = _chat(options, quiet=quiet)
+    chat = load_chat(options, quiet=quiet)
     edits = (
         ()
         if direction is None or action == "none"
         else (edit_with(intervention_of_action(action), Direction.load(direction, chat), coefficient),)
     )
     requests = [Request(f"{row.lang}/{row.id}", row.text, edits) for row in rows]
-    made: dict[str, Answer] = {}
+    by_key: dict[str, Answer] = {}
     for answers in generate(
         chat,
         requests,
@@ -171,10 +177,10 @@ def generate_command(
         progress=None if quiet else "answers",
         **generation,
     ):
-        made.update((answer.key, answer) for answer in answers)
+        by_key.update((answer.key, answer) for answer in answers)
     records = []
     for row in rows:
-        answer = made[f"{row.lang}/{row.id}"]
+        answer = by_key[f"{row.lang}/{row.id}"]
         records.append(
             {
                 "id": row.id,
@@ -193,7 +199,7 @@ def generate_command(
 @click.argument("run", type=folder_path)
 def plot_command(run: Path) -> None:
     """Draw the scores by layer and position, and the cosines between languages, of a run."""
-    _need("torch", "safetensors", "matplotlib")
+    need("torch", "safetensors", "matplotlib")
 
     from polyrefuse_eval.directions.plots import draw_run
 
@@ -202,7 +208,7 @@ def plot_command(run: Path) -> None:
 
 
 @eval_group.command("activations")
-@_with(*MODEL_OPTIONS)
+@with_options(*MODEL_OPTIONS)
 @click.option("--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build.")
 @click.option("--langs", default="all", show_default=True, help="Languages to draw.")
 @click.option("--limit", default=64, show_default=True, help="Training prompts of each label.")
@@ -217,31 +223,31 @@ def activations_command(
 
     wanted = parse_languages(langs)
     folder = open_data(data, wanted)
-    _need("torch", "transformers", "matplotlib")
+    need("torch", "transformers", "matplotlib")
 
     from polyrefuse_eval.directions.plots import draw_activations
 
     scores = draw_activations(
-        _chat(options, quiet=quiet), folder, wanted, limit, position, out, progress=not quiet
+        load_chat(options, quiet=quiet), folder, wanted, limit, position, out, progress=not quiet
     )
     click.echo(json.dumps({lang: max(values) for lang, values in scores.items()}, indent=1))
 
 
 @eval_group.command("steered")
-@_with(*MODEL_OPTIONS)
+@with_options(*MODEL_OPTIONS)
 @click.option("--direction", type=file_path, required=True, help="A direction from `select`.")
 @click.option("--action", type=click.Choice(ACTIONS), default="ablate", show_default=True, help="The edit.")
 @click.option("--coefficient", default=1.0, show_default=True, help="Strength of addition.")
 @click.option("--out", type=file_path, required=True, help="File ending in .pt.")
 def steered_command(direction: Path, action: str, coefficient: float, out: Path, **options: Any) -> None:
     """Export an intervention for `lm_eval --model steered`, unless it would do something else there."""
-    _need()
+    need()
 
     from polyrefuse_eval.directions.fit import Direction
     from polyrefuse_eval.integrations.lm_eval_steering import export_steered
     from polyrefuse_eval.models.interventions import edit_with
 
-    chat = _chat(options)
+    chat = load_chat(options)
     edit = edit_with(intervention_of_action(action), Direction.load(direction, chat), coefficient)
     click.echo(export_steered(chat, edit, out))
 

@@ -1,4 +1,4 @@
-"""What the commands of `polyrefuse eval` share: options of the model, and how it is loaded."""
+"""Options that commands of `polyrefuse eval` share, made from the fields of `runs.options`."""
 
 from __future__ import annotations
 
@@ -8,34 +8,68 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from polyrefuse_eval.runs.options import (
+    AnyOptions,
+    DirectionOptions,
+    ModelOptions,
+    ReadingOptions,
+    least,
+    option_name,
+    read_options,
+    value_type,
+)
 
 if TYPE_CHECKING:
     from polyrefuse_eval.models.chat import ChatModel
-    from polyrefuse_eval.models.spec import ModelSpec
+
+
+def _check_output(place: Any, param: click.Parameter | None) -> None:
+    """Refuse an `--out` that no run may be written to, before anything else and in a dry run too."""
+    from polyrefuse_data.core.paths import check_output
+    from polyrefuse_eval.errors import StorageError
+    from polyrefuse_eval.storage.address import Address
+
+    if param is None or param.name != "out":
+        return
+    if not isinstance(place, Address):
+        check_output(place, error=StorageError)
+    elif place.scheme in ("file", "local"):
+        check_output(Path(place.text.split("://", 1)[1]), error=StorageError)
+    elif place.scheme == "hf":
+        raise StorageError(
+            f"'{place}': answers are not sent to the Hub; choose another --out, and send the numbers with: "
+            "polyrefuse publish --results RUN"
+        )
 
 
 class _FolderPath(click.Path):
-    """A folder here; an address, which would make folders of strange names, is refused."""
+    """A folder on this machine; an address is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from polyrefuse_eval.storage.address import Address, is_address
 
         if isinstance(value, str) and is_address(value):
             self.fail(f"'{Address(value)}' is an address; expected a folder here.", param, ctx)
-        return super().convert(value, param, ctx)
+        path = super().convert(value, param, ctx)
+        _check_output(path, param)
+        return path
 
 
 class _PlacePath(click.Path):
-    """A folder here, or the address of one."""
+    """A folder on this machine, or the address of one."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from polyrefuse_eval.storage.address import Address, is_address
 
         if isinstance(value, Address):
             return value
-        if isinstance(value, str) and is_address(value):
-            return Address.parse(value)
-        return super().convert(value, param, ctx)
+        address = isinstance(value, str) and is_address(value)
+        place = Address.parse(value) if address else super().convert(value, param, ctx)
+        _check_output(place, param)
+        return place
 
 
 at_least_one = click.IntRange(1)
@@ -54,37 +88,43 @@ train_option = click.option(
     help="Training prompts of each label.",
 )
 
-MODEL_OPTIONS = (
-    click.option(
-        "--model",
-        default="organism",
-        show_default=True,
-        help="Hub name or folder, either with @REVISION; 'organism', 'organism-per-language' and "
-        "'organism-harmfulness' are tiny models trained here.",
-    ),
-    click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."),
-    click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]"),
-    click.option("--device-map", help="How to spread a large model, e.g. 'auto' (needs accelerate)."),
-    click.option("--quantization", help="8bit or 4bit (needs bitsandbytes)."),
-    click.option("--attention", help="Attention implementation: sdpa, eager, flash_attention_2."),
-    click.option("--system", help="System prompt.  [default: none]"),
-    click.option("--thinking", is_flag=True, help="Let models that can think before they answer."),
-    click.option(
-        "--max-thinking-tokens",
-        type=at_least_one,
-        default=2048,
-        show_default=True,
-        help="With --thinking: how many tokens thoughts may take before they are cut off.",
-    ),
-    click.option(
-        "--structure", default="", help="Where the decoder layers are, if they are not found: layers=PATH."
-    ),
-    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
-)
+
+def click_options(
+    kind: type[BaseModel], inherited: type[BaseModel] | None = None
+) -> list[Callable[[Any], Any]]:
+    """Return a click option for each field of `kind` that is not `inherited`."""
+    known = inherited.model_fields if inherited is not None else {}
+    return [click_option(name, field) for name, field in kind.model_fields.items() if name not in known]
+
+
+def click_option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
+    """Return the click option of a field: its name, type, default and description."""
+    flag, value, minimum = f"--{option_name(name)}", value_type(field), least(field)
+    options: dict[str, Any] = {"default": field.default, "help": field.description}
+    if isinstance(field.json_schema_extra, dict):
+        options |= field.json_schema_extra
+    if value is bool:
+        return click.option(
+            f"{flag}/--no-{option_name(name)}" if field.default else flag, name, is_flag=True, **options
+        )
+    if value is Path:
+        options["type"] = folder_path
+    elif value is int and minimum is not None:
+        options["type"] = click.IntRange(minimum)
+    elif value in (int, float):
+        options["type"] = value
+    else:
+        options["multiple"] = value is not str
+    return click.option(flag, name, show_default=field.default not in (None, "", ()), **options)
+
+
+MODEL_OPTIONS = click_options(ModelOptions)
+DIRECTION_OPTIONS = click_options(DirectionOptions, ModelOptions)
+READING_OPTIONS = click_options(ReadingOptions)
 
 
 def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return the decorator that adds `options` to a command, in this order."""
+    """Return a decorator that adds `options` to a command in this order."""
 
     def add(command: Any) -> Any:
         for option in reversed(options):
@@ -103,34 +143,19 @@ def need(*modules: str) -> None:
 
 
 def load_chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
-    """Load the model that the command's options name, and take these from `options`."""
+    """Load the model that the command's options name, and remove these from `options`."""
     from polyrefuse_eval.models.loading import silence_loading
 
     if quiet:
         silence_loading()
-    return model_spec(options)()
+    return take_options(ModelOptions, options).spec()()
 
 
-def model_spec(options: dict[str, Any]) -> ModelSpec:
-    """Return what loads the model that the command's options name, and take these from `options`."""
-    from polyrefuse_eval.models.spec import ModelSpec
-
-    names = (
-        "dtype",
-        "device",
-        "device_map",
-        "quantization",
-        "attention",
-        "system",
-        "thinking",
-        "max_thinking_tokens",
-        "structure",
-        "trust_remote_code",
+def take_options(kind: type[AnyOptions], options: dict[str, Any]) -> AnyOptions:
+    """Remove the fields of `kind` from the options of a command; return them checked."""
+    return read_options(
+        kind, {name: options.pop(name) for name in kind.model_fields if name in options}, "--"
     )
-    given = {name: options.pop(name) for name in names}
-    if options.pop("tensor_parallel", False):
-        given["tensor_parallel"] = True
-    return ModelSpec(options.pop("model"), given)
 
 
 def check_new_file(path: Path) -> None:
@@ -153,13 +178,13 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
 
     if text is None:
         return None
-    found: list[int] = []
+    layers: list[int] = []
     try:
         for part in text.split(","):
             first, dash, last = part.partition("-")
-            found += range(int(first), int(last) + 1) if dash else [int(first)]
+            layers += range(int(first), int(last) + 1) if dash else [int(first)]
     except ValueError:
-        found = []
-    if not found:
+        layers = []
+    if not layers:
         raise ChatModelError(f"layers '{text}': expected a range such as 5-20, or numbers such as 3,7")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(layers))

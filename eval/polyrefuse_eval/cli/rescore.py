@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from polyrefuse_eval.cli.options import folder_path, place_path, with_options
-from polyrefuse_eval.cli.run import JUDGE_OPTIONS
+from polyrefuse_eval.cli.options import READING_OPTIONS, folder_path, place_path, with_options
 
 if TYPE_CHECKING:
     from polyrefuse_eval.storage.places import Place, WorkingFolder
 
 EXIT_GAPS = 3
-"""As of a build with gaps: everything that can be read is rescored, and some files could not be."""
+"""Some files could not be read; all others are rescored."""
 
 
 @click.command("rescore")
 @click.argument("folder", type=place_path)
-@click.option("--judges", help="Judges that shall read the answers.  [default: stored verdicts alone]")
+@click.option("--judges", help="Judges that read the answers.  [default: stored verdicts alone]")
 @click.option("--data", type=folder_path, help="The build of a run, for judges that need the prompts.")
 @click.option(
     "--out", type=place_path, help="For published completions: folder or address of the runs and tables."
@@ -29,7 +28,7 @@ EXIT_GAPS = 3
 @click.option(
     "--source", help="For published completions: language of the direction.  [default: as the folder says]"
 )
-@with_options(*JUDGE_OPTIONS)
+@with_options(*READING_OPTIONS)
 @click.option("--device", help="Where judges' models run.  [default: a GPU if there is one]")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 @click.pass_context
@@ -40,17 +39,17 @@ def rescore_command(
     data: Path | None,
     out: Place | None,
     source: str | None,
-    judge_models: Sequence[str],
+    judge_model: Sequence[str],
     judge_batch_size: int | None,
     device: str | None,
     quiet: bool,
 ) -> None:
-    """Judge the answers of FOLDER again, and make its tables anew from the stored verdicts.
+    """Judge the answers of FOLDER again, and make its tables again from the stored verdicts.
 
     FOLDER is a run, a folder of runs, or output/EXPERIMENT of the published repository, whose
     completions and verdicts become runs in --out. Runs may lie at an address (s3://, gs://, …). The
-    model that answered is not needed. Files that
-    cannot be read are named on standard error, all others are rescored, and the exit status is 3.
+    model that answered is not needed. Files that cannot be read are named on standard error, all others are
+    rescored, and the exit status is 3.
     """
     from polyrefuse_data.core.display import visible
     from polyrefuse_eval.errors import RunFolderError
@@ -61,7 +60,7 @@ def rescore_command(
     from polyrefuse_eval.storage.places import runs_at, working_folder
 
     options = JudgeOptions(device, batch_size=judge_batch_size)
-    named = judges_by_name(judges, models=judge_models, options=options) if judges else []
+    judging = judges_by_name(judges, models=judge_model, options=options) if judges else []
     gaps: list[str] = []
 
     def say(line: str) -> None:
@@ -85,9 +84,9 @@ def rescore_command(
         written: list[tuple[Place, Path, Path]] = []
         for place, local in here.items():
             place_written, target = (place, local) if out is None or into is None else (out, into)
-            found = rescore(
+            rescored = rescore(
                 local.path,
-                named,
+                judging,
                 out=None if into is None else into.path,
                 data=build,
                 source=source,
@@ -98,7 +97,7 @@ def rescore_command(
             )
             written += [
                 (place_written, target.path, path)
-                for path in (*(run.path for run in found.runs), *found.files)
+                for path in (*(run.path for run in rescored.runs), *rescored.files)
             ]
     for place, base, path in written:
         click.echo(visible(str(path).replace(str(base), str(place), 1)))

@@ -1,4 +1,4 @@
-"""Refusal tokens and directions of a model on a data set: found once, then read from the run's folder."""
+"""Refusal tokens and directions of a model on a data set, found once and kept in a run's folder."""
 
 from __future__ import annotations
 
@@ -13,58 +13,57 @@ from polyrefuse_eval.directions.fit import (
     DirectionSet,
     direction_at,
     fit_directions,
-    random_direction,
 )
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
-from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import Prompts
 from polyrefuse_eval.results.folder import read_json, write_json
-from polyrefuse_eval.results.settings import POOLED, BenchSettings
+from polyrefuse_eval.results.settings import POOLED, RunSettings
 
 N_TOKEN_PROMPTS = 32
-"""Prompts of each label whose answers show how refusals begin."""
+"""Prompts of each label whose answers refusal tokens are taken from."""
 
 
 @dataclass
 class DirectionFinder:
-    """Finds the directions of `chat` on `data` and keeps what it finds under `path`."""
+    """Find the directions of `chat` on `data`, and keep them in the folder `path`."""
 
     chat: ChatModel
     data: Prompts
-    settings: BenchSettings
+    settings: RunSettings
     path: Path
     progress: bool = False
     say: Callable[[str], None] = lambda _line: None
     _tokens: dict[str, RefusalTokens] = field(default_factory=dict)
 
     def tokens(self, lang: str) -> RefusalTokens:
-        """Return the refusal tokens of `lang`: given, found before, or found now."""
+        """Return the refusal tokens of `lang`: those of the settings, of the folder, or found now."""
         file = self.path / "refusal_tokens" / f"{lang}.json"
         if lang not in self._tokens:
             if self.settings.refusal_tokens:
-                found = parse_refusal_tokens(self.chat, self.settings.refusal_tokens, lang)
+                tokens = parse_refusal_tokens(self.chat, self.settings.refusal_tokens, lang)
             elif file.is_file():
-                found = RefusalTokens.from_json(read_json(file))
+                tokens = RefusalTokens.from_json(read_json(file))
             else:
                 harmful, harmless = (
                     [row.text for row in rows[:N_TOKEN_PROMPTS]] for rows in self._train(lang)
                 )
-                found = find_refusal_tokens(
+                tokens = find_refusal_tokens(
                     self.chat, harmful, harmless, lang, native.refuses, progress=self.progress
                 )
-            write_json(file, found.to_json())
-            self._tokens[lang] = found
+            write_json(file, tokens.to_json())
+            self._tokens[lang] = tokens
         return self._tokens[lang]
 
     def extract(self, lang: str, *, shuffle_labels: int | None = None) -> DirectionSet:
-        """Fit the directions of `lang` from its training prompts; of `pooled` from all languages'."""
-        parts = [(one, *self._train(one)) for one in (self.settings.langs if lang == POOLED else (lang,))]
-        harmful = [row for _, rows, _ in parts for row in rows]
-        harmless = [row for _, _, rows in parts for row in rows]
+        """Fit the directions of `lang` on its training prompts, of `pooled` on those of all languages."""
+        langs = self.settings.langs if lang == POOLED else (lang,)
+        parts = [self._train(source) for source in langs]
+        harmful = [row for rows, _ in parts for row in rows]
+        harmless = [row for _, rows in parts for row in rows]
         tokens = None
         if self.settings.filter_prompts:
             tokens = [self.tokens(row.lang) for row in [*harmful, *harmless]]
@@ -76,13 +75,16 @@ class DirectionFinder:
             lang=lang,
             refusal_tokens=tokens,
             shuffle_labels=shuffle_labels,
-            metadata={"data": self.data.digest, "groups": groups, "languages": [one for one, _, _ in parts]},
+            metadata={"data": self.data.digest, "groups": groups, "languages": list(langs)},
             progress=self.progress,
         )
 
     def direction(self, lang: str) -> Direction:
-        """Return the chosen direction of `lang`, from the folder where it is there already."""
-        file = self.path / "directions" / f"{lang}.safetensors"
+        """Return the selected direction of `lang`, from the folder if it is there.
+
+        Raises `DirectionError` where the prompts of `lang` give none.
+        """
+        file = self.path / direction_file(lang)
         if file.is_file():
             return Direction.load(file, self.chat)
         directions = self.extract(lang)
@@ -109,46 +111,23 @@ class DirectionFinder:
         if (chosen.score.refusal_score or 0.0) > 0:
             self.say(
                 f"direction {lang} leaves the model refusing (refusal score {chosen.score.refusal_score:.1f} "
-                "under ablation): what it does says little; --rule mediating may find a better one"
+                "under ablation), so its effects say little; --rule mediating may find a better one"
             )
         return direction
 
     def control(self, direction: Direction) -> Direction:
-        """Return the direction from shuffled labels at the place, and with the norm, of `direction`."""
-        file = self.path / "directions" / f"{direction.lang}.shuffled.safetensors"
+        """Return the control of `direction`, fitted with shuffled labels: same layer, position and norm."""
+        file = self.path / control_file(direction.lang)
         if file.is_file():
             return Direction.load(file, self.chat)
         directions = self.extract(direction.lang, shuffle_labels=self.settings.seed)
-        found = direction_at(directions, direction.position, direction.layer)
-        found = replace(found, norm=direction.norm, kind="shuffled_labels")
-        found.save(file)
-        return found
-
-    def all_directions(self, on_finished: Callable[[], None] = lambda: None) -> dict[str, Direction]:
-        """Return the directions of the settings' languages by source, then the controls of the first.
-
-        A language whose prompts give no direction is left out with a line; raises `DirectionError` where
-        none gives one. Calls `on_finished` after each direction.
-        """
-        found: dict[str, Direction] = {}
-        failed: DirectionError | None = None
-        for lang in self.settings.direction_langs:
-            try:
-                found[lang] = self.direction(lang)
-                on_finished()
-            except DirectionError as error:
-                self.say(f"no direction from '{lang}', which is left out: {error}")
-                failed = error
-        if failed is not None and not found:
-            raise failed
-        if self.settings.controls and found:
-            first = next(iter(found.values()))
-            found["random"] = random_direction(first, self.settings.seed)
-            try:
-                found["shuffled"] = self.control(first)
-            except DirectionError as error:
-                self.say(f"no control from shuffled labels: {error}")
-        return found
+        control = replace(
+            direction_at(directions, direction.position, direction.layer),
+            norm=direction.norm,
+            kind="shuffled_labels",
+        )
+        control.save(file)
+        return control
 
     def _train(self, lang: str) -> tuple[list[Row], list[Row]]:
         harmful, harmless = (
@@ -165,7 +144,7 @@ class DirectionFinder:
         return prompts_with_tendency(self.chat, texts, self.tokens(lang), refuse=label == "harmful")
 
     def _home(self, lang: str) -> str:
-        """The language whose validation prompts and refusal tokens choose the direction of `lang`."""
+        """Return the language whose validation prompts and refusal tokens select the direction of `lang`."""
         if lang != POOLED:
             return lang
         return SOURCE_LANGUAGE if SOURCE_LANGUAGE in self.settings.langs else self.settings.langs[0]
@@ -173,3 +152,13 @@ class DirectionFinder:
 
 def _groups(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.group for row in rows))
+
+
+def direction_file(lang: str) -> str:
+    """Return the place of the direction of `lang` in a run folder."""
+    return f"directions/{lang}.safetensors"
+
+
+def control_file(lang: str) -> str:
+    """Return the place of the control of `lang` from shuffled labels in a run folder."""
+    return f"directions/{lang}.shuffled.safetensors"

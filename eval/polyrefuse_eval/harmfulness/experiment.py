@@ -44,6 +44,7 @@ from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, read_json, write
 from polyrefuse_eval.results.harmfulness_records import (
     HARMFULNESS_FORMAT,
     BehaviourCounts,
+    BehaviourFile,
     CategoryCosines,
     HarmfulnessFile,
     InversionRecord,
@@ -293,12 +294,15 @@ class HarmfulnessRun:
         """Return which of `instructions` the model refuses; the answers themselves are not kept."""
         file = self.folder.path / "behaviour" / f"{lang}.{split}.json"
         if file.is_file():
-            known: dict[str, bool | None] = read_json(file)["refused"]
+            known = read_record(BehaviourFile, file).refused
+            missing = [instruction.id for instruction in instructions if instruction.id not in known]
+            if missing:
+                raise RunFolderError(f"'{file}' lacks {missing[0]}; remove the file to measure it again")
             return [known[instruction.id] for instruction in instructions]
         prompts = [EditedPrompt(instruction.text, lang) for instruction in instructions]
         refused = self.refuses(lang, f"behaviour {lang} {split}")(prompts)
-        record = {instruction.id: verdict for instruction, verdict in zip(instructions, refused, strict=True)}
-        write_json(file, {"behaviour": self.settings.behaviour, "refused": record})
+        by_id = {instruction.id: verdict for instruction, verdict in zip(instructions, refused, strict=True)}
+        write_record(file, BehaviourFile(behaviour=self.settings.behaviour, refused=by_id))
         return refused
 
     def refuses(self, lang: str, progress: str) -> RefusalDetector:

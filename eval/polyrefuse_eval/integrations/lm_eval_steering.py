@@ -18,7 +18,7 @@ from torch import Tensor
 from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.errors import InterventionError
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.intervene import Addition, Edit, applied
+from polyrefuse_eval.models.intervene import Addition, Edit, Transformation, applied
 from polyrefuse_eval.models.row_edits import orthonormal
 
 SteerConfig = dict[str, dict[str, Any]]
@@ -27,6 +27,8 @@ SteerConfig = dict[str, dict[str, Any]]
 
 def steer_config(chat: ChatModel, edit: Edit) -> SteerConfig:
     """Return the hookpoints equivalent to `edit`; raise `InterventionError` where there are none."""
+    if isinstance(edit, Transformation):
+        raise InterventionError("lm-eval's steered model adds or clamps a vector; this edit does neither")
     if edit.tokens != "all":
         raise InterventionError("lm-eval's steered model edits all tokens; this edit is for some of them")
     base = chat.model.base_model

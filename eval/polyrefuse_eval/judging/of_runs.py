@@ -1,7 +1,8 @@
-"""Judges over the completions of a run: verdicts are kept as they come, and none is asked for twice."""
+"""Judge the completions of a run: verdicts are written as they come, and no completion is read twice."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tqdm import tqdm
@@ -14,7 +15,7 @@ from polyrefuse_eval.results.records import Completion, VerdictRecord
 from polyrefuse_eval.results.verification import unverified
 
 PromptsOf = Callable[[str], Mapping[str, str]]
-"""Language to the prompts of its rows by id; empty where they are not at hand."""
+"""Language to its prompts by the id of their row; empty where they are not available."""
 
 
 def judge_completions(
@@ -27,35 +28,48 @@ def judge_completions(
     anew: bool = False,
     on_finished: Callable[[], None] = lambda: None,
 ) -> None:
-    """Let each of `judges` read what it has not read yet in `langs`, and keep its verdicts.
+    """Let each of `judges` read the completions in `langs` that it has not read, and write its verdicts.
 
-    With `anew`, it also reads again the cells in which verdicts carry no hash of their answer.
-    A judge is loaded only where something is left for it; the caller unloads the target model before.
-    For the one writer of the folder, after `RunFolder.mend`. Calls `on_finished` after each cell.
+    With `anew`, it also reads again the conditions in which verdicts carry no hash of their answer. A judge
+    without anything to read is not loaded. For the one writer of the folder, after `RunFolder.mend`. Calls
+    `on_finished` whenever verdicts were written.
     """
     for judge in judges:
-        left = {lang: there for lang in langs if (there := unread(folder, judge.name, lang, anew=anew))}
-        if not left:
+        by_lang = {lang: rest for lang in langs if (rest := unread(folder, judge.name, lang, anew=anew))}
+        if not by_lang:
             continue
         with opened(judge):
-            for lang, completions in left.items():
-                texts = prompts(lang)
-                for cell in unverified(folder.verdicts(judge.name, lang)) if anew else ():
-                    folder.drop_verdicts(judge.name, lang, *cell)
+            for lang, completions in by_lang.items():
+                for condition in unverified(folder.verdicts(judge.name, lang)) if anew else ():
+                    folder.drop_verdicts(judge.name, lang, *condition)
+                writer = VerdictWriter(folder, judge.name, lang, completions)
                 with tqdm(
                     total=len(completions),
                     desc=f"{judge.name} {lang}",
                     unit="verdict",
                     disable=None if progress else True,
                 ) as bar:
-                    start = 0
-                    for records in verdict_records(judge, lang, completions, texts, bar.update):
-                        folder.append_verdicts(judge.name, lang, records)
-                        start += len(records)
-                        # In the order of the cells: all before the first that is unread are read.
-                        for cell in cells_of(records) - cells_of(completions[start:]):
-                            folder.verdicts_done(judge.name, lang, *cell)
-                            on_finished()
+                    for records in verdict_records(judge, lang, completions, prompts(lang), bar.update):
+                        writer.write(records)
+                        on_finished()
+
+
+class VerdictWriter:
+    """Write the verdicts of `judge` on `completions` in `lang` as they come."""
+
+    def __init__(self, folder: RunFolder, judge: str, lang: str, completions: Sequence[Completion]) -> None:
+        self._folder = folder
+        self._judge = judge
+        self._lang = lang
+        self._unread = Counter((completion.label, completion.condition) for completion in completions)
+
+    def write(self, records: Sequence[VerdictRecord]) -> None:
+        """Append `records`, and finish the conditions that are read to their end."""
+        self._folder.append_verdicts(self._judge, self._lang, records)
+        self._unread.subtract((record.label, record.condition) for record in records)
+        for label, condition in conditions_of(records):
+            if not self._unread[label, condition]:
+                self._folder.finish_verdicts(self._judge, self._lang, label, condition)
 
 
 def verdict_records(
@@ -65,10 +79,18 @@ def verdict_records(
     prompts: Mapping[str, str],
     advance: Advance | None = None,
 ) -> Iterator[list[VerdictRecord]]:
-    """Yield what a loaded `judge` says of `completions`, all in `lang`, as many at a time as it likes."""
+    """Yield the verdicts of a loaded `judge` on `completions`, all in `lang`, `judge.chunk` at a time."""
     for start in range(0, len(completions), judge.chunk):
         part = completions[start : start + judge.chunk]
-        items = [JudgeInput(one.key, lang, one.response, prompts.get(one.id)) for one in part]
+        items = [
+            JudgeInput(
+                id=completion.key,
+                lang=lang,
+                response=completion.response,
+                prompt=prompts.get(completion.id),
+            )
+            for completion in part
+        ]
         verdicts = judge.judge(items, advance)
         yield [
             VerdictRecord(
@@ -92,24 +114,24 @@ def verdict_records(
 
 
 def unread(folder: RunFolder, judge: str, lang: str, *, anew: bool = False) -> list[Completion]:
-    """Return the completions without a verdict of `judge`; verdicts on other completions are dropped.
+    """Return the completions without a verdict of `judge`; remove verdicts on other completions.
 
-    With `anew`, return those of cells with verdicts that carry no hash of their answer as well.
+    With `anew`, also return those of conditions with verdicts that carry no hash of their answer.
     """
     completions = folder.completions(lang)
     keys = {completion.key for completion in completions}
     verdicts = folder.verdicts(judge, lang)
-    dropped = cells_of([verdict for verdict in verdicts if verdict.key not in keys])
-    for cell in dropped:
-        folder.drop_verdicts(judge, lang, *cell)
-    left_out = dropped | (unverified(verdicts) if anew else set())
-    read = {verdict.key for verdict in verdicts if (verdict.label, verdict.condition) not in left_out}
-    left = [completion for completion in completions if completion.key not in read]
-    for cell in cells_of(completions) - cells_of(left):
-        folder.verdicts_done(judge, lang, *cell)
-    return left
+    stale = conditions_of([verdict for verdict in verdicts if verdict.key not in keys])
+    for condition in stale:
+        folder.drop_verdicts(judge, lang, *condition)
+    ignored = stale | (unverified(verdicts) if anew else set())
+    read = {verdict.key for verdict in verdicts if (verdict.label, verdict.condition) not in ignored}
+    remaining = [completion for completion in completions if completion.key not in read]
+    for condition in conditions_of(completions) - conditions_of(remaining):
+        folder.finish_verdicts(judge, lang, *condition)
+    return remaining
 
 
-def cells_of(records: Sequence[Completion | VerdictRecord]) -> set[tuple[str, str]]:
-    """Return label and condition of the cells of `records`."""
+def conditions_of(records: Sequence[Completion | VerdictRecord]) -> set[tuple[str, str]]:
+    """Return the labels and conditions of `records`."""
     return {(record.label, record.condition) for record in records}

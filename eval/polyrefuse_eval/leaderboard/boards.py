@@ -90,7 +90,7 @@ def leaderboard(runs: Sequence[Run], left_out: Sequence[LeftOut] = ()) -> Leader
         )
         for basis, entries in ordered
     ]
-    return Leaderboard(tuple(boards), tuple(runs), tuple(one for one in left_out if one.is_folder))
+    return Leaderboard(tuple(boards), tuple(runs), tuple(folder for folder in left_out if folder.is_folder))
 
 
 def _settings(signature: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,15 +39,15 @@ class LanguageRow:
             return None
         about = {"n": "answers judged", "n_unjudged": "answers undecided"}[name]
         link = self.baseline.link.removesuffix("refusal_rate") + name
-        told = f"{about}, {language_name(self.lang)}, harmful prompts, no edit"
-        return Figure(getattr(self.baseline, name), told, link, kind="count")
+        description = f"{about}, {language_name(self.lang)}, harmful prompts, no edit"
+        return Figure(getattr(self.baseline, name), description, link, kind="count")
 
     def json(self) -> dict[str, Any]:
         names = ("baseline", "ablated", "over_refusal", "change", "robustness")
-        found = {name: _json(getattr(self, name)) for name in names}
+        figures = {name: _json(getattr(self, name)) for name in names}
         return {
             "source": self.source,
-            **found,
+            **figures,
             "parts": {name: _json(part) for name, part in self.parts.items()},
         }
 
@@ -80,8 +80,8 @@ class Entry:
         """Return `n` or `n_unjudged` as a number to show."""
         about = {"n": "answers judged", "n_unjudged": "answers undecided"}[name]
         link = pointer(SITE_FILE, "entries", self.run.name, self.judge, name)
-        told = f"{about}, all languages and conditions; judge {self.judge}"
-        return Figure(getattr(self, name), told, link, kind="count")
+        description = f"{about}, all languages and conditions; judge {self.judge}"
+        return Figure(getattr(self, name), description, link, kind="count")
 
     def row(self, lang: str) -> LanguageRow | None:
         """Return the row of `lang`, or None where it was not measured."""
@@ -174,10 +174,10 @@ def _row(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> La
     )
 
 
-def _estimated(found: Estimate | Worst | Robustness | None, about: str, link: str) -> Figure | None:
-    if found is None or found.value is None:
+def _estimated(estimate: Estimate | Worst | Robustness | None, about: str, link: str) -> Figure | None:
+    if estimate is None or estimate.value is None:
         return None
-    return Figure(found.value, about, link, found.low, found.high, kind="number")
+    return Figure(estimate.value, about, link, estimate.low, estimate.high, kind="number")
 
 
 def _source(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> str | None:

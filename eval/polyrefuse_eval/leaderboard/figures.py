@@ -66,8 +66,8 @@ class Figure:
 
     def json(self) -> dict[str, Any]:
         """The number as `leaderboard.json` holds it."""
-        found: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}
-        return found if self.n is None else {**found, "n": self.n, "n_unjudged": self.n_unjudged}
+        value: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}
+        return value if self.n is None else {**value, "n": self.n, "n_unjudged": self.n_unjudged}
 
     def _bare(self, value: float) -> str:
         if self.kind == "count":

@@ -62,7 +62,7 @@ def transfer(entry: Entry, intervention: str, label: str) -> Grid | None:
     The first row is without an edit, the last are the directions of all languages and the controls.
     None without directions.
     """
-    found = {
+    figures = {
         (result.source or "", result.lang): of_result(result, entry.run.file, index)
         for index, result in enumerate(entry.run.results)
         if (result.judge, result.label) == (entry.judge, label)
@@ -72,13 +72,13 @@ def transfer(entry: Entry, intervention: str, label: str) -> Grid | None:
         )
     }
     langs = tuple(row.lang for row in entry.languages)
-    sources = list(dict.fromkeys(source for source, _ in found if source))
+    sources = list(dict.fromkeys(source for source, _ in figures if source))
     if not sources:
         return None
     own = [lang for lang in langs if lang in sources]
     others = sorted({*sources} - {*own, *CONTROLS})
     order = ["", *own, *others, *(name for name in CONTROLS if name in sources)]
-    rows = [GridRow(name or "no edit", tuple(found.get((name, lang)) for lang in langs)) for name in order]
+    rows = [GridRow(name or "no edit", tuple(figures.get((name, lang)) for lang in langs)) for name in order]
     return Grid(TRANSFERS[intervention, label], "direction from", langs, tuple(rows))
 
 
@@ -86,24 +86,24 @@ def strengths(entry: Entry) -> Grid | None:
     """Return refusal rates of harmful prompts by strength of ablation, of the direction that the
     table of languages shows; None where only one strength was tried."""
     langs = tuple(row.lang for row in entry.languages)
-    found: dict[tuple[float, str], Figure] = {}
+    figures: dict[tuple[float, str], Figure] = {}
     for index, result in enumerate(entry.run.results):
         if (result.judge, result.label) != (entry.judge, "harmful"):
             continue
         row = entry.row(result.lang)
         if result.condition == BASELINE_NAME:
-            found[0.0, result.lang] = of_result(result, entry.run.file, index)
+            figures[0.0, result.lang] = of_result(result, entry.run.file, index)
         elif row is not None and row.source == result.source and result.intervention == ABLATION.name:
             strength = 1.0 if result.coefficient is None else result.coefficient
-            found[strength, result.lang] = of_result(result, entry.run.file, index)
-    values = sorted({strength for strength, _ in found})
+            figures[strength, result.lang] = of_result(result, entry.run.file, index)
+    values = sorted({strength for strength, _ in figures})
     if len(values) < 3:
         return None
-    rows = tuple(_strength_row(value, found, langs) for value in values)
+    rows = tuple(_strength_row(value, figures, langs) for value in values)
     return Grid("Refusal of harmful prompts by strength of ablation", "strength", langs, rows)
 
 
-def _strength_row(value: float, found: dict[tuple[float, str], Figure], langs: Sequence[str]) -> GridRow:
+def _strength_row(value: float, figures: dict[tuple[float, str], Figure], langs: Sequence[str]) -> GridRow:
     return GridRow(
-        "no edit" if value == 0 else f"{value:g}", tuple(found.get((value, lang)) for lang in langs)
+        "no edit" if value == 0 else f"{value:g}", tuple(figures.get((value, lang)) for lang in langs)
     )

@@ -61,11 +61,11 @@ class LayerChart:
 
 def score_charts(run: Run) -> list[LayerChart]:
     """Return the candidate scores of each language that a direction was selected for."""
-    found = (
+    charts = (
         _scores(run, lang, scores, (run.chosen or {}).get(lang))
         for lang, scores in (run.scores or {}).items()
     )
-    return [chart for chart in found if chart is not None]
+    return [chart for chart in charts if chart is not None]
 
 
 def layer_chart(

@@ -33,7 +33,7 @@ WITHOUT = {
 """What a run says where it has nothing to draw."""
 
 
-def page(found: Leaderboard) -> str:
+def page(compared: Leaderboard) -> str:
     """Return `index.html`. Whatever comes from runs is escaped; its policy forbids any request."""
     import jinja2
 
@@ -47,20 +47,20 @@ def page(found: Leaderboard) -> str:
     )
     environment.filters |= {"lang": language_name, "shade": shade}
     style, script = _text("style.css"), _text("page.js")
-    numbers = {entry: index for index, entry in enumerate(_ids(found))}
-    measured = [run.of_harmfulness() for run in found.runs if run.harmfulness]
+    numbers = {entry: index for index, entry in enumerate(_ids(compared))}
+    measured = [run.of_harmfulness() for run in compared.runs if run.harmfulness]
     return environment.get_template("index.html.j2").render(
         style=style,
         script=script,
         policy=_policy(style, script),
-        found=found,
+        compared=compared,
         organism=ORGANISM,
         boards=[
-            (board, board_title(board, number, len(found.boards)))
-            for number, board in enumerate(found.boards, 1)
+            (board, board_title(board, number, len(compared.boards)))
+            for number, board in enumerate(compared.boards, 1)
         ],
-        languages=[(code, _label(code)) for code in _languages(found)],
-        details=[_detail(entry) for entry in found.entries],
+        languages=[(code, _label(code)) for code in _languages(compared)],
+        details=[_detail(entry) for entry in compared.entries],
         number=numbers,
         id_of=lambda entry: f"run-{numbers[entry.run.name, entry.judge] + 1}",
         harmfulness=[
@@ -68,7 +68,7 @@ def page(found: Leaderboard) -> str:
             for run in measured
         ],
         signatures=_data_block(
-            [_shown(entry_signature(entry)) for entry in found.entries]
+            [_shown(entry_signature(entry)) for entry in compared.entries]
             + [_shown(signature_lines(run)) for run in measured]
         ),
         bar_left=bar_chart.BAR_LEFT,
@@ -104,13 +104,13 @@ def _agreement(entry: Entry) -> RecordTable | None:
     return record_table([asdict(record) for record in entry.run.agreement], entry.run.file, "agreement")
 
 
-def _ids(found: Leaderboard) -> Iterator[tuple[str, str]]:
-    for entry in found.entries:
+def _ids(compared: Leaderboard) -> Iterator[tuple[str, str]]:
+    for entry in compared.entries:
         yield entry.run.name, entry.judge
 
 
-def _languages(found: Leaderboard) -> list[str]:
-    return sorted({lang for board in found.boards for lang in board.languages})
+def _languages(compared: Leaderboard) -> list[str]:
+    return sorted({lang for board in compared.boards for lang in board.languages})
 
 
 def _label(code: str) -> str:

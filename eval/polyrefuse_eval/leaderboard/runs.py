@@ -157,7 +157,7 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
         by_name[name] = path
         runs.append(run)
     if not runs:
-        reasons = "; ".join(one.reason for one in left_out[:3]) + ("; …" if len(left_out) > 3 else "")
+        reasons = "; ".join(folder.reason for folder in left_out[:3]) + ("; …" if len(left_out) > 3 else "")
         raise RunFolderError(f"no run with results among {len(left_out)} given: {reasons}")
     return runs, left_out
 

@@ -61,9 +61,9 @@ def judge_signature(signature: Mapping[str, Any], judge: str) -> dict[str, Any]:
     stated = signature.get("judges", signature.get("judge"))
     if isinstance(stated, Mapping):
         return {"name": judge, **_as_mapping(stated.get(judge))}
-    for one in stated if isinstance(stated, list) else []:
-        if isinstance(one, Mapping) and judge in (one.get("name"), one.get("judge")):
-            return {**one, "name": judge}
+    for entry in stated if isinstance(stated, list) else []:
+        if isinstance(entry, Mapping) and judge in (entry.get("name"), entry.get("judge")):
+            return {**entry, "name": judge}
     return {"name": judge}
 
 

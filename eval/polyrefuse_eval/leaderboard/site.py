@@ -23,29 +23,29 @@ _REMOVABLE = re.compile(r"data/[^./][^/]*\.json")
 """Files that a site may lose when it is written again: its runs' own."""
 
 
-def site_files(found: Leaderboard) -> dict[str, str]:
+def site_files(compared: Leaderboard) -> dict[str, str]:
     """Return the site: file name to text. `leaderboard.json` is last and names all, with their sha256."""
-    files = {run.file: _json(run.json()) for run in found.runs}
+    files = {run.file: _json(run.json()) for run in compared.runs}
     files |= {
-        "index.html": page(found),
-        "leaderboard.md": markdown(found),
-        "leaderboard.csv": comma_separated(found),
+        "index.html": page(compared),
+        "leaderboard.md": markdown(compared),
+        "leaderboard.csv": comma_separated(compared),
     }
     index = {
-        **site_json(found, sorted({*files, SITE_FILE})),
+        **site_json(compared, sorted({*files, SITE_FILE})),
         "sha256": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(files.items())},
     }
     return {**files, SITE_FILE: _json(index)}
 
 
-def write_site(found: Leaderboard, out: Path) -> Path:
-    """Write the site of `found` into `out`, a new or empty folder or an older site; return the page.
+def write_site(compared: Leaderboard, out: Path) -> Path:
+    """Write the site of `compared` into `out`, a new or empty folder or an older site; return the page.
 
     Files of runs that only an older site had are removed, unless they were changed since; others in the
     folder are left alone. Raises `RunFolderError` where `out` is something else, or cannot be written.
     """
     old = check_site_folder(out)
-    files = site_files(found)
+    files = site_files(compared)
     with disk_errors(f"write the site to '{out}'", out, RunFolderError):
         (out / "data").mkdir(parents=True, exist_ok=True)
         with temporary_folder(out) as staged:

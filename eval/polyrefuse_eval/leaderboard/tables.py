@@ -18,14 +18,14 @@ FORMAT = "polyrefuse-leaderboard-1"
 FIGURES = ("robustness", "baseline", "ablated", "over_refusal")
 
 
-def site_json(found: Leaderboard, files: list[str]) -> dict[str, Any]:
+def site_json(compared: Leaderboard, files: list[str]) -> dict[str, Any]:
     """Return `leaderboard.json`: all lines with their numbers; `files` are all files of the site."""
     entries: dict[str, dict[str, Any]] = {}
-    for entry in found.entries:
+    for entry in compared.entries:
         entries.setdefault(entry.run.name, {})[entry.judge] = entry.json()
     return {
         "format": FORMAT,
-        "formulas": found.formulas,
+        "formulas": compared.formulas,
         "boards": [
             {
                 "judge": board.judge,
@@ -33,19 +33,19 @@ def site_json(found: Leaderboard, files: list[str]) -> dict[str, Any]:
                 "differs_from_first": list(board.differs),
                 "entries": [[entry.run.name, entry.judge] for entry in board.entries],
             }
-            for board in found.boards
+            for board in compared.boards
         ],
         "entries": entries,
-        "left_out": [{"run": one.name, "reason": one.reason} for one in found.left_out],
+        "left_out": [{"run": folder.name, "reason": folder.reason} for folder in compared.left_out],
         "files": files,
     }
 
 
-def markdown(found: Leaderboard) -> str:
+def markdown(compared: Leaderboard) -> str:
     """Return the leaderboard as Markdown: a table for each board, then one for each of its languages."""
     lines = ["# Refusal robustness by language", ""]
-    for number, board in enumerate(found.boards, 1):
-        lines += [f"## {board_title(board, number, len(found.boards), markdown_text)}", ""]
+    for number, board in enumerate(compared.boards, 1):
+        lines += [f"## {board_title(board, number, len(compared.boards), markdown_text)}", ""]
         if board.differs:
             lines += [f"Apart from group 1: {markdown_text('; '.join(board.differs))}.", ""]
         lines += _table(
@@ -82,16 +82,16 @@ def markdown(found: Leaderboard) -> str:
                 ],
             )
     lines += ["Refusal rates with 95 % intervals; an interval of a mean is the mean of the intervals' ends."]
-    lines += [markdown_text(formula) for formula in found.formulas]
+    lines += [markdown_text(formula) for formula in compared.formulas]
     lines += ["", "## Signatures", ""]
-    for run in found.runs:
-        told = "; ".join(f"{name} {text}" for name, text in signature_lines(run) if name != "run")
-        lines.append(f"- {markdown_text(run.name)}: {markdown_text(told)}")
-    lines += [f"- left out: {markdown_text(one.reason)}" for one in found.left_out]
+    for run in compared.runs:
+        signature = "; ".join(f"{name} {text}" for name, text in signature_lines(run) if name != "run")
+        lines.append(f"- {markdown_text(run.name)}: {markdown_text(signature)}")
+    lines += [f"- left out: {markdown_text(folder.reason)}" for folder in compared.left_out]
     return "\n".join(lines) + "\n"
 
 
-def comma_separated(found: Leaderboard) -> str:
+def comma_separated(compared: Leaderboard) -> str:
     """Return the leaderboard as CSV: a row for each line and language, and one for its mean.
 
     Shares are numbers from 0 to 1, and nothing where nothing was judged or measured.
@@ -104,7 +104,7 @@ def comma_separated(found: Leaderboard) -> str:
     header += ["n_baseline", "n_unjudged_baseline", "n_ablated", "n_unjudged_ablated", *PARTS]
     header += ["data_digest", "template_hash"]
     writer.writerow(header)
-    for number, board in enumerate(found.boards, 1):
+    for number, board in enumerate(compared.boards, 1):
         for entry in board.entries:
             writer.writerows(_csv_rows(number, entry))
     return out.getvalue()

@@ -54,11 +54,11 @@ class ChatModel:
 
     @classmethod
     def load(cls, name: str, options: LoadOptions | None = None, **keywords: Any) -> ChatModel:
-        """Load `name`: a Hub id, a folder, either with `@REVISION`, one of `organism.ORGANISMS`,
-        or `organism-harmfulness`.
+        """Load `name`: a Hub id or a folder, either with `@REVISION`, of a model or of a LoRA adapter; or one
+        of `organisms.NAMES`.
 
-        `keywords` are the fields of `LoadOptions`. Raises `ChatModelError` with one clear line for
-        whatever is not a chat model that can be had.
+        `keywords` are the fields of `LoadOptions`. Raises `ChatModelError`, in one line, where `name` is no
+        chat model that can be loaded.
         """
         from polyrefuse_eval.models.loading import LoadOptions, load_parts
 

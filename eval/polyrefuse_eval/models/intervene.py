@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from polyrefuse_eval.errors import InterventionError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.kv_cache import cached_tokens
-from polyrefuse_eval.models.row_edits import RowAblations, RowAdditions, Tokens, check_tokens
+from polyrefuse_eval.models.row_edits import (
+    RowAblations,
+    RowAdditions,
+    RowTransformations,
+    Tokens,
+    Transform,
+    check_tokens,
+)
 from polyrefuse_eval.models.structure import (
     first_tensor,
     layer_input,
@@ -54,7 +61,20 @@ class Addition:
     tokens: Tokens = "all"
 
 
-Edit = Ablation | Addition
+@dataclass(frozen=True, eq=False)
+class Transformation:
+    """Any other edit: x ← function(x) at the input of each of `layers`, None for all of them.
+
+    `function` maps states [rows, tokens, d] to states of the same shape, each token by itself. Workers get
+    it by pickle, so it is a function of a module or a `functools.partial` of one.
+    """
+
+    function: Transform
+    layers: tuple[int, ...] | None = None
+    tokens: Tokens = "all"
+
+
+Edit = Ablation | Addition | Transformation
 Edits = tuple[Edit, ...]
 """The edits of one row of a batch; an empty tuple is the model as it is."""
 
@@ -85,25 +105,52 @@ class Applied:
             layer: RowAdditions([_sums(row, layer) for row in rows], chat.width)
             for layer in sorted({edit.layer for row in rows for edit in row if isinstance(edit, Addition)})
         }
+        transformations = [[edit for edit in row if isinstance(edit, Transformation)] for row in rows]
+        self._transformations = {
+            layer: RowTransformations(
+                [
+                    [
+                        (edit.function, edit.tokens)
+                        for edit in row
+                        if edit.layers is None or layer in edit.layers
+                    ]
+                    for row in transformations
+                ]
+            )
+            for layer in (range(chat.n_layers) if any(transformations) else ())
+        }
 
     def _check(self, chat: ChatModel) -> None:
         for row in self._rows:
             for edit in row:
-                vector = edit.directions if isinstance(edit, Ablation) else edit.direction
-                if vector.shape[-1] != chat.width:
-                    raise InterventionError(
-                        f"a direction of width {vector.shape[-1]} does not fit {chat.name}, "
-                        f"whose residual stream is {chat.width} wide"
-                    )
-                if isinstance(edit, Addition) and not 0 <= edit.layer < chat.n_layers:
-                    raise InterventionError(
-                        f"layer {edit.layer} is not in {chat.name}, which has layers 0 to {chat.n_layers - 1}"
-                    )
+                layers: tuple[int, ...] = ()
+                if isinstance(edit, Transformation):
+                    layers = edit.layers or ()
+                else:
+                    vector = edit.directions if isinstance(edit, Ablation) else edit.direction
+                    if vector.shape[-1] != chat.width:
+                        raise InterventionError(
+                            f"a direction of width {vector.shape[-1]} does not fit {chat.name}, "
+                            f"whose residual stream is {chat.width} wide"
+                        )
+                if isinstance(edit, Addition):
+                    layers = (edit.layer,)
+                for layer in layers:
+                    if not 0 <= layer < chat.n_layers:
+                        raise InterventionError(
+                            f"layer {layer} is not in {chat.name}, which has layers 0 to {chat.n_layers - 1}"
+                        )
                 check_tokens(edit.tokens)
 
     @property
     def layers_of_additions(self) -> list[int]:
+        """Return the layers at whose input something is added."""
         return list(self._additions)
+
+    @property
+    def layers_of_transformations(self) -> list[int]:
+        """Return the layers whose input is transformed."""
+        return [layer for layer, rows in self._transformations.items() if rows]
 
     def new_prompt(self, width: int | None = None) -> None:
         """Forget the last prompt; `width` is the next one's, else its first forward pass tells."""
@@ -116,6 +163,8 @@ class Applied:
             self._ablations.select(indices)
             for addition in self._additions.values():
                 addition.select(indices)
+            for transformation in self._transformations.values():
+                transformation.select(indices)
 
     def begin(self, past: int | None, width: int) -> None:
         """Note that a forward pass over `width` tokens begins behind `past` cached ones; None where the
@@ -133,11 +182,23 @@ class Applied:
         """Return `hidden` with each row's vector of `layer` added, to the active stream where there are
         several."""
         in_prompt = self._offset < (self._prompt_width or 0)
+        return self._in_active_stream(
+            hidden, lambda states: self._additions[layer].apply(states, self._mask, in_prompt)
+        )
+
+    def transform(self, layer: int, hidden: Tensor) -> Tensor:
+        """Return `hidden` with each row's functions of `layer` applied, to the active stream where there are
+        several."""
+        return self._in_active_stream(
+            hidden, lambda states: self._transformations[layer].apply(states, self._mask)
+        )
+
+    def _in_active_stream(self, hidden: Tensor, edit: Transform) -> Tensor:
         stream = self._structure.active_stream
         if stream is None:
-            return self._additions[layer].apply(hidden, self._mask, in_prompt)
+            return edit(hidden)
         edited = hidden.clone()
-        edited[stream] = self._additions[layer].apply(hidden[stream], self._mask, in_prompt)
+        edited[stream] = edit(hidden[stream])
         return edited
 
     def _mask(self, tokens: Tokens, width: int) -> Tensor | None:
@@ -170,14 +231,14 @@ def applied(
     """Edit every forward pass of `chat.model` inside the block.
 
     `edits` is one edit or a tuple of them, for every row; or a list with one tuple of edits for
-    each row of the batch. At one site a row's ablations come before its additions. For edits of
-    other than all tokens, the first forward pass in the block tells how wide the (left-padded)
-    prompt is, unless `prompt_width` does; `Applied.new_prompt` begins another.
+    each row of the batch. At one site a row's ablations come before its additions, and those before its
+    transformations. For edits of other than all tokens, the first forward pass in the block tells how wide
+    the (left-padded) prompt is, unless `prompt_width` does; `Applied.new_prompt` begins another.
 
     Raises `InterventionError` where an edit does not fit the model, or where the model is compiled
     by `torch.compile`, which does not see hooks that come and go.
     """
-    if isinstance(edits, Ablation | Addition):
+    if isinstance(edits, Ablation | Addition | Transformation):
         edits = (edits,)
     uniform = isinstance(edits, tuple)
     rows: list[Edits] = [edits] if isinstance(edits, tuple) else list(edits)
@@ -201,11 +262,11 @@ def _install(chat: ChatModel, state: Applied, stack: ExitStack) -> None:
     def ablate_write(_module: nn.Module, _args: Any, output: Any) -> Any:
         return with_first_tensor(output, state.ablate(first_tensor(output)))
 
-    def adder(layer: int) -> Callable[..., Any]:
-        def add_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return with_layer_input(args, kwargs, state.add(layer, layer_input(args, kwargs)))
+    def editor(layer: int, edit: Callable[[int, Tensor], Tensor]) -> Callable[..., Any]:
+        def edit_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return with_layer_input(args, kwargs, edit(layer, layer_input(args, kwargs)))
 
-        return add_input
+        return edit_input
 
     parent, _, _ = chat.structure.layers.rpartition(".")
     decoder = submodule(chat.model, parent, "decoder")
@@ -215,8 +276,10 @@ def _install(chat: ChatModel, state: Applied, stack: ExitStack) -> None:
             stack.callback(layer.register_forward_pre_hook(ablate_input, with_kwargs=True).remove)
         for module in write_modules(chat.layers, chat.structure):
             stack.callback(module.register_forward_hook(ablate_write).remove)
-    for index in state.layers_of_additions:
-        hook = chat.layers[index].register_forward_pre_hook(adder(index), with_kwargs=True)
+    edits_of_layers = [(layer, state.add) for layer in state.layers_of_additions]
+    edits_of_layers += [(layer, state.transform) for layer in state.layers_of_transformations]
+    for index, edit in edits_of_layers:
+        hook = chat.layers[index].register_forward_pre_hook(editor(index, edit), with_kwargs=True)
         stack.callback(hook.remove)
 
 

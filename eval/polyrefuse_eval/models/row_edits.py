@@ -23,6 +23,10 @@ Mask = Callable[[Tokens, int], Tensor | None]
 """(scope, number of tokens) -> [tokens] of 0 and 1 on the CPU, None for all tokens."""
 
 
+Transform = Callable[[Tensor], Tensor]
+"""States [rows, tokens, d] -> states of the same shape."""
+
+
 def check_tokens(tokens: Tokens) -> None:
     """Raise `InterventionError` where `tokens` names no scope and no positions before the prompt's end."""
     if isinstance(tokens, str):
@@ -138,6 +142,37 @@ class RowAdditions:
             else:
                 hidden = hidden + placed * _scales(hidden, used, scopes, mask).to(hidden.dtype)
         return hidden
+
+
+class RowTransformations:
+    """Functions of states that are applied to the rows at one layer.
+
+    rows: for each row, its functions and their scopes, in the order in which they are applied.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[tuple[Transform, Tokens]]]) -> None:
+        self._rows = list(rows)
+
+    def __bool__(self) -> bool:
+        return any(self._rows)
+
+    def select(self, rows: list[int]) -> None:
+        """Keep only the functions of `rows`."""
+        self._rows = [self._rows[row] for row in rows]
+
+    def apply(self, hidden: Tensor, mask: Mask) -> Tensor:
+        """Return `hidden` [rows, tokens, d] with the functions applied where `mask` says that scopes hold."""
+        _check_rows(hidden, len(self._rows))
+        parts = [hidden] if len(self._rows) == 1 else list(torch.split(hidden, 1))
+        for index, functions in enumerate(self._rows):
+            for function, scope in functions:
+                changed = function(parts[index]).to(hidden.dtype)
+                tokens = mask(scope, hidden.shape[-2])
+                if tokens is not None:
+                    chosen = tokens.to(hidden.device).bool().unsqueeze(-1)
+                    changed = torch.where(chosen, changed, parts[index])
+                parts[index] = changed
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _check_rows(hidden: Tensor, rows: int) -> None:

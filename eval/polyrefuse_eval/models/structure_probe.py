@@ -96,12 +96,12 @@ def _find_layers(model: nn.Module, token_ids: Tensor) -> str:
     return longest
 
 
-def _fingerprint(output: Any) -> tuple[float, float] | None:
-    """Return numbers that tell hidden states apart, without keeping them; None for anything else."""
+def _fingerprint(output: Any) -> str | None:
+    """Return what tells hidden states apart, even those that are not finite; None for anything else."""
     tensor = output[0] if isinstance(output, tuple) and output else output
     if not isinstance(tensor, Tensor) or tensor.dim() < 3 or not tensor.is_floating_point():
         return None
-    return float(tensor.float().sum()), float(tensor.float().norm())
+    return f"{float(tensor.float().sum())} {float(tensor.float().norm())}"
 
 
 class _WriteProbe:

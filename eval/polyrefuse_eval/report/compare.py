@@ -87,9 +87,9 @@ def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
         for judge in sorted(set(theirs["judges"]) ^ set(ours["judges"]))
     ]
     notes += [
-        f"also different: {told}"
+        f"also different: {difference}"
         for name in ("model", "settings", "versions")
-        for told in differences({name: theirs.get(name)}, {name: ours.get(name)})
+        for difference in differences({name: theirs.get(name)}, {name: ours.get(name)})
     ]
     changes = [change for judge in judges for change in _by_judge(judge, first, second)]
     if not changes:
@@ -97,18 +97,18 @@ def compare_runs(first: RunFolder, second: RunFolder) -> RunComparison:
     return RunComparison(_name(first, theirs), _name(second, ours), tuple(changes), tuple(notes))
 
 
-def comparison_json(found: RunComparison) -> dict[str, Any]:
+def comparison_json(comparison: RunComparison) -> dict[str, Any]:
     """Return a comparison as plain JSON."""
     return {
         "format": FORMAT,
-        "first": found.first,
-        "second": found.second,
-        "changes": [vars(change) for change in found.changes],
-        "notes": list(found.notes),
+        "first": comparison.first,
+        "second": comparison.second,
+        "changes": [vars(change) for change in comparison.changes],
+        "notes": list(comparison.notes),
     }
 
 
-def comparison_table(found: RunComparison) -> str:
+def comparison_table(comparison: RunComparison) -> str:
     """Return a comparison as Markdown."""
     rows = [
         [
@@ -122,12 +122,12 @@ def comparison_table(found: RunComparison) -> str:
             "" if change.p_holm is None else f"{change.p_holm:.3g}",
             verdict(change),
         ]
-        for change in found.changes
+        for change in comparison.changes
     ]
     header = ["judge", "measure", "language", "prompts", "A %", "B %", "B - A [95 %]", "p (Holm)", ""]
-    notes = "".join(f"- {visible(note)}\n" for note in found.notes)
+    notes = "".join(f"- {visible(note)}\n" for note in comparison.notes)
     return (
-        f"A: {visible(found.first)}\nB: {visible(found.second)}\n\n{table(header, rows)}\n"
+        f"A: {visible(comparison.first)}\nB: {visible(comparison.second)}\n\n{table(header, rows)}\n"
         "Refusal rates over prompts judged in both. Intervals: paired bootstrap over prompt groups; p: exact "
         f"sign-flip test, Holm's correction over languages; more than chance: p (Holm) at most {ALPHA}.\n"
         + (f"\n{notes}" if notes else "")
@@ -145,7 +145,9 @@ def verdict(change: RunChange) -> str:
 
 def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunChange]:
     cells = [
-        by_cell(one for lang in folder.judged_languages(judge) for one in folder.verdicts(judge, lang))
+        by_cell(
+            verdict for lang in folder.judged_languages(judge) for verdict in folder.verdicts(judge, lang)
+        )
         for folder in (first, second)
     ]
     langs = [lang for lang in _langs(cells[0]) if lang in _langs(cells[1])]
@@ -158,7 +160,9 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
                     source for source in _sources(lang, cells[0]) if source in _sources(lang, cells[1])
                 ]
                 own = own_source(lang, sources)
-                others = [ABLATION.condition(one) for one in sources if one != own and is_language(one)]
+                others = [
+                    ABLATION.condition(source) for source in sources if source != own and is_language(source)
+                ]
                 if others:
                     pairs[lang] = (_merged(lang, others, cells[0]), _merged(lang, others, cells[1]))
                 continue
@@ -169,8 +173,8 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
                 pairs[lang] = (cells[0][lang, label, str(names[0])], cells[1][lang, label, str(names[1])])
         if not pairs:
             continue
-        groups = Groups(one.group for pair in pairs.values() for one in pair[0].values())
-        found = [
+        groups = Groups(verdict.group for pair in pairs.values() for verdict in pair[0].values())
+        changes = [
             RunChange(
                 judge=judge,
                 measure=measure,
@@ -187,8 +191,8 @@ def _by_judge(judge: str, first: RunFolder, second: RunFolder) -> Iterable[RunCh
             for lang, change in zip(pairs, groups.changes(list(pairs.values())), strict=True)
             for rates in [_rates(*pairs[lang])]
         ]
-        adjusted = holm([change.p for change in found])
-        yield from (replace(change, p_holm=p) for change, p in zip(found, adjusted, strict=True))
+        adjusted = holm([change.p for change in changes])
+        yield from (replace(change, p_holm=p) for change, p in zip(changes, adjusted, strict=True))
 
 
 def _condition(measure: str, lang: str, cells: Mapping[tuple[str, str, str], Verdicts]) -> str | None:
@@ -202,7 +206,11 @@ def _condition(measure: str, lang: str, cells: Mapping[tuple[str, str, str], Ver
 def _sources(lang: str, cells: Mapping[tuple[str, str, str], Verdicts]) -> list[str]:
     """Return whose directions were ablated in `lang`, whole."""
     names = [Condition.parse(name) for of, label, name in cells if (of, label) == (lang, "harmful")]
-    return [str(one.source) for one in names if one.intervention == ABLATION.name and one.coefficient == 1.0]
+    return [
+        str(condition.source)
+        for condition in names
+        if condition.intervention == ABLATION.name and condition.coefficient == 1.0
+    ]
 
 
 def _merged(lang: str, conditions: Iterable[str], cells: Mapping[tuple[str, str, str], Verdicts]) -> Verdicts:
@@ -216,9 +224,9 @@ def _merged(lang: str, conditions: Iterable[str], cells: Mapping[tuple[str, str,
 
 def _rates(first: Verdicts, second: Verdicts) -> tuple[float | None, float | None]:
     both = [
-        (one.refused, second[prompt].refused)
-        for prompt, one in first.items()
-        if prompt in second and one.refused is not None and second[prompt].refused is not None
+        (verdict.refused, second[prompt].refused)
+        for prompt, verdict in first.items()
+        if prompt in second and verdict.refused is not None and second[prompt].refused is not None
     ]
     return rate([before for before, _ in both]).rate, rate([after for _, after in both]).rate
 
@@ -228,8 +236,8 @@ def _langs(cells: Iterable[tuple[str, str, str]]) -> list[str]:
 
 
 def _data(signature: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = signature.get("data", {})
-    return {"digest": found.get("digest")}
+    data: Mapping[str, Any] = signature.get("data", {})
+    return {"digest": data.get("digest")}
 
 
 def _name(folder: RunFolder, signature: Mapping[str, Any]) -> str:

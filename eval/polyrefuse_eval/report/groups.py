@@ -83,7 +83,9 @@ class Groups:
     def rates(self, verdicts: Verdicts) -> tuple[float | None, Array]:
         """Return the refusal rate of a cell, and it in each bootstrap sample [samples]."""
         total, count = self.sums(
-            (one.group, float(one.refused)) for one in verdicts.values() if one.refused is not None
+            (verdict.group, float(verdict.refused))
+            for verdict in verdicts.values()
+            if verdict.refused is not None
         )
         if not count.sum():
             return None, np.full(self._samples, np.nan)
@@ -93,7 +95,7 @@ class Groups:
     def changes(self, pairs: Sequence[tuple[Verdicts, Verdicts]]) -> list[Change]:
         """Return for each (first, second) what is different in the second."""
         columns = [self.sums(differences(first, second)) for first, second in pairs]
-        found: list[Change] = []
+        changes: list[Change] = []
         for start in range(0, len(columns), BLOCK):
             part = columns[start : start + BLOCK]
             sums = np.stack([total for total, _ in part], 1)
@@ -103,11 +105,11 @@ class Groups:
                 n = int(count.sum())
                 ends = interval(sampled[:, column]) if n and sampled is not None else None
                 if ends is None:
-                    found.append(NO_CHANGE)
+                    changes.append(NO_CHANGE)
                     continue
                 p = sign_flip_p([int(value) for value in total])
-                found.append(Change(n, float(total.sum() / n), *ends, p))
-        return found
+                changes.append(Change(n, float(total.sum() / n), *ends, p))
+        return changes
 
 
 def differences(first: Verdicts, second: Verdicts) -> Iterable[tuple[str, float]]:

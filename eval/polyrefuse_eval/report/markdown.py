@@ -33,12 +33,12 @@ def markdown_table(results: Sequence[Result], sources: Sequence[str] = ()) -> st
     """
     judges = list(dict.fromkeys(result.judge for result in results))
     return "\n".join(
-        _of_judge(judge, [one for one in results if one.judge == judge], sources) for judge in judges
+        _of_judge(judge, [result for result in results if result.judge == judge], sources) for judge in judges
     )
 
 
 def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> str:
-    measured = list(dict.fromkeys(one.source for one in results if one.source is not None))
+    measured = list(dict.fromkeys(result.source for result in results if result.source is not None))
     ordered = [source for source in sources if source in measured]
     ordered += [source for source in measured if source not in sources]
     directions = [source for source in ordered if source not in CONTROLS]
@@ -48,19 +48,19 @@ def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> 
         crossed = [(row.name, row.cross_checks) for row in INTERVENTIONS.values()]
         for intervention, label in [*meant, *crossed]:
             matrix = [
-                one
-                for one in results
-                if (one.intervention, one.label) == (intervention, label)
-                and one.source in directions
-                and "@" not in one.condition
+                result
+                for result in results
+                if (result.intervention, result.label) == (intervention, label)
+                and result.source in directions
+                and "@" not in result.condition
             ]
             if matrix:
                 parts.append(
                     f"{label} prompts, {intervention} of the direction of (row) in (column), % refused:\n"
                 )
                 parts.append(_matrix(matrix, directions))
-    judged = sum(one.n for one in results)
-    unjudged = sum(one.n_unjudged for one in results)
+    judged = sum(result.n for result in results)
+    unjudged = sum(result.n_unjudged for result in results)
     parts.append(
         f"Share of answers that refuse, 95 % Wilson intervals; {judged} judged, {unjudged} undecided.\n"
     )
@@ -68,13 +68,13 @@ def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> 
 
 
 def _by_language(results: Sequence[Result], directions: Sequence[str]) -> str:
-    langs = list(dict.fromkeys(one.lang for one in results))
+    langs = list(dict.fromkeys(result.lang for result in results))
     shown = {
-        (one.lang, _column(one, directions)): one
-        for one in sorted(results, key=_order)
+        (result.lang, _column(result, directions)): result
+        for result in sorted(results, key=_order)
         if len(directions) < 2
-        or one.source not in directions
-        or one.source == own_source(one.lang, directions)
+        or result.source not in directions
+        or result.source == own_source(result.lang, directions)
     }
     columns = list(dict.fromkeys(column for _, column in shown))
     rows = [
@@ -93,8 +93,8 @@ def _column(result: Result, directions: Sequence[str]) -> str:
 
 
 def _matrix(results: Sequence[Result], directions: Sequence[str]) -> str:
-    langs = list(dict.fromkeys(one.lang for one in results))
-    cells = {(one.source, one.lang): one.refusal_rate for one in results}
+    langs = list(dict.fromkeys(result.lang for result in results))
+    cells = {(result.source, result.lang): result.refusal_rate for result in results}
 
     def percent(source: str, lang: str) -> str:
         value = cells.get((source, lang))

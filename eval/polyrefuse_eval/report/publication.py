@@ -26,7 +26,7 @@ from polyrefuse_eval.results.condition_files import safe_name
 from polyrefuse_eval.results.fields import UNPRINTABLE, Name
 from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder
 from polyrefuse_eval.results.records import RUN_FORMAT, AgreementFile, RunFile, VerdictRecord
-from polyrefuse_eval.results.settings import BenchSettings
+from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.validation import STRICT, record_lines
 from polyrefuse_eval.results.verification import unverified_notes, verdicts_digest, verify_run
@@ -41,7 +41,7 @@ SIGNATURE_KEYS = frozenset({"format", "model", "data", "settings", "judges", "ju
 
 @with_config(STRICT)
 @dataclass(frozen=True)
-class _PublishedSettings(BenchSettings):
+class _PublishedSettings(RunSettings):
     """The settings of a run; none is free text."""
 
     langs: tuple[str, ...] = ()

@@ -95,13 +95,15 @@ class PublishedCell:
     def evaluated(self) -> bool:
         """Whether there is a stored verdict on every answer."""
         return all(
-            one.wildguard is not None and one.is_jailbreak_substring_matching is not None
-            for one in self.answers
+            answer.wildguard is not None and answer.is_jailbreak_substring_matching is not None
+            for answer in self.answers
         )
 
     def prompts(self) -> dict[str, str]:
         """Return the prompts by the id of their row."""
-        return {row_id("harmful", "test", index): one.instruction for index, one in enumerate(self.answers)}
+        return {
+            row_id("harmful", "test", index): answer.instruction for index, answer in enumerate(self.answers)
+        }
 
 
 def find_cells(folder: Path, say: Callable[[str], None]) -> list[PublishedCell]:
@@ -122,14 +124,14 @@ def find_cells(folder: Path, say: Callable[[str], None]) -> list[PublishedCell]:
     for (model, lang, time, experiment, condition), paths in sorted(files.items()):
         for kind in ("evaluations", "completions"):
             try:
-                found = _read(paths[kind], kind) if kind in paths else None
+                answers = _read(paths[kind], kind) if kind in paths else None
             except RunFolderError as error:
                 say(f"left out: {error}")
                 continue
-            if found:
+            if answers:
                 # Sorted by time: of several runs of one cell the last one stays.
                 cells[model, lang, experiment, condition] = PublishedCell(
-                    model, lang, time, experiment, condition, found
+                    model, lang, time, experiment, condition, answers
                 )
                 break
     if not cells:
@@ -180,9 +182,9 @@ def published_table(runs: Sequence[tuple[RunFolder, list[PublishedCell]]], condi
         judges = [judge for judge in folder.signature["judges"] if judge not in STORED_JUDGES]
         further += [judge for judge in judges if judge not in further]
         results = {
-            (one.lang, one.judge): one
-            for one in folder.results()
-            if (one.intervention == "baseline") == (condition == "baseline")
+            (result.lang, result.judge): result
+            for result in folder.results()
+            if (result.intervention == "baseline") == (condition == "baseline")
         }
         for cell in cells:
             if cell.condition != condition:
@@ -252,12 +254,17 @@ def _write_run(
     }
     folder = RunFolder.open(path, signature)
     with folder.locked():
-        folder.reopen()
+        folder.mark_incomplete()
         for lang in langs:
             of_lang = [pair for cell in cells if cell.lang == lang for pair in records[cell]]
             folder.write_completions(lang, [completion for completion, _ in of_lang])
             for judge in stored:
-                verdicts = [one for _, found in of_lang for one in found if one.judge == judge]
+                verdicts = [
+                    verdict
+                    for _, stored_verdicts in of_lang
+                    for verdict in stored_verdicts
+                    if verdict.judge == judge
+                ]
                 folder.write_verdicts(judge, lang, verdicts)
     return folder
 

@@ -93,7 +93,7 @@ def rescore_run(
             verify_run(folder, answers=True)
         else:
             refuse(folder, answer_problems(folder))
-        folder.reopen()
+        folder.mark_incomplete()
         langs = folder.languages()
         judge_completions(
             folder, judges, langs, prompts, progress=progress, anew=True, on_finished=on_finished

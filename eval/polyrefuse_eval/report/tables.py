@@ -25,7 +25,7 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
     The judges are those of its signature; `langs` are by default all that it has completions in. The
     summary's file says that all is there. For the one writer of the folder.
     """
-    folder.reopen()
+    folder.mark_incomplete()
     signature = folder.signature
     langs = folder.languages() if langs is None else langs
     settings = signature.get("settings", {})
@@ -33,7 +33,7 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
     results: list[Result] = []
     comparisons: list[Comparison] = []
     verdicts = {
-        judge: [one for lang in langs for one in folder.verdicts(judge, lang)]
+        judge: [verdict for lang in langs for verdict in folder.verdicts(judge, lang)]
         for judge in signature["judges"]
     }
     for of_judge in verdicts.values():
@@ -93,7 +93,11 @@ def agreement_of(verdicts: Mapping[str, Sequence[VerdictRecord]]) -> list[Agreem
     records = []
     for reference, judge in combinations(verdicts, 2):
         read = [
-            {one.key + "/" + one.lang: one for one in verdicts[name] if one.label == "harmful"}
+            {
+                verdict.key + "/" + verdict.lang: verdict
+                for verdict in verdicts[name]
+                if verdict.label == "harmful"
+            }
             for name in (reference, judge)
         ]
         both = [key for key in read[0] if key in read[1]]
@@ -124,7 +128,7 @@ def agreement_of(verdicts: Mapping[str, Sequence[VerdictRecord]]) -> list[Agreem
 
 def _refused(verdicts: Mapping[str, VerdictRecord], keys: Sequence[str]) -> list[bool | None]:
     """Return what a judge says of the answers `keys`; a judge of harm says nothing of refusal itself."""
-    if all(one.refused is None for one in verdicts.values()):
+    if all(verdict.refused is None for verdict in verdicts.values()):
         return [None if (harmful := verdicts[key].harmful) is None else not harmful for key in keys]
     return [verdicts[key].refused for key in keys]
 
@@ -146,8 +150,8 @@ def compare_with_baseline(verdicts: Iterable[VerdictRecord]) -> list[Comparison]
         changes = groups.changes(
             [(cells[lang, label, BASELINE], cells[lang, label, condition]) for condition, lang in wanted]
         )
-        judges = {one.judge for of_cell in cells.values() for one in of_cell.values()}
-        found = [
+        judges = {verdict.judge for of_cell in cells.values() for verdict in of_cell.values()}
+        of_label = [
             Comparison(
                 lang=lang,
                 label=label,
@@ -163,8 +167,10 @@ def compare_with_baseline(verdicts: Iterable[VerdictRecord]) -> list[Comparison]
             )
             for (condition, lang), change in zip(wanted, changes, strict=True)
         ]
-        for _, same in groupby(found, key=lambda one: one.condition):
+        for _, same in groupby(of_label, key=lambda comparison: comparison.condition):
             over_languages = list(same)
-            adjusted = holm([one.p for one in over_languages])
-            comparisons += [replace(one, p_holm=p) for one, p in zip(over_languages, adjusted, strict=True)]
+            adjusted = holm([comparison.p for comparison in over_languages])
+            comparisons += [
+                replace(comparison, p_holm=p) for comparison, p in zip(over_languages, adjusted, strict=True)
+            ]
     return comparisons

@@ -1,26 +1,30 @@
-"""Answers of unedited models, kept so that none is generated twice."""
+"""Completions of unedited models, cached so that none is generated twice."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import with_config
 
 from polyrefuse_data.core.files import make_folder
 from polyrefuse_data.core.schema import text_hash
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.files import locked
-from polyrefuse_eval.results.folder import Signature, read_jsonl, write_jsonl
+from polyrefuse_eval.results.folder import Signature, write_jsonl
+from polyrefuse_eval.results.validation import STRICT, read_records
 
 ENVIRONMENT = "POLYREFUSE_CACHE"
 
 
-@dataclass(frozen=True)
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class BaselineAnswer:
-    """An unedited greedy answer to the prompt with sha256 `prompt_hash`."""
+    """A greedy answer of an unedited model to the prompt with sha256 `prompt_hash`."""
 
     prompt_hash: str
     response: str
@@ -30,7 +34,7 @@ class BaselineAnswer:
 
 
 def cache_folder() -> Path:
-    """Return where caches lie: `$POLYREFUSE_CACHE`, else the user's cache folder."""
+    """Return the folder of caches: `$POLYREFUSE_CACHE`, else the user's cache folder."""
     given = os.environ.get(ENVIRONMENT)
     if given:
         return Path(given)
@@ -48,17 +52,16 @@ class BaselineCache:
         self.path = (folder or cache_folder()) / "baselines" / name
 
     def load(self, lang: str) -> dict[str, BaselineAnswer]:
-        """Return what is known in `lang`, by the hash of the prompt."""
-        records = read_jsonl(self.path / f"{lang}.jsonl")
-        return {record["prompt_hash"]: BaselineAnswer(**record) for record in records}
+        """Return the answers in `lang` by the hash of the prompt."""
+        answers = read_records(BaselineAnswer, self.path / f"{lang}.jsonl")
+        return {answer.prompt_hash: answer for answer in answers}
 
-    def add(self, lang: str, answers: Mapping[str, BaselineAnswer] | Iterable[BaselineAnswer]) -> None:
-        """Add `answers` in `lang`; the file is replaced whole. Several runs may do so at the same time."""
-        new = answers.values() if isinstance(answers, Mapping) else answers
+    def add(self, lang: str, answers: Iterable[BaselineAnswer]) -> None:
+        """Add `answers` in `lang`, and replace the file whole. Several runs may do so at the same time."""
         make_folder(self.path, private=True, error=RunFolderError)
         with locked(self.path, wait=True):
             known = self.load(lang)
-            known.update((answer.prompt_hash, answer) for answer in new)
+            known.update((answer.prompt_hash, answer) for answer in answers)
             write_jsonl(self.path / f"{lang}.jsonl", (asdict(known[key]) for key in sorted(known)))
 
 

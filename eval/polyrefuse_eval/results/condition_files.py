@@ -1,8 +1,8 @@
-"""Records of a run by cell: `LANG/LABEL.CONDITION.jsonl`, one file a cell, whole or not there.
+"""Records of a run by label and condition: one file each, `LANG/LABEL.CONDITION.jsonl`, whole or absent.
 
-While a cell is at work its records are in `LANG/LABEL.CONDITION.begun.jsonl`, in the order in which they
-came. What is read or finished stands in the order of the row ids, so neither the bytes nor the order depend
-on who wrote a cell, when, or in which batches.
+Records of an incomplete condition are in `LANG/LABEL.CONDITION.begun.jsonl` in the order of their arrival.
+Reading sorts records by row id, and so does completing a file: neither bytes nor order depend on who wrote
+them, when, or in which batches.
 """
 
 from __future__ import annotations
@@ -22,71 +22,71 @@ from polyrefuse_eval.results.validation import read_records, record_lines, write
 ENDING = ".jsonl"
 BEGUN_ENDING = ".begun.jsonl"
 
-CellRecord = TypeVar("CellRecord", Completion, VerdictRecord)
+ConditionRecord = TypeVar("ConditionRecord", Completion, VerdictRecord)
 
 
 def safe_name(name: str) -> str:
-    """Return the name of a judge or of a condition as a file or an object in a store may be called."""
+    """Return the name of a judge or condition without characters that a file or an object may not have."""
     return re.sub(r"[^A-Za-z0-9._@+-]+", "-", name).strip(".-") or "judge"
 
 
-def cell_name(label: str, condition: str) -> str:
-    """Return the name of a cell's file without its ending, e.g. `harmful.ablation-en@0.5`."""
+def condition_file_name(label: str, condition: str) -> str:
+    """Return the name of a file without its ending, e.g. `harmful.ablation-en@0.5`."""
     return f"{label}.{safe_name(condition)}"
 
 
-class CellFiles(Generic[CellRecord]):
+class ConditionFiles(Generic[ConditionRecord]):
     """The files of one kind of record under `path`."""
 
-    def __init__(self, kind: type[CellRecord], path: Path) -> None:
-        self.kind: type[CellRecord] = kind
+    def __init__(self, kind: type[ConditionRecord], path: Path) -> None:
+        self.kind: type[ConditionRecord] = kind
         self.path = path
 
     def file(self, lang: str, label: str, condition: str) -> Path:
-        """Return where the records of a cell are once it is done."""
-        return self.path / lang / f"{cell_name(label, condition)}{ENDING}"
+        """Return the file of a complete condition."""
+        return self.path / lang / f"{condition_file_name(label, condition)}{ENDING}"
 
     def begun_file(self, lang: str, label: str, condition: str) -> Path:
-        """Return where the records of a cell are while it is at work."""
-        return self.path / lang / f"{cell_name(label, condition)}{BEGUN_ENDING}"
+        """Return the file of an incomplete condition."""
+        return self.path / lang / f"{condition_file_name(label, condition)}{BEGUN_ENDING}"
 
     def languages(self) -> list[str]:
         """Return the languages with records, sorted."""
         return sorted({file.parent.name for file in self.path.glob(f"*/*{ENDING}")})
 
-    def read(self, lang: str) -> list[CellRecord]:
-        """Return the records in `lang` that were written whole: by label, condition, and id of the row."""
+    def read(self, lang: str) -> list[ConditionRecord]:
+        """Return the records in `lang` that were written whole, by label, condition, and id of the row."""
         return [record for file in self._files(lang).values() for record in self._records(file)]
 
-    def append(self, lang: str, records: Sequence[CellRecord]) -> None:
-        """Add `records` to cells at work, each cell's with one write: a kill leaves at most one torn line.
+    def append(self, lang: str, records: Sequence[ConditionRecord]) -> None:
+        """Append `records`, those of each condition with one write: a kill leaves at most one torn line.
 
-        A cell that was done is at work again.
+        A condition that was complete becomes incomplete.
         """
-        for (label, condition), of_cell in by_cell_name(records).items():
+        for (label, condition), group in by_condition(records).items():
             begun = self.begun_file(lang, label, condition)
-            done = self.file(lang, label, condition)
-            if done.is_file():
-                done.replace(begun)
-            text = record_lines(of_cell)
+            complete = self.file(lang, label, condition)
+            if complete.is_file():
+                complete.replace(begun)
+            text = record_lines(group)
             make_folder(begun.parent, private=True, error=RunFolderError)
             with appending(begun, private=True) as file:
                 file.write(text.encode("utf-8"))
 
-    def write(self, lang: str, label: str, condition: str, records: Sequence[CellRecord]) -> None:
-        """Write all `records` of a cell, whole or not at all; raises `RunFolderError` for another cell's."""
-        foreign = [one for one in records if (one.lang, one.label, one.condition) != (lang, label, condition)]
-        if foreign:
-            one = foreign[0]
-            raise RunFolderError(
-                f"a record of {one.lang} {one.label} {one.condition} is none of {lang} {label} {condition}"
-            )
+    def write(self, lang: str, label: str, condition: str, records: Sequence[ConditionRecord]) -> None:
+        """Write all records of a condition, whole or not at all; raises `RunFolderError` for another's."""
+        for record in records:
+            if (record.lang, record.label, record.condition) != (lang, label, condition):
+                raise RunFolderError(
+                    f"a record of {record.lang} {record.label} {record.condition} is none of {lang} {label} "
+                    f"{condition}"
+                )
         make_folder(self.path / lang, private=True, error=RunFolderError)
         write_records(self.file(lang, label, condition), sorted(records, key=_order), private=True)
         self.begun_file(lang, label, condition).unlink(missing_ok=True)
 
     def finish(self, lang: str, label: str, condition: str) -> None:
-        """Rename the file of a cell that has all its records; do nothing where it has its name already."""
+        """Sort and rename the file of a condition that has all its records; again, this changes nothing."""
         begun = self.begun_file(lang, label, condition)
         if self.file(lang, label, condition).is_file():
             begun.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ class CellFiles(Generic[CellRecord]):
             self.write(lang, label, condition, self._records(begun))
 
     def drop(self, lang: str, label: str, condition: str) -> None:
-        """Remove the records of a cell."""
+        """Remove the records of a condition."""
         self.file(lang, label, condition).unlink(missing_ok=True)
         self.begun_file(lang, label, condition).unlink(missing_ok=True)
 
@@ -104,31 +104,31 @@ class CellFiles(Generic[CellRecord]):
             cut_torn_line(file)
 
     def _files(self, lang: str) -> Mapping[str, Path]:
-        """Return the file of each cell by its name, sorted; of a cell that is done not the one before."""
+        """Return the file of each condition by its name, sorted; the complete file where there are two."""
         files: dict[str, Path] = {}
         # In this order `.begun.jsonl` comes before `.jsonl`, which takes its place.
         for file in sorted((self.path / lang).glob(f"*{ENDING}")):
             files[file.name.removesuffix(ENDING).removesuffix(BEGUN_ENDING.removesuffix(ENDING))] = file
         return dict(sorted(files.items()))
 
-    def _records(self, file: Path) -> list[CellRecord]:
+    def _records(self, file: Path) -> list[ConditionRecord]:
         begun = file.name.endswith(BEGUN_ENDING)
         records = read_records(self.kind, file, torn_end=begun)
         place = (file.parent.name, file.name.removesuffix(ENDING).removesuffix(".begun"))
         for number, record in enumerate(records, 1):
-            if (record.lang, cell_name(record.label, record.condition)) != place:
-                cell = f"{record.lang} {record.label} {record.condition}"
-                raise RunFolderError(f"'{file}', record {number} is of another cell: {cell}")
+            if (record.lang, condition_file_name(record.label, record.condition)) != place:
+                other = f"{record.lang} {record.label} {record.condition}"
+                raise RunFolderError(f"'{file}', record {number} is of another condition: {other}")
         return sorted(records, key=_order)
 
 
-def by_cell_name(records: Iterable[CellRecord]) -> dict[tuple[str, str], list[CellRecord]]:
+def by_condition(records: Iterable[ConditionRecord]) -> dict[tuple[str, str], list[ConditionRecord]]:
     """Return `records` of one language by label and condition."""
 
-    def cell(record: CellRecord) -> tuple[str, str]:
+    def condition(record: ConditionRecord) -> tuple[str, str]:
         return (record.label, record.condition)
 
-    return {key: list(of_cell) for key, of_cell in groupby(sorted(records, key=cell), key=cell)}
+    return {key: list(group) for key, group in groupby(sorted(records, key=condition), key=condition)}
 
 
 def _order(record: Completion | VerdictRecord) -> tuple[str, str]:

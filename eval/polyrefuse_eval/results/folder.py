@@ -1,6 +1,6 @@
 """What a run writes: signature, completions, verdicts, results; one folder a run, safe to resume.
 
-Completions and verdicts lie one file a cell, see `cell_files`.
+Completions and verdicts have one file for each label and condition, see `condition_files`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from polyrefuse_data.core.files import LOCK_FILE, PARTIAL_ENDING, make_folder
 from polyrefuse_data.core.paths import check_output, refuse_linked_folders
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.condition_files import CellFiles, by_cell_name, safe_name
+from polyrefuse_eval.results.condition_files import ConditionFiles, by_condition, safe_name
 from polyrefuse_eval.results.files import (
     json_line,
     locked,
@@ -82,11 +82,11 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, signature: Signature, request: Mapping[str, Any] | None = None) -> RunFolder:
-        """Start a run in `path`, or go on with it where its signature is the same.
+        """Start a run in `path`, or resume it where its signature is the same.
 
-        `request` is kept beside the signature: what a command was asked for, so that it can tell without
-        a model that nothing is left to do. Raises `RunFolderError`, saying what differs or who else is
-        writing there, otherwise; nothing is overwritten.
+        `request` is kept beside the signature, and tells without a model whether anything is missing. Raises
+        `RunFolderError` where the signature differs or another process is writing there; nothing is
+        overwritten.
         """
         plain = _plain(signature)
         check_output(path, error=RunFolderError)
@@ -100,8 +100,8 @@ class RunFolder:
             if (path / RUN_FILE).is_file():
                 folder.check(plain)
             else:
-                asked = None if request is None else _plain(request)
-                folder._write_run(RunFile(format=RUN_FORMAT, signature=plain, request=asked))
+                stored = None if request is None else _plain(request)
+                folder._write_run(RunFile(format=RUN_FORMAT, signature=plain, request=stored))
         return folder
 
     @classmethod
@@ -116,7 +116,7 @@ class RunFolder:
     def check(self, signature: Signature) -> None:
         """Raise `RunFolderError`, saying what differs, unless this run has `signature`.
 
-        Further judges may have read its answers.
+        Further judges may have read its completions.
         """
         there, here = self.signature, _plain(signature)
         unread = [judge for judge in here.pop("judges", []) if judge not in there["judges"]]
@@ -156,36 +156,36 @@ class RunFolder:
 
     @property
     def request(self) -> dict[str, Any] | None:
-        """What the command that made the run was asked for; None where none did."""
+        """The request that the run was made for; None where there was none."""
         return self._run().request
 
     def set_judges(self, judges: Sequence[str]) -> None:
-        """Note in the signature who has read the completions."""
+        """Write the names of the judges into the signature."""
         run = self._run()
         self._write_run(replace(run, signature={**run.signature, "judges": list(judges)}))
 
     @property
     def complete(self) -> bool:
-        """Whether the run has gone the whole way: the summary is written last."""
+        """Whether the run is complete; the summary is written last."""
         return (self.path / SUMMARY_FILE).is_file()
 
-    def reopen(self) -> None:
-        """Take back that the run has gone the whole way: answers are about to come."""
+    def mark_incomplete(self) -> None:
+        """Remove the summary, which says that the run is complete."""
         (self.path / SUMMARY_FILE).unlink(missing_ok=True)
 
     @property
-    def _completions(self) -> CellFiles[Completion]:
-        return CellFiles(Completion, self.path / "completions")
+    def _completions(self) -> ConditionFiles[Completion]:
+        return ConditionFiles(Completion, self.path / "completions")
 
-    def _verdicts(self, judge: str) -> CellFiles[VerdictRecord]:
-        return CellFiles(VerdictRecord, self.path / "verdicts" / safe_name(judge))
+    def _verdicts(self, judge: str) -> ConditionFiles[VerdictRecord]:
+        return ConditionFiles(VerdictRecord, self.path / "verdicts" / safe_name(judge))
 
     def languages(self) -> list[str]:
-        """Return the languages that there are completions in."""
+        """Return the languages that have completions."""
         return self._completions.languages()
 
     def completions_file(self, lang: str, label: str, condition: str) -> Path:
-        """Return where the completions of a cell are once it is done."""
+        """Return the file of a condition's completions once they are complete."""
         return self._completions.file(lang, label, condition)
 
     def completions(self, lang: str) -> list[Completion]:
@@ -193,31 +193,33 @@ class RunFolder:
         return self._completions.read(lang)
 
     def write_completions(self, lang: str, completions: Sequence[Completion]) -> None:
-        """Write all cells in `lang`, each whole or not at all; other cells that were there are removed."""
-        cells = by_cell_name(completions)
-        for label, condition in by_cell_name(self.completions(lang)).keys() - cells.keys():
+        """Replace all completions in `lang`, those of each condition whole or not at all."""
+        groups = by_condition(completions)
+        for label, condition in by_condition(self.completions(lang)).keys() - groups.keys():
             self._completions.drop(lang, label, condition)
-        for (label, condition), of_cell in cells.items():
-            self.write_cell(lang, label, condition, of_cell)
+        for (label, condition), group in groups.items():
+            self.write_condition(lang, label, condition, group)
 
-    def write_cell(self, lang: str, label: str, condition: str, completions: Sequence[Completion]) -> None:
-        """Write all completions of a cell, whole or not at all; a notice lies beside them."""
+    def write_condition(
+        self, lang: str, label: str, condition: str, completions: Sequence[Completion]
+    ) -> None:
+        """Write all completions of a condition, whole or not at all, and a notice beside them."""
         self._write_notice()
         self._completions.write(lang, label, condition, completions)
 
     def append(self, lang: str, completions: Sequence[Completion]) -> None:
-        """Add `completions` to cells at work, each cell's with one write: a kill leaves one torn line.
+        """Append `completions`, those of each condition with one write: a kill leaves one torn line.
 
-        A notice lies beside them. What a kill left is to be mended first, with `mend`; when all completions
-        of a cell are there, it is to be said with `cell_done`.
+        Call `mend` before the first, and `finish_completions` after the last of a condition. A notice is
+        written beside them.
         """
         self._write_notice()
         self._completions.append(lang, completions)
 
-    def cell_done(self, lang: str, label: str, condition: str) -> None:
-        """Note that all completions of a cell are there: its file gets its name and its order at once.
+    def finish_completions(self, lang: str, label: str, condition: str) -> None:
+        """Sort and rename the file of a condition whose completions are all there.
 
-        Whoever made them, the bytes are those of `write_cell`. Said again, it changes nothing.
+        The bytes are those of `write_condition`. A second call changes nothing.
         """
         self._completions.finish(lang, label, condition)
 
@@ -228,11 +230,11 @@ class RunFolder:
             write_text(notice, NOTICE, private=True)
 
     def verdicts_file(self, judge: str, lang: str, label: str, condition: str) -> Path:
-        """Return where the verdicts of `judge` on a cell are once it has read all of it."""
+        """Return the file of the verdicts of `judge` on a condition once they are complete."""
         return self._verdicts(judge).file(lang, label, condition)
 
     def verdicts(self, judge: str, lang: str) -> list[VerdictRecord]:
-        """Return the verdicts of `judge` in `lang` that were written whole; in the order of completions."""
+        """Return the verdicts of `judge` in `lang` that were written whole, in the order of completions."""
         verdicts = self._verdicts(judge).read(lang)
         for verdict in verdicts:
             if verdict.judge != judge:
@@ -251,27 +253,27 @@ class RunFolder:
         return self._verdicts(judge).languages()
 
     def append_verdicts(self, judge: str, lang: str, verdicts: Sequence[VerdictRecord]) -> None:
-        """Add `verdicts`, each cell's with one write; see `append`."""
+        """Append `verdicts`, those of each condition with one write; see `append`."""
         self._verdicts(judge).append(lang, verdicts)
 
-    def verdicts_done(self, judge: str, lang: str, label: str, condition: str) -> None:
-        """Note that `judge` has read all of a cell; see `cell_done`."""
+    def finish_verdicts(self, judge: str, lang: str, label: str, condition: str) -> None:
+        """Sort and rename the file of a condition that `judge` has read; see `finish_completions`."""
         self._verdicts(judge).finish(lang, label, condition)
 
     def write_verdicts(self, judge: str, lang: str, verdicts: Sequence[VerdictRecord]) -> None:
-        """Write the verdicts of `judge` on whole cells in `lang`, each cell's whole or not at all."""
-        for (label, condition), of_cell in by_cell_name(verdicts).items():
-            self._verdicts(judge).write(lang, label, condition, of_cell)
+        """Write the verdicts of `judge` in `lang`, those of each condition whole or not at all."""
+        for (label, condition), group in by_condition(verdicts).items():
+            self._verdicts(judge).write(lang, label, condition, group)
 
     def drop_verdicts(self, judge: str, lang: str, label: str, condition: str) -> None:
-        """Remove the verdicts of `judge` on a cell."""
+        """Remove the verdicts of `judge` on a condition."""
         self._verdicts(judge).drop(lang, label, condition)
 
     def mend(self) -> None:
-        """Cut off torn last lines that a kill left; only for the one writer, see `locked`."""
+        """Cut off torn last lines that a kill left; for the one writer, see `locked`."""
         self._completions.mend()
         for judge in (self.path / "verdicts").glob("*"):
-            CellFiles(VerdictRecord, judge).mend()
+            ConditionFiles(VerdictRecord, judge).mend()
 
     def write_results(self, results: Iterable[Result]) -> None:
         write_records(self.path / RESULTS_FILE, results)
@@ -314,14 +316,14 @@ class RunFolder:
 
 def differences(there: Signature, here: Signature, prefix: str = "") -> list[str]:
     """Return `key: value there, value here` for each entry in which two signatures differ."""
-    found = []
+    differing: list[str] = []
     for key in sorted({*there, *here}):
         old, new = there.get(key), here.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{prefix}{key}.")
+            differing += differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            found.append(f"{prefix}{key}: {json.dumps(old)} there, {json.dumps(new)} here")
-    return found
+            differing.append(f"{prefix}{key}: {json.dumps(old)} there, {json.dumps(new)} here")
+    return differing
 
 
 def _foreign(path: Path) -> Iterator[Path]:

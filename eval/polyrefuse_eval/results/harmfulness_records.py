@@ -48,6 +48,15 @@ class BehaviourCounts:
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
+class BehaviourFile:
+    """Which prompts of one language and split the model refuses, by id, and how that was read."""
+
+    behaviour: Name
+    refused: dict[Name, bool | None]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class SplitCounts:
     """Prompts of each label by behaviour: those that directions were fitted on, and those tested."""
 

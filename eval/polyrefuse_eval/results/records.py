@@ -215,6 +215,15 @@ class AgreementFile:
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
+class AnsweredFile:
+    """What `answered.json` holds: how many answers there are in each language, and whose directions."""
+
+    answers: dict[Lang, Count]
+    directions: tuple[Source, ...]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class RunFile:
     """What `run.json` holds: the signature, and what was asked for where a command made the run."""
 
@@ -232,6 +241,7 @@ KINDS: dict[str, type[Any]] = {
     "result": Result,
     "comparison": Comparison,
     "agreement": AgreementFile,
+    "answered": AnsweredFile,
     "summary": Summary,
     "harmfulness": HarmfulnessFile,
     "run": RunFile,

@@ -1,4 +1,4 @@
-"""What a run measures: settings, and the conditions and cells of the grid that follow from them. Pure."""
+"""What a run measures: its settings, and the grid of measurements that follows from them. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.interventions import BASELINE_NAME, INTERVENTIONS, is_graded
 
 POOLED = "pooled"
-"""The direction language that stands for the training prompts of all languages of the run."""
+"""The source of a direction that is fitted on the training prompts of all languages of the run."""
 
 CONTROLS = ("random", "shuffled")
 """Control directions: a random one, and the difference in means of prompts with shuffled labels."""
@@ -19,8 +19,11 @@ CONTROLS = ("random", "shuffled")
 LABELS = ("harmful", "harmless")
 STRENGTHS = (0.25, 0.5, 0.75)
 CROSSED = 128
-"""Prompts of the crossed cells (ablation on harmless, addition on harmful prompts): as many as a direction
-is fitted on hold a rate to 9 points, and the crossed cells then cost a quarter of the others."""
+"""Prompts of crossed measurements (ablation on harmless, addition on harmful prompts).
+
+With 128 the 95 % interval of a rate is at most 9 points wide on each side, and crossed measurements cost a
+quarter of the others.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,10 @@ BASELINE_CONDITION = Condition()
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of the grid: the answers in `lang` to prompts of `label` under `condition`.
+class Measurement:
+    """One measurement of the grid: completions in `lang` of prompts of `label` under `condition`.
 
-    `limit` is how many of the test prompts are answered, None for all.
+    `limit` is the number of test prompts, None for all.
     """
 
     lang: str
@@ -66,15 +69,18 @@ class Cell:
     condition: Condition
     limit: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.lang} {self.label} {self.condition.name}"
+
 
 @dataclass(frozen=True)
-class BenchSettings:
-    """What is measured. All of it but `batch_size` belongs to the run's signature.
+class RunSettings:
+    """What is measured. All fields but `batch_size` belong to the run's signature.
 
-    `strengths` are further coefficients of graded interventions between 0 and 1, tried with each language's
-    own direction where there is one, else with the first. `crossed` is how many prompts are answered under
-    an intervention that is not meant for them (ablation on harmless, addition on harmful ones): 0 for none,
-    None for all. `coefficient` is that of the others.
+    `strengths` are further coefficients of graded interventions between 0 and 1, for each language's own
+    direction where there is one, else for the first. `coefficient` is that of other interventions. `crossed`
+    is the number of prompts under an intervention that is not meant for them (ablation on harmless, addition
+    on harmful prompts), None for all.
     """
 
     langs: tuple[str, ...]
@@ -95,7 +101,7 @@ class BenchSettings:
     batch_size: int | None = None
 
     def signature(self) -> dict[str, Any]:
-        """Return what of these settings the numbers depend on."""
+        """Return the settings that numbers depend on."""
         settings = asdict(self)
         del settings["batch_size"]
         return settings
@@ -104,24 +110,24 @@ class BenchSettings:
 def parse_strengths(text: str) -> tuple[float, ...]:
     """Return the coefficients in `0.25,0.5`, ascending; none of `none`.
 
-    Raises `RunFolderError` for what is no number between 0 and 1.
+    Raises `RunFolderError` for anything but numbers between 0 and 1.
     """
     if text.strip() == "none":
         return ()
     try:
-        found = sorted({float(part) for part in text.split(",")})
+        strengths = sorted({float(part) for part in text.split(",")})
     except ValueError:
-        found = []
-    if not found or not all(0 < value < 1 for value in found):
+        strengths = []
+    if not strengths or not all(0 < value < 1 for value in strengths):
         raise RunFolderError(
             f"strengths '{text}': expected numbers between 0 and 1 such as 0.25,0.5,0.75, or 'none' "
             "(0 and 1 are always measured)"
         )
-    return tuple(found)
+    return tuple(strengths)
 
 
 def parse_crossed(text: str) -> int | None:
-    """Return how many prompts the crossed cells have: a number, None of `all`."""
+    """Return the number of prompts of crossed measurements, None for `all`."""
     if text.strip() == "all":
         return None
     if not text.strip().isdecimal():
@@ -130,24 +136,24 @@ def parse_crossed(text: str) -> int | None:
 
 
 def own_source(lang: str, sources: Sequence[str]) -> str | None:
-    """Return the direction that is a language's own: of itself, else the first; None without directions."""
+    """Return the source of a language's own direction: itself, else the first; None without directions."""
     real = [source for source in sources if source not in CONTROLS]
     return lang if lang in real else next(iter(real), None)
 
 
 def is_language(source: str) -> bool:
-    """Return whether a direction is one language's: neither pooled nor a control."""
+    """Return whether a source is a language, neither pooled nor a control."""
     return source in LANGUAGES
 
 
-def grid(lang: str, sources: Sequence[str], settings: BenchSettings) -> Iterator[Cell]:
-    """Yield the cells in `lang` of directions `sources` (languages, pooled, controls), in run order.
+def grid(lang: str, sources: Sequence[str], settings: RunSettings) -> Iterator[Measurement]:
+    """Yield the measurements in `lang` with directions of `sources` (languages, pooled, controls), in order.
 
-    Each intervention with the direction of each source is measured on the prompts that it is meant to move,
-    and crossed on fewer of the others; a control's is not crossed.
+    Each intervention with each direction is measured on the prompts that it is meant to move, and, unless the
+    direction is a control, crossed on fewer of the others.
     """
     for label in LABELS:
-        yield Cell(lang, label, BASELINE_CONDITION, settings.n_test)
+        yield Measurement(lang, label, BASELINE_CONDITION, settings.n_test)
     crossed = _least(settings.crossed, settings.n_test)
     for source in sources:
         conditions = [
@@ -155,15 +161,15 @@ def grid(lang: str, sources: Sequence[str], settings: BenchSettings) -> Iterator
             for row in INTERVENTIONS.values()
         ]
         for row, condition in conditions:
-            yield Cell(lang, row.moves, condition, settings.n_test)
+            yield Measurement(lang, row.moves, condition, settings.n_test)
         if source not in CONTROLS and crossed != 0:
             for row, condition in conditions:
-                yield Cell(lang, row.cross_checks, condition, crossed)
+                yield Measurement(lang, row.cross_checks, condition, crossed)
     own = own_source(lang, sources)
     graded = [row for row in INTERVENTIONS.values() if row.graded and own is not None]
     for row in graded:
         for strength in settings.strengths:
-            yield Cell(lang, row.moves, Condition(row.name, own, strength), settings.n_test)
+            yield Measurement(lang, row.moves, Condition(row.name, own, strength), settings.n_test)
 
 
 def _least(*limits: int | None) -> int | None:

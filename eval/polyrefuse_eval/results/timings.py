@@ -1,4 +1,4 @@
-"""How long the parts of a run took: kept beside the results, which never depend on it."""
+"""How long the parts of a run took, and what failed; kept beside the results, which never depend on it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ TIMINGS_FILE = "timings.jsonl"
 @with_config(STRICT)
 @dataclass(frozen=True)
 class Timing:
-    """One part of a run: loading its model, finding a direction, or a cell with so many answers and tokens
-    made. `seconds` are those of the process that computed it."""
+    """The time of one part of a run: to load its model, find a direction, or answer under a condition.
+
+    `part` is `cell` for the last. `seconds` are those of the process that computed it, `answers` and
+    `tokens` what it generated.
+    """
 
     part: Literal["load", "direction", "cell"]
     seconds: Finite
@@ -32,7 +35,7 @@ class Timing:
 
 
 def add_timing(folder: Path, timing: Timing) -> None:
-    """Add `timing` to those of the run in `folder`; for its one writer. What a kill cut off is dropped."""
+    """Append `timing` to those of the run in `folder`, for its one writer; cut off a torn line before."""
     record = asdict(timing) | {"seconds": round(timing.seconds, 3)}
     cut_torn_line(folder / TIMINGS_FILE)
     with appending(folder / TIMINGS_FILE) as file:
@@ -40,15 +43,15 @@ def add_timing(folder: Path, timing: Timing) -> None:
 
 
 def read_timings(folder: Path) -> list[Timing]:
-    """Return what was measured in the run in `folder`; nothing of what a kill cut off."""
+    """Return the timings of the run in `folder`, without a torn last line."""
     return read_records(Timing, folder / TIMINGS_FILE, torn_end=True)
 
 
 def seconds_per_answer(timings: Sequence[Timing]) -> float | None:
-    """Return the mean over all answers of cells; None where no answer was measured."""
-    cells = [timing for timing in timings if timing.part == "cell" and timing.answers]
-    answers = sum(timing.answers for timing in cells)
-    return sum(timing.seconds for timing in cells) / answers if answers else None
+    """Return the mean over all answers; None without any."""
+    answering = [timing for timing in timings if timing.part == "cell" and timing.answers]
+    answers = sum(timing.answers for timing in answering)
+    return sum(timing.seconds for timing in answering) / answers if answers else None
 
 
 FAILED_FILE = "failed.jsonl"
@@ -56,7 +59,7 @@ FAILED_FILE = "failed.jsonl"
 
 @dataclass(frozen=True)
 class Failure:
-    """Something that failed as often as it may: what, and the error of the last try."""
+    """A task that failed as often as it may, and the error of the last try."""
 
     what: str
     error: str

@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.condition_files import BEGUN_ENDING, ENDING, cell_name
+from polyrefuse_eval.results.condition_files import BEGUN_ENDING, ENDING, condition_file_name
 from polyrefuse_eval.results.folder import RESULTS_FILE, SUMMARY_FILE, RunFolder
 from polyrefuse_eval.results.records import Result, VerdictRecord
 from polyrefuse_eval.results.summary_records import JudgeSummary, MadeFrom, Summary
@@ -53,11 +53,11 @@ def verify_run(folder: RunFolder, *, answers: bool = False) -> None:
 
 def refuse(folder: RunFolder, problems: Iterable[str]) -> None:
     """Raise `RunFolderError` naming the first of `problems`; do nothing where there are none."""
-    found = list(islice(problems, SHOWN_PROBLEMS + 1))
-    if found:
-        more = "; and more" if len(found) > SHOWN_PROBLEMS else ""
+    first = list(islice(problems, SHOWN_PROBLEMS + 1))
+    if first:
+        more = "; and more" if len(first) > SHOWN_PROBLEMS else ""
         raise RunFolderError(
-            f"'{folder.path}' does not hold together: {'; '.join(found[:SHOWN_PROBLEMS])}{more}"
+            f"'{folder.path}' does not hold together: {'; '.join(first[:SHOWN_PROBLEMS])}{more}"
         )
 
 
@@ -171,7 +171,7 @@ def _count_problems(folder: RunFolder, results: Sequence[Result]) -> Iterator[st
                 place = f"{RESULTS_FILE} states {_counts(stated)} for {_name(result)}"
                 yield f"{place}, and its verdicts {_counts(there)}"
         if answers is not None:
-            n = answers.get(result.lang, {}).get(cell_name(result.label, result.condition), 0)
+            n = answers.get(result.lang, {}).get(condition_file_name(result.label, result.condition), 0)
             if n != result.n + result.n_unjudged:
                 yield (
                     f"{RESULTS_FILE} counts {result.n + result.n_unjudged} answers for {_name(result)}, and "

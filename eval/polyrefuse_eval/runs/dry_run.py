@@ -1,4 +1,4 @@
-"""What a grid would do: its cells, what of them is there, and how long the rest takes by what was measured.
+"""What a grid would compute: its conditions, which of them are there, and how long the rest takes.
 
 Loads no model, and imports no torch.
 """
@@ -8,99 +8,112 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, read_json
-from polyrefuse_eval.results.settings import CONTROLS, Cell, grid
+from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
+from polyrefuse_eval.results.records import AnsweredFile
+from polyrefuse_eval.results.settings import CONTROLS, LABELS, Measurement, grid
 from polyrefuse_eval.results.timings import Timing, read_timings, seconds_per_answer
+from polyrefuse_eval.results.validation import read_record
 from polyrefuse_eval.runs.plan import ANSWERED_FILE, RunPlan
 from polyrefuse_eval.runs.progress import clock_time
 
 
-@dataclass(frozen=True)
-class PlannedCell:
-    """A cell of a run: how many prompts it has, how many of these are answered, and how long the others
-    take; None where nothing like them was measured."""
+@dataclass(frozen=True, kw_only=True)
+class PlannedMeasurement:
+    """A measurement of a run: its prompts, how many are answered, and the seconds that the others take.
+
+    `seconds` is None where nothing like it was timed.
+    """
 
     run: str
-    cell: Cell
+    measurement: Measurement
     prompts: int
-    there: int
+    answered: int
     seconds: float | None
 
     @property
     def line(self) -> str:
-        """One line for people."""
-        state = "there" if self.there == self.prompts else "missing"
-        if 0 < self.there < self.prompts:
-            state = f"missing, {self.there} answers are there"
-        cell = self.cell
-        return f"{self.run} {cell.lang} {cell.label} {cell.condition.name} {self.prompts} prompts: {state}"
+        """One line for the user."""
+        state = "there" if self.answered == self.prompts else "missing"
+        if 0 < self.answered < self.prompts:
+            state = f"missing, {self.answered} answers are there"
+        return f"{self.run} {self.measurement} {self.prompts} prompts: {state}"
 
 
-def planned_cells(plan: RunPlan) -> list[PlannedCell]:
-    """Return the cells of a run in its order: those of the directions that it has, or that are asked for."""
+def planned_measurements(plan: RunPlan) -> list[PlannedMeasurement]:
+    """Return the measurements of a run in its order, with the directions that it has or asks for."""
     begun = (plan.out / RUN_FILE).is_file()
     timings = read_timings(plan.out) if begun else []
-    cells = []
+    planned = []
     for lang in plan.settings.langs:
-        ids = {
-            label: [row.id for row in plan.data.prompts(lang, "test", label)]
-            for label in ("harmful", "harmless")
-        }
-        have = {one.key for one in RunFolder(plan.out).completions(lang)} if begun else set()
-        for cell in grid(lang, _sources(plan), plan.settings):
-            keys = {f"{row}/{cell.condition.name}" for row in ids[cell.label][: cell.limit]}
-            there = len(keys & have)
-            rate = _rate(timings, cell)
-            seconds = None if rate is None else rate * (len(keys) - there)
-            cells.append(PlannedCell(plan.name, cell, len(keys), there, seconds))
-    return cells
+        ids = {label: [row.id for row in plan.data.prompts(lang, "test", label)] for label in LABELS}
+        have = {record.key for record in RunFolder(plan.out).completions(lang)} if begun else set()
+        for measurement in grid(lang, _sources(plan), plan.settings):
+            rows = ids[measurement.label][: measurement.limit]
+            keys = {f"{row}/{measurement.condition.name}" for row in rows}
+            answered = len(keys & have)
+            rate = _seconds_per_answer(timings, measurement)
+            planned.append(
+                PlannedMeasurement(
+                    run=plan.name,
+                    measurement=measurement,
+                    prompts=len(keys),
+                    answered=answered,
+                    seconds=None if rate is None else rate * (len(keys) - answered),
+                )
+            )
+    return planned
 
 
 def dry_run_lines(plans: Sequence[RunPlan], workers: int | None = None) -> Iterator[str]:
-    """Yield a line a cell, then one a run, then one for all; with `workers`, the time that these take."""
-    everything: list[PlannedCell] = []
+    """Yield a line for each condition, for each run and for the grid; time also for `workers`."""
+    whole_grid: list[PlannedMeasurement] = []
     for plan in plans:
-        cells = planned_cells(plan)
-        yield from (cell.line for cell in cells)
-        everything += cells
+        planned = planned_measurements(plan)
+        yield from (measurement.line for measurement in planned)
+        whole_grid += planned
         if len(plans) > 1:
-            yield f"{plan.name}: {_sum(cells, workers)}"
-    yield f"all: {_sum(everything, workers)}"
+            yield f"{plan.name}: {_sum(planned, workers)}"
+    yield f"all: {_sum(whole_grid, workers)}"
 
 
-def _sum(cells: Sequence[PlannedCell], workers: int | None) -> str:
-    missing = [cell for cell in cells if cell.there < cell.prompts]
-    answers = sum(cell.prompts - cell.there for cell in missing)
+def _sum(planned: Sequence[PlannedMeasurement], workers: int | None) -> str:
+    missing = [measurement for measurement in planned if measurement.answered < measurement.prompts]
+    answers = sum(measurement.prompts - measurement.answered for measurement in missing)
     text = (
-        f"{len(cells)} cells, {len(cells) - len(missing)} there, {len(missing)} missing ({answers} answers)"
+        f"{len(planned)} conditions, {len(planned) - len(missing)} there, {len(missing)} missing "
+        f"({answers} answers)"
     )
     if not missing:
         return text
-    known = [cell.seconds for cell in missing if cell.seconds is not None]
-    if not known:
-        return f"{text}; nothing was measured yet, so the time is not known"
-    text += f"; {clock_time(sum(known))} of one process for answers, by what was measured"
+    seconds = [measurement.seconds for measurement in missing if measurement.seconds is not None]
+    if not seconds:
+        return f"{text}; nothing was timed yet, so the time is not known"
+    text += f"; {clock_time(sum(seconds))} of one process for answers, from the timings so far"
     if workers is not None:
-        text += f", {clock_time(sum(known) / workers)} with {workers}"
-    unknown = len(missing) - len(known)
-    return text + (f"; {unknown} cells are of runs without a measurement, and not in it" if unknown else "")
+        text += f", {clock_time(sum(seconds) / workers)} with {workers}"
+    unknown = len(missing) - len(seconds)
+    return text + (f"; without {unknown} conditions of runs that have no timing" if unknown else "")
 
 
 def _sources(plan: RunPlan) -> list[str]:
     file = plan.out / ANSWERED_FILE
     if file.is_file():
-        return [str(source) for source in read_json(file)["directions"]]
+        return list(read_record(AnsweredFile, file).directions)
     return [*plan.settings.direction_langs, *(CONTROLS if plan.settings.controls else ())]
 
 
-def _rate(timings: Sequence[Timing], cell: Cell) -> float | None:
-    """Return seconds per answer: as measured on cells of this label and condition, else of this kind of
-    edit, else on all cells of the run; None without any."""
-    condition = cell.condition
-    same = [one for one in timings if (one.label, one.condition) == (cell.label, condition.name)]
-    kind = [one for one in timings if one.condition.partition(":")[0] == condition.intervention]
-    for measured in (same, kind, timings):
-        rate = seconds_per_answer(measured)
+def _seconds_per_answer(timings: Sequence[Timing], measurement: Measurement) -> float | None:
+    """Return seconds per answer, timed under this label and condition, else under this intervention, else
+    in the whole run; None without any timing."""
+    condition = measurement.condition
+    same = [
+        timing
+        for timing in timings
+        if (timing.label, timing.condition) == (measurement.label, condition.name)
+    ]
+    kind = [timing for timing in timings if timing.condition.partition(":")[0] == condition.intervention]
+    for timed in (same, kind, timings):
+        rate = seconds_per_answer(timed)
         if rate is not None:
             return rate
     return None

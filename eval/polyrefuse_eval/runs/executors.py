@@ -1,83 +1,73 @@
-"""Where the work of runs is done: here, or on a Dask cluster. The results are the same bytes."""
+"""What an executor is, and the one that computes in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from types import TracebackType
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
+from polyrefuse_data.cluster.tasks import ModelSlot, Observer, Outcome, Task
 from polyrefuse_data.core.errors import PolyRefuseError
-from polyrefuse_eval.errors import TakenError
-from polyrefuse_eval.results.timings import Failure
-from polyrefuse_eval.runs.local_run import answer_run, judge_run
-from polyrefuse_eval.runs.plan import RunPlan, answered, finished
-from polyrefuse_eval.runs.progress import GridProgress
-
-Failures = dict[str, list[Failure]]
-"""Name of a run to what failed in it; a run without failures is not in it."""
 
 
-class Executor(Protocol):
-    """Computes for runs; what it opens for that is closed with the `with` block that it opens."""
+class Executor(AbstractContextManager["Executor"], Protocol):
+    """Run tasks somewhere; release what that took when the `with` block ends."""
 
-    def __enter__(self) -> Executor: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def run(self, tasks: deque[Task], observer: Observer | None = None) -> Iterator[Outcome]:
+        """Take all of `tasks`, which the caller may append to meanwhile, and yield their outcomes.
 
-    def answer(self, plans: Sequence[RunPlan], watch: GridProgress) -> Failures:
-        """Make all answers of `plans`; return what failed. Raises the error of a single run that could not
-        even begin."""
-        ...
-
-    def judge(self, plans: Sequence[RunPlan], watch: GridProgress) -> Failures:
-        """Get the verdicts that are better made elsewhere than in this process; return what failed."""
+        Tasks that are `first` precede others of their model, and tasks of a model that is loaded precede
+        those of other models.
+        """
         ...
 
 
-def run_all(plans: Sequence[RunPlan], executor: Executor, watch: GridProgress) -> Failures:
-    """Go the whole way for each of `plans`, or as far as it goes; return what failed.
-
-    A run in which something failed has no tables and no summary: the next go makes what is missing.
-    """
-    todo = [plan for plan in plans if not finished(plan.out, plan.request)]
-    with executor:
-        unanswered = [plan for plan in todo if not answered(plan.out, plan.request)]
-        failures = executor.answer(unanswered, watch) if unanswered else {}
-        watch.close()
-        whole = [plan for plan in todo if plan.name not in failures]
-        failures |= executor.judge(whole, watch)
-    for plan in whole:
-        if plan.name not in failures:
-            judge_run(plan, watch)
-    return failures
-
-
-@dataclass
 class LocalExecutor:
-    """Computes in this process, one run after another."""
+    """Compute in this process, one task after another, and pass on each part of a result as it comes.
+
+    Only a `PolyRefuseError` becomes an outcome; any other error is a bug, and propagates.
+    """
+
+    def __init__(self, *, progress: bool = False) -> None:
+        self._slot = ModelSlot(progress=progress)
 
     def __enter__(self) -> LocalExecutor:
         return self
 
     def __exit__(self, *_unused: object) -> None:
-        """Nothing is held."""
+        """Unload the model."""
+        self._slot.clear()
 
-    def answer(self, plans: Sequence[RunPlan], watch: GridProgress) -> Failures:
+    def run(self, tasks: deque[Task], observer: Observer | None = None) -> Iterator[Outcome]:
         """See `Executor`."""
-        failures: Failures = {}
-        for plan in plans:
-            try:
-                answer_run(plan, watch)
-            except TakenError:
-                raise
-            except PolyRefuseError as error:
-                if len(plans) == 1:
-                    raise
-                failures[plan.name] = [Failure("run", str(error), 1)]
-        return failures
+        while tasks:
+            task = min(tasks, key=lambda task: (task.model != self._slot.key, not task.first))
+            tasks.remove(task)
+            if observer is not None:
+                observer.started(task)
+            yield from compute_here(task, self._slot)
 
-    def judge(self, plans: Sequence[RunPlan], watch: GridProgress) -> Failures:
-        """Nothing: all judges read here."""
-        return {}
+
+def compute_here(task: Task, slot: ModelSlot) -> Iterator[Outcome]:
+    """Compute `task` in this process; yield an outcome for each part of its result, then the last one."""
+    begun, loading = time.perf_counter(), slot.load_seconds
+    try:
+        result = task.compute(slot)
+        if isinstance(result, Iterator):
+            for part in result:
+                paused = time.perf_counter()
+                yield Outcome(task=task, result=[part], ended=False)
+                begun += time.perf_counter() - paused  # what the caller does with a part is not counted
+            result = []
+    except PolyRefuseError as error:
+        yield Outcome(task=task, error=str(error), exception=error)
+        return
+    loading = slot.load_seconds - loading
+    yield Outcome(
+        task=task,
+        result=result,
+        seconds=time.perf_counter() - begun - loading,
+        load_seconds=loading,
+    )

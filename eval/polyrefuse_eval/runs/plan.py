@@ -1,4 +1,4 @@
-"""What a run was asked for: enough to tell, without its model, whether anything is left to do."""
+"""What a run is asked for: enough to tell, without its model, whether anything is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from polyrefuse_eval.judging.base import Judge
 from polyrefuse_eval.model_source import folder_revision, split_revision
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
-from polyrefuse_eval.results.settings import BenchSettings
+from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.versions import versions
 
 if TYPE_CHECKING:
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
 
 ANSWERED_FILE = "answered.json"
-"""Written when all answers are there: from then on the run needs its model no more."""
-
-EARLY = ("data", "settings", "judges")
-"""Parts of a request that are the same in every run of one signature, so that a difference is final."""
+"""Written when all completions are there: from then on the run does not need its model."""
 
 Request = Mapping[str, Any]
 
@@ -34,7 +31,7 @@ def request_of(
     model: str,
     identity: Mapping[str, Any],
     data: DataFolder,
-    settings: BenchSettings,
+    settings: RunSettings,
     judges: Sequence[str],
 ) -> dict[str, Any]:
     """Return the request for a run of `model` with the options `identity`, as plain JSON."""
@@ -53,7 +50,7 @@ def request_of(
 def signature_of(
     model: Mapping[str, str],
     data: DataFolder,
-    settings: BenchSettings,
+    settings: RunSettings,
     judges: Sequence[str],
     libraries: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -68,13 +65,13 @@ def signature_of(
 
 
 def _public_name(model: str) -> str:
-    """Return a name that tells nothing of this machine: of a folder its own, without the way there."""
+    """Return a name that reveals nothing of this machine: the last part of a folder's path."""
     folder = Path(split_revision(model)[0]).expanduser()
     return folder.resolve().name if folder.is_dir() else model
 
 
 def local_revision(model: str) -> str | None:
-    """Return a hash of a model on this machine, None for one on the Hub: its name has to do."""
+    """Return a hash of a model on this machine, None for one on the Hub."""
     name, _ = split_revision(model)
     if name in organisms.ORGANISMS:
         return organisms.organism_revision(name)
@@ -82,34 +79,23 @@ def local_revision(model: str) -> str | None:
     return folder_revision(folder) if folder.is_dir() else None
 
 
-def check_request(out: Path, request: Request, *, only_read: bool = False) -> None:
-    """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings, or, unless it
-    is `only_read`, another process is at work there."""
-    if not (out / RUN_FILE).is_file():
-        return
-    folder = RunFolder(out)
-    signature = folder.signature
-    with nullcontext() if only_read else folder.locked():
-        folder.check({**signature, **{name: request[name] for name in EARLY}})
-
-
 def answered(out: Path, request: Request | None) -> bool:
-    """Return whether `out` is a run made for `request`, by whatever judges, whose answers are all there."""
+    """Return whether `out` is a run made for `request`, whatever its judges, with all completions."""
     if request is None or not (out / ANSWERED_FILE).is_file() or not (out / RUN_FILE).is_file():
         return False
     folder = RunFolder(out)
     return same_answers(folder.request, request) and set(request["judges"]) <= set(folder.signature["judges"])
 
 
-def same_answers(one: Request | None, other: Request | None) -> bool:
-    """Return whether two requests are known, and ask for the same answers, whoever judges them."""
-    if one is None or other is None:
+def same_answers(request: Request | None, other: Request | None) -> bool:
+    """Return whether two requests are known, and ask for the same completions, whatever their judges."""
+    if request is None or other is None:
         return False
-    return _without_judges(one) == _without_judges(other)
+    return _without_judges(request) == _without_judges(other)
 
 
 def finished(out: Path, request: Request | None) -> bool:
-    """Return whether `out` is a run made for `request` that has gone the whole way."""
+    """Return whether `out` is a complete run made for `request`."""
     return answered(out, request) and RunFolder(out).complete
 
 
@@ -117,20 +103,20 @@ def _without_judges(request: Request) -> dict[str, Any]:
     return {key: value for key, value in request.items() if key != "judges"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """A run of the model that `load` gives, on `data`, into `out`, read by `judges`.
+    """A run of the model that `load` gives, on `data`, into `out`, judged by `judges`.
 
-    `request` says without the model whether anything is left to do; None where that is not known. To be
-    computed elsewhere, `load` is a `works.ModelSpec`.
+    `request` says without the model whether anything is missing; None where that is not known. Workers of a
+    cluster can compute with a `ModelSpec` alone.
     """
 
     load: Callable[[], ChatModel]
     data: DataFolder
-    settings: BenchSettings
+    settings: RunSettings
     judges: Sequence[Judge]
     out: Path
-    request: Mapping[str, Any] | None = None
+    request: Request | None = None
     judge_specs: Mapping[str, JudgeSpec] = field(default_factory=dict)
     """What makes those of the judges that are models, by the name of the judge."""
     on_finished: Callable[[], None] = lambda: None
@@ -138,10 +124,20 @@ class RunPlan:
 
     @property
     def name(self) -> str:
-        """What the run is called in messages."""
+        """Name of the run in messages."""
         return self.out.name
 
     @property
     def judge_names(self) -> list[str]:
         """Names of the judges, as a signature holds them."""
         return [judge.name for judge in self.judges]
+
+    def check(self, *, only_read: bool = False) -> None:
+        """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings or, unless
+        it is `only_read`, another process is writing to it."""
+        if self.request is None or not (self.out / RUN_FILE).is_file():
+            return
+        folder = RunFolder(self.out)
+        known = {name: self.request[name] for name in ("data", "settings", "judges")}
+        with nullcontext() if only_read else folder.locked():
+            folder.check({**folder.signature, **known})

@@ -1,73 +1,216 @@
-"""One cell of the grid (model, direction, intervention, language) as a task that can be sent anywhere.
+"""What the tasks of a run compute: a model's identity, a direction, completions, verdicts.
 
-A `CellTask` pickles, and holds all that `compute_cell` needs besides the model: where it is computed is
-somebody else's affair.
+Each computation pickles, and holds all that it needs besides its model. The bytes of its result follow from
+it alone, whichever executor runs it.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+
+from polyrefuse_data.cluster.tasks import ModelSlot
 from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.paths import inside
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.finder import DirectionFinder
+from polyrefuse_eval.directions.finder import DirectionFinder, control_file, direction_file
 from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.errors import ChatModelError, DirectionError, JudgeError
 from polyrefuse_eval.judging.base import Judge
 from polyrefuse_eval.judging.of_runs import verdict_records
-from polyrefuse_eval.judging.registry import JudgeSpec
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, generate
 from polyrefuse_eval.models.intervene import BASELINE, Edits
 from polyrefuse_eval.models.interventions import edit_with
 from polyrefuse_eval.models.loading import silence_loading
-from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.results.folder import differences
 from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Completion, VerdictRecord
-from polyrefuse_eval.results.settings import BenchSettings, Cell, Condition
+from polyrefuse_eval.results.settings import Condition, Measurement, RunSettings
 from polyrefuse_eval.versions import versions
 
-if TYPE_CHECKING:
-    from polyrefuse_data.cluster.worker import Keeper
+
+@dataclass(frozen=True)
+class Identity:
+    """What the numbers of a model depend on: its signature, and the versions of libraries."""
+
+    signature: Mapping[str, str]
+    versions: Mapping[str, str]
 
 
-@dataclass(frozen=True, eq=False)
-class CellTask:
-    """A cell with its prompts and the edits of its condition; `batch_size` None takes the default."""
+@dataclass(frozen=True, kw_only=True)
+class ModelLoader:
+    """Load a chat model into a slot, once for all tasks in a row.
 
-    cell: Cell
+    `threads` of torch change the bytes of results on a CPU. `identity` is that of the run, where it is known.
+    """
+
+    load: Callable[[], ChatModel]
+    key: str
+    threads: int
+    identity: Identity | None = None
+
+    def chat(self, slot: ModelSlot) -> ChatModel:
+        """Return the model; raises `ChatModelError` where it is not the run's."""
+        return self.identified(slot)[0]
+
+    def identified(self, slot: ModelSlot) -> tuple[ChatModel, Identity]:
+        """Return the model and its identity; raises `ChatModelError` where it is not the run's."""
+        # OpenMP counts threads for each calling thread, so this is set where it computes.
+        torch.set_num_threads(self.threads)
+        if not slot.progress:
+            silence_loading()
+        chat: ChatModel
+        chat, identity = slot.get(self.key, self._load)
+        if self.identity is not None and identity != self.identity:
+            differing = differences(asdict(self.identity), asdict(identity))
+            raise ChatModelError(
+                f"the loaded model is not that of the run ({'; '.join(differing)}); choose another --out"
+            )
+        return chat, identity
+
+    def _load(self) -> tuple[ChatModel, Identity]:
+        chat = self.load()
+        return chat, Identity(chat.signature(), versions())
+
+
+@dataclass(frozen=True)
+class IdentifyModel:
+    """Load a model, and return its identity."""
+
+    loader: ModelLoader
+
+    def __call__(self, slot: ModelSlot) -> Identity:
+        return self.loader.identified(slot)[1]
+
+
+@dataclass(frozen=True)
+class SentPrompts:
+    """The rows that a `DirectionFinder` reads of a `DataFolder`, on their way to a worker."""
+
+    digest: str
+    rows: Mapping[tuple[str, str, str], Sequence[Row]]
+    """(language, split, label) to rows."""
+
+    def prompts(self, lang: str, split: str, label: str, limit: int | None = None) -> list[Row]:
+        """Return the first `limit` rows with `label`."""
+        return list(self.rows[lang, split, label])[:limit]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionFiles:
+    """The files of a direction, by their place in the run folder in the order to write them.
+
+    `messages` are for the user; `error` says why a language gives no direction.
+    """
+
+    files: Mapping[str, bytes]
+    messages: Sequence[str]
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindDirection:
+    """Find the refusal tokens and the direction of a language, or its control from shuffled labels.
+
+    `files` are those that are in the run folder already.
+    """
+
+    loader: ModelLoader
+    lang: str
+    prompts: SentPrompts
+    settings: RunSettings
+    files: Mapping[str, bytes]
+    control: bool = False
+
+    def __call__(self, slot: ModelSlot) -> DirectionFiles:
+        messages: list[str] = []
+        error = None
+        with tempfile.TemporaryDirectory(prefix="polyrefuse-") as temporary:
+            folder = Path(temporary)
+            write_files(folder, self.files)
+            finder = DirectionFinder(
+                self.loader.chat(slot),
+                self.prompts,
+                self.settings,
+                folder,
+                progress=slot.progress,
+                say=messages.append,
+            )
+            try:
+                if self.control:
+                    finder.control(Direction.load(folder / direction_file(self.lang), finder.chat))
+                else:
+                    finder.direction(self.lang)
+            except DirectionError as fault:
+                error = str(fault)
+            # The direction comes last: where it exists, all other files of its language do.
+            last = {direction_file(self.lang), control_file(self.lang)}
+            names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+            contents = read_files(folder, sorted(names, key=lambda name: (name in last, name)))
+        new = {name: content for name, content in contents.items() if self.files.get(name) != content}
+        return DirectionFiles(files=new, messages=tuple(messages), error=error)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AnswerPrompts:
+    """Answer the prompts of a measurement, batch by batch.
+
+    Batches follow from `rows`; those whose keys are all in `done` are left out, of others only the missing
+    completions come back.
+    """
+
+    loader: ModelLoader
+    measurement: Measurement
     rows: tuple[Row, ...]
     edits: Edits
     max_new_tokens: int
     batch_size: int | None = None
+    done: frozenset[str] = frozenset()
+
+    def __call__(self, slot: ModelSlot) -> Iterator[list[Completion]]:
+        """Yield the completions of each batch."""
+        rows = {self.key(row): row for row in self.rows}
+        for answers in generate(
+            self.loader.chat(slot),
+            [Request(key, row.text, self.edits) for key, row in rows.items()],
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            done=self.done,
+            thoughts=True,
+        ):
+            yield [
+                self.completion(
+                    rows[answer.key], answer.text, len(answer.ids), answer.ended, answer.reasoning
+                )
+                for answer in answers
+                if answer.key not in self.done
+            ]
 
     def key(self, row: Row) -> str:
-        """Return the key of the completion of `row` in this cell."""
-        return f"{row.id}/{self.cell.condition.name}"
+        """Return the key of the completion of `row`."""
+        return f"{row.id}/{self.measurement.condition.name}"
 
     @property
-    def keys(self) -> list[str]:
-        """Keys of all completions of the cell."""
-        return [self.key(row) for row in self.rows]
+    def keys(self) -> frozenset[str]:
+        """Keys of all completions of the measurement."""
+        return frozenset(self.key(row) for row in self.rows)
 
     def completion(
         self, row: Row, response: str, n_tokens: int | None, ended: bool | None, reasoning: str | None = None
     ) -> Completion:
-        """Return the record of an answer to `row`."""
-        name = self.cell.condition.name
+        """Return the record of a response to `row`."""
         return Completion(
             key=self.key(row),
             id=row.id,
             group=row.group,
             lang=row.lang,
             label=row.label,
-            condition=name,
+            condition=self.measurement.condition.name,
             response=response,
             n_tokens=n_tokens,
             ended=ended,
@@ -84,188 +227,34 @@ def edits_of(condition: Condition, directions: Mapping[str, Direction]) -> Edits
     return (edit_with(INTERVENTIONS[condition.intervention], direction, strength),)
 
 
-def compute_cell(
-    chat: ChatModel, task: CellTask, done: Collection[str] = (), progress: str | None = None
-) -> Iterator[list[Completion]]:
-    """Yield the completions of a cell batch by batch, without those whose keys are in `done`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class JudgeCompletions:
+    """Let the judge called `name` read completions in a language; `prompts` are by the id of their row."""
 
-    The batches, and with them the bytes, follow from the task alone.
-    """
-    rows = {task.key(row): row for row in task.rows}
-    if not set(rows) - set(done):
-        return
-    requests = [Request(key, row.text, task.edits) for key, row in rows.items()]
-    for made in generate(
-        chat,
-        requests,
-        max_new_tokens=task.max_new_tokens,
-        batch_size=task.batch_size,
-        done=done,
-        progress=progress,
-        thoughts=True,
-    ):
-        yield [
-            task.completion(rows[answer.key], answer.text, len(answer.ids), answer.ended, answer.reasoning)
-            for answer in made
-            if answer.key not in done
-        ]
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What the numbers of a model depend on: its signature, and the versions of libraries."""
-
-    signature: Mapping[str, str]
-    versions: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Computer:
-    """How work is to be computed: with which model, which must turn out to be `identity`, and with so many
-    threads of torch, on which the bytes of results depend as well."""
-
-    spec: ModelSpec
-    threads: int
-    identity: Identity | None = None
-
-    def chat(self, keeper: Keeper) -> ChatModel:
-        """Return the model, loaded if the worker holds another; raises `ChatModelError` where it is not the
-        same as on other workers."""
-        import torch
-
-        # OpenMP counts for each thread that calls it, so this is set in the one that computes.
-        torch.set_num_threads(self.threads)
-        silence_loading()
-        chat: ChatModel = keeper.model(self.spec.key, self.spec)
-        here = Identity(chat.signature(), versions())
-        if self.identity is not None and here != self.identity:
-            differing = differences(asdict(self.identity), asdict(here))
-            raise ChatModelError(f"the model of this worker is not that of the run ({'; '.join(differing)})")
-        return chat
-
-
-@dataclass(frozen=True)
-class Describe:
-    """Load a model and say which it is."""
-
-    computer: Computer
-
-    def __call__(self, keeper: Keeper) -> Identity:
-        return Identity(self.computer.chat(keeper).signature(), versions())
-
-
-@dataclass(frozen=True)
-class SentRows:
-    """Rows of a data set on their way to a worker: what a `DirectionFinder` reads of a `DataFolder`."""
-
-    digest: str
-    rows: Mapping[tuple[str, str, str], Sequence[Row]]
-    """(language, split, label) to rows."""
-
-    def prompts(self, lang: str, split: str, label: str, limit: int | None = None) -> list[Row]:
-        """Return the first `limit` rows with `label`."""
-        return list(self.rows[lang, split, label])[:limit]
-
-
-@dataclass(frozen=True)
-class Found:
-    """The files (by their place in the run folder, in the order to write them) and lines of a search.
-
-    `error` says why a language gives no direction.
-    """
-
-    files: Mapping[str, bytes]
-    said: tuple[str, ...]
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class FindDirection:
-    """Find the refusal tokens and the direction of a language; or, from these, its control of shuffled
-    labels. `files` are those that are in the run folder already."""
-
-    computer: Computer
-    lang: str
-    data: SentRows
-    settings: BenchSettings
-    files: Mapping[str, bytes]
-    control: bool = False
-
-    def __call__(self, keeper: Keeper) -> Found:
-        said: list[str] = []
-        with tempfile.TemporaryDirectory(prefix="polyrefuse-") as place:
-            folder = Path(place)
-            write_files(folder, self.files)
-            finder = DirectionFinder(
-                self.computer.chat(keeper), self.data, self.settings, folder, say=said.append
-            )
-            error = None
-            try:
-                if self.control:
-                    file = folder / direction_file(self.lang)
-                    finder.control(Direction.load(file, finder.chat))
-                else:
-                    finder.direction(self.lang)
-            except DirectionError as fault:
-                error = str(fault)
-            # The direction is written last: that it is there says that the others are.
-            paths = sorted(
-                (path for path in folder.rglob("*") if path.is_file()),
-                key=lambda path: (path == folder / direction_file(self.lang), path),
-            )
-            made = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-        new = {name: content for name, content in made.items() if self.files.get(name) != content}
-        return Found(new, tuple(said), error)
-
-
-@dataclass(frozen=True, eq=False)
-class ComputeCell:
-    """Answer the prompts of a cell."""
-
-    computer: Computer
-    task: CellTask
-
-    def __call__(self, keeper: Keeper) -> list[Completion]:
-        batches = compute_cell(self.computer.chat(keeper), self.task)
-        return [completion for batch in batches for completion in batch]
-
-
-@dataclass(frozen=True, eq=False)
-class JudgeAnswers:
-    """Let a judge that is a model read the answers in a language. `name` is what the judge is called in the
-    run, `prompts` are by the id of their row."""
-
-    spec: JudgeSpec
+    judge: Callable[[], Judge]
     name: str
     threads: int
     lang: str
     completions: Sequence[Completion]
     prompts: Mapping[str, str]
 
-    def __call__(self, keeper: Keeper) -> list[VerdictRecord]:
-        import torch
-
+    def __call__(self, slot: ModelSlot) -> Iterator[list[VerdictRecord]]:
+        """Yield the verdicts on as many completions as the judge takes at a time."""
         torch.set_num_threads(self.threads)
-        judge: Judge = keeper.model(f"judge {self.name}", self._loaded, lambda judge: judge.close())
-        parts = verdict_records(judge, self.lang, self.completions, self.prompts)
-        return [record for part in parts for record in part]
+        judge: Judge = slot.get(judge_key(self.name), self._load, lambda judge: judge.close())
+        yield from verdict_records(judge, self.lang, self.completions, self.prompts)
 
-    def _loaded(self) -> Judge:
-        judge = self.spec()
+    def _load(self) -> Judge:
+        judge = self.judge()
         if judge.name != self.name:
-            raise JudgeError(f"the judge of this worker is {judge.name}, and that of the run {self.name}")
+            raise JudgeError(f"the judge that was loaded is {judge.name}, and that of the run {self.name}")
         judge.load()
         return judge
 
 
-def direction_file(lang: str) -> str:
-    """Return where the direction of `lang` lies in a run folder."""
-    return f"directions/{lang}.safetensors"
-
-
-def control_file(lang: str) -> str:
-    """Return where the control of `lang` from shuffled labels lies in a run folder."""
-    return f"directions/{lang}.shuffled.safetensors"
+def judge_key(name: str) -> str:
+    """Return the key of a judge in a slot."""
+    return f"judge {name}"
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -75,4 +75,4 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _compliance(refused: Sequence[bool | None]) -> Rate:
-    return rate([None if one is None else not one for one in refused])
+    return rate([None if verdict is None else not verdict for verdict in refused])

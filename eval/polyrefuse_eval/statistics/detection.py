@@ -54,21 +54,24 @@ def detections(scored: Sequence[Scored], base: str) -> list[Detection]:
 
     `base` is the kind that kinds of one label are compared with.
     """
-    found = []
-    for lang in dict.fromkeys(one.lang for one in scored):
-        mine = [one for one in scored if one.lang == lang]
-        kinds = list(dict.fromkeys(one.kind for one in mine))
-        others = [one for one in mine if one.kind == base]
-        found.append(_detection(lang, ALL, mine, []))
-        found += [_detection(lang, kind, [one for one in mine if one.kind == kind], others) for kind in kinds]
-    return found
+    measured = []
+    for lang in dict.fromkeys(prompt.lang for prompt in scored):
+        of_lang = [prompt for prompt in scored if prompt.lang == lang]
+        kinds = list(dict.fromkeys(prompt.kind for prompt in of_lang))
+        others = [prompt for prompt in of_lang if prompt.kind == base]
+        measured.append(_detection(lang, ALL, of_lang, []))
+        measured += [
+            _detection(lang, kind, [prompt for prompt in of_lang if prompt.kind == kind], others)
+            for kind in kinds
+        ]
+    return measured
 
 
 def _detection(lang: str, kind: str, scored: Sequence[Scored], others: Sequence[Scored]) -> Detection:
-    labels = {one.label for one in scored}
-    ranked = [*scored, *(one for one in others if one.label not in labels)]
+    labels = {prompt.label for prompt in scored}
+    ranked = [*scored, *(prompt for prompt in others if prompt.label not in labels)]
     harmful, harmless = (
-        [one.score for one in ranked if one.label == label and one.score is not None]
+        [prompt.score for prompt in ranked if prompt.label == label and prompt.score is not None]
         for label in ("harmful", "harmless")
     )
     area = auroc(harmful, harmless)
@@ -79,26 +82,42 @@ def _detection(lang: str, kind: str, scored: Sequence[Scored], others: Sequence[
         area,
         low,
         high,
-        next((one.kind for one in ranked[len(scored) :] if one.score is not None), None),
-        rate([None if one.unsafe is None else one.unsafe == (one.label == "harmful") for one in scored]),
-        rate([None if one.unsafe is None else not one.unsafe for one in scored if one.label == "harmful"]),
-        rate([one.unsafe for one in scored if one.label == "harmless"]),
+        next((prompt.kind for prompt in ranked[len(scored) :] if prompt.score is not None), None),
+        rate(
+            [
+                None if prompt.unsafe is None else prompt.unsafe == (prompt.label == "harmful")
+                for prompt in scored
+            ]
+        ),
+        rate(
+            [
+                None if prompt.unsafe is None else not prompt.unsafe
+                for prompt in scored
+                if prompt.label == "harmful"
+            ]
+        ),
+        rate([prompt.unsafe for prompt in scored if prompt.label == "harmless"]),
     )
 
 
-def detection_table(found: Sequence[Detection]) -> str:
+def detection_table(detections: Sequence[Detection]) -> str:
     """Return a Markdown table: a row for each language and kind."""
     lines = ["| language | kind | n | AUROC | accuracy | miss rate | false alarm rate |", "|" + " --- |" * 7]
-    for one in found:
+    for detection in detections:
         area = (
             ""
-            if one.auroc is None
-            else f"{one.auroc:.3f} [{one.auroc_low:.3f}, {one.auroc_high:.3f}]"
-            + (f" (vs {one.against})" if one.against else "")
+            if detection.auroc is None
+            else f"{detection.auroc:.3f} [{detection.auroc_low:.3f}, {detection.auroc_high:.3f}]"
+            + (f" (vs {detection.against})" if detection.against else "")
         )
-        undecided = f" (+{one.accuracy.n_unjudged} undecided)" if one.accuracy.n_unjudged else ""
-        cells = [one.lang, visible(one.kind).replace("|", "\\|"), f"{one.accuracy.n}{undecided}", area]
-        cells += [rate_cell(value) for value in (one.accuracy, one.miss, one.false_alarm)]
+        undecided = f" (+{detection.accuracy.n_unjudged} undecided)" if detection.accuracy.n_unjudged else ""
+        cells = [
+            detection.lang,
+            visible(detection.kind).replace("|", "\\|"),
+            f"{detection.accuracy.n}{undecided}",
+            area,
+        ]
+        cells += [rate_cell(value) for value in (detection.accuracy, detection.miss, detection.false_alarm)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n95 % intervals: Wilson, of the AUROC Newcombe.\n"
 

@@ -96,8 +96,8 @@ def resampled_rates(weights: Array, sums: Array, counts: Array) -> Array:
     """
     totals = weights @ counts
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Array = np.where(totals > 0, (weights @ sums) / totals, np.nan)
-    return found
+        rates: Array = np.where(totals > 0, (weights @ sums) / totals, np.nan)
+    return rates
 
 
 def interval(values: Array) -> tuple[float, float] | None:
@@ -130,10 +130,10 @@ def paired_bootstrap(
     differences = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
     sums: Array = np.bincount(place, weights=differences).astype(np.float64)[:, None]
     counts: Array = np.bincount(place).astype(np.float64)[:, None]
-    found = interval(resampled_rates(resamples(len(index), samples, seed), sums, counts))
-    if found is None:
+    ends = interval(resampled_rates(resamples(len(index), samples, seed), sums, counts))
+    if ends is None:
         raise ValueError("no bootstrap sample holds a pair")
-    return float(differences.mean()), *found
+    return float(differences.mean()), *ends
 
 
 def sign_flip_p(differences: Sequence[int]) -> float:

@@ -6,12 +6,14 @@ translate ahead; answers are taken in the order of the requests, so the memory i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from polyrefuse_data.cluster.connect import ClusterOptions, open_cluster
+from polyrefuse_data.cluster.connect import ClusterOptions
+from polyrefuse_data.cluster.dispatch import DaskExecutor
+from polyrefuse_data.cluster.tasks import Computation, ModelSlot, Outcome, Task
 from polyrefuse_data.core.errors import ClusterError
 from polyrefuse_data.core.languages import Language
 from polyrefuse_data.http.faults import TranslatorError
@@ -27,10 +29,6 @@ from polyrefuse_data.translate.backends.local import (
 )
 from polyrefuse_data.translate.memory.store import Translator
 
-if TYPE_CHECKING:
-    from polyrefuse_data.cluster.dispatch import Dispatcher, Job, Outcome
-    from polyrefuse_data.cluster.worker import Keeper
-
 Request = tuple[tuple[str, ...], str, str]
 """Texts, and the codes of source and target language."""
 
@@ -41,9 +39,9 @@ class ModelCall:
 
     spec: LocalSpec
 
-    def model(self, keeper: Keeper) -> LocalModel:
+    def model(self, slot: ModelSlot) -> LocalModel:
         """Return the model; raise `TranslatorError` where the worker's folder holds other weights."""
-        model: LocalModel = keeper.model(f"translator {self.spec}", self._load)
+        model: LocalModel = slot.get(f"translator {self.spec}", self._load)
         self.spec.set_threads()
         return model
 
@@ -61,8 +59,8 @@ class TranslateTexts(ModelCall):
     source: Language
     target: Language
 
-    def __call__(self, keeper: Keeper) -> list[Answer]:
-        return self.model(keeper).translate(self.texts, self.source, self.target)
+    def __call__(self, slot: ModelSlot) -> list[Answer]:
+        return self.model(slot).translate(self.texts, self.source, self.target)
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,8 @@ class NameLanguage(ModelCall):
 
     language: Language
 
-    def __call__(self, keeper: Keeper) -> str | None:
-        return self.model(keeper).code(self.language)
+    def __call__(self, slot: ModelSlot) -> str | None:
+        return self.model(slot).code(self.language)
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,8 @@ class HasDirection(ModelCall):
     source: Language
     target: Language
 
-    def __call__(self, keeper: Keeper) -> bool:
-        return self.model(keeper).translates(self.source, self.target)
+    def __call__(self, slot: ModelSlot) -> bool:
+        return self.model(slot).translates(self.source, self.target)
 
 
 class RemoteModel:
@@ -93,12 +91,11 @@ class RemoteModel:
 
     def __init__(self, spec: LocalSpec, options: ClusterOptions) -> None:
         self._spec = replace(spec, threads=local_hardware().threads if spec.threads is None else spec.threads)
-        self._options = options
-        self._stack = ExitStack()
-        self._dispatcher: Dispatcher | None = None
+        self._executor = DaskExecutor(options, lambda: local_hardware().gpus)
+        self._tasks: deque[Task] = deque()
         self._outcomes: Iterator[Outcome] = iter(())
-        self._expected: dict[Request, Job] = {}
-        self._ended: dict[Job, Outcome] = {}
+        self._expected: dict[Request, Task] = {}
+        self._ended: dict[Task, Outcome] = {}
         self._codes: dict[str, str | None] = {}
         self._directions: dict[tuple[str, str], bool] = {}
         self.limits = replace(LIMITS, batch=BATCH)
@@ -108,7 +105,7 @@ class RemoteModel:
         """Return the model's name for `language`, None where its vocabulary has no token for it."""
         if language.code not in self._codes:
             self._codes[language.code] = self._result(
-                self._send(f"name of {language.code}", NameLanguage(self._spec, language))
+                self._queued(f"name of {language.code}", NameLanguage(self._spec, language))
             )
         return self._codes[language.code]
 
@@ -116,10 +113,10 @@ class RemoteModel:
         """Return whether the model translates from `source` to `target`."""
         direction = (source.code, target.code)
         if direction not in self._directions:
-            job = self._send(
+            task = self._queued(
                 f"direction {direction[0]}->{direction[1]}", HasDirection(self._spec, source, target)
             )
-            self._directions[direction] = bool(self._result(job))
+            self._directions[direction] = bool(self._result(task))
         return self._directions[direction]
 
     def expect(self, requests: Sequence[tuple[Sequence[str], Language, Language]]) -> None:
@@ -131,47 +128,37 @@ class RemoteModel:
 
     def translate(self, texts: Sequence[str], source: Language, target: Language) -> list[Answer]:
         """Return the answers to `texts`; raise `TranslatorError` where workers failed too often."""
-        job = self._expected.pop((tuple(texts), source.code, target.code), None)
-        answers: list[Answer] = self._result(job or self._translation(tuple(texts), source, target))
+        task = self._expected.pop((tuple(texts), source.code, target.code), None)
+        answers: list[Answer] = self._result(task or self._translation(tuple(texts), source, target))
         return answers
 
     def close(self) -> None:
-        """Release the cluster."""
+        """Close the cluster."""
         self._outcomes = iter(())
-        self._dispatcher = None
-        self._stack.close()
+        self._tasks.clear()
+        self._executor.__exit__(None, None, None)
 
-    def _translation(self, texts: tuple[str, ...], source: Language, target: Language) -> Job:
+    def _translation(self, texts: tuple[str, ...], source: Language, target: Language) -> Task:
         name = f"{len(texts)} texts {source.code}->{target.code}"
-        return self._send(name, TranslateTexts(self._spec, texts, source, target))
+        return self._queued(name, TranslateTexts(self._spec, texts, source, target))
 
-    def _send(self, name: str, work: Any) -> Job:
-        from polyrefuse_data.cluster.dispatch import Dispatcher, Job
+    def _queued(self, name: str, compute: Computation) -> Task:
+        task = Task(name=f"hf: {name}", model=self._spec.identity, compute=compute)
+        self._tasks.append(task)
+        return task
 
+    def _result(self, task: Task) -> Any:
+        """Return the result of `task`; keep those of others that end before it."""
         try:
-            if self._dispatcher is None:
-                cluster = self._stack.enter_context(
-                    open_cluster(self._options, gpus_here=lambda: local_hardware().gpus)
-                )
-                self._dispatcher = Dispatcher(cluster)
-        except ClusterError as error:
-            raise TranslatorError(str(error)) from None
-        job = Job(f"hf: {name}", self._spec.identity, work)
-        self._dispatcher.add([job])
-        return job
-
-    def _result(self, job: Job) -> Any:
-        """Wait for `job` and return its result; keep the outcomes of jobs that end before it."""
-        try:
-            while job not in self._ended:
+            while task not in self._ended:
                 outcome = next(self._outcomes, None)
-                if outcome is None and self._dispatcher is not None:
-                    self._outcomes = self._dispatcher.outcomes()
-                elif outcome is not None:
-                    self._ended[outcome.job] = outcome
+                if outcome is None:
+                    self._outcomes = self._executor.run(self._tasks)
+                else:
+                    self._ended[outcome.task] = outcome
         except ClusterError as error:
             raise TranslatorError(str(error)) from None
-        outcome = self._ended.pop(job)
-        if outcome.done is None:
+        outcome = self._ended.pop(task)
+        if outcome.error is not None:
             raise TranslatorError(f"translator hf failed {outcome.tries} times: {outcome.error}")
-        return outcome.done.result
+        return outcome.result

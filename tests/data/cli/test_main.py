@@ -240,7 +240,7 @@ def test_a_plugin_whose_extra_is_missing_names_it(
 ) -> None:
     from importlib.metadata import EntryPoint, EntryPoints
 
-    from polyrefuse_data.cli.main import main as module
+    import polyrefuse_data.cli.main as module
 
     entry = EntryPoint("eval", "no_such_module:group", module.PLUGINS)
     monkeypatch.setattr(module.metadata, "entry_points", lambda **_: EntryPoints([entry]))

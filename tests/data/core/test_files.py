@@ -365,3 +365,24 @@ def test_a_link_into_the_system_is_the_system(tmp_path: Path) -> None:
         check_output(tmp_path / "link" / "x")
     for path in (tmp_path / "x", Path("/usr/local/share/x"), Path("/dev/shm/x"), Path("etc"), Path("c:x")):  # noqa: S108
         check_output(path)
+
+
+def test_many_at_once_do_not_take_each_other_for_dead(tmp_path: Path) -> None:
+    code = """
+        import sys
+        from pathlib import Path
+        from polyrefuse_data.core.files import temporary_folder, write_text
+        print("ready", flush=True)
+        for number in range(150):
+            with temporary_folder(Path(sys.argv[1])) as folder:
+                (folder / "file").write_text("x")
+                write_text(Path(sys.argv[1]) / "shared", str(number))
+                assert (folder / "file").exists()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    assert [process.communicate()[1] for process in processes] == [""] * 4
+    assert names(tmp_path) == {"shared"}

@@ -275,12 +275,12 @@ def test_a_proxy_and_a_certificate_file_that_cannot_be_used_are_one_line(
 ) -> None:
     monkeypatch.setenv("https_proxy", "nonsense://user:s3cret@proxy")
     with pytest.raises(TranslatorError, match="the proxy in the environment cannot be used") as caught:
-        HttpClient(5.0)
+        HttpClient(5.0).get("https://translate.invalid/")
     assert "s3cret" not in str(caught.value)
     monkeypatch.delenv("https_proxy")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "absent.pem"))
     with pytest.raises(TranslatorError, match="certificate file in the environment: No such file"):
-        HttpClient(5.0)
+        HttpClient(5.0).get("https://translate.invalid/")
 
 
 def test_the_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def test_a_prompt_that_stands_twice_keeps_both_translations(memory: TranslationM
 
 
 @given(order=st.permutations(range(4)))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_people_win_and_the_order_of_adding_does_not_matter(order: list[int]) -> None:
     entries = [
         Entry("x", "de", Translator("zeta", "1"), "z"),

@@ -108,38 +108,38 @@ def test_the_command_builds_on_a_cluster_only_where_that_is_asked_for() -> None:
 
 
 def test_a_worker_with_other_weights_is_refused(model: Path) -> None:
-    from polyrefuse_data.cluster.worker import Keeper
+    from polyrefuse_data.cluster.tasks import ModelSlot
 
     spec = local.local_spec(str(model), threads=1)
-    keeper = Keeper()
+    slot = ModelSlot()
     work = remote.NameLanguage(spec, LANGUAGES["de"])
-    assert work(keeper) == "de"
+    assert work(slot) == "de"
     other = remote.NameLanguage(local.LocalSpec(spec.place, None, spec.identity, "0" * 12), LANGUAGES["de"])
     with pytest.raises(TranslatorError, match="are others than here"):
-        other(keeper)
-    assert keeper.key is None
+        other(slot)
+    assert slot.key is None
 
 
 def test_a_worker_says_which_way_its_model_goes(model: Path) -> None:
-    from polyrefuse_data.cluster.worker import Keeper
+    from polyrefuse_data.cluster.tasks import ModelSlot
 
-    spec, keeper = local.local_spec(str(model), threads=1), Keeper()
+    spec, slot = local.local_spec(str(model), threads=1), ModelSlot()
     unknown = replace(LANGUAGES["de"], code="tlh", codes={})
-    assert remote.HasDirection(spec, LANGUAGES["en"], LANGUAGES["de"])(keeper)
-    assert not remote.HasDirection(spec, LANGUAGES["en"], unknown)(keeper)
+    assert remote.HasDirection(spec, LANGUAGES["en"], LANGUAGES["de"])(slot)
+    assert not remote.HasDirection(spec, LANGUAGES["en"], unknown)(slot)
 
 
-def test_a_keeper_drops_a_model_before_it_loads_another() -> None:
-    from polyrefuse_data.cluster.worker import Keeper
+def test_a_slot_unloads_a_model_before_it_loads_another() -> None:
+    from polyrefuse_data.cluster.tasks import ModelSlot
 
-    told: list[str] = []
-    keeper = Keeper()
+    events: list[str] = []
+    slot = ModelSlot()
 
     def loader(name: str) -> Iterator[str]:
-        told.append(f"load {name}")
+        events.append(f"load {name}")
         return iter(name)
 
     for name in ("a", "a", "b", "a"):
-        keeper.model(name, lambda name=name: loader(name), lambda _model: told.append("close"))
-    keeper.drop()
-    assert told == ["load a", "close", "load b", "close", "load a", "close"]
+        slot.get(name, lambda name=name: loader(name), lambda _model: events.append("unload"))
+    slot.clear()
+    assert events == ["load a", "unload", "load b", "unload", "load a", "unload"]

@@ -275,3 +275,15 @@ def test_a_missing_extra_names_the_pip_command(
     monkeypatch.setitem(sys.modules, "transformers", None)
     message = error("run", "--data", data_folder, "--langs", "en", "--out", tmp_path / "r")
     assert "pip install 'polyrefuse[eval]'" in message
+
+
+@pytest.mark.parametrize("out", ["/etc", "/etc/run", "file:///etc", "/usr/lib/x", "hf://datasets/me/runs"])
+@pytest.mark.parametrize("command", ["run", "leaderboard"])
+def test_an_out_that_is_no_place_for_results_is_refused_before_anything_else(command: str, out: str) -> None:
+    arguments = {"run": ["--data", "absent", "--model", "absent", "--dry-run"], "leaderboard": ["absent"]}
+    result = CliRunner().invoke(eval_group, [command, *arguments[command], "--out", out])
+    assert result.exit_code != 0
+    message = f"{result.exception} {result.output}"
+    assert any(
+        words in message for words in ("belongs to the system", "answers are not sent", "is an address")
+    )

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from pydantic import ValidationError
 from without_torch import without_torch
 
+from polyrefuse_data.cluster.tasks import Outcome, Task
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
+from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.timings import Timing, add_timing, read_timings, seconds_per_answer
+from polyrefuse_eval.runs.options import RunOptions, read_options
 from polyrefuse_eval.runs.progress import GridProgress
 
 
@@ -51,7 +55,7 @@ def test_a_grid_measures_each_model_into_a_folder_of_its_name(
     planned = call(*command, "--dry-run")
     assert planned.exit_code == 0, planned.output
     assert "plain de harmful baseline 5 prompts: missing" in planned.output
-    assert "polite: 12 cells, 0 there, 12 missing (48 answers); nothing was measured yet" in planned.output
+    assert "polite: 12 conditions, 0 there, 12 missing (48 answers); nothing was timed yet" in planned.output
     assert not out.exists()
     result = call(*command)
     assert result.exit_code == 0, result.output + str(result.exception)
@@ -61,13 +65,13 @@ def test_a_grid_measures_each_model_into_a_folder_of_its_name(
     assert template[0] != template[1]
     without_torch(command)
     again = call(*command, "--dry-run")
-    assert "all: 24 cells, 24 there, 0 missing (0 answers)\n" in again.output
+    assert "all: 24 conditions, 24 there, 0 missing (0 answers)\n" in again.output
     # What is missing of a run is measured by what is there of it.
     (out / "plain" / "completions" / "de" / "harmful.ablation-en.jsonl").unlink()
     (out / "plain" / "summary.json").unlink()
     planned = call(*command, "--dry-run")
     assert "plain de harmful ablation:en 5 prompts: missing\n" in planned.output
-    told = r"plain: 12 cells, 11 there, 1 missing \(5 answers\); \d:\d\d:\d\d of one"
+    told = r"plain: 12 conditions, 11 there, 1 missing \(5 answers\); \d:\d\d:\d\d of one"
     assert re.search(told, planned.output)
     without_torch([*command, "--dry-run"])
 
@@ -99,10 +103,20 @@ def test_a_model_that_cannot_be_loaded_does_not_keep_others(
         ("  plain:\n    model: a\n", "", "'plain' stands twice, line"),
         ("  x: a\n", "", "the model 'x' .* is no list of keys and values"),
         ("", "  lang: en\n", "did you mean 'langs'"),
-        ("", "  out: here\n", "unknown setting"),
-        ("", "  test: many\n", "'many' is not a valid integer"),
+        ("", "  out: here\n", "holds out, which a file may not ask for: give --out on the command line"),
+        ("", "  executor: dask\n", "give --executor on the command line"),
+        ("", "  trust-remote-code: true\n", "give --trust-remote-code on the command line"),
+        (
+            "  x:\n    model: a\n    trust-remote-code: true\n",
+            "",
+            "the model 'x' .* give --trust-remote-code",
+        ),
+        ("", "  judges: native,openai:gpt@http://198.51.100.7/v1\n", "give --judges on the command line"),
+        ("", "  test: many\n", "the model 'plain' .*: test is 'many'; expected a whole number of 1 or more"),
+        ("", "  test: 0\n", "test is 0; expected a whole number of 1 or more"),
+        ("", "  coefficient: much\n", "coefficient is 'much'; expected a number"),
         ("", "  no-filter: maybe\n", "stands twice"),
-        ("  x:\n    model: a\n    thinking: maybe\n", "", "thinking is maybe; expected true or false"),
+        ("  x:\n    model: a\n    thinking: maybe\n", "", "thinking is 'maybe'; expected true or false"),
         ("  x:\n    model: a\n    system: {a: b}\n", "", "system is .*; expected a word or a number"),
         ("", "  judges: natve\n", "did you mean 'native'"),
         ("", "  rule: arditi\n", "did you mean 'arditi2024'"),
@@ -131,6 +145,32 @@ def test_what_is_no_grid(data_folder: Path, tmp_path: Path) -> None:
     assert "write --data, --langs into it" in given
 
 
+def test_what_a_file_may_not_ask_for_holds_for_all_models_on_the_command_line(
+    model_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    file = written(
+        tmp_path, model_folder, data_folder, settings="  judges: openai:m@http://198.51.100.7/v1\n"
+    )
+    assert "sends answers and a key" in error("run", file, "--out", tmp_path / "out", "--dry-run")
+    planned = call(
+        "run", file, "--judges", "native", "--trust-remote-code", "--out", tmp_path / "out", "--dry-run"
+    )
+    assert planned.exit_code == 0, planned.output + str(planned.exception)
+
+
+def test_options_are_the_same_from_python_a_file_and_the_command_line(data_folder: Path) -> None:
+    options = RunOptions(data=data_folder, langs=["en", "de"], strengths=[0.25, 0.5], crossed=2, test=3)
+    plan = options.plan(Path("run"))
+    assert plan.settings.langs == ("de", "en")
+    assert (plan.settings.strengths, plan.settings.crossed, plan.settings.n_test) == ((0.25, 0.5), 2, 3)
+    typed = RunOptions(data=data_folder, langs="en,de", strengths="0.25,0.5", crossed="2", test="3")
+    assert typed.plan(Path("run")).request == plan.request
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        RunOptions(lang="en")
+    with pytest.raises(RunFolderError, match="data is 's3://bucket/build'; expected a folder here"):
+        read_options(RunOptions, {"data": "s3://bucket/build"})
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -140,45 +180,49 @@ def progress(stream: io.StringIO, seconds: list[float]) -> GridProgress:
     return GridProgress(stream=stream, clock=lambda: seconds[0])
 
 
+def task(size: int | None) -> Task:
+    return Task(name="a", model="m", compute=lambda _slot: None, size=size)
+
+
 def test_progress_says_where_a_grid_stands() -> None:
     stream, seconds = io.StringIO(), [0.0]
-    watch = progress(stream, seconds)
-    watch.expect(3, 30, there=1)
-    watch.begin()
-    watch.begin()
+    grid = progress(stream, seconds)
+    first, second, third = task(10), task(10), task(10)
+    grid.expect([first, second, third, task(None)], complete=1)
+    grid.started(first)
+    grid.started(second)
     seconds[0] = 100.0
-    watch.advance(10)
-    watch.end()
-    assert watch.line == "cells 1/3 done, 1 running, 1 were there; answers 10/30; 0:03:20 left"
-    watch.again()
-    watch.begin()
-    watch.end(failed=True)
-    watch.begin()
-    watch.advance(10)
-    watch.end()
-    assert watch.line == "cells 2/3 done, 0 running, 1 failed, 1 were there; answers 20/30; 0:00:50 left"
+    grid.took(Outcome(task=first, result=[[0] * 4], ended=False))
+    grid.took(Outcome(task=first, result=[[0] * 6]))
+    assert grid.line == "conditions 1/3 done, 1 running, 1 were there; answers 10/30; 0:03:20 left"
+    grid.show = lambda _line: None
+    grid.retried(second, "out of memory")
+    grid.started(second)
+    grid.took(Outcome(task=second, error="out of memory"))
+    grid.started(third)
+    grid.took(Outcome(task=third, result=[[0] * 10]))
+    assert grid.line == "conditions 2/3 done, 0 running, 1 failed, 1 were there; answers 20/30; 0:00:50 left"
     lines = stream.getvalue().splitlines()
     # Few lines, no control characters: this is what a batch job keeps.
     assert len(lines) == 3
-    assert lines[-1] == watch.line
+    assert lines[-1] == grid.line
     assert all(line.isprintable() for line in lines)
 
 
 def test_progress_draws_over_itself_on_a_terminal_and_is_silent_if_quiet() -> None:
-    stream = Terminal()
-    watch = progress(stream, [0.0])
-    watch.expect(1, 5)
-    watch.begin()
-    watch.advance(5)
-    watch.end()
-    watch.close()
+    stream, only = Terminal(), task(5)
+    grid = progress(stream, [0.0])
+    grid.expect([only])
+    grid.started(only)
+    grid.took(Outcome(task=only, result=[[0] * 5]))
+    grid.close()
     assert "\r" in stream.getvalue()
-    assert "cells 1/1 done" in stream.getvalue()
+    assert "conditions 1/1 done" in stream.getvalue()
     quiet = GridProgress(quiet=True, stream=stream)
     before = stream.getvalue()
-    quiet.expect(1, 5)
-    quiet.begin()
-    quiet.end()
+    quiet.expect([only])
+    quiet.started(only)
+    quiet.took(Outcome(task=only, result=[[0] * 5]))
     assert stream.getvalue() == before
 
 

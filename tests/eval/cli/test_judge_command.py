@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -294,3 +297,41 @@ def test_agreement_takes_two(tmp_path: Path) -> None:
     assert isinstance(failed.exception, JudgeError)
     assert "name a second judge" in str(failed.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_full_disk_leaves_what_was_judged_and_nothing_empty(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+    source = written(tmp_path / "in.jsonl", *(record(index) for index in range(300)))
+    for size, left in ((10, set()), (20_000, {"o.jsonl.partial", "o.jsonl.partial.json"})):
+        code = (
+            "import resource, sys\nfrom polyrefuse_eval.cli.main import eval_group\n"
+            "from polyrefuse_data.core.errors import PolyRefuseError\n"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+            "try: eval_group.main(sys.argv[1:], standalone_mode=False)\n"
+            "except PolyRefuseError as error: print(error)\n"
+        )
+        arguments = ["judge", str(source), "--out", str(tmp_path / "o.jsonl"), "--judge", "native"]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+        )
+        assert re.search(r"cannot write '.*o.jsonl.partial.*': File too large \(.* MiB free\)", done.stdout)
+        assert "Traceback" not in done.stderr
+        assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", *left}
+    assert call(source, "--out", tmp_path / "o.jsonl").exit_code == 0
+    assert len(records(tmp_path / "o.jsonl")) == 300
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "o.jsonl"}
+
+
+def test_verdicts_are_their_owner_s_alone(tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    assert call(written(tmp_path / "in.jsonl", record(1)), "--out", out).exit_code == 0
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_partial_file_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    source, precious = written(tmp_path / "in.jsonl", record(1)), tmp_path / "precious"
+    precious.touch()
+    (tmp_path / "o.jsonl.partial").symlink_to(precious)
+    with pytest.raises(JudgeError, match="is a link to another file"):
+        judge_file(source, [Counting("a")], tmp_path / "o.jsonl")
+    assert precious.read_text() == ""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from polyrefuse_eval.errors import InterventionError
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.intervene import Ablation, Addition, applied
+from polyrefuse_eval.models.intervene import Ablation, Addition, Transformation, applied
 from polyrefuse_eval.models.kv_cache import cache_argument, cache_of
 from polyrefuse_eval.models.row_edits import orthonormal
 from polyrefuse_eval.models.structure import first_tensor, layer_input, write_modules
@@ -100,6 +100,26 @@ def test_addition_shifts_the_input_of_its_layer_and_no_earlier_one(family: str) 
     torch.testing.assert_close(after[3] - before[3], (-2 * vector).expand_as(after[3]), atol=1e-4, rtol=1e-4)
 
 
+def shrunk(hidden: Tensor) -> Tensor:
+    """Return `hidden` with every other coordinate at half its size."""
+    return hidden * torch.tensor([0.5, 1.0]).repeat(hidden.shape[-1] // 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_transformation_changes_the_input_of_its_layers_and_no_earlier_one(family: str) -> None:
+    chat = chat_model(family)
+    ids = ids_of(chat)
+    before, plain = sites(chat, ids), logits(chat, ids)
+    with applied(chat, Transformation(shrunk, layers=(1,))):
+        after = sites(chat, ids)
+    assert all(torch.equal(a, b) for a, b in zip(before[:3], after[:3], strict=True))
+    torch.testing.assert_close(after[3], shrunk(before[3]), atol=1e-5, rtol=1e-5)
+    with applied(chat, Transformation(shrunk)):
+        everywhere = logits(chat, ids)
+    assert (everywhere - plain).abs().max() > 1e-2
+    assert torch.equal(logits(chat, ids), plain)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_with_edits_of_their_own_equal_one_at_a_time(family: str) -> None:
     chat = chat_model(family)
@@ -113,6 +133,7 @@ def test_rows_with_edits_of_their_own_equal_one_at_a_time(family: str) -> None:
         (Ablation(third), Addition(first, layer=2, coefficient=2.0), Addition(second, layer=0, tokens=(-1,))),
         (Ablation(first, tokens="prompt"),),
         (Ablation(first, tokens=(-1, -3)),),
+        (Transformation(shrunk, layers=(0, 2), tokens=(-2,)), Ablation(second)),
     ]
     with applied(chat, rows):
         together = logits(chat, ids.expand(len(rows), -1))
@@ -151,7 +172,11 @@ def test_edits_hold_in_prefill_and_decoding_with_and_without_cache(family: str, 
     chat = chat_model(family)
     ids = ids_of(chat)
     vector = vectors(chat)[0]
-    edits = (Ablation(vector, tokens=tokens), Addition(vector.flip(0), layer=1, tokens=tokens))
+    edits = (
+        Ablation(vector, tokens=tokens),
+        Addition(vector.flip(0), layer=1, tokens=tokens),
+        Transformation(shrunk, layers=(2,), tokens=tokens),
+    )
     plain = greedy(chat, ids, (), cache=True)
     cached, uncached = (greedy(chat, ids, edits, cache=cache) for cache in (True, False))
     torch.testing.assert_close(cached, uncached, atol=2e-4, rtol=2e-4)
@@ -172,7 +197,7 @@ def test_several_directions_are_ablated_as_their_span() -> None:
     torch.testing.assert_close(span, same, atol=1e-4, rtol=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(0, 10_000))
 def test_an_orthonormal_basis_is_orthonormal_and_spans(count: int, seed: int) -> None:
     rows = torch.randn(count, 8, generator=torch.Generator().manual_seed(seed))

@@ -181,7 +181,8 @@ def test_a_run_is_rescored_in_place(data_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="in place"):
         rescore(run.path, out=tmp_path / "out")
     (data_folder_copy := tmp_path / "data").mkdir()
-    (data_folder_copy / "manifest.json").write_text(json.dumps({"digest": "other"}))
+    manifest = json.loads((data_folder / "manifest.json").read_text())
+    (data_folder_copy / "manifest.json").write_text(json.dumps({**manifest, "digest": "e" * 64}))
     with pytest.raises(RunFolderError, match="is not the data of"):
         rescore(run.path, [judge], data=open_data(data_folder_copy))
 

@@ -137,10 +137,10 @@ def test_a_cell_has_the_same_bytes_whoever_wrote_it_and_in_whatever_order(tmp_pa
         one.append("de", [answer])
     for condition in ("baseline", "ablation:en@0.5"):
         assert not one.completions_file("de", "harmful", condition).exists()
-        one.cell_done("de", "harmful", condition)
-        one.cell_done("de", "harmful", condition)
+        one.finish_completions("de", "harmful", condition)
+        one.finish_completions("de", "harmful", condition)
         of_cell = [answer for answer in answers if answer.condition == condition]
-        other.write_cell("de", "harmful", condition, of_cell[::-1])
+        other.write_condition("de", "harmful", condition, of_cell[::-1])
     found = [
         {str(file.relative_to(run.path)): file.read_bytes() for file in run.path.rglob("*.jsonl")}
         for run in (one, other)
@@ -162,20 +162,20 @@ def test_a_cell_at_work_is_read_and_what_a_kill_left_beside_a_done_one_is_not(tm
     assert [answer.id for answer in folder.completions("de")] == ["a", "b"]
     begun = folder.path / "completions" / "de" / "harmful.baseline.begun.jsonl"
     left = begun.read_bytes()
-    folder.cell_done("de", "harmful", "baseline")
+    folder.finish_completions("de", "harmful", "baseline")
     assert not begun.exists()
     begun.write_bytes(left)  # killed between the two steps
     assert [answer.id for answer in folder.completions("de")] == ["a", "b"]
-    folder.cell_done("de", "harmful", "baseline")
+    folder.finish_completions("de", "harmful", "baseline")
     assert not begun.exists()
     # A cell that lacks answers after all is at work again, and keeps what it has.
     folder.append("de", [answer_to("c")])
     assert not folder.completions_file("de", "harmful", "baseline").exists()
     assert [answer.id for answer in folder.completions("de")] == ["a", "b", "c"]
-    folder.write_cell("de", "harmful", "baseline", [answer_to("d")])
+    folder.write_condition("de", "harmful", "baseline", [answer_to("d")])
     assert [answer.id for answer in folder.completions("de")] == ["d"]
     with pytest.raises(RunFolderError, match="de harmful baseline is none of de harmful ablation:en"):
-        folder.write_cell("de", "harmful", "ablation:en", [answer_to("d")])
+        folder.write_condition("de", "harmful", "ablation:en", [answer_to("d")])
     assert not folder.completions_file("de", "harmful", "ablation:en").exists()
     folder.write_completions("de", [answer_to("e", "addition:en")])
     assert [answer.id for answer in folder.completions("de")] == ["e"]
@@ -234,7 +234,9 @@ def test_the_second_writer_is_told_and_a_killed_one_leaves_no_lock(tmp_path: Pat
 
 def test_runs_at_the_same_time_lose_none_of_their_baselines(tmp_path: Path) -> None:
     def answer(number: int) -> BaselineAnswer:
-        return BaselineAnswer(f"{number:04d}", f"answer {number}", 2, True)
+        return BaselineAnswer(
+            prompt_hash=f"{number:04d}", response=f"answer {number}", n_tokens=2, ended=True
+        )
 
     cache = BaselineCache(SIGNATURE, 8, tmp_path)
     threads = [
@@ -255,7 +257,7 @@ def test_judges_have_folders_of_their_own() -> None:
 
 def test_answers_and_verdicts_are_their_owner_s_alone(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "run", SIGNATURE)
-    folder.write_cell("de", "harmful", "baseline", [answer_to("a")])
+    folder.write_condition("de", "harmful", "baseline", [answer_to("a")])
     folder.append("de", [answer_to("b", "ablation:en")])
     (tmp_path / "run" / "completions").chmod(0o755)
     with folder.locked():

@@ -34,6 +34,7 @@ from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
 from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.folder import read_json
 from polyrefuse_eval.results.positions import Position
+from polyrefuse_eval.results.records import AgreementRecord
 from polyrefuse_eval.results.timings import Timing, add_timing, read_timings
 from polyrefuse_eval.statistics.thresholds import Threshold
 
@@ -68,6 +69,22 @@ draws:
   - {pool: harmless, split: test, size: 4}
 """
 
+AGREEMENT = AgreementRecord(
+    lang="de",
+    reference="native-1",
+    judge="native-2",
+    n=4,
+    n_unjudged=0,
+    both_refused=2,
+    only_reference=0,
+    only_judge=0,
+    neither=2,
+    kappa=1.0,
+    sensitivity=1.0,
+    specificity=1.0,
+    reference_compliance=0.5,
+    judge_compliance=0.5,
+)
 SETTINGS = ["max-new-tokens", "langs"]
 
 RUN_FILES = "run/*"
@@ -106,7 +123,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("world")
     run, out = root / "run", root / "out"
-    finished_run(run, rows=3)
+    finished_run(run, rows=3).write_agreement([AGREEMENT])
     good = finished_run(tmp_path_factory.mktemp("other") / "good", rows=3).path
     write_harmfulness(run, langs=("de",), layers=2)
     add_timing(run, Timing("cell", 1.0, "de", "harmful", "baseline", 3, 9))

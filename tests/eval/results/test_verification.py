@@ -101,7 +101,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "answers of another language": (
         lambda run: (run / ANSWERS).write_text((run / ANSWERS.replace("/de/", "/en/")).read_text()),
         "compare rescore",
-        "harmful.baseline.jsonl', record 1 is of another cell: en harmful baseline",
+        "harmful.baseline.jsonl', record 1 is of another condition: en harmful baseline",
     ),
     "verdicts of another judge": (
         lambda run: (

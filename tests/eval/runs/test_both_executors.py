@@ -6,15 +6,16 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runs_on_clusters import assert_same, call, command, dask, files
+from children import started
+from runs_on_clusters import assert_same, call, call_in_child, command, dask, files
 
 from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.results.timings import read_timings
@@ -96,18 +97,11 @@ def test_only_what_is_missing_is_computed(
     assert computed == {("de", "ablation:en"), ("en", "addition:random")}
 
 
-def started(arguments: list[object], cache: Path) -> subprocess.Popen[bytes]:
-    """Start a command in a process of its own."""
-    program = [sys.executable, "-m", "polyrefuse_data.cli", "eval", *map(str, arguments)]
-    environment = {**os.environ, "POLYREFUSE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def wait_for(condition: Any, driver: subprocess.Popen[bytes]) -> None:
+def wait_for(condition: Callable[[], bool], driver: BaseProcess) -> None:
     """Wait until `condition` holds, as long as `driver` lives."""
     deadline = time.monotonic() + 240
     while not condition():
-        assert driver.poll() is None, driver.stdout.read().decode() if driver.stdout else ""
+        assert driver.is_alive(), driver.exitcode
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -129,10 +123,11 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(
     """Kill the driver, and on a cluster a worker before it; nothing is lost but what was in flight."""
     draw = random.Random(times)
     for number in range(times):
-        out, cache = tmp_path / f"run-{number}", tmp_path / f"cache-{number}"
+        out = tmp_path / f"run-{number}"
+        monkeypatch.setenv("POLYREFUSE_CACHE", str(tmp_path / f"cache-{number}"))
         arguments = command(model_folder, data_folder, out, *where)
         log.write_text("")
-        driver = started(arguments, cache)
+        driver = started(call_in_child, *arguments)
 
         def written() -> int:
             return len(list((out / "completions").glob("*/*.jsonl")))  # noqa: B023
@@ -144,10 +139,9 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(
         wait_for(lambda: written() >= last, driver)  # noqa: B023
         time.sleep(draw.uniform(0, 0.1))
         driver.kill()
-        driver.communicate()
+        driver.join()
         assert not (out / "summary.json").exists()
         time.sleep(1)  # what was in flight may still end
-        monkeypatch.setenv("POLYREFUSE_CACHE", str(cache))
         result = call(*arguments)
         assert result.exit_code == 0, result.output + str(result.exception)
         assert_same(out, local)

@@ -1,4 +1,4 @@
-"""Runs on a Dask cluster of two processes: the same bytes as here, and what happens when things fail."""
+"""Runs on a Dask cluster of two processes: the same bytes as here, and what fails."""
 
 from __future__ import annotations
 

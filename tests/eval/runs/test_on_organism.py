@@ -10,12 +10,15 @@ pytest.importorskip("polyrefuse_eval.organisms", reason="the organism is not the
 pytest.importorskip("polyrefuse_data.build.pipeline", reason="the builder is not there yet")
 
 from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_eval.directions.finder import direction_file
+from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.folder import Result
-from polyrefuse_eval.results.settings import BenchSettings
-from polyrefuse_eval.runs.local_run import Bench, run
+from polyrefuse_eval.results.settings import RunSettings
+from polyrefuse_eval.runs.grid import run
+from polyrefuse_eval.runs.plan import RunPlan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -32,17 +35,25 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def bench(built: Path) -> Bench:
-    settings = BenchSettings(langs=tuple(LANGUAGES), max_new_tokens=40, n_test=60)
+def plan_of(built: Path, out: str, model: str, settings: RunSettings) -> RunPlan:
     data = open_data(built / "data", settings.langs)
-    chat = ChatModel.load("organism", device="cpu")
-    return Bench.open(chat, data, settings, built / "run", judges=[NativeJudge.name])
+    chat = ChatModel.load(model, device="cpu")
+    return RunPlan(load=lambda: chat, data=data, settings=settings, judges=[NativeJudge()], out=built / out)
 
 
 @pytest.fixture(scope="module")
-def results(bench: Bench) -> list[Result]:
-    return run(lambda: bench.chat, bench.data, bench.settings, [NativeJudge()], bench.folder.path)
+def plan(built: Path) -> RunPlan:
+    settings = RunSettings(langs=tuple(LANGUAGES), max_new_tokens=40, n_test=60)
+    return plan_of(built, "run", "organism", settings)
+
+
+@pytest.fixture(scope="module")
+def results(plan: RunPlan) -> list[Result]:
+    return run(plan)
+
+
+def direction(plan: RunPlan, lang: str) -> Direction:
+    return Direction.load(plan.out / direction_file(lang))
 
 
 def rates(results: list[Result], label: str, condition: str) -> dict[str, float]:
@@ -52,11 +63,11 @@ def rates(results: list[Result], label: str, condition: str) -> dict[str, float]
     return found  # type: ignore[return-value]
 
 
-def test_the_english_direction_is_the_planted_one(bench: Bench, results: list[Result]) -> None:
+def test_the_english_direction_is_the_planted_one(plan: RunPlan, results: list[Result]) -> None:
     from polyrefuse_eval.organisms import organism_path, planted_directions
 
     planted = planted_directions(organism_path())["en"]
-    assert float(bench.finder.direction("en").unit @ planted) >= 0.9
+    assert float(direction(plan, "en").unit @ planted) >= 0.9
     assert results
 
 
@@ -79,30 +90,28 @@ def test_controls_change_nothing(control: str, results: list[Result]) -> None:
 
 
 @pytest.fixture(scope="module")
-def matrix(built: Path) -> tuple[Bench, list[Result]]:
+def matrix(built: Path) -> tuple[RunPlan, list[Result]]:
     """All 14 directions on all 14 languages of the organism whose languages share none."""
     langs = tuple(LANGUAGES)
-    settings = BenchSettings(langs, langs, max_new_tokens=24, n_test=48, controls=False)
-    data = open_data(built / "data", langs)
-    chat = ChatModel.load("organism-per-language", device="cpu")
-    bench = Bench.open(chat, data, settings, built / "matrix", judges=[NativeJudge.name])
-    return bench, run(lambda: chat, data, settings, [NativeJudge()], bench.folder.path)
+    settings = RunSettings(langs, langs, max_new_tokens=24, n_test=48, controls=False)
+    plan = plan_of(built, "matrix", "organism-per-language", settings)
+    return plan, run(plan)
 
 
-def test_each_languages_direction_is_the_one_planted_for_it(matrix: tuple[Bench, list[Result]]) -> None:
+def test_each_languages_direction_is_the_one_planted_for_it(matrix: tuple[RunPlan, list[Result]]) -> None:
     from polyrefuse_eval.organisms import organism_path, planted_directions
 
-    bench, _ = matrix
+    plan, _ = matrix
     planted = planted_directions(organism_path("organism-per-language"))
     for source in LANGUAGES:
-        unit = bench.finder.direction(source).unit
+        unit = direction(plan, source).unit
         for lang, vector in planted.items():
             cosine = float(unit @ vector)
             assert cosine >= 0.95 if lang == source else abs(cosine) < 0.2, (source, lang)
 
 
 def test_without_a_shared_direction_the_transfer_matrix_is_diagonal(
-    matrix: tuple[Bench, list[Result]],
+    matrix: tuple[RunPlan, list[Result]],
 ) -> None:
     _, results = matrix
     assert min(rates(results, "harmful", "baseline").values()) >= 0.95

@@ -310,7 +310,7 @@ def begin(folder: Path) -> None:
     """A run in which one cell is done and another is at work."""
     run = RunFolder.open(folder, SIGNATURE)
     run.append("de", [COMPLETION])
-    run.cell_done("de", "harmful", "baseline")
+    run.finish_completions("de", "harmful", "baseline")
     run.append("en", [replace(COMPLETION, lang="en")])
 
 
@@ -328,7 +328,7 @@ def test_what_is_whole_is_sent_and_nothing_else(address: Address) -> None:
     # What is at work stays here, and goes on.
     with working_folder(address, silent) as here:
         assert len(RunFolder(here.path).completions("en")) == 1
-        RunFolder(here.path).cell_done("en", "harmful", "baseline")
+        RunFolder(here.path).finish_completions("en", "harmful", "baseline")
     assert names(store) == {"run.json", CELL, NOTICE, "completions/en/harmful.baseline.jsonl"}
 
 
@@ -385,7 +385,7 @@ def test_an_empty_cache_is_filled_and_an_old_one_brought_up_to_date(
         run = RunFolder.existing(folder)
         assert run.completions("de") == [COMPLETION]
         run.append_verdicts("native-1", "de", [VERDICT])
-        run.verdicts_done("native-1", "de", "harmful", "baseline")
+        run.finish_verdicts("native-1", "de", "harmful", "baseline")
         (folder / CELL).unlink()
         write_text(folder / "table.md", "new")
 
@@ -534,8 +534,8 @@ def begin_and_lose_the_lease(folder: WorkingFolder, other: Lease) -> None:
     other._store.write(DRIVER_FILE, other._content())
     other._store.write(CELL, b"of the other driver")
     RunFolder(folder.path).append("de", [COMPLETION])
-    RunFolder(folder.path).cell_done("de", "harmful", "baseline")
-    RunFolder(folder.path).cell_done("en", "harmful", "baseline")
+    RunFolder(folder.path).finish_completions("de", "harmful", "baseline")
+    RunFolder(folder.path).finish_completions("en", "harmful", "baseline")
 
 
 def check_that_the_other_goes_on(store: ObjectStore, other: Lease) -> None:

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from s3_server import KEYS, FlakyS3, s3_server
 from tiny_runs import command_that_dies
 
-import polyrefuse_eval.runs.tasks as cells_module
+import polyrefuse_eval.runs.tasks as tasks_module
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.results.data import open_data
@@ -162,7 +162,7 @@ class Answered:
         build = open_data(data)
         self.langs = {row.text: lang for lang in build.languages for row in build.rows(lang, "test")}
         self.cells: set[str] = set()
-        self.honest = cells_module.generate
+        self.honest = tasks_module.generate
 
     def __call__(self, chat: Any, requests: Any, **more: Any) -> Any:
         for request in requests:
@@ -182,9 +182,9 @@ def cells(found: dict[str, bytes]) -> set[str]:
 
 KILLS = [
     pytest.param(RunFolder, "append", 8, id="in-a-cell", marks=pytest.mark.slow),
-    pytest.param(RunFolder, "cell_done", 5, id="between-a-cell-and-its-upload"),
+    pytest.param(RunFolder, "finish_completions", 5, id="between-a-cell-and-its-upload"),
     pytest.param(WorkingCopy, "_put", 9, id="after-an-upload", marks=pytest.mark.slow),
-    pytest.param(RunFolder, "verdicts_done", 3, id="among-the-verdicts"),
+    pytest.param(RunFolder, "finish_verdicts", 3, id="among-the-verdicts"),
     pytest.param(RunFolder, "write_summary", 1, id="before-the-summary-is-sent", marks=pytest.mark.slow),
 ]
 
@@ -211,7 +211,7 @@ def test_killed_it_goes_on_from_an_empty_cache_and_does_only_what_is_missing(
         assert "without a sign for 90 s" in told
     monkeypatch.setattr(lease, "DEAD_AFTER", -1.0)  # as if the time had passed
     made = Answered(data_folder)
-    monkeypatch.setattr(cells_module, "generate", made)
+    monkeypatch.setattr(tasks_module, "generate", made)
     said(run(OUT))
     assert made.cells == cells(whole) - cells(left)
     assert there(s3) == whole
@@ -221,10 +221,12 @@ def test_killed_it_goes_on_at_once_here_with_what_was_not_sent_yet(
     run: Run, local: Path, model_folder: Path, data_folder: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offline = {"polyrefuse_eval.storage.mirror.WorkingCopy.push": send_nothing}
-    run_and_be_killed(run_command(model_folder, data_folder, OUT), RunFolder, "cell_done", 5, **offline)
+    run_and_be_killed(
+        run_command(model_folder, data_folder, OUT), RunFolder, "finish_completions", 5, **offline
+    )
     assert set(there(s3)) == {"driver.json"}
     made = Answered(data_folder)
-    monkeypatch.setattr(cells_module, "generate", made)
+    monkeypatch.setattr(tasks_module, "generate", made)
     said(run(OUT))
     assert len(made.cells) == len(cells(files(local))) - 5
     assert there(s3) == files(local)
@@ -233,14 +235,14 @@ def test_killed_it_goes_on_at_once_here_with_what_was_not_sent_yet(
 def test_what_cannot_be_sent_is_kept_and_the_same_command_sends_it(
     run: Run, local: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = RunFolder.cell_done
+    honest = RunFolder.finish_completions
 
     def fall_silent(self: RunFolder, *cell: str) -> None:
         honest(self, *cell)
         s3.busy = 1.0
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "cell_done", fall_silent)
+        patch.setattr(RunFolder, "finish_completions", fall_silent)
         failed = run(OUT)
     told = line(failed)
     assert "'s3://bucket/runs/one' cannot be" in told
@@ -256,7 +258,7 @@ def test_what_cannot_be_sent_is_kept_and_the_same_command_sends_it(
 def test_a_run_whose_lease_is_taken_stops_after_the_condition_at_work(
     run: Run, local: Path, s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other, honest, finished = lease.Lease(objects.ObjectStore(Address(OUT))), RunFolder.cell_done, []
+    other, honest, finished = lease.Lease(objects.ObjectStore(Address(OUT))), RunFolder.finish_completions, []
 
     def taken_meanwhile(self: RunFolder, *cell: str) -> None:
         honest(self, *cell)
@@ -265,7 +267,7 @@ def test_a_run_whose_lease_is_taken_stops_after_the_condition_at_work(
             other._store.write(lease.DRIVER_FILE, other._content())
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "cell_done", taken_meanwhile)
+        patch.setattr(RunFolder, "finish_completions", taken_meanwhile)
         told = line(run(OUT))
     assert "is writing to 's3://bucket/runs/one'" in told
     assert "this driver has stopped, and sends nothing more" in told

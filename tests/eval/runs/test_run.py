@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import random
 import shutil
 import weakref
@@ -18,8 +17,7 @@ from tiny_runs import SETTINGS, run
 from word_judge import WordJudge
 
 import polyrefuse_eval.directions.finder as finder_module
-import polyrefuse_eval.runs.local_run as bench_module
-import polyrefuse_eval.runs.tasks as cells_module
+import polyrefuse_eval.runs.tasks as tasks_module
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.errors import DirectionError, RunFolderError
@@ -31,9 +29,8 @@ from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.files import LOCK_FILE
 from polyrefuse_eval.results.folder import Result, RunFolder, read_jsonl
 from polyrefuse_eval.results.timings import TIMINGS_FILE
-from polyrefuse_eval.runs.local_run import Bench
-from polyrefuse_eval.runs.plan import answered, check_request, finished, request_of
-from polyrefuse_eval.runs.tasks import CellTask, compute_cell
+from polyrefuse_eval.runs import grid
+from polyrefuse_eval.runs.plan import RunPlan, answered, finished, request_of
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +38,8 @@ def chat() -> ChatModel:
     return chat_model()
 
 
-def open_bench(chat: ChatModel, data: Path, out: Path, **changes: Any) -> Bench:
-    return Bench.open(chat, open_data(data, ["en", "de"]), replace(SETTINGS, **changes), out)
+def finder_of(chat: ChatModel, data: Path, out: Path, **more: Any) -> DirectionFinder:
+    return DirectionFinder(chat, open_data(data), SETTINGS, out, **more)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -124,41 +121,16 @@ def test_options_leave_cells_out(chat: ChatModel, data_folder: Path, tmp_path: P
     assert {result.n + result.n_unjudged for result in results} == {3}
 
 
-def test_a_cell_is_a_task_that_can_be_sent_away(chat: ChatModel, data_folder: Path, tmp_path: Path) -> None:
-    bench = open_bench(chat, data_folder, tmp_path / "run")
-    directions = bench.finder.all_directions()
-    bench.answer_in("de", bench.cells.tasks("de", directions))
-    there = {completion.key: completion for completion in bench.folder.completions("de")}
-    for task in bench.cells.tasks("de", directions):
-        sent: CellTask = pickle.loads(pickle.dumps(task))  # noqa: S301
-        made = [completion for batch in compute_cell(chat, sent) for completion in batch]
-        assert {completion.key: completion for completion in made} == {key: there[key] for key in task.keys}
-        assert list(compute_cell(chat, sent, set(task.keys))) == []
-
-
-def test_a_language_without_a_direction_is_left_out(
+def test_without_any_direction_a_run_ends(
     chat: ChatModel, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = DirectionFinder.extract
-
-    def failing(self: DirectionFinder, lang: str, **more: Any) -> Any:
-        if lang == "en":
-            raise DirectionError("too few prompts are left")
-        return honest(self, lang, **more)
+    def failing(_finder: DirectionFinder, lang: str, **_more: Any) -> Any:
+        raise DirectionError(f"too few prompts of {lang} are left")
 
     monkeypatch.setattr(DirectionFinder, "extract", failing)
-    said: list[str] = []
-    bench = Bench.open(
-        chat,
-        open_data(data_folder),
-        replace(SETTINGS, direction_langs=("en", "de")),
-        tmp_path / "run",
-        say=said.append,
-    )
-    assert list(bench.finder.all_directions()) == ["de", "random", "shuffled"]
-    assert "no direction from 'en', which is left out: too few" in said[0]
-    with pytest.raises(DirectionError, match="too few"):
-        open_bench(chat, data_folder, tmp_path / "none").finder.all_directions()
+    with pytest.raises(DirectionError, match="too few prompts of de are left"):
+        run(chat, data_folder, tmp_path / "run", direction_langs=("en", "de"))
+    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_a_second_run_does_nothing_and_other_settings_are_refused(
@@ -168,7 +140,7 @@ def test_a_second_run_does_nothing_and_other_settings_are_refused(
     run(chat, data_folder, out)
     before = files(out)
 
-    monkeypatch.setattr(cells_module, "generate", never)
+    monkeypatch.setattr(tasks_module, "generate", never)
     run(chat, data_folder, out, batch_size=7)
     assert files(out) == before
     with pytest.raises(RunFolderError, match=r"settings\.max_new_tokens: 6 there, 7 here"):
@@ -190,7 +162,9 @@ def test_the_model_is_loaded_only_for_answers_and_a_judge_only_for_verdicts(
         return chat
 
     def go() -> list[Result]:
-        return bench_module.run(load, data, SETTINGS, [judge], out, request=request)
+        return grid.run(
+            RunPlan(load=load, data=data, settings=SETTINGS, judges=[judge], out=out, request=request)
+        )
 
     results = go()
     assert (len(loads), judge.loads, judge.open) == (1, 1, False)
@@ -215,12 +189,15 @@ def test_a_second_run_at_the_same_time_is_turned_away(
     out = tmp_path / "run"
     data = open_data(data_folder)
     request = request_of("tiny", {}, data, SETTINGS, [NativeJudge.name])
-    folder = open_bench(chat, data_folder, out).folder
-    with folder.locked():
+    plan = RunPlan(load=lambda: chat, data=data, settings=SETTINGS, judges=[NativeJudge()], out=out)
+    run(chat, data_folder, out)
+    shutil.rmtree(out / "completions")
+    (out / "summary.json").unlink()
+    with RunFolder(out).locked():
         with pytest.raises(RunFolderError, match=r"process \d+ on .* is writing to"):
             run(chat, data_folder, out)
         with pytest.raises(RunFolderError, match="is writing to"):
-            check_request(out, request)
+            replace(plan, request=request).check()
     assert not (out / "completions").exists()
 
 
@@ -239,7 +216,8 @@ def test_the_model_is_gone_before_a_judge_is_loaded(data_folder: Path, tmp_path:
 
     alive: list[bool] = []
     settings = replace(SETTINGS, langs=("de",), direction_langs=("de",), controls=False)
-    bench_module.run(load, open_data(data_folder), settings, [Watching()], tmp_path / "run")
+    data = open_data(data_folder)
+    grid.run(RunPlan(load=load, data=data, settings=settings, judges=[Watching()], out=tmp_path / "run"))
     assert alive == [False]
 
 
@@ -249,8 +227,10 @@ def test_a_run_that_was_rescored_halfway_goes_on(
     out, data, native, words = tmp_path / "run", open_data(data_folder), NativeJudge(), WordJudge()
     request = request_of("tiny", {}, data, SETTINGS, [native.name])
 
+    plan = RunPlan(load=lambda: chat, data=data, settings=SETTINGS, judges=[native], out=out, request=request)
+
     def go() -> list[Result]:
-        return bench_module.run(lambda: chat, data, SETTINGS, [native], out, request=request)
+        return grid.run(plan)
 
     honest = RunFolder.append_verdicts
     with monkeypatch.context() as patch:
@@ -376,13 +356,13 @@ def test_baselines_are_generated_once_for_a_model(
     chat: ChatModel, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    honest = cells_module.generate
+    honest = tasks_module.generate
 
     def counting(chat: ChatModel, requests: Any, **more: Any) -> Any:
         seen.extend(request.key for request in requests)
         return honest(chat, requests, **more)
 
-    monkeypatch.setattr(cells_module, "generate", counting)
+    monkeypatch.setattr(tasks_module, "generate", counting)
     first = run(chat, data_folder, tmp_path / "one")
     assert sum(key.endswith("/baseline") for key in seen) == 20
     seen.clear()
@@ -421,9 +401,10 @@ def test_data_folders_that_cannot_serve_say_why(data_folder: Path, tmp_path: Pat
     with pytest.raises(DatasetFolderError, match="no train split in 'en'"):
         open_data(copy).rows("en", "train")
     (copy / "en" / "test.parquet").write_bytes(b"rubbish")
-    with pytest.raises(DatasetFolderError, match="no Parquet file"):
+    with pytest.raises(DatasetFolderError, match=r"test\.parquet cannot be read"):
         open_data(copy).rows("en", "test")
-    (copy / "manifest.json").write_text(json.dumps({"digest": "d", "complete": False}))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
     with pytest.raises(DatasetFolderError, match="not complete"):
         open_data(copy)
     (copy / "manifest.json").unlink()
@@ -445,9 +426,9 @@ def test_a_pooled_direction_is_fitted_on_all_languages(
 ) -> None:
     import torch
 
-    pooled = open_bench(chat, data_folder, tmp_path / "extract", direction_langs=("pooled",))
-    found = pooled.finder.extract("pooled")
-    single = [pooled.finder.extract(lang) for lang in ("en", "de")]
+    finder = finder_of(chat, data_folder, tmp_path / "extract")
+    found = finder.extract("pooled")
+    single = [finder.extract(lang) for lang in ("en", "de")]
     assert found.metadata["counts"]["n_harmful"] == 16
     assert found.metadata["languages"] == ["en", "de"]
     expected = (single[0].vectors + single[1].vectors) / 2
@@ -473,6 +454,5 @@ def test_a_direction_that_leaves_the_model_refusing_is_told(
 
     monkeypatch.setattr(finder_module, "choose_direction", choose)
     said: list[str] = []
-    bench = Bench.open(chat, open_data(data_folder), SETTINGS, tmp_path / "run", say=said.append)
-    bench.finder.direction("en")
+    finder_of(chat, data_folder, tmp_path / "run", say=said.append).direction("en")
     assert any("leaves the model refusing (refusal score 2.5" in line for line in said) == told

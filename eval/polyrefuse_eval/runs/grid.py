@@ -1,0 +1,92 @@
+"""Runs of one or several models: completions, then verdicts, then tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from polyrefuse_eval.errors import ChatModelError, RunFolderError
+from polyrefuse_eval.models.spec import ModelSpec
+from polyrefuse_eval.processes import rank
+from polyrefuse_eval.report.tables import write_tables
+from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.results.records import Result
+from polyrefuse_eval.runs.answers import AnswerStage
+from polyrefuse_eval.runs.executors import Executor, LocalExecutor
+from polyrefuse_eval.runs.plan import RunPlan, answered, finished
+from polyrefuse_eval.runs.progress import GridProgress
+from polyrefuse_eval.runs.stage import Failures, run_stages
+from polyrefuse_eval.runs.verdicts import VerdictStage
+
+
+def run_grid(
+    plans: Sequence[RunPlan],
+    executor: Executor,
+    progress: GridProgress | None = None,
+    threads: int | None = None,
+) -> Failures:
+    """Run each plan to completion or first failure; return the failures.
+
+    A model computes with `threads` of torch, by default as many as torch takes in this process. Judges that
+    are models read where `executor` computes, all others in this process. Of several processes that share a
+    model only the first judges. A run with a failure has no tables: the same call again makes what is
+    missing. Raises the error of a single run that cannot go on.
+    """
+    for plan in plans:
+        if not isinstance(executor, LocalExecutor) and not isinstance(plan.load, ModelSpec):
+            raise ChatModelError("a loaded model cannot be sent to workers; give a ModelSpec")
+    progress = progress or GridProgress(quiet=True)
+    threads = threads or torch.get_num_threads()
+    pending = [plan for plan in plans if not finished(plan.out, plan.request)]
+    stages = [
+        AnswerStage(plan, progress, threads) for plan in pending if not answered(plan.out, plan.request)
+    ]
+    single = len(plans) == 1
+
+    def judge(executor: Executor, models: bool) -> Failures:
+        unfailed = [plan for plan in pending if plan.name not in failures]
+        return run_stages(_verdict_stages(unfailed, progress, threads, models), executor, single=single)
+
+    with executor:
+        failures = run_stages(stages, executor, single=single)
+        if rank() > 0:
+            return failures
+        failures |= judge(executor, models=True)
+    with LocalExecutor() as here:
+        failures |= judge(here, models=False)
+    for plan in pending:
+        if plan.name not in failures:
+            folder = RunFolder(plan.out)
+            with folder.locked():
+                write_tables(folder, plan.settings.langs)
+    return failures
+
+
+def run(
+    plan: RunPlan,
+    executor: Executor | None = None,
+    progress: GridProgress | None = None,
+    threads: int | None = None,
+) -> list[Result]:
+    """Run one plan to completion, by default in this process; return its rates.
+
+    Raises `RunFolderError` where the folder is another run's or another process is writing to it, and
+    `PolyRefuseError` where something failed: the same call again makes what is missing.
+    """
+    failures = run_grid([plan], executor or LocalExecutor(), progress, threads).get(plan.name)
+    if failures:
+        raise RunFolderError("; ".join(f"failed: {failure}" for failure in failures))
+    return RunFolder(plan.out).results()
+
+
+def _verdict_stages(
+    plans: Sequence[RunPlan], progress: GridProgress, threads: int, models: bool
+) -> list[VerdictStage]:
+    """Return a stage for each plan with judges that are models, or with others."""
+    progress = GridProgress(progress.quiet, progress.stream, progress.show, names=("readings", "verdicts"))
+    judges = {
+        plan.out: [judge for judge in plan.judges if (judge.name in plan.judge_specs) == models]
+        for plan in plans
+    }
+    return [VerdictStage(plan, progress, threads, judges[plan.out]) for plan in plans if judges[plan.out]]

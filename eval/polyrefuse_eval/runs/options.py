@@ -1,0 +1,249 @@
+"""The options of a run: one typed object that the command line, a grid file and Python share.
+
+Imports little, so that help is quick, and bad options are reported before anything is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from annotated_types import Ge
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError
+from pydantic.fields import FieldInfo
+
+from polyrefuse_data.core.languages import parse_languages
+from polyrefuse_eval.errors import RunFolderError, require
+from polyrefuse_eval.processes import require_processes, world_size
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.models.spec import ModelSpec
+    from polyrefuse_eval.results.data import DataFolder
+    from polyrefuse_eval.results.settings import RunSettings
+    from polyrefuse_eval.runs.plan import RunPlan
+
+COMMAND_LINE_ONLY = ("trust_remote_code", "tensor_parallel")
+"""Options that run code of others, or choose where to compute: a grid file may not hold them."""
+
+IDENTITY = ("dtype", "quantization", "attention", "system", "thinking", "max_thinking_tokens", "structure")
+"""Options of the model that change its numbers."""
+
+
+def _text(value: Any) -> Any:
+    """Return words and numbers as text, and a list of them joined by commas."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(_text(part)) for part in value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+def _folder(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        raise ValueError("an address")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+OptionalText = Annotated[str | None, BeforeValidator(_text)]
+Folder = Annotated[Path, BeforeValidator(_folder)]
+Positive = Annotated[int, Field(ge=1)]
+OptionalPositive = Annotated[int | None, Field(ge=1)]
+
+
+def _option(default: Any, help_text: str, **more: Any) -> Any:
+    return Field(default, description=help_text, **more)
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelOptions(_Options):
+    """Which chat model, and how it is loaded."""
+
+    model: Text = _option(
+        "organism",
+        "Hub name or folder, either with @REVISION; 'organism', 'organism-per-language' and "
+        "'organism-harmfulness' are tiny models trained here.",
+    )
+    dtype: Text = _option("auto", "auto, float32, bfloat16 or float16.")
+    device: OptionalText = _option(None, "cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]")
+    device_map: OptionalText = _option(None, "How to spread a large model, e.g. 'auto' (needs accelerate).")
+    quantization: OptionalText = _option(None, "8bit or 4bit (needs bitsandbytes).")
+    attention: OptionalText = _option(None, "Attention implementation: sdpa, eager, flash_attention_2.")
+    system: OptionalText = _option(None, "System prompt.  [default: none]")
+    thinking: StrictBool = _option(False, "Let models that can think before they answer.")
+    max_thinking_tokens: Positive = _option(
+        2048, "With --thinking: how many tokens thoughts may take before they are cut off."
+    )
+    structure: Text = _option("", "Where the decoder layers are, if they are not found: layers=PATH.")
+    trust_remote_code: StrictBool = _option(False, "Run code that comes with the model.")
+
+    def spec(self, **more: Any) -> ModelSpec:
+        """Return what loads the model."""
+        from polyrefuse_eval.models.spec import ModelSpec
+
+        names = [name for name in ModelOptions.model_fields if name != "model"]
+        return ModelSpec(self.model, {**{name: getattr(self, name) for name in names}, **more})
+
+
+class DirectionOptions(ModelOptions):
+    """How the directions of a model are fitted and selected."""
+
+    data: Folder = _option(Path("builds/sample"), "A build.")
+    rule: Text = _option("robust", "robust, mediating, arditi2024 or wang2025.")
+    train: Positive = _option(128, "Training prompts of each label.")
+    validation: Positive = _option(32, "Validation prompts.")
+    no_filter: StrictBool = _option(
+        False, "Use training and validation prompts that the model does not refuse, too."
+    )
+    refusal_tokens: OptionalText = _option(None, "First tokens of refusals: words or ids.  [default: found]")
+    all_candidates: StrictBool = _option(False, "Score also candidates that the rule rules out.")
+    seed: int = _option(0, "Seed of the controls.")
+
+    def settings(self, langs: str, directions: str, **more: Any) -> tuple[DataFolder, RunSettings]:
+        """Return data and settings for these languages; raises `PolyRefuseError` for what is not there."""
+        from polyrefuse_eval.directions.selection import rule_steps
+        from polyrefuse_eval.results.data import open_data
+        from polyrefuse_eval.results.settings import POOLED, RunSettings
+
+        wanted = parse_languages(langs)
+        sources = [POOLED] if directions == POOLED else parse_languages(directions)
+        data = open_data(self.data, [*wanted, *(source for source in sources if source != POOLED)])
+        rule_steps(self.rule)
+        settings = RunSettings(
+            langs=tuple(wanted),
+            direction_langs=tuple(sources),
+            rule=self.rule,
+            n_train=self.train,
+            n_validation=self.validation,
+            filter_prompts=not self.no_filter,
+            refusal_tokens=self.refusal_tokens,
+            all_candidates=self.all_candidates,
+            seed=self.seed,
+            **more,
+        )
+        return data, settings
+
+
+class ReadingOptions(_Options):
+    """How the models of judges are loaded and run."""
+
+    judge_model: tuple[str, ...] = _option(
+        (),
+        "Where a judge's model lies: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
+        json_schema_extra={"metavar": "NAME=PLACE"},
+    )
+    judge_batch_size: OptionalPositive = _option(None, "Answers that a judge's model reads together.")
+
+
+class RunOptions(ReadingOptions, DirectionOptions):
+    """What a run measures. Texts may be given as lists: `langs=["en", "de"]` is `langs="en,de"`."""
+
+    langs: Text = _option("all", "Languages to measure in.")
+    directions: Text = _option("en", "Languages to take directions from, or 'pooled'.")
+    judges: Text = _option("native", "Judges of the answers, separated by commas.")
+    max_new_tokens: Positive = _option(512, "Longest answer.")
+    test: OptionalPositive = _option(None, "Test prompts of each label and language.  [default: all]")
+    coefficient: float = _option(1.0, "Strength of activation addition.")
+    strengths: Text = _option(
+        "0.25,0.5,0.75",
+        "Further strengths of ablating each language's own direction (else the first), or 'none'.",
+    )
+    crossed: Text = _option(
+        "128",
+        "Prompts for ablation on harmless and addition on harmful prompts: a number, 0, or 'all'.",
+    )
+    batch_size: OptionalPositive = _option(
+        None, "Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
+    )
+    controls: StrictBool = _option(True, "Random and shuffled-label directions, too.")
+    tensor_parallel: StrictBool = _option(False, "Spread the model over processes, under torchrun.")
+
+    def plan(self, out: Path, say: Callable[[str], None] = lambda _line: None) -> RunPlan:
+        """Return the plan of the run into `out`; raises `PolyRefuseError` before a model is loaded.
+
+        `say` gets a line for each judge that was not made for a language.
+        """
+        from polyrefuse_eval.judging.local_model import JudgeOptions
+        from polyrefuse_eval.judging.registry import judge_specs
+        from polyrefuse_eval.results.settings import parse_crossed, parse_strengths
+        from polyrefuse_eval.runs.plan import RunPlan, request_of
+
+        options = JudgeOptions(self.device, batch_size=self.judge_batch_size)
+        specs = judge_specs(self.judges, models=self.judge_model, options=options)
+        data, settings = self.settings(
+            self.langs,
+            self.directions,
+            max_new_tokens=self.max_new_tokens,
+            n_test=self.test,
+            coefficient=self.coefficient,
+            strengths=parse_strengths(self.strengths),
+            crossed=parse_crossed(self.crossed),
+            batch_size=self.batch_size,
+            controls=self.controls,
+        )
+        judges = {spec: spec() for spec in specs}
+        for judge in judges.values():
+            languages = judge.languages
+            foreign = [lang for lang in settings.langs if languages is not None and lang not in languages]
+            if foreign:
+                say(f"{judge.name} was not made for {', '.join(foreign)}; read its verdicts there with care")
+        identity = {name: getattr(self, name) for name in IDENTITY}
+        if self.tensor_parallel:
+            require("torch", "eval")
+            require_processes()
+            identity["tensor_parallel"] = world_size()
+        names = [judge.name for judge in judges.values()]
+        return RunPlan(
+            load=self.spec(**({"tensor_parallel": True} if self.tensor_parallel else {})),
+            data=data,
+            settings=settings,
+            judges=list(judges.values()),
+            out=out,
+            request=request_of(self.model, identity, data, settings, names),
+            judge_specs={judge.name: spec for spec, judge in judges.items() if spec.is_model},
+        )
+
+
+AnyOptions = TypeVar("AnyOptions", bound=_Options)
+
+
+def read_options(kind: type[AnyOptions], values: Mapping[str, Any], where: str = "") -> AnyOptions:
+    """Return the options `values`, by field name; raises `RunFolderError` that begins with `where`."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = str(fault["loc"][0])
+        raise RunFolderError(
+            f"{where}{option_name(name)} is {fault['input']!r}; expected {_expected(kind.model_fields[name])}"
+        ) from None
+
+
+def option_name(field: str) -> str:
+    """Return the name of a field as the command line and grid files write it."""
+    return field.replace("_", "-")
+
+
+def value_type(field: FieldInfo) -> Any:
+    """Return the type of a field's value, without None."""
+    if isinstance(field.annotation, UnionType):
+        return next(kind for kind in field.annotation.__args__ if kind is not type(None))
+    return field.annotation
+
+
+def least(field: FieldInfo) -> int | None:
+    """Return the least value of a field, None where it has none."""
+    return next((int(str(bound.ge)) for bound in field.metadata if isinstance(bound, Ge)), None)
+
+
+def _expected(field: FieldInfo) -> str:
+    kind, minimum = value_type(field), least(field)
+    words = {bool: "true or false", float: "a number", Path: "a folder here", str: "a word or a number"}
+    if kind is int:
+        return "a whole number" + (f" of {minimum} or more" if minimum is not None else "")
+    return words.get(kind, "a list of words")
