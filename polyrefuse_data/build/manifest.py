@@ -105,6 +105,9 @@ class Manifest:
         for name in ("digest", "languages", "findings"):
             if self.complete and getattr(self, name) is None:
                 raise ValueError(f"{name} is missing")
+        for name, facts in self.files.items():
+            if name.endswith(".parquet") and facts.rows_sha256 is None:
+                raise ValueError(f"rows_sha256 of {name} is missing")
 
 
 def manifest_problem(value: Any) -> str | None:

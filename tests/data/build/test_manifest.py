@@ -1,0 +1,41 @@
+"""A manifest whose parts are of other types than its readers expect is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polyrefuse_data.build.package import read_manifest
+from polyrefuse_data.core.errors import DatasetFolderError
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda manifest: manifest.update(files=[]), "files: Input should be an object"),
+        (lambda manifest: manifest.update(complete=1), "complete: Input should be a valid boolean"),
+        (lambda manifest: manifest.pop("digest"), "digest is missing"),
+        (lambda manifest: manifest.update(recipe="sample"), "recipe"),
+        (lambda manifest: manifest.update(gaps=[{"ids": 3}]), "gaps.0"),
+        (lambda manifest: manifest["languages"].update({"\x1b]0;x\x07": {}}), r"languages\..*x1b"),
+        (lambda manifest: manifest["languages"].update(en=None), "languages.en"),
+        (lambda manifest: manifest["files"]["en/test.parquet"].pop("rows_sha256"), "rows_sha256 of en/test"),
+        (lambda manifest: manifest["files"]["en/test.parquet"].update(rows=-1), "files.en/test.parquet.rows"),
+        (lambda manifest: manifest["files"]["en/test.parquet"].update(bytes=10**400), "bytes"),
+    ],
+)
+def test_a_manifest_of_other_types(
+    change: Callable[[dict[str, Any]], Any], problem: str, small_build: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_build, tmp_path / "build")
+    assert read_manifest(tmp_path / "build")["complete"]
+    manifest = json.loads((tmp_path / "build" / "manifest.json").read_text())
+    change(manifest)
+    (tmp_path / "build" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DatasetFolderError, match=rf"is no manifest of a build \(.*{problem}"):
+        read_manifest(tmp_path / "build")
