@@ -1,10 +1,10 @@
 """What the native judge says of labelled responses: agreement and coverage, and its speed on one core.
 
-Openers: the first 240 characters of published completions with WildGuard's labels (JSON Lines: id, lang, opener,
-refusal), by model and language. XSTest: whole answers with human labels, full refusals and full answers, by type of
-prompt. Written responses: shares read as they are meant, by kind. The published model was fitted to these openers and
-to XSTest: `judge_fit.py` tells what it says of a model that it was not fitted to. Kappa is of what is decided;
-coverage is the share of that.
+Openers: the first 240 characters of published completions with WildGuard's labels (JSON Lines: id, lang,
+opener, refusal), by model and language. XSTest: whole answers with human labels, full refusals and full
+answers, by type of prompt. Written responses: shares read as they are meant, by kind. The published
+model was fitted to these openers and to XSTest: `judge_fit.py` tells what it says of a model that it was
+not fitted to. Kappa is of what is decided; coverage is the share of that.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from polyrefuse_data.cli.main import cli
+from polyrefuse_data.cli.command import cli
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ROOT / "docs" / "commands.md"

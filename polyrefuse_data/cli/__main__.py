@@ -1,5 +1,5 @@
 """Run the command: `python -m polyrefuse_data.cli`."""
 
-from polyrefuse_data.cli.main import main
+from polyrefuse_data.cli import main
 
 main()

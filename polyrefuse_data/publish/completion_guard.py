@@ -1,6 +1,6 @@
 """Nothing that a model wrote is ever published: look through the files of a build for completions, by key.
 
-Results of runs are not looked through: they are read as records and written anew, field by field.
+Results of runs are not looked through: they are read as records and written again, field by field.
 """
 
 from __future__ import annotations

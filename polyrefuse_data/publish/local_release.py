@@ -144,7 +144,7 @@ def _left_out(folder: Path, known: set[str]) -> list[str]:
 def results_release(folder: Path, workspace: Path) -> LocalRelease:
     """Return the release of a run of the eval side, or of a folder of runs: numbers and signatures only.
 
-    The files of each run are records that are read and written anew into `workspace`, where the card and the
+    The files of each run are records that are read and written again into `workspace`, where the card and the
     manifest are written, too. Raises `PolyRefuseError` for a folder without finished runs, and for a run that
     holds anything else.
     """

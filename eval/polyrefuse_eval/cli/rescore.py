@@ -61,11 +61,8 @@ def rescore_command(
     from polyrefuse_eval.storage.places import runs_at, working_folder
 
     options = JudgeOptions(device, batch_size=judge_batch_size)
-    judging = (
-        judges_by_name(judges, models=judge_model, options=options, phrases=[Path(name) for name in phrases])
-        if judges
-        else []
-    )
+    files = [Path(path) for path in phrases]
+    judging = judges_by_name(judges, models=judge_model, options=options, phrases=files) if judges else []
     gaps: list[str] = []
 
     def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Two judges for the price of a few: the native judge decides what it is sure of, a second one reads the rest.
+"""Two judges for little more than one: the native judge decides what it is sure of, a second reads the rest.
 
 A random sample of what the first decided is read by the second as well, so that the saving can be shown to be
 safe: see `cascade_statistics`.

@@ -25,22 +25,26 @@ def judge_completions(
     prompts: PromptsOf,
     *,
     progress: bool = False,
-    anew: bool = False,
+    reread_unverified: bool = False,
     on_finished: Callable[[], None] = lambda: None,
 ) -> None:
     """Let each of `judges` read the completions in `langs` that it has not read, and write its verdicts.
 
-    With `anew`, it also reads again the conditions in which verdicts carry no hash of their answer. A judge
-    without anything to read is not loaded. For the one writer of the folder, after `RunFolder.mend`. Calls
-    `on_finished` whenever verdicts were written.
+    With `reread_unverified`, it also reads again the conditions in which verdicts carry no hash of their
+    answer. A judge without anything to read is not loaded. For the one writer of the folder, after
+    `RunFolder.mend`. Calls `on_finished` whenever verdicts were written.
     """
     for judge in judges:
-        by_lang = {lang: rest for lang in langs if (rest := unread(folder, judge.name, lang, anew=anew))}
+        by_lang = {
+            lang: rest
+            for lang in langs
+            if (rest := unread(folder, judge.name, lang, reread_unverified=reread_unverified))
+        }
         if not by_lang:
             continue
         with opened(judge):
             for lang, completions in by_lang.items():
-                for condition in unverified(folder.verdicts(judge.name, lang)) if anew else ():
+                for condition in unverified(folder.verdicts(judge.name, lang)) if reread_unverified else ():
                     folder.drop_verdicts(judge.name, lang, *condition)
                 writer = VerdictWriter(folder, judge.name, lang, completions)
                 with tqdm(
@@ -116,10 +120,10 @@ def verdict_records(
         ]
 
 
-def unread(folder: RunFolder, judge: str, lang: str, *, anew: bool = False) -> list[Completion]:
+def unread(folder: RunFolder, judge: str, lang: str, *, reread_unverified: bool = False) -> list[Completion]:
     """Return the completions without a verdict of `judge`; remove verdicts on other completions.
 
-    With `anew`, also return those of conditions with verdicts that carry no hash of their answer.
+    With `reread_unverified`, also return those of conditions with verdicts without a hash of their answer.
     """
     completions = folder.completions(lang)
     keys = {completion.key for completion in completions}
@@ -127,7 +131,7 @@ def unread(folder: RunFolder, judge: str, lang: str, *, anew: bool = False) -> l
     stale = conditions_of([verdict for verdict in verdicts if verdict.key not in keys])
     for condition in stale:
         folder.drop_verdicts(judge, lang, *condition)
-    ignored = stale | (unverified(verdicts) if anew else set())
+    ignored = stale | (unverified(verdicts) if reread_unverified else set())
     read = {verdict.key for verdict in verdicts if (verdict.label, verdict.condition) not in ignored}
     remaining = [completion for completion in completions if completion.key not in read]
     for condition in conditions_of(completions) - conditions_of(remaining):

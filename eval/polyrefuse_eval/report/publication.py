@@ -1,4 +1,4 @@
-"""What of a finished run may be published: its records, written anew field by field, and nothing else.
+"""What of a finished run may be published: its records, written again field by field, and nothing else.
 
 No bytes of a run's files are passed on. What is read as a record is written as one, without its free texts:
 the reasons of verdicts may quote answers, and a request may hold a system prompt.
@@ -119,7 +119,7 @@ def _summary(folder: RunFolder) -> Summary:
         raise PublishError(f"'{folder.path}' has no {SUMMARY_FILE}: the run is not finished; finish it first")
     if summary.formula != FORMULA:
         raise PublishError(
-            f"'{folder.path / SUMMARY_FILE}' states another formula than this version; make it anew with: "
+            f"'{folder.path / SUMMARY_FILE}' states another formula than this version; recompute it with: "
             f"polyrefuse eval rescore {folder.path}"
         )
     return summary

@@ -1,4 +1,4 @@
-"""Judge completions again that are there already, and make every table anew from stored verdicts."""
+"""Judge stored completions again, and recompute every table from the stored verdicts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from polyrefuse_eval.results.verification import answer_problems, refuse, unveri
 
 @dataclass(frozen=True)
 class Rescored:
-    """The runs whose tables were made anew, and further files that were written."""
+    """The runs whose tables were recomputed, and further files that were written."""
 
     runs: tuple[RunFolder, ...]
     files: tuple[Path, ...] = ()
@@ -44,7 +44,7 @@ def rescore(
     """Rescore the run in `folder`, every run in its folders, or completions in the published layout.
 
     Runs are rescored in place: `judges` read what they have not read, verdicts of earlier judges stay, and
-    all tables are made anew. Published completions become runs in `out`, one a model, with the stored
+    all tables are recomputed. Published completions become runs in `out`, one a model, with the stored
     verdicts, and the published tables as CSV beside them. `data` gives judges the prompts of a run.
     `on_finished` is called after each finished file of verdicts.
 
@@ -82,9 +82,9 @@ def rescore_run(
     note: Callable[[str], None] = lambda _line: None,
     on_finished: Callable[[], None] = lambda: None,
 ) -> None:
-    """Let `judges` read what they have not read of a run, and make its tables anew.
+    """Let `judges` read what they have not read of a run, and recompute its tables.
 
-    Verdicts of `judges` that carry no hash of their answer are made anew; `note` is given a line for other
+    Verdicts of `judges` that carry no hash of their answer are replaced; `note` is given a line for other
     judges that have such verdicts. Raises `RunFolderError` where the files of the run do not hold together.
     """
     with folder.locked():
@@ -96,7 +96,7 @@ def rescore_run(
         folder.mark_incomplete()
         langs = folder.languages()
         judge_completions(
-            folder, judges, langs, prompts, progress=progress, anew=True, on_finished=on_finished
+            folder, judges, langs, prompts, progress=progress, reread_unverified=True, on_finished=on_finished
         )
         for line in unverified_notes(folder):
             note(line)

@@ -1,4 +1,4 @@
-"""What follows from a run's verdicts: results, comparisons, table, summary; made anew each time."""
+"""Recompute what follows from a run's verdicts: results, comparisons, table, summary."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def read_formatted(kind: type[Record], path: Path, expected: str) -> Record:
     stated = read_json(path).get("format")
     if stated != expected:
         raise RunFolderError(
-            f"'{path}' is of the form {stated}; expected {expected}: make it anew with this version"
+            f"'{path}' is of the form {stated}; expected {expected}: make it again with this version"
         )
     return read_record(kind, path)
 

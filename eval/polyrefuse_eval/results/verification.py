@@ -143,7 +143,7 @@ def _summarised_rates(of_judge: JudgeSummary) -> Iterator[tuple[Cell, Rate]]:
 
 
 def _digest_problems(folder: RunFolder, stated: MadeFrom) -> Iterator[str]:
-    again = f"; make it anew with: polyrefuse eval rescore {folder.path} (remove {SUMMARY_FILE} before)"
+    again = f"; recompute it with: polyrefuse eval rescore {folder.path} (remove {SUMMARY_FILE} before)"
     if _sha256(folder.path / RESULTS_FILE) != stated.results:
         yield f"{RESULTS_FILE} is not what {SUMMARY_FILE} was made from{again}"
     if (folder.path / "verdicts").is_dir() and _verdicts_digest(folder.path) != stated.verdicts:

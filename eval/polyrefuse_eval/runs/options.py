@@ -179,12 +179,8 @@ class RunOptions(ReadingOptions, DirectionOptions):
         from polyrefuse_eval.runs.plan import RunPlan, request_of
 
         options = JudgeOptions(self.device, batch_size=self.judge_batch_size)
-        specs = judge_specs(
-            self.judges,
-            models=self.judge_model,
-            options=options,
-            phrases=[Path(name) for name in self.phrases],
-        )
+        phrases = [Path(path) for path in self.phrases]
+        specs = judge_specs(self.judges, models=self.judge_model, options=options, phrases=phrases)
         data, settings = self.settings(
             self.langs,
             self.directions,

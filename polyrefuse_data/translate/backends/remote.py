@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from polyrefuse_data.cluster.connect import ClusterOptions
 from polyrefuse_data.cluster.dispatch import DaskExecutor
-from polyrefuse_data.cluster.tasks import Computation, ModelSlot, Outcome, Task
+from polyrefuse_data.cluster.tasks import ModelSlot, Outcome, Task
 from polyrefuse_data.core.errors import ClusterError
 from polyrefuse_data.core.languages import Language
 from polyrefuse_data.http.faults import TranslatorError
@@ -33,55 +33,27 @@ Request = tuple[tuple[str, ...], str, str]
 """Texts, and the codes of source and target language."""
 
 
+Method = Literal["code", "translates", "translate"]
+
+
 @dataclass(frozen=True)
 class ModelCall:
-    """A call of the model of `spec`, which a worker keeps loaded."""
+    """A call of `LocalModel` on the model of `spec`, which a worker keeps loaded."""
 
     spec: LocalSpec
+    method: Method
+    arguments: tuple[Any, ...]
 
-    def model(self, slot: ModelSlot) -> LocalModel:
-        """Return the model; raise `TranslatorError` where the worker's folder holds other weights."""
-        model: LocalModel = slot.get(f"translator {self.spec}", self._load)
+    def __call__(self, slot: ModelSlot) -> Any:
+        """Return the result; raise `TranslatorError` where the worker's folder holds other weights."""
+        model = slot.get(f"translator {self.spec}", self._load)
         self.spec.set_threads()
-        return model
+        return getattr(model, self.method)(*self.arguments)
 
     def _load(self) -> LocalModel:
         if self.spec.digest is not None and folder_digest(self.spec.place) != self.spec.digest:
             raise TranslatorError(f"the weights in '{self.spec.place}' of this worker are others than here")
         return self.spec.load()
-
-
-@dataclass(frozen=True)
-class TranslateTexts(ModelCall):
-    """Translate a batch of texts."""
-
-    texts: tuple[str, ...]
-    source: Language
-    target: Language
-
-    def __call__(self, slot: ModelSlot) -> list[Answer]:
-        return self.model(slot).translate(self.texts, self.source, self.target)
-
-
-@dataclass(frozen=True)
-class NameLanguage(ModelCall):
-    """Return the model's name for a language."""
-
-    language: Language
-
-    def __call__(self, slot: ModelSlot) -> str | None:
-        return self.model(slot).code(self.language)
-
-
-@dataclass(frozen=True)
-class HasDirection(ModelCall):
-    """Return whether the model translates from `source` to `target`."""
-
-    source: Language
-    target: Language
-
-    def __call__(self, slot: ModelSlot) -> bool:
-        return self.model(slot).translates(self.source, self.target)
 
 
 class RemoteModel:
@@ -104,18 +76,15 @@ class RemoteModel:
     def code(self, language: Language) -> str | None:
         """Return the model's name for `language`, None where its vocabulary has no token for it."""
         if language.code not in self._codes:
-            self._codes[language.code] = self._result(
-                self._queued(f"name of {language.code}", NameLanguage(self._spec, language))
-            )
+            task = self._queued(f"name of {language.code}", "code", language)
+            self._codes[language.code] = self._result(task)
         return self._codes[language.code]
 
     def translates(self, source: Language, target: Language) -> bool:
         """Return whether the model translates from `source` to `target`."""
         direction = (source.code, target.code)
         if direction not in self._directions:
-            task = self._queued(
-                f"direction {direction[0]}->{direction[1]}", HasDirection(self._spec, source, target)
-            )
+            task = self._queued(f"direction {source.code}->{target.code}", "translates", source, target)
             self._directions[direction] = bool(self._result(task))
         return self._directions[direction]
 
@@ -140,9 +109,10 @@ class RemoteModel:
 
     def _translation(self, texts: tuple[str, ...], source: Language, target: Language) -> Task:
         name = f"{len(texts)} texts {source.code}->{target.code}"
-        return self._queued(name, TranslateTexts(self._spec, texts, source, target))
+        return self._queued(name, "translate", texts, source, target)
 
-    def _queued(self, name: str, compute: Computation) -> Task:
+    def _queued(self, name: str, method: Method, *arguments: Any) -> Task:
+        compute = ModelCall(self._spec, method, arguments)
         task = Task(name=f"hf: {name}", model=self._spec.identity, compute=compute)
         self._tasks.append(task)
         return task

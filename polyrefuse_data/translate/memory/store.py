@@ -198,21 +198,6 @@ class TranslationMemory(MemoryFile):
                      translator.parameters),
                 )  # fmt: skip
 
-    def forward(self, lang: str, backend: str | None = None) -> dict[tuple[str, int], tuple[Translator, str]]:
-        """Return (English hash, occurrence) -> (translator, text) for one language.
-
-        Of several translators of a prompt, people win over machines, and of machines the first in the order
-        of backend, version, parameters; `backend` restricts the choice to its entries and people's. The order
-        of adding does not matter.
-        """
-        chosen = {}
-        for key, candidates in self.candidates(lang).items():
-            for translator, text in candidates:
-                if backend is None or translator.backend in (backend, HUMAN):
-                    chosen[key] = (translator, text)
-                    break
-        return chosen
-
     def candidates(self, lang: str) -> dict[tuple[str, int], list[tuple[Translator, str]]]:
         """Return (English hash, occurrence) -> all translations into one language.
 

@@ -139,7 +139,7 @@ def test_import_takes_what_is_parallel_and_says_what_not(release: ReleaseWriter,
     folders = release_folders(release(change))
     with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
         done = import_release(read_release(*folders), memory, load_thresholds())
-        zh, de = memory.forward("zh"), memory.forward("de")
+        zh, de = memory.candidates("zh"), memory.candidates("de")
         assert len(memory.backs("yo")) == 60
     assert [one.file for one in done.refused] == ["harmless_val_translated_zh.json"]
     assert "not parallel" in done.refused[0].reason
@@ -163,9 +163,9 @@ def test_a_prompt_doubled_in_a_release_keeps_both_translations(
         import_release(read_release(*folders), memory, load_thresholds())
         rows = json.loads((folders[0] / "harmful_test_translated_de.json").read_text())
         key = text_hash(rows[8]["instruction"])
-        found = memory.forward("de")
-        assert found[key, 0][1] == rows[8]["instruction_translated"]
-        assert found[key, 1][1] == rows[9]["instruction_translated"]
+        found = memory.candidates("de")
+        assert found[key, 0][0][1] == rows[8]["instruction_translated"]
+        assert found[key, 1][0][1] == rows[9]["instruction_translated"]
 
 
 def test_a_build_without_defects(small_build: Path) -> None:

@@ -23,7 +23,7 @@ from polyrefuse_data.audit.review import (
 )
 from polyrefuse_data.build.package import read_rows
 from polyrefuse_data.build.pipeline import BuildRequest, build
-from polyrefuse_data.cli.main import cli
+from polyrefuse_data.cli.command import cli
 from polyrefuse_data.translate.memory.store import HUMAN, Entry, TranslationMemory, Translator
 
 SMALL = {"train": 16, "validation": 16, "test": 24}

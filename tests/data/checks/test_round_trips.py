@@ -17,7 +17,7 @@ from polyrefuse_data.audit.report import render_html, report_lines
 from polyrefuse_data.build.package import read_rows
 from polyrefuse_data.checks.round_trips import bleu_signature, corpus_bleu, measure_round_trip
 from polyrefuse_data.checks.text import round_trip
-from polyrefuse_data.cli.main import cli
+from polyrefuse_data.cli.command import cli
 from polyrefuse_data.core.errors import DatasetFolderError, MemoryFileError
 from polyrefuse_data.translate.memory.store import BACK, Entry, TranslationMemory, Translator
 from polyrefuse_data.translate.sentence_model import SentenceModel, SimilarityError, load_sentence_model

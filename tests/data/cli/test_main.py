@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from translator_server import Server
 
-from polyrefuse_data.cli.main import cli, main
+from polyrefuse_data.cli.command import cli, main
 
 SMALL = ("--recipe", "sample", "--langs", "en,yo", "--size", "8/8/8")
 
@@ -188,7 +188,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
 def test_the_builder_runs_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None\n"
-        "from polyrefuse_data.cli.main import main\n"
+        "from polyrefuse_data.cli.command import main\n"
         f"main(['build', *{SMALL!r}, '--out', {str(tmp_path / 'b')!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -197,7 +197,7 @@ def test_the_builder_runs_without_torch(tmp_path: Path) -> None:
 
 def test_help_is_cheap() -> None:
     code = (
-        "import sys; from polyrefuse_data.cli.main import cli\n"
+        "import sys; from polyrefuse_data.cli.command import cli\n"
         "try: cli.main(['--help'])\n"
         "except SystemExit: pass\n"
         "print([m for m in ('datasets', 'pyarrow', 'numpy', 'torch', 'lingua') if m in sys.modules])"
@@ -240,7 +240,7 @@ def test_a_plugin_whose_extra_is_missing_names_it(
 ) -> None:
     from importlib.metadata import EntryPoint, EntryPoints
 
-    import polyrefuse_data.cli.main as module
+    import polyrefuse_data.cli.command as module
 
     entry = EntryPoint("eval", "no_such_module:group", module.PLUGINS)
     monkeypatch.setattr(module.metadata, "entry_points", lambda **_: EntryPoints([entry]))

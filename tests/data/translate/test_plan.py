@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from polyrefuse_data.build.pipeline import BuildRequest, plan_build
 from polyrefuse_data.checks.languages_file import load_languages, registered
-from polyrefuse_data.cli.main import cli
+from polyrefuse_data.cli.command import cli
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_data.prompts.sample import sample_prompts
@@ -173,5 +173,5 @@ def test_language_files_that_are_wrong(tmp_path: Path, text: str, message: str) 
     path.write_text(text)
     with pytest.raises(PolyRefuseError, match=message):
         load_languages(path)
-    with pytest.raises(PolyRefuseError, match="cannot read"):
+    with pytest.raises(PolyRefuseError, match=r"absent\.yaml' cannot be read"):
         load_languages(tmp_path / "absent.yaml")

@@ -19,7 +19,7 @@ pytest.importorskip("distributed", reason="the dask extra is not installed")
 from click.testing import CliRunner
 from tiny_translator import tiny_m2m100
 
-from polyrefuse_data.cli.main import cli
+from polyrefuse_data.cli.command import cli
 from polyrefuse_data.cluster.connect import ClusterOptions
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.languages import LANGUAGES
@@ -112,9 +112,9 @@ def test_a_worker_with_other_weights_is_refused(model: Path) -> None:
 
     spec = local.local_spec(str(model), threads=1)
     slot = ModelSlot()
-    work = remote.NameLanguage(spec, LANGUAGES["de"])
+    work = remote.ModelCall(spec, "code", (LANGUAGES["de"],))
     assert work(slot) == "de"
-    other = remote.NameLanguage(local.LocalSpec(spec.place, None, spec.identity, "0" * 12), LANGUAGES["de"])
+    other = replace(work, spec=local.LocalSpec(spec.place, None, spec.identity, "0" * 12))
     with pytest.raises(TranslatorError, match="are others than here"):
         other(slot)
     assert slot.key is None
@@ -125,8 +125,8 @@ def test_a_worker_says_which_way_its_model_goes(model: Path) -> None:
 
     spec, slot = local.local_spec(str(model), threads=1), ModelSlot()
     unknown = replace(LANGUAGES["de"], code="tlh", codes={})
-    assert remote.HasDirection(spec, LANGUAGES["en"], LANGUAGES["de"])(slot)
-    assert not remote.HasDirection(spec, LANGUAGES["en"], unknown)(slot)
+    assert remote.ModelCall(spec, "translates", (LANGUAGES["en"], LANGUAGES["de"]))(slot)
+    assert not remote.ModelCall(spec, "translates", (LANGUAGES["en"], unknown))(slot)
 
 
 def test_a_slot_unloads_a_model_before_it_loads_another() -> None:

@@ -62,7 +62,7 @@ def planted(organism: Path) -> dict[str, tuple[Any, int]]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
-    from polyrefuse_data.cli.main import main
+    from polyrefuse_data.cli.command import main
 
     folder = tmp_path_factory.mktemp("data") / "sample"
     with pytest.raises(SystemExit) as ended:

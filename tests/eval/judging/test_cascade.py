@@ -1,4 +1,4 @@
-"""A cascade: what the second judge reads, whose verdict is whose, and the sample that shows that it is safe."""
+"""A cascade: what the second judge reads, whose verdict is whose, and the sample that both read."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import JudgeInput, opened
 from polyrefuse_eval.judging.native.check import check_phrases
+from polyrefuse_eval.judging.native.compiling import compile_lexicon
 from polyrefuse_eval.judging.native.judge import Reader
 from polyrefuse_eval.judging.native.language_files import published_file, read_language_file
-from polyrefuse_eval.judging.native.lexicon import compile_lexicon
 from polyrefuse_eval.judging.registry import check_languages, judges_by_name
 
 SWAHILI = """\

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hub_server import LoopbackHub
 from publishing import run as run_command
 
-from polyrefuse_data.cli.main import cli
+from polyrefuse_data.cli.command import cli
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.verification import verify_run
 

@@ -48,7 +48,7 @@ RESULT = Result(
 @pytest.mark.parametrize("name", KINDS)
 def test_the_published_schemas_are_those_of_the_records(name: str) -> None:
     found = json_schema(KINDS[name])
-    assert published_schema(name) == found, "write them anew with results.records.write_schemas"
+    assert published_schema(name) == found, "write them again with results.records.write_schemas"
     assert published_schema(name)["additionalProperties"] is False
 
 
@@ -198,7 +198,7 @@ def test_a_folder_of_another_run_or_of_something_else_is_refused(tmp_path: Path)
     with pytest.raises(RunFolderError, match="is a file"):
         RunFolder.open(other / "mine.txt", SIGNATURE)
     (path / "run.json").write_text('{"format": "polyrefuse-run-2", "signature": {}}')
-    with pytest.raises(RunFolderError, match="polyrefuse-run-2; expected polyrefuse-run-3: make it anew"):
+    with pytest.raises(RunFolderError, match="polyrefuse-run-2; expected polyrefuse-run-3: make it again"):
         _ = RunFolder.existing(path).signature
 
 

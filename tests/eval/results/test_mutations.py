@@ -22,7 +22,7 @@ from tiny import chat_model
 from polyrefuse_data.build.pipeline import BuildRequest, build
 from polyrefuse_data.checks.languages_file import load_languages
 from polyrefuse_data.checks.thresholds import load_thresholds
-from polyrefuse_data.cli.main import cli
+from polyrefuse_data.cli.command import cli
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.prompts.recipe import load_recipe
 from polyrefuse_data.publish.local_release import build_release, results_release

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the embedded sample, built."""
-    from polyrefuse_data.cli.main import main
+    from polyrefuse_data.cli.command import main
 
     folder = tmp_path_factory.mktemp("organism")
     with pytest.raises(SystemExit) as ended:

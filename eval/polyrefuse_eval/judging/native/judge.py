@@ -142,8 +142,8 @@ class Reader:
     def readings(self, text: str, written: str | None, lang: str) -> list[Reading]:
         """Return what the answer `text` says, to a prompt in `lang`, in each language that it may be in.
 
-        `written` is the language that it seems to be in; where several are tried, those in which nothing is found
-        say nothing.
+        `written` is the language that it seems to be in; where several are tried, those in which nothing is
+        found say nothing.
         """
         readings = [self.read(text, code, lang) for code in self._read_as(text, written, lang)]
         return [reading for reading in readings if reading.found] or readings[:1]
@@ -235,6 +235,7 @@ class NativeJudge:
     `phrases` are files of languages of a user's own, or that replace ours. They enter the judge's name.
     """
 
+    name = NAME
     measures: Measures = "refusal"
     needs_prompt = False
     chunk = 4096

@@ -16,9 +16,10 @@ import yaml
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
 from polyrefuse_data.core.parsing import FAST_LOADER, parse_yaml
 from polyrefuse_eval.errors import JudgeError
+from polyrefuse_eval.judging.native.compiling import compile_lexicon
 from polyrefuse_eval.judging.native.kinds import KINDS
 from polyrefuse_eval.judging.native.language import main_script
-from polyrefuse_eval.judging.native.lexicon import Lexicon, PatternError, compile_lexicon
+from polyrefuse_eval.judging.native.lexicon import Lexicon, PatternError
 
 EXAMPLES = ("refused", "answered", "puzzled")
 """What the examples of a file may be."""

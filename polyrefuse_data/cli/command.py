@@ -336,7 +336,3 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, out: Path |
 
 for command in (sources, languages, recipes, checks, memory):
     cli.add_command(command)
-
-
-if __name__ == "__main__":
-    main()
