@@ -3,7 +3,7 @@
 - docs/commands.md is what `polyrefuse ... --help` prints, docs/architecture.md shows the packages of the
   import contracts in setup.cfg; `--write` writes both anew.
 - Every `polyrefuse ...` line in a code block of README.md and docs/ names a command and options that exist.
-- Every relative link leads to a file.
+- Every relative link leads to a file, and every test that SECURITY.md names is there.
 - Every public function and class of the packages has a docstring.
 """
 
@@ -23,6 +23,7 @@ from polyrefuse_data.cli.command import cli
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ROOT / "docs" / "commands.md"
+SECURITY = ROOT / "SECURITY.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 GENERATED = re.compile(r"(<!-- written by docs/check_docs.py -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 """The part of docs/architecture.md that is generated."""
@@ -155,6 +156,9 @@ def problems() -> Iterator[str]:
         for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
             if not re.match(r"[a-z]+:", link) and not (page.parent / link).exists():
                 yield f"{name}: link to {link}, which is not there"
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", SECURITY.read_text(encoding="utf-8")):
+        if f"def {test}(" not in (ROOT / path).read_text(encoding="utf-8"):
+            yield f"SECURITY.md: {path} has no test {test}"
     for package in PACKAGES:
         for module in sorted(package.rglob("*.py")):
             yield from without_docstring(module)

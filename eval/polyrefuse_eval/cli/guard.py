@@ -70,10 +70,10 @@ def fit_command(
 
     check_new_file(out)
     rule = Rule.parse(options.pop("threshold"))
-    wanted = parse_languages(langs)
     layers = parse_layers(options.pop("layers"))
-    calibrated = wanted if calibrate is None else parse_languages(calibrate)
-    build = open_data(data, [*wanted, *calibrated])
+    build = open_data(data)
+    wanted = build.select(langs)
+    calibrated = wanted if calibrate is None else build.select(calibrate)
     need()
 
     from polyrefuse_eval.harmfulness.guard_experiment import FitSettings, fit

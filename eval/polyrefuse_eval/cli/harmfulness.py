@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from polyrefuse_data.core.languages import language, parse_languages
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
     at_least_one,
@@ -108,9 +107,9 @@ def harmfulness_command(
     from polyrefuse_eval.results.user_prompts import read_extra
     from polyrefuse_eval.storage.places import working_folder
 
-    wanted = parse_languages(langs)
-    source = directions if directions == "own" else language(directions).code
-    build = open_data(data, [*wanted, *([] if source == "own" else [source])])
+    build = open_data(data)
+    wanted = build.select(langs)
+    source = directions if directions == "own" else build.select(directions)[0]
     user_prompts = read_extra(extra) if extra else []
     steered_layers = parse_layers(layers)
     need(*("torch", "transformers", "safetensors", *(["matplotlib"] if plots else [])))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyrefuse_data.cli.translators import languages_option
-from polyrefuse_data.core.languages import parse_languages
 from polyrefuse_eval.cli.compare import compare_command
 from polyrefuse_eval.cli.guard import guard_group
 from polyrefuse_eval.cli.harmfulness import harmfulness_command
@@ -150,8 +149,8 @@ def generate_command(
         raise RunFolderError(f"'{out}' exists and is not overwritten; choose another --out")
     if action != "none" and direction is None:
         raise click.UsageError(f"--action {action} needs --direction FILE")
-    wanted = parse_languages(langs)
-    folder = open_data(data, wanted)
+    folder = open_data(data)
+    wanted = folder.select(langs)
     rows = [row for lang in wanted for row in folder.prompts(lang, split, label, limit)]
     generation = {name: options.pop(name) for name in ("max_new_tokens", "batch_size")}
     need()
@@ -221,8 +220,8 @@ def activations_command(
     """Draw the principal components of harmful and harmless activations, and silhouettes by layer."""
     from polyrefuse_eval.results.data import open_data
 
-    wanted = parse_languages(langs)
-    folder = open_data(data, wanted)
+    folder = open_data(data)
+    wanted = folder.select(langs)
     need("torch", "transformers", "matplotlib")
 
     from polyrefuse_eval.directions.plots import draw_activations

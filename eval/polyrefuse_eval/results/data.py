@@ -9,8 +9,11 @@ from typing import Protocol
 
 from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.core.errors import DatasetFolderError
-from polyrefuse_data.core.languages import language
-from polyrefuse_data.core.schema import Row
+from polyrefuse_data.core.languages import LANGUAGES, language, parse_languages
+from polyrefuse_data.core.schema import LABELS, Row
+
+ALL = "all"
+"""Names all languages of a data folder."""
 
 
 class Prompts(Protocol):
@@ -52,8 +55,42 @@ class DataFolder:
             )
         return read_rows(self.path, code, split)
 
+    def select(self, langs: str) -> list[str]:
+        """Return the codes that `langs` names, each in the folder; `all` are the languages of the folder.
+
+        Raises `DatasetFolderError` where one is not in the folder, `UnknownNameError` where it is none.
+        """
+        if langs.strip() == ALL:
+            return [code for code in LANGUAGES if code in self.languages]
+        codes = parse_languages(langs)
+        self.require(codes)
+        return codes
+
+    def require(self, langs: Sequence[str]) -> None:
+        """Raise `DatasetFolderError` unless the folder holds all of `langs`."""
+        missing = [lang for lang in langs if language(lang).code not in self.languages]
+        if missing:
+            raise DatasetFolderError(
+                f"'{self.path}' lacks {', '.join(missing)} (it holds "
+                f"{', '.join(self.languages) or 'no language'}); build it with these languages, or name "
+                "others with --langs"
+            )
+
+    def gaps(self, langs: Sequence[str], splits: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Return (language, split, label) of which the folder holds no prompt."""
+        return [
+            (lang, split, label)
+            for lang in langs
+            for split in splits
+            for label in LABELS
+            if not any(row.label == label for row in self.rows(lang, split))
+        ]
+
     def prompts(self, lang: str, split: str, label: str, limit: int | None = None) -> list[Row]:
-        """Return the first `limit` rows with `label`; the same groups in every language."""
+        """Return the first `limit` rows with `label`; the same groups in every language.
+
+        Raises `DatasetFolderError` where there are none.
+        """
         rows = [row for row in self.rows(lang, split) if row.label == label]
         if not rows:
             raise DatasetFolderError(f"'{self.path}' holds no {label} prompts in '{lang}', split {split}")
@@ -80,10 +117,5 @@ def open_data(folder: Path, langs: Sequence[str] = ()) -> DataFolder:
         raise DatasetFolderError(f"'{folder}' is a build that is not complete; run polyrefuse build again")
     register_recorded(manifest, folder)
     data = DataFolder(folder, manifest["digest"], manifest["recipe"]["name"])
-    missing = [lang for lang in langs if language(lang).code not in data.languages]
-    if missing:
-        raise DatasetFolderError(
-            f"'{folder}' lacks {', '.join(missing)} (it holds {', '.join(data.languages) or 'no language'}); "
-            "build it with these languages, or name others with --langs"
-        )
+    data.require(langs)
     return data

@@ -221,6 +221,8 @@ class AnswerStage(Stage):
         """Return the tasks of those of `measurements` that are not complete."""
         tasks = []
         for measurement in measurements:
+            if not self._test_rows(measurement.lang, measurement.label):
+                continue  # a gap of the data, said at the start
             compute = self._take_from_cache(self._computation(measurement, directions))
             missing = len(compute.keys - self._have[measurement.lang])
             if missing:
@@ -233,12 +235,10 @@ class AnswerStage(Stage):
 
     def _computation(self, measurement: Measurement, directions: Mapping[str, Direction]) -> AnswerPrompts:
         lang, label = measurement.lang, measurement.label
-        if (lang, label) not in self._rows:
-            self._rows[lang, label] = self.plan.data.prompts(lang, "test", label)
         compute = AnswerPrompts(
             loader=self.loader,
             measurement=measurement,
-            rows=tuple(self._rows[lang, label][: measurement.limit]),
+            rows=tuple(self._test_rows(lang, label)[: measurement.limit]),
             edits=edits_of(measurement.condition, directions),
             max_new_tokens=self.plan.settings.max_new_tokens,
             batch_size=self.plan.settings.batch_size,
@@ -246,6 +246,13 @@ class AnswerStage(Stage):
         if measurement.condition == BASELINE_CONDITION:
             self._baselines[lang].update((compute.key(row), row.text) for row in compute.rows)
         return replace(compute, done=compute.keys & self._have[lang])
+
+    def _test_rows(self, lang: str, label: str) -> list[Row]:
+        """Return the test prompts; none where the data have a gap."""
+        if (lang, label) not in self._rows:
+            rows = self.plan.data.rows(lang, "test")
+            self._rows[lang, label] = [row for row in rows if row.label == label]
+        return self._rows[lang, label]
 
     def _take_from_cache(self, compute: AnswerPrompts) -> AnswerPrompts:
         """Write the baselines that another run made of the same prompts; return what remains."""

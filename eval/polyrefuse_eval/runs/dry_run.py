@@ -45,10 +45,13 @@ def planned_measurements(plan: RunPlan) -> list[PlannedMeasurement]:
     timings = read_timings(plan.out) if begun else []
     planned = []
     for lang in plan.settings.langs:
-        ids = {label: [row.id for row in plan.data.prompts(lang, "test", label)] for label in LABELS}
+        test = plan.data.rows(lang, "test")
+        ids = {label: [row.id for row in test if row.label == label] for label in LABELS}
         have = {record.key for record in RunFolder(plan.out).completions(lang)} if begun else set()
         for measurement in grid(lang, _sources(plan), plan.settings):
             rows = ids[measurement.label][: measurement.limit]
+            if not rows:
+                continue  # a gap of the data
             keys = {f"{row}/{measurement.condition.name}" for row in rows}
             answered = len(keys & have)
             rate = _seconds_per_answer(timings, measurement)

@@ -14,7 +14,8 @@ from annotated_types import Ge
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError
 from pydantic.fields import FieldInfo
 
-from polyrefuse_data.core.languages import parse_languages
+from polyrefuse_data.core.errors import DatasetFolderError
+from polyrefuse_data.core.schema import LABELS
 from polyrefuse_eval.errors import RunFolderError, require
 from polyrefuse_eval.processes import require_processes, world_size
 
@@ -110,9 +111,9 @@ class DirectionOptions(ModelOptions):
         from polyrefuse_eval.results.data import open_data
         from polyrefuse_eval.results.settings import POOLED, RunSettings
 
-        wanted = parse_languages(langs)
-        sources = [POOLED] if directions == POOLED else parse_languages(directions)
-        data = open_data(self.data, [*wanted, *(source for source in sources if source != POOLED)])
+        data = open_data(self.data)
+        wanted = data.select(langs)
+        sources = [POOLED] if directions == POOLED else data.select(directions)
         rule_steps(self.rule)
         settings = RunSettings(
             langs=tuple(wanted),
@@ -127,6 +128,35 @@ class DirectionOptions(ModelOptions):
             **more,
         )
         return data, settings
+
+
+def say_gaps(data: DataFolder, settings: RunSettings, say: Callable[[str], None]) -> None:
+    """Say which test prompts the data lacks: their rates will be missing.
+
+    Raises `DatasetFolderError`, naming all of them, where a language lacks the prompts that its direction
+    needs, or has no test prompts at all.
+    """
+    from polyrefuse_eval.results.settings import POOLED
+
+    pooled = POOLED in settings.direction_langs
+    sources = settings.langs if pooled else settings.direction_langs
+    needed = [
+        f"{label} prompts in '{lang}', split {split}"
+        for lang, split, label in data.gaps(sources, ("train", "validation"))
+    ]
+    gaps = data.gaps(settings.langs, ("test",))
+    needed += [
+        f"test prompts in '{lang}'"
+        for lang in settings.langs
+        if all((lang, "test", label) in gaps for label in LABELS)
+    ]
+    if needed:
+        raise DatasetFolderError(
+            f"'{data.path}' holds no {'; no '.join(needed)}; leave these languages out of --langs or "
+            "--directions"
+        )
+    for lang, _, label in gaps:
+        say(f"no {label} test prompts in '{lang}': its rates on {label} prompts will be missing")
 
 
 class ReadingOptions(_Options):
@@ -192,6 +222,7 @@ class RunOptions(ReadingOptions, DirectionOptions):
             batch_size=self.batch_size,
             controls=self.controls,
         )
+        say_gaps(data, settings, say)
         judges = {spec: spec() for spec in specs}
         check_languages(list(judges.values()), settings.langs)
         for judge in judges.values():
