@@ -16,6 +16,7 @@ from run_records import finished_run
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.verification import made_from, verify_run
 
@@ -179,7 +180,7 @@ def test_results_and_verdicts_that_disagree_are_refused_without_a_digest_too(
 
 
 def test_a_judge_reads_again_what_it_cannot_be_held_to(tmp_path: Path) -> None:
-    run = finished_run(tmp_path / "run", judge="native-6")
+    run = finished_run(tmp_path / "run", judge=NativeJudge.name)
     without_digest(run.path)
     edit_answers(run.path)
     assert call("rescore", run.path, "--judges", "native", "-q").exit_code == 0
@@ -189,7 +190,7 @@ def test_a_judge_reads_again_what_it_cannot_be_held_to(tmp_path: Path) -> None:
         if (result.lang, result.label, result.condition) == ("de", "harmful", "baseline")
     )
     assert baseline.n_refused == 0
-    assert all(verdict.response_sha256 for verdict in run.verdicts("native-6", "de"))
+    assert all(verdict.response_sha256 for verdict in run.verdicts(NativeJudge.name, "de"))
 
 
 def test_a_verdict_given_twice_is_refused(tmp_path: Path) -> None:
