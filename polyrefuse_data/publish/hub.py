@@ -70,9 +70,12 @@ class RemoteState:
 
 
 class HubDataset:
-    """A data set on the Hub. Every method raises `PublishError` in one line, without the token in it."""
+    """A data set on the Hub. Every method raises `PublishError` in one line, without the token in it.
 
-    def __init__(self, name: str, api: HfApi | None = None) -> None:
+    `outcome` is what such a line says of the work that did not happen.
+    """
+
+    def __init__(self, name: str, api: HfApi | None = None, outcome: str = NOT_LOST) -> None:
         if not NAME.fullmatch(name) or ".." in name or "--" in name:
             raise PublishError(
                 f"'{name}' is no name of a data set on the Hub; expected NAMESPACE/NAME, as acme/polyrefuse"
@@ -80,6 +83,7 @@ class HubDataset:
         from huggingface_hub import HfApi, get_token
 
         self.name = name
+        self.outcome = outcome
         self.api = api or HfApi(token=get_token() or False)
 
     @property
@@ -180,7 +184,7 @@ class HubDataset:
             self.api.create_tag(self.name, tag=tag, tag_message=message, revision=commit, repo_type=DATASET)
 
     @contextmanager
-    def downloaded(self, path: str, revision: str, lost: str = NOT_LOST) -> Iterator[Path]:
+    def downloaded(self, path: str, revision: str, lost: str | None = None) -> Iterator[Path]:
         """Yield a local copy of one file, read from the Hub and not from any cache; it is gone afterwards."""
         with temporary_folder() as folder:
             with self._one_line(f"reading {path} of {self.name}", lost=lost):
@@ -195,8 +199,10 @@ class HubDataset:
             yield Path(local)
 
     @contextmanager
-    def _one_line(self, doing: str, lost: str = NOT_LOST) -> Iterator[None]:
+    def _one_line(self, doing: str, lost: str | None = None) -> Iterator[None]:
         """Convert what the client raises to one line that says what happened and what to do."""
+        lost = lost or self.outcome
+        self._check_client(doing, lost)
         try:
             yield
         except (PublishError, TypeError, AttributeError):  # the latter two are ours to mend, not the Hub's
@@ -204,6 +210,22 @@ class HubDataset:
         except Exception as error:
             # From None: the chain holds requests with their headers, and so the token.
             raise HubError(self._redacted(_explain(error, self.name, doing, lost)), _status(error)) from None
+
+    def _check_client(self, doing: str, lost: str) -> None:
+        """Raise where the client cannot send anything: it is offline, or its token cannot be sent."""
+        from huggingface_hub import constants
+
+        if constants.HF_HUB_OFFLINE:
+            raise PublishError(
+                f"the Hub's client is in offline mode, since HF_HUB_OFFLINE is set ({doing}); unset it and "
+                f"run again; {lost}"
+            )
+        token = self.api.token
+        if isinstance(token, str) and not (token.isascii() and token.isprintable()):
+            raise PublishError(
+                "the token holds characters that no token has (pasted with typographic quotes?); set "
+                f"HF_TOKEN to the bare token; {lost}"
+            )
 
     def _redacted(self, text: str) -> str:
         token = self.api.token

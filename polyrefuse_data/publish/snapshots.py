@@ -129,7 +129,7 @@ def open_snapshot(given: str, api: HfApi | None = None) -> Snapshot:
         )
     from polyrefuse_data.publish.hub import HubDataset
 
-    hub = HubDataset(match["name"], api)
+    hub = HubDataset(match["name"], api, "nothing was compared")
     state = hub.state()
     if state is None:
         raise PublishError(

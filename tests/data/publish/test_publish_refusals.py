@@ -261,3 +261,21 @@ def test_numbers_and_signatures_are_no_completions(value: object) -> None:
 def test_a_text_under_a_key_that_names_a_number_is_no_number(text: str) -> None:
     found = find_completion({"response_count": text})
     assert (found is None) == bool(re.fullmatch(r"[0-9a-f]{8,64}", text))
+
+
+def test_offline_mode_and_a_token_in_quotes_are_named(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi
+
+    from polyrefuse_data.publish.snapshots import open_snapshot
+
+    quoted = HfApi(hub.url, "\u201chf_not_a_real_one\u201d")
+    with pytest.raises(PublishError, match="typographic quotes") as caught:
+        HubDataset("acme/x", quoted).check_token()
+    assert "hf_not_a_real_one" not in str(caught.value)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(PublishError, match=r"HF_HUB_OFFLINE is set.*nothing was published"):
+        HubDataset("acme/x", HfApi(hub.url, "hf_x")).check_token()
+    with pytest.raises(PublishError, match=r"HF_HUB_OFFLINE is set.*nothing was compared"):
+        open_snapshot("hf://acme/x@v1.0.0", HfApi(hub.url, "hf_x"))
