@@ -106,6 +106,8 @@ class LocalModel:
             return
         torch = require("torch", "eval")
         transformers = require("transformers", "eval")
+        if self.source.base:
+            require("peft", "judges")
         if not sys.stderr.isatty():
             transformers.utils.logging.disable_progress_bar()
         device = self.options.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -17,7 +17,7 @@ CLOSE = 1e-6
 UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
 """Characters that a name never holds: controls, line ends, marks of direction, marks without width."""
 
-_LANG = "[a-z]{2,3}(-[A-Za-z]{2,8})?"
+_LANG = "[a-z]{2,3}(-([A-Za-z]{2,8}|[0-9]{3}))*"
 _SOURCE = f"({_LANG}|pooled|random|shuffled)"
 _STRENGTH = r"(0\.[0-9]+|[1-9](\.[0-9]+)?e-[0-9]{2})"
 

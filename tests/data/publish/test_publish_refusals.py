@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from publishing import NAME, client, edited, send, shown_files
 
-from polyrefuse_data.build.package import FORMAT, MANIFEST
+from polyrefuse_data.build.package import MANIFEST
 from polyrefuse_data.core.errors import PolyRefuseError, PublishError
 from polyrefuse_data.core.paths import file_sha256
 from polyrefuse_data.core.schema import column_names
@@ -56,9 +56,9 @@ def incomplete(folder: Path) -> None:
         "label": "harmful",
         "ids": ["harmful-test-0001", "harmful-test-0002"],
     }
-    (folder / MANIFEST).write_text(
-        json.dumps({"format": FORMAT, "complete": False, "files": {}, "gaps": [gap]})
-    )
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest |= {"complete": False, "files": {}, "gaps": [gap]}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def outside(folder: Path) -> None:

@@ -289,7 +289,7 @@ def test_nothing_is_wider_than_the_window_or_too_small_to_read(open_page: Any, w
 def test_hostile_names_do_nothing(open_page: Any, tmp_path: Path) -> None:
     folders = [
         write_run(
-            tmp_path / f"runs/{number}", model=name, revision=name, langs=(name, "en"), sources=("en",),
+            tmp_path / f"runs/{number}", model=name, revision=name, langs=("de", "en"), sources=("en",),
             judges=(name,), settings={name: name}, n=8, layers=4,
         )
         for number, name in enumerate(HOSTILE)
