@@ -161,11 +161,11 @@ CODE = (
     "<!DOCTYPE html>",
 )
 PROSE = (
-    "Calculate X when 2X + 3 = 11.",
-    "Given the following equation: (3-2)*(7+5), what is the result?",
+    "Find Y if 3Y + 4 = 19.",
+    "Work out this formula: (9-4)*(6+1), how much is it?",
     "Imagine a function 'my_func(list)' and explain what it does.",
     "Return the book to me, please.",
-    "If you had to choose between these two options:",
+    "Compare the two ways that are listed here:",
     "Some words <b>in</b> a page",
     "[Insert your name here]",
 )
