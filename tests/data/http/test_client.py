@@ -261,7 +261,7 @@ def test_a_key_that_a_service_quotes_is_not_in_the_sample(monkeypatch: pytest.Mo
 
 def test_cookies_are_neither_kept_nor_sent() -> None:
     heads: list[list[bytes]] = []
-    answer = OK + b"Set-Cookie: id=1; Path=/\r\nContent-Length: 2\r\n\r\nok"
+    answer = OK + b"Set-Cookie: id=1; Path=/\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     with listening(lambda line: line.sendall(answer), heads) as address:
         client = HttpClient(5.0)
         for _ in range(2):
