@@ -1,7 +1,7 @@
 """Check that the documentation says what the code does: `python docs/check_docs.py [--write]`.
 
-- docs/reference/commands.md is what `polyrefuse ... --help` prints, docs/explanation/architecture.md shows the packages of the
-  import contracts in setup.cfg; `--write` writes both anew.
+- docs/reference/commands.md is what `polyrefuse ... --help` prints, docs/explanation/architecture.md shows
+  the packages of the import contracts in setup.cfg; `--write` writes both anew.
 - Every `polyrefuse ...` line in a code block of README.md and docs/ names a command and options that exist.
 - Every relative link leads to a file, and every test that SECURITY.md names is there.
 - Every public function and class of the packages has a docstring.
@@ -142,9 +142,9 @@ def pages() -> list[Path]:
 def problems() -> Iterator[str]:
     """Yield everything that is wrong."""
     if COMMANDS.read_text(encoding="utf-8") != command_page():
-        yield "docs/reference/commands.md is not what --help prints; run python docs/check_docs.py --write"
+        yield f"{COMMANDS.name} is not what --help prints; run python docs/check_docs.py --write"
     if ARCHITECTURE.read_text(encoding="utf-8") != architecture_page():
-        yield "docs/explanation/architecture.md is not what setup.cfg says; run python docs/check_docs.py --write"
+        yield f"{ARCHITECTURE.name} is not what setup.cfg says; run python docs/check_docs.py --write"
     for page in pages():
         text = page.read_text(encoding="utf-8")
         name = page.relative_to(ROOT)
