@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
+from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder
 from polyrefuse_eval.results.records import AnsweredFile
 from polyrefuse_eval.results.settings import CONTROLS, LABELS, Measurement, grid
 from polyrefuse_eval.results.timings import Timing, read_timings, seconds_per_answer
 from polyrefuse_eval.results.validation import read_record
-from polyrefuse_eval.runs.plan import ANSWERED_FILE, RunPlan
+from polyrefuse_eval.runs.plan import RunPlan, answered
 from polyrefuse_eval.runs.progress import clock_time
 
 
@@ -99,9 +99,8 @@ def _sum(planned: Sequence[PlannedMeasurement], workers: int | None) -> str:
 
 
 def _sources(plan: RunPlan) -> list[str]:
-    file = plan.out / ANSWERED_FILE
-    if file.is_file():
-        return list(read_record(AnsweredFile, file).directions)
+    if answered(plan.out, plan.request):
+        return list(read_record(AnsweredFile, plan.out / ANSWERED_FILE).directions)
     return [*plan.settings.direction_langs, *(CONTROLS if plan.settings.controls else ())]
 
 
