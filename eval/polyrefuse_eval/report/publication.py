@@ -24,7 +24,7 @@ from polyrefuse_data.core.paths import refuse_linked_folders
 from polyrefuse_eval.report.robustness import FORMULA
 from polyrefuse_eval.results.condition_files import safe_name
 from polyrefuse_eval.results.fields import UNPRINTABLE, Name
-from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder
+from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUBSETS_FILE, SUMMARY_FILE, RunFolder
 from polyrefuse_eval.results.records import RUN_FORMAT, AgreementFile, RunFile, VerdictRecord
 from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.results.summary_records import Summary
@@ -71,6 +71,8 @@ def published_run(path: Path) -> PublishedRun:
     files = {RESULTS_FILE: record_lines(folder.results())}
     if comparisons := folder.comparisons():
         files["comparisons.jsonl"] = record_lines(comparisons)
+    if subsets := folder.subsets():
+        files[SUBSETS_FILE] = record_lines(subsets)
     if agreement := folder.agreement():
         files["agreement.json"] = _json(AgreementFile(agreement=agreement))
     verdicts = dict(_verdict_files(folder))

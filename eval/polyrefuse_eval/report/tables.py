@@ -10,7 +10,9 @@ from polyrefuse_data.core.languages import SOURCE_LANGUAGE
 from polyrefuse_eval.report.comprehension import AnswerEnds, count, was_cut, written_in
 from polyrefuse_eval.report.groups import Groups, by_cell
 from polyrefuse_eval.report.markdown import comprehension_tables, markdown_table
+from polyrefuse_eval.report.over_refusal import plot_sides, sides_table, source_table, type_table
 from polyrefuse_eval.report.robustness import summary_of
+from polyrefuse_eval.report.subsets import contrast_results, has_pairs, subset_results
 from polyrefuse_eval.results.folder import RunFolder, write_text
 from polyrefuse_eval.results.records import AgreementRecord, Comparison, Result, VerdictRecord
 from polyrefuse_eval.results.settings import LABELS, Condition
@@ -19,6 +21,7 @@ from polyrefuse_eval.statistics.agreement import agreement
 from polyrefuse_eval.statistics.rates import holm, rate
 
 BASELINE = "baseline"
+PLOT_FILE = "over_refusal.png"
 
 
 def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[Result]:
@@ -50,11 +53,26 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
     folder.write_comparisons(comparisons)
     folder.write_agreement(agreement_of(verdicts))
     summary = summary_of(verdicts, langs, ends)
-    write_text(
-        folder.path / "table.md", markdown_table(results, sources) + "\n" + comprehension_tables(summary)
-    )
+    tables = [markdown_table(results, sources), comprehension_tables(summary)]
+    write_text(folder.path / "table.md", "\n".join([*tables, *_subset_tables(folder, verdicts, results)]))
     folder.write_summary(replace(summary, made_from=made_from(folder)))
     return results
+
+
+def _subset_tables(
+    folder: RunFolder, verdicts: Mapping[str, Sequence[VerdictRecord]], results: Sequence[Result]
+) -> list[str]:
+    """Write rates by source and type, contrast pairs and their plot; return them as Markdown."""
+    prompts = folder.prompts()
+    subsets = [result for of_judge in verdicts.values() for result in subset_results(of_judge, prompts)]
+    if not has_pairs(prompts.values()):
+        folder.write_subsets(subsets, ())
+        return [part for part in [source_table(subsets)] if part]
+    contrasts = [result for of_judge in verdicts.values() for result in contrast_results(of_judge, prompts)]
+    folder.write_subsets(subsets, contrasts)
+    if results:
+        plot_sides(results, folder.path / PLOT_FILE)
+    return [sides_table(results, contrasts), source_table(subsets), type_table(subsets)]
 
 
 def summarize(

@@ -38,6 +38,7 @@ from polyrefuse_eval.results.fields import (
 from polyrefuse_eval.results.files import write_json
 from polyrefuse_eval.results.harmfulness_records import HarmfulnessFile
 from polyrefuse_eval.results.settings import Condition
+from polyrefuse_eval.results.subset_records import ContrastResult, PromptRecord, SubsetResult
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.validation import STRICT, json_schema
 from polyrefuse_eval.statistics.agreement import cohen_kappa
@@ -262,6 +263,9 @@ KINDS: dict[str, type[Any]] = {
     "verdict": VerdictRecord,
     "result": Result,
     "comparison": Comparison,
+    "prompt": PromptRecord,
+    "subset": SubsetResult,
+    "contrast": ContrastResult,
     "agreement": AgreementFile,
     "answered": AnsweredFile,
     "summary": Summary,

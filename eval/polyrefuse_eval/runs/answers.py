@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
 from polyrefuse_data.core.schema import Row
@@ -22,6 +23,7 @@ from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, write_json
 from polyrefuse_eval.results.growth import open_run
 from polyrefuse_eval.results.records import Completion
 from polyrefuse_eval.results.settings import BASELINE_CONDITION, LABELS, POOLED, Measurement, grid
+from polyrefuse_eval.results.subset_records import PromptRecord
 from polyrefuse_eval.results.timings import Timing
 from polyrefuse_eval.runs.plan import RunPlan, signature_of
 from polyrefuse_eval.runs.progress import GridProgress
@@ -117,7 +119,10 @@ class AnswerStage(Stage):
             self._cache = BaselineCache(identity.signature, settings.max_new_tokens)
         for lang in settings.langs:
             self._have[lang] = {completion.key for completion in self.folder.completions(lang)}
-        self._searched = {
+        self._write_prompts()
+        if plan.directions_from is not None:
+            self._take_directions(plan.directions_from)
+        self._searched |= {
             lang for lang in settings.direction_langs if (plan.out / direction_file(lang)).is_file()
         }
         tasks = [
@@ -130,7 +135,41 @@ class AnswerStage(Stage):
         ]
         return tasks + self._answer_tasks(baselines, {}) + self._after_search()
 
+    def _write_prompts(self) -> None:
+        """Write what the test prompts are: tables by source, type and pair read it."""
+        limit = self.plan.settings.n_test
+        rows = {
+            row.id: row
+            for lang in self.plan.settings.langs
+            for label in LABELS
+            for row in self._test_rows(lang, label)[:limit]
+        }
+        self.folder.write_prompts(
+            PromptRecord(
+                id=row.id,
+                group=row.group,
+                label=row.label,
+                source=row.source,
+                type=row.source_category or None,
+                pair=row.pair,
+            )
+            for _, row in sorted(rows.items())
+        )
+
     # Directions
+
+    def _take_directions(self, run: Path) -> None:
+        """Copy the directions of another run of this model; leave out languages that gave it none."""
+        for lang in self.plan.settings.direction_langs:
+            name = direction_file(lang)
+            if (self.plan.out / name).is_file():
+                continue
+            found = read_files(run, [name])
+            if found:
+                write_files(self.plan.out, found)
+            else:
+                self._searched.add(lang)
+                self._without[lang] = f"'{run.name}' found no direction from '{lang}'"
 
     def _direction_task(self, lang: str, control: bool = False) -> Task:
         settings, data = self.plan.settings, self.plan.data

@@ -6,6 +6,7 @@ Imports little, so that help is quick, and bad options are reported before anyth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -192,6 +193,10 @@ class RunOptions(ReadingOptions, DirectionOptions):
         "128",
         "Prompts for ablation on harmless and addition on harmful prompts: a number, 0, or 'all'.",
     )
+    over_refusal: Annotated[Path | None, BeforeValidator(_folder)] = _option(
+        None,
+        "A build with contrast pairs (recipe over-refusal): measure its prompts, too, under every condition.",
+    )
     batch_size: OptionalPositive = _option(
         None, "Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
     )
@@ -236,7 +241,7 @@ class RunOptions(ReadingOptions, DirectionOptions):
             require_processes()
             identity["tensor_parallel"] = world_size()
         names = [judge.name for judge in judges.values()]
-        return RunPlan(
+        plan = RunPlan(
             load=self.spec(**({"tensor_parallel": True} if self.tensor_parallel else {})),
             data=data,
             settings=settings,
@@ -244,6 +249,35 @@ class RunOptions(ReadingOptions, DirectionOptions):
             out=out,
             request=request_of(self.model, identity, data, settings, names),
             judge_specs={judge.name: spec for spec, judge in judges.items() if spec.is_model},
+        )
+        if self.over_refusal is None:
+            return plan
+        return replace(plan, over_refusal=self._over_refusal_plan(plan, self.over_refusal, identity, say))
+
+    def _over_refusal_plan(
+        self, plan: RunPlan, build: Path, identity: Mapping[str, Any], say: Callable[[str], None]
+    ) -> RunPlan:
+        """Return the plan for the prompts of `build`: every condition of `plan` on both labels.
+
+        Raises `DatasetFolderError` where it holds no contrast pairs, or lacks a language.
+        """
+        from polyrefuse_eval.results.data import open_data
+        from polyrefuse_eval.runs.plan import request_of
+
+        data = open_data(build, plan.settings.langs)
+        if not any(row.pair is not None for row in data.rows(plan.settings.langs[0], "test")):
+            raise DatasetFolderError(
+                f"--over-refusal '{build}' holds no contrast pairs; build one with: polyrefuse build "
+                "--recipe over-refusal (or over-refusal-sample, which needs no network)"
+            )
+        settings = replace(plan.settings, strengths=(), crossed=None, controls=False)
+        for lang, _, label in data.gaps(settings.langs, ("test",)):
+            say(f"no {label} over-refusal prompts in '{lang}': its rates on them will be missing")
+        return replace(
+            plan,
+            data=data,
+            settings=settings,
+            request=request_of(self.model, identity, data, settings, plan.judge_names),
         )
 
 

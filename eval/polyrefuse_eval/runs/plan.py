@@ -13,7 +13,7 @@ from polyrefuse_eval.judging.base import Judge
 from polyrefuse_eval.judging.registry import check_languages
 from polyrefuse_eval.model_source import folder_revision, split_revision
 from polyrefuse_eval.results.data import DataFolder
-from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder, plain
+from polyrefuse_eval.results.folder import ANSWERED_FILE, OVER_REFUSAL, RUN_FILE, RunFolder, plain
 from polyrefuse_eval.results.growth import (
     DEFAULTS,
     check_growth,
@@ -171,11 +171,28 @@ class RunPlan:
     """What makes those of the judges that are models, by the name of the judge."""
     on_finished: Callable[[], None] = lambda: None
     """Called in this process after each file of the run that is finished; sends it to an address."""
+    over_refusal: RunPlan | None = None
+    """What else to measure: prompts that look harmful and are not, with the directions of this run."""
+    directions_from: Path | None = None
+    """The folder of the run that gives the directions; None where this run finds its own."""
 
     @property
     def name(self) -> str:
         """Name of the run in messages."""
-        return self.out.name
+        inside = self.directions_from is not None and self.out.parent == self.directions_from
+        return f"{self.out.parent.name}/{self.out.name}" if inside else self.out.name
+
+    def with_over_refusal(self) -> list[RunPlan]:
+        """Return this plan, and the plan of its run on prompts that look harmful where it has one."""
+        if self.over_refusal is None:
+            return [self]
+        inner = replace(
+            self.over_refusal,
+            out=self.out / OVER_REFUSAL,
+            directions_from=self.out,
+            on_finished=self.on_finished,
+        )
+        return [replace(self, over_refusal=None), inner]
 
     @property
     def judge_names(self) -> list[str]:
