@@ -80,6 +80,7 @@ def summarize(verdicts: Iterable[VerdictRecord], coefficient: float | None = 1.0
                 high=refusal.high,
                 n_harm_judged=harm.n,
                 harmful_rate=harm.rate,
+                n_service_refused=sum(verdict.service_refused for verdict in of_cell),
             )
         )
     return results
