@@ -19,6 +19,7 @@ from polyrefuse_data.cli.parts import EXIT_ERROR, file_argument, folder_argument
 from polyrefuse_data.cli.translators import languages_option, print_plan, translation_options
 from polyrefuse_data.core.display import visible, visible_json
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.progress import StepProgress
 from polyrefuse_data.core.version import __version__
 
 PLUGINS = "polyrefuse.commands"
@@ -109,27 +110,6 @@ def _keep_progress_to_this_process() -> None:
     tqdm.set_lock(threading.RLock())
 
 
-class _Bar:
-    """A progress bar on standard error, hidden where that is no terminal."""
-
-    def __init__(self, quiet: bool) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(disable=quiet or not sys.stderr.isatty(), leave=False)
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        self._bar.set_description(what)
-        self._bar.total = total
-        self._bar.n = done
-        self._bar.refresh()
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self._bar.close()
-
-
 @cli.command()
 @click.option(
     "--recipe", default="paper", show_default=True, help="A recipe's name or a YAML file of your own."
@@ -194,8 +174,8 @@ def build(
     if dry_run:
         print_plan(request)
         return 0
-    with _Bar(quiet) as bar:
-        result = run(request, bar)
+    with StepProgress(quiet) as show_step:
+        result = run(request, show_step)
     print_build(result, quiet)
     return 0 if result.complete else EXIT_GAPS
 
@@ -236,8 +216,8 @@ def audit(
 
     if html is not None:
         check_output(html, option="--html")
-    with _Bar(quiet) as bar:
-        report = run(folder, progress=lambda done, total: bar("checks", done, total), **options)
+    with StepProgress(quiet) as show_step:
+        report = run(folder, progress=lambda done, total: show_step("checks", done, total), **options)
     if html is not None:
         render_html(report, html, show_texts)
     if form == "json":

@@ -49,20 +49,14 @@ def publish_command(quiet: bool, **options: Any) -> None:
       polyrefuse publish --results runs/A --to acme/polyrefuse-results
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
-    from tqdm import tqdm
 
+    from polyrefuse_data.core.progress import StepProgress
     from polyrefuse_data.publish.plan import PublishRequest
     from polyrefuse_data.publish.publish import publish
 
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()
-    with tqdm(disable=quiet or not sys.stderr.isatty(), leave=False) as bar:
-
-        def progress(what: str, done: int, total: int) -> None:
-            bar.set_description(what)
-            bar.total, bar.n = total, done
-            bar.refresh()
-
+    with StepProgress(quiet) as progress:
         result = publish(PublishRequest(**options), progress=progress)
     for note in result.plan.release.notes:
         click.echo(visible(note), err=True)

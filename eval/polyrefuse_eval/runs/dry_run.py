@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from polyrefuse_data.core.progress import clock
 from polyrefuse_eval.endpoint.spec import EndpointSpec
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
+from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder
 from polyrefuse_eval.results.records import AnsweredFile
 from polyrefuse_eval.results.settings import CONTROLS, LABELS, Measurement, grid
 from polyrefuse_eval.results.timings import Timing, read_timings, seconds_per_answer
 from polyrefuse_eval.results.validation import read_record
 from polyrefuse_eval.runs.endpoint_cost import cost_lines
-from polyrefuse_eval.runs.plan import ANSWERED_FILE, RunPlan
-from polyrefuse_eval.runs.progress import clock_time
+from polyrefuse_eval.runs.plan import RunPlan, answered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +79,12 @@ def dry_run_lines(plans: Sequence[RunPlan], workers: int | None = None) -> Itera
         if isinstance(plan.load, EndpointSpec):
             yield from cost_lines(plan, plan.load)
         if len(plans) > 1:
-            yield f"{plan.name}: {_sum(planned, workers)}"
-    yield f"all: {_sum(whole_grid, workers)}"
+            yield f"{plan.name}: {summary(planned, workers)}"
+    yield f"all: {summary(whole_grid, workers)}"
 
 
-def _sum(planned: Sequence[PlannedMeasurement], workers: int | None) -> str:
+def summary(planned: Sequence[PlannedMeasurement], workers: int | None = None) -> str:
+    """Return how many of the `planned` conditions are there, what is missing, and how long it takes."""
     missing = [measurement for measurement in planned if measurement.answered < measurement.prompts]
     answers = sum(measurement.prompts - measurement.answered for measurement in missing)
     text = (
@@ -95,17 +96,16 @@ def _sum(planned: Sequence[PlannedMeasurement], workers: int | None) -> str:
     seconds = [measurement.seconds for measurement in missing if measurement.seconds is not None]
     if not seconds:
         return f"{text}; nothing was timed yet, so the time is not known"
-    text += f"; {clock_time(sum(seconds))} of one process for answers, from the timings so far"
+    text += f"; {clock(sum(seconds))} of one process for answers, from the timings so far"
     if workers is not None:
-        text += f", {clock_time(sum(seconds) / workers)} with {workers}"
+        text += f", {clock(sum(seconds) / workers)} with {workers}"
     unknown = len(missing) - len(seconds)
     return text + (f"; without {unknown} conditions of runs that have no timing" if unknown else "")
 
 
 def _sources(plan: RunPlan) -> list[str]:
-    file = plan.out / ANSWERED_FILE
-    if file.is_file():
-        return list(read_record(AnsweredFile, file).directions)
+    if answered(plan.out, plan.request):
+        return list(read_record(AnsweredFile, plan.out / ANSWERED_FILE).directions)
     return [*plan.settings.direction_langs, *(CONTROLS if plan.settings.controls else ())]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from polyrefuse_eval.directions.finder import direction_file
 from polyrefuse_eval.endpoint.spec import EndpointSpec
 from polyrefuse_eval.errors import ChatModelError, RunFolderError
 from polyrefuse_eval.models.spec import ModelSpec
@@ -14,6 +15,7 @@ from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Result
 from polyrefuse_eval.runs.answers import AnswerStage
+from polyrefuse_eval.runs.dry_run import planned_measurements, summary
 from polyrefuse_eval.runs.endpoint_answers import EndpointAnswerStage
 from polyrefuse_eval.runs.endpoint_executor import EndpointExecutor
 from polyrefuse_eval.runs.executors import Executor, LocalExecutor
@@ -34,8 +36,9 @@ def run_grid(
     A model computes with `threads` of torch, by default as many as torch takes in this process. Models
     behind endpoints are asked from this process, before all others. Judges that
     are models read where `executor` computes, all others in this process. Of several processes that share a
-    model only the first judges. A run with a failure has no tables: the same call again makes what is
-    missing. Raises the error of a single run that cannot go on.
+    model only the first judges. A run that is there grows by what its plan asks for besides. A run with a
+    failure has no tables: the same call again makes what is missing. Raises the error of a single run that
+    cannot go on.
     """
     for plan in plans:
         sendable = isinstance(plan.load, ModelSpec | EndpointSpec)
@@ -43,6 +46,7 @@ def run_grid(
             raise ChatModelError("a loaded model cannot be sent to workers; give a ModelSpec")
     progress = progress or GridProgress(quiet=True)
     threads = threads or torch.get_num_threads()
+    plans = [plan.grown() for plan in plans]
     pending = [plan for plan in plans if not finished(plan.out, plan.request)]
     unanswered = [plan for plan in pending if not answered(plan.out, plan.request)]
     stages = [
@@ -74,6 +78,17 @@ def run_grid(
             with folder.locked():
                 write_tables(folder, plan.settings.langs)
     return failures
+
+
+def opening_line(plans: Sequence[RunPlan]) -> str:
+    """Return what runs will compute: directions, conditions, answers, and how long where it is known."""
+    directions = sum(
+        not (plan.out / direction_file(lang)).is_file()
+        for plan in plans
+        for lang in plan.settings.direction_langs
+    )
+    planned = [measurement for plan in plans for measurement in planned_measurements(plan)]
+    return f"directions to find: {directions}; {summary(planned)}"
 
 
 def run(
