@@ -1,7 +1,7 @@
 """Check that the documentation says what the code does: `python docs/check_docs.py [--write]`.
 
-- Generated pages (docs/generated.py: commands, records, Python names, checks, columns, packages) are up to date;
-  `--write` writes them.
+- Generated pages are up to date (docs/generated.py: commands, records, Python names, checks, columns,
+  packages); `--write` writes them.
 - Every `polyrefuse ...` line in a code block of README.md and docs/ names a command and options that exist.
 - Every relative link leads to a file, and every test that SECURITY.md names is there.
 - Every public name, command, option, column, check and schema is on a page of the reference.
@@ -87,7 +87,7 @@ def wrong_pages() -> Iterator[str]:
 
 
 def missing_names() -> Iterator[str]:
-    """Yield every public name, command, option, column, check and schema that no page of the reference has."""
+    """Yield every public name, command, option, column, check and schema that the reference lacks."""
     for page, names in documented().items():
         text = (DOCS / "reference" / page).read_text(encoding="utf-8")
         for name in names:

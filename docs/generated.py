@@ -1,4 +1,4 @@
-"""Write the pages of the documentation that follow from the code: each function returns a page or its part."""
+"""Pages of the documentation that follow from the code: each function returns a page or a part of one."""
 
 from __future__ import annotations
 
@@ -83,15 +83,13 @@ def package_tables() -> str:
     for root, rows in layers().items():
         tables += [f"| layer | `{root}` | |", "| --- | --- | --- |"]
         for depth, row in enumerate(rows, start=1):
-            tables += [
-                f"| {depth} | `{module.partition('.')[2]}` | {summary(module)} |" for module in row
-            ]
+            tables += [f"| {depth} | `{module.partition('.')[2]}` | {summary(module)} |" for module in row]
         tables.append("")
     return "\n".join(tables)
 
 
 def check_tables() -> str:
-    """Return all checks with their default thresholds and where these come from, and the bounds by language."""
+    """Return all checks with their default thresholds and their origin, and the bounds by language."""
     thresholds = load_thresholds()
     rows = ["| check | severity | score | flagged | threshold from |", "| --- | --- | --- | --- | --- |"]
     described = [(check.name, check.severity, check.measures) for check in CHECKS.values()]
@@ -108,9 +106,7 @@ def check_tables() -> str:
             else "definition"
         )
         rows.append(f"| `{name}` | {severity} | {measures} | {'; '.join(bounds) or 'always'} | {origin} |")
-    languages = {
-        name: by_language for name, by_language in thresholds.checks.items() if len(by_language) > 1
-    }
+    languages = {name: by_language for name, by_language in thresholds.checks.items() if len(by_language) > 1}
     rows += ["", f"Provenance: {thresholds.provenance}.", ""]
     rows += ["| language | " + " | ".join(f"`{name}`" for name in languages) + " |"]
     rows += ["| --- |" + " --- |" * len(languages)]
