@@ -1,7 +1,7 @@
 """Draw docs/images/transfer.svg from runs of two organisms: `python docs/pictures.py SHARED SEPARATE`.
 
 The runs are those of `polyrefuse eval run --model organism` and `--model organism-per-language`, both with
-`--langs de,en,ja,yo --directions all --rule mediating`.
+`--langs de,en,ja,yo --directions de,en,ja,yo --rule mediating`.
 """
 
 from __future__ import annotations

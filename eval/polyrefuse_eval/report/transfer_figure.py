@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_eval.figures import explain, new_figure, save_figure
-from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.results.folder import RESULTS_FILE, RunFolder
 from polyrefuse_eval.results.records import Result
 
 PANELS = (
@@ -25,7 +25,7 @@ def draw_transfer(run: Path) -> list[Path]:
     Return an empty list where nothing was measured yet.
     """
     folder = RunFolder.existing(run)
-    results = folder.results()
+    results = folder.results() if (run / RESULTS_FILE).is_file() else []
     if not any(result.source for result in results):
         return []
     judge = results[0].judge
@@ -75,7 +75,7 @@ def rates_of(results: Sequence[Result], label: str, intervention: str) -> dict[t
 def draw_matrix(
     axis: Any, rates: Mapping[tuple[str, str], Result], sources: Sequence[str], langs: Sequence[str]
 ) -> None:
-    """Draw one matrix into a panel; the numbers stand in the cells, so that no shade has to be told from another."""
+    """Draw one matrix into a panel; the numbers stand in the cells, so that no shade has to be read."""
     nan = float("nan")
     cells = [[rates.get((source, lang)) for lang in langs] for source in sources]
     shades = [

@@ -100,6 +100,11 @@ class RunSettings:
     all_candidates: bool = False
     batch_size: int | None = None
 
+    @property
+    def data_langs(self) -> tuple[str, ...]:
+        """Languages whose prompts the run reads: measured ones, and those that give directions."""
+        return tuple(dict.fromkeys([*self.langs, *(lang for lang in self.direction_langs if lang != POOLED)]))
+
     def signature(self) -> dict[str, Any]:
         """Return the settings that numbers depend on."""
         settings = asdict(self)
