@@ -10,6 +10,7 @@ import click
 
 from polyrefuse_data.cli.help import SectionedGroup
 from polyrefuse_data.cli.translators import languages_option
+from polyrefuse_eval.cli.cache import cache_group
 from polyrefuse_eval.cli.compare import compare_command
 from polyrefuse_eval.cli.guard import guard_group
 from polyrefuse_eval.cli.harmfulness import harmfulness_command
@@ -286,3 +287,4 @@ eval_group.add_command(compare_command)
 eval_group.add_command(leaderboard_command)
 eval_group.add_command(guard_group)
 eval_group.add_command(harmfulness_command)
+eval_group.add_command(cache_group)
