@@ -10,6 +10,7 @@ import click
 
 from polyrefuse_data.cli.translators import languages_option
 from polyrefuse_eval.cli.compare import compare_command
+from polyrefuse_eval.cli.cost import cost_command
 from polyrefuse_eval.cli.guard import guard_group
 from polyrefuse_eval.cli.harmfulness import harmfulness_command
 from polyrefuse_eval.cli.judge import judge_command
@@ -261,6 +262,7 @@ eval_group.add_command(run_command)
 eval_group.add_command(judge_command)
 eval_group.add_command(rescore_command)
 eval_group.add_command(compare_command)
+eval_group.add_command(cost_command)
 eval_group.add_command(leaderboard_command)
 eval_group.add_command(guard_group)
 eval_group.add_command(harmfulness_command)
