@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyrefuse_data.cli.translators import languages_option
+from polyrefuse_eval.cli.cache import cache_group
 from polyrefuse_eval.cli.compare import compare_command
 from polyrefuse_eval.cli.cost import cost_command
 from polyrefuse_eval.cli.guard import guard_group
@@ -266,3 +267,4 @@ eval_group.add_command(cost_command)
 eval_group.add_command(leaderboard_command)
 eval_group.add_command(guard_group)
 eval_group.add_command(harmfulness_command)
+eval_group.add_command(cache_group)
