@@ -12,17 +12,26 @@ from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.finder import control_file, direction_file
-from polyrefuse_eval.directions.fit import Direction, random_direction
+from polyrefuse_eval.directions.finder import control_file, direction_file, stored_directions
+from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.errors import ChatModelError, DirectionError
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.processes import world_size
 from polyrefuse_eval.results.baseline_cache import BaselineAnswer, BaselineCache, prompt_hash
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, write_json
+from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, write_json
+from polyrefuse_eval.results.growth import open_run
 from polyrefuse_eval.results.records import Completion
-from polyrefuse_eval.results.settings import BASELINE_CONDITION, LABELS, POOLED, Measurement, grid
+from polyrefuse_eval.results.settings import (
+    BASELINE_CONDITION,
+    CONTROLS,
+    LABELS,
+    POOLED,
+    SHUFFLED,
+    Measurement,
+    grid,
+)
 from polyrefuse_eval.results.timings import Timing
-from polyrefuse_eval.runs.plan import ANSWERED_FILE, RunPlan, same_answers, signature_of
+from polyrefuse_eval.runs.plan import RunPlan, signature_of
 from polyrefuse_eval.runs.progress import GridProgress
 from polyrefuse_eval.runs.stage import Stage
 from polyrefuse_eval.runs.tasks import (
@@ -37,8 +46,6 @@ from polyrefuse_eval.runs.tasks import (
     read_files,
     write_files,
 )
-
-SHUFFLED = "shuffled"
 
 
 class AnswerStage(Stage):
@@ -67,11 +74,15 @@ class AnswerStage(Stage):
         """Language and label to test prompts."""
 
     def start(self) -> list[Task]:
-        """Return the first tasks: of a run that has begun, all that is known to be missing."""
+        """Return the first tasks: of a run that has begun, all that is known to be missing.
+
+        The plan is one that has `grown`, so a run that is there with a request is of the same model.
+        """
         if isinstance(self.plan.load, ModelSpec):
             spec = self.plan.load.settled()
             self.loader = replace(self.loader, load=spec, key=spec.key)
-        if (self.plan.out / RUN_FILE).is_file() and same_answers(self.folder.request, self.plan.request):
+        begun = (self.plan.out / RUN_FILE).is_file() and self.plan.request is not None
+        if begun and self.folder.request is not None:
             signature = self.folder.signature
             return self._open(Identity(signature["model"], signature["versions"]))
         return [self._task("model", IdentifyModel(self.loader), first=True)]
@@ -103,7 +114,7 @@ class AnswerStage(Stage):
         """Open the run of this model; return the tasks for its directions and baselines."""
         plan, settings = self.plan, self.plan.settings
         signature = signature_of(identity.signature, plan.data, settings, plan.judge_names, identity.versions)
-        RunFolder.open(plan.out, signature, plan.request)
+        open_run(plan.out, signature, plan.request)
         self.lock()
         self.folder.mark_incomplete()
         self.loader = replace(self.loader, identity=identity)
@@ -185,18 +196,10 @@ class AnswerStage(Stage):
 
     def _directions(self) -> dict[str, Direction]:
         """Return the directions of the settings' languages by source, then the controls of the first."""
-        out, settings = self.plan.out, self.plan.settings
-        directions = {
-            lang: Direction.load(out / direction_file(lang))
-            for lang in settings.direction_langs
-            if lang not in self._without
-        }
-        if settings.controls:
-            first = next(iter(directions.values()))
-            directions["random"] = random_direction(first, settings.seed)
-            if SHUFFLED not in self._without:
-                directions[SHUFFLED] = Direction.load(out / control_file(first.lang))
-        return directions
+        settings = self.plan.settings
+        real = [lang for lang in settings.direction_langs if lang not in self._without]
+        controls = [name for name in CONTROLS if settings.controls and name not in self._without]
+        return stored_directions(self.plan.out, [*real, *controls], real[0], settings.seed)
 
     # Completions
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from polyrefuse_data.core.progress import clock
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
+from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder
 from polyrefuse_eval.results.records import AnsweredFile
 from polyrefuse_eval.results.settings import CONTROLS, LABELS, Measurement, grid
 from polyrefuse_eval.results.timings import Timing, read_timings, seconds_per_answer
 from polyrefuse_eval.results.validation import read_record
-from polyrefuse_eval.runs.plan import ANSWERED_FILE, RunPlan
+from polyrefuse_eval.runs.plan import RunPlan, answered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,8 @@ def summary(planned: Sequence[PlannedMeasurement], workers: int | None = None) -
 
 
 def _sources(plan: RunPlan) -> list[str]:
-    file = plan.out / ANSWERED_FILE
-    if file.is_file():
-        return list(read_record(AnsweredFile, file).directions)
+    if answered(plan.out, plan.request):
+        return list(read_record(AnsweredFile, plan.out / ANSWERED_FILE).directions)
     return [*plan.settings.direction_langs, *(CONTROLS if plan.settings.controls else ())]
 
 

@@ -32,14 +32,16 @@ def run_grid(
 
     A model computes with `threads` of torch, by default as many as torch takes in this process. Judges that
     are models read where `executor` computes, all others in this process. Of several processes that share a
-    model only the first judges. A run with a failure has no tables: the same call again makes what is
-    missing. Raises the error of a single run that cannot go on.
+    model only the first judges. A run that is there grows by what its plan asks for besides. A run with a
+    failure has no tables: the same call again makes what is missing. Raises the error of a single run that
+    cannot go on.
     """
     for plan in plans:
         if not isinstance(executor, LocalExecutor) and not isinstance(plan.load, ModelSpec):
             raise ChatModelError("a loaded model cannot be sent to workers; give a ModelSpec")
     progress = progress or GridProgress(quiet=True)
     threads = threads or torch.get_num_threads()
+    plans = [plan.grown() for plan in plans]
     pending = [plan for plan in plans if not finished(plan.out, plan.request)]
     stages = [
         AnswerStage(plan, progress, threads) for plan in pending if not answered(plan.out, plan.request)
