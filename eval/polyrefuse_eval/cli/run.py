@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyrefuse_data.cli.cluster import EXECUTOR_OPTIONS, take_cluster_options
+from polyrefuse_data.cli.help import SectionedCommand
 from polyrefuse_data.cluster.connect import ClusterOptions, require_dask
 from polyrefuse_data.core.errors import ClusterError
 from polyrefuse_eval.cli.grid import read_grid
@@ -60,7 +61,7 @@ def direction_finder(out: Path, langs: str, options: dict[str, Any]) -> Directio
     return DirectionFinder(chat, data, settings, out, progress=not quiet, say=_say)
 
 
-@click.command("run")
+@click.command("run", cls=SectionedCommand)
 @click.argument("grid", required=False, type=file_path)
 @with_options(*MODEL_OPTIONS, *DIRECTION_OPTIONS)
 @click.option(

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, with_config
 
+from polyrefuse_eval.results.cost_records import AnswerCostRecord, ConditionCost
 from polyrefuse_eval.results.fields import (
     ConditionName,
     Count,
@@ -309,6 +310,8 @@ KINDS: dict[str, type[Any]] = {
     "verdict": VerdictRecord,
     "result": Result,
     "comparison": Comparison,
+    "answer_cost": AnswerCostRecord,
+    "condition_cost": ConditionCost,
     "agreement": AgreementFile,
     "answered": AnsweredFile,
     "service": ServiceFile,

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.finder import control_file, direction_file
-from polyrefuse_eval.directions.fit import Direction, random_direction
+from polyrefuse_eval.directions.finder import control_file, direction_file, stored_directions
+from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.errors import ChatModelError, DirectionError
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.processes import world_size
@@ -21,7 +21,15 @@ from polyrefuse_eval.results.baseline_cache import BaselineAnswer, BaselineCache
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, write_json
 from polyrefuse_eval.results.growth import open_run
 from polyrefuse_eval.results.records import Completion
-from polyrefuse_eval.results.settings import BASELINE_CONDITION, LABELS, POOLED, Measurement, grid
+from polyrefuse_eval.results.settings import (
+    BASELINE_CONDITION,
+    CONTROLS,
+    LABELS,
+    POOLED,
+    SHUFFLED,
+    Measurement,
+    grid,
+)
 from polyrefuse_eval.results.timings import Timing
 from polyrefuse_eval.runs.plan import RunPlan, signature_of
 from polyrefuse_eval.runs.progress import GridProgress
@@ -39,8 +47,6 @@ from polyrefuse_eval.runs.tasks import (
     read_files,
     write_files,
 )
-
-SHUFFLED = "shuffled"
 
 
 class AnswerStage(Stage):
@@ -201,18 +207,10 @@ class AnswerStage(Stage):
 
     def _directions(self) -> dict[str, Direction]:
         """Return the directions of the settings' languages by source, then the controls of the first."""
-        out, settings = self.plan.out, self.plan.settings
-        directions = {
-            lang: Direction.load(out / direction_file(lang))
-            for lang in settings.direction_langs
-            if lang not in self._without
-        }
-        if settings.controls:
-            first = next(iter(directions.values()))
-            directions["random"] = random_direction(first, settings.seed)
-            if SHUFFLED not in self._without:
-                directions[SHUFFLED] = Direction.load(out / control_file(first.lang))
-        return directions
+        settings = self.plan.settings
+        real = [lang for lang in settings.direction_langs if lang not in self._without]
+        controls = [name for name in CONTROLS if settings.controls and name not in self._without]
+        return stored_directions(self.plan.out, [*real, *controls], real[0], settings.seed)
 
     # Completions
 
