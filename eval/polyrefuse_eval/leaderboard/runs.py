@@ -13,9 +13,15 @@ from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.subsets import OverRefusal, subset_rows
-from polyrefuse_eval.results.folder import OVER_REFUSAL, RESULTS_FILE, Comparison, Result, RunFolder, Summary
+from polyrefuse_eval.results.folder import RESULTS_FILE, Comparison, Result, RunFolder, Summary
 from polyrefuse_eval.results.harmfulness_records import HARMFULNESS_FORMAT, HarmfulnessFile
 from polyrefuse_eval.results.records import AgreementRecord
+from polyrefuse_eval.results.subset_files import (
+    OVER_REFUSAL,
+    over_refusal_run,
+    read_contrasts,
+    read_subsets,
+)
 from polyrefuse_eval.results.subset_records import SubsetResult
 from polyrefuse_eval.results.tensor_headers import read_direction_header
 from polyrefuse_eval.results.validation import json_value, read_formatted
@@ -205,17 +211,17 @@ def _read(path: Path, name: str, file: str) -> Run:
         dict(_chosen(path / "directions")),
         folder.agreement(),
         harmfulness,
-        tuple(folder.subsets()),
+        tuple(read_subsets(folder)),
         _over_refusal(folder),
     )
 
 
 def _over_refusal(folder: RunFolder) -> OverRefusal | None:
     """Return the run's rates on prompts that look harmful, None where it has none that are finished."""
-    inner = folder.over_refusal
+    inner = over_refusal_run(folder)
     if inner is None or not (inner.path / RESULTS_FILE).is_file():
         return None
-    return OverRefusal(tuple(inner.results()), tuple(inner.subsets()), tuple(inner.contrasts()))
+    return OverRefusal(tuple(inner.results()), tuple(read_subsets(inner)), tuple(read_contrasts(inner)))
 
 
 def read_harmfulness(file: Path) -> HarmfulnessFile | None:

@@ -16,6 +16,7 @@ from polyrefuse_eval.report.subsets import contrast_results, has_pairs, subset_r
 from polyrefuse_eval.results.folder import RunFolder, write_text
 from polyrefuse_eval.results.records import AgreementRecord, Comparison, Result, VerdictRecord
 from polyrefuse_eval.results.settings import LABELS, Condition
+from polyrefuse_eval.results.subset_files import read_prompts, write_subsets
 from polyrefuse_eval.results.verification import made_from
 from polyrefuse_eval.statistics.agreement import agreement
 from polyrefuse_eval.statistics.rates import holm, rate
@@ -63,13 +64,13 @@ def _subset_tables(
     folder: RunFolder, verdicts: Mapping[str, Sequence[VerdictRecord]], results: Sequence[Result]
 ) -> list[str]:
     """Write rates by source and type, contrast pairs and their plot; return them as Markdown."""
-    prompts = folder.prompts()
+    prompts = read_prompts(folder)
     subsets = [result for of_judge in verdicts.values() for result in subset_results(of_judge, prompts)]
     if not has_pairs(prompts.values()):
-        folder.write_subsets(subsets, ())
+        write_subsets(folder, subsets, ())
         return [part for part in [source_table(subsets)] if part]
     contrasts = [result for of_judge in verdicts.values() for result in contrast_results(of_judge, prompts)]
-    folder.write_subsets(subsets, contrasts)
+    write_subsets(folder, subsets, contrasts)
     if results:
         plot_sides(results, folder.path / PLOT_FILE)
     return [sides_table(results, contrasts), source_table(subsets), type_table(subsets)]
@@ -110,6 +111,7 @@ def summarize(
                 high=refusal.high,
                 n_harm_judged=harm.n,
                 harmful_rate=harm.rate,
+                n_service_refused=sum(verdict.service_refused for verdict in of_cell),
                 n_puzzled=sum(verdict.puzzled for verdict in of_cell),
                 n_in_language=count([written_in(verdict, lang) for verdict in of_cell]),
                 n_in_english=count([written_in(verdict, SOURCE_LANGUAGE) for verdict in of_cell]),

@@ -35,7 +35,6 @@ from polyrefuse_eval.results.records import (
     RunFile,
     VerdictRecord,
 )
-from polyrefuse_eval.results.subset_records import ContrastResult, PromptRecord, SubsetResult
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.validation import (
     read_formatted,
@@ -69,12 +68,6 @@ ANSWERED_FILE = "answered.json"
 
 SUMMARY_FILE = "summary.json"
 RESULTS_FILE = "results.jsonl"
-PROMPTS_FILE = "prompts.jsonl"
-SUBSETS_FILE = "subsets.jsonl"
-CONTRASTS_FILE = "contrasts.jsonl"
-OVER_REFUSAL = "over_refusal"
-"""The folder inside a run's that holds its run on prompts that look harmful and are not."""
-
 NOTICE = (
     "This folder holds a language model's answers to harmful requests, some given with its refusal\n"
     "removed. It is measurement material: keep it here, do not publish it.\n"
@@ -302,34 +295,6 @@ class RunFolder:
     def comparisons(self) -> list[Comparison]:
         """Return all comparisons with the baseline, none where they were not made."""
         return read_records(Comparison, self.path / "comparisons.jsonl")
-
-    def write_prompts(self, prompts: Iterable[PromptRecord]) -> None:
-        """Write what the test prompts are, without their texts."""
-        write_records(self.path / PROMPTS_FILE, prompts)
-
-    def prompts(self) -> dict[str, PromptRecord]:
-        """Return what the test prompts are by the id of their row; nothing in runs of older versions."""
-        return {prompt.id: prompt for prompt in read_records(PromptRecord, self.path / PROMPTS_FILE)}
-
-    def write_subsets(self, results: Iterable[SubsetResult], contrasts: Sequence[ContrastResult]) -> None:
-        """Write rates by source and by type, and those of contrast pairs where there are any."""
-        write_records(self.path / SUBSETS_FILE, results)
-        if contrasts:
-            write_records(self.path / CONTRASTS_FILE, contrasts)
-
-    def subsets(self) -> list[SubsetResult]:
-        """Return rates by source and by type, none where they were not made."""
-        return read_records(SubsetResult, self.path / SUBSETS_FILE)
-
-    def contrasts(self) -> list[ContrastResult]:
-        """Return how contrast pairs were answered, nothing where there are none."""
-        return read_records(ContrastResult, self.path / CONTRASTS_FILE)
-
-    @property
-    def over_refusal(self) -> RunFolder | None:
-        """The run on prompts that look harmful, which lies inside; None where there is none."""
-        inner = self.path / OVER_REFUSAL
-        return RunFolder(inner) if (inner / RUN_FILE).is_file() else None
 
     def write_agreement(self, agreement: Sequence[AgreementRecord]) -> None:
         """Write how far the judges agree; no file where there is nothing to say."""

@@ -13,7 +13,7 @@ from polyrefuse_eval.judging.base import Judge
 from polyrefuse_eval.judging.registry import check_languages
 from polyrefuse_eval.model_source import folder_revision, split_revision
 from polyrefuse_eval.results.data import DataFolder
-from polyrefuse_eval.results.folder import ANSWERED_FILE, OVER_REFUSAL, RUN_FILE, RunFolder, plain
+from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder, plain
 from polyrefuse_eval.results.growth import (
     DEFAULTS,
     check_growth,
@@ -22,6 +22,7 @@ from polyrefuse_eval.results.growth import (
     only_judges_differ,
 )
 from polyrefuse_eval.results.settings import RunSettings
+from polyrefuse_eval.results.subset_files import OVER_REFUSAL
 from polyrefuse_eval.versions import versions
 
 if TYPE_CHECKING:

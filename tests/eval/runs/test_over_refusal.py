@@ -17,8 +17,15 @@ from polyrefuse_eval.leaderboard.page import page
 from polyrefuse_eval.leaderboard.runs import read_runs
 from polyrefuse_eval.leaderboard.tables import markdown
 from polyrefuse_eval.report.subsets import contrast_results, subset_results
-from polyrefuse_eval.results.folder import OVER_REFUSAL, RunFolder
+from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import VerdictRecord
+from polyrefuse_eval.results.subset_files import (
+    OVER_REFUSAL,
+    over_refusal_run,
+    read_contrasts,
+    read_prompts,
+    read_subsets,
+)
 from polyrefuse_eval.results.subset_records import PromptRecord
 
 CONDITIONS = {"baseline", "ablation:en", "addition:en"}
@@ -52,7 +59,7 @@ def measured(
 
 
 def test_every_condition_is_measured_on_both_labels_with_the_directions_of_the_run(measured: Path) -> None:
-    inner = RunFolder(measured).over_refusal
+    inner = over_refusal_run(RunFolder(measured))
     assert inner is not None
     cells = {(result.label, result.condition, result.lang): result for result in inner.results()}
     assert set(cells) == {
@@ -65,7 +72,7 @@ def test_every_condition_is_measured_on_both_labels_with_the_directions_of_the_r
     direction = "directions/en.safetensors"
     assert (inner.path / direction).read_bytes() == (measured / direction).read_bytes()
     assert not (inner.path / "scores").exists()
-    assert {(prompt.source, prompt.type) for prompt in inner.prompts().values()} == {
+    assert {(prompt.source, prompt.type) for prompt in read_prompts(inner).values()} == {
         ("sample_pairs", "homonyms"),
         ("sample_pairs", "contrast_homonyms"),
     }
@@ -74,13 +81,16 @@ def test_every_condition_is_measured_on_both_labels_with_the_directions_of_the_r
 def test_pairs_types_and_a_plot_are_there_and_the_first_test_set_is_as_without(
     measured: Path, model_folder: Path, data_folder: Path, tmp_path: Path
 ) -> None:
-    inner = RunFolder(measured).over_refusal
+    inner = over_refusal_run(RunFolder(measured))
     assert inner is not None
-    assert {(row.lang, row.condition) for row in inner.contrasts()} == {
+    assert {(row.lang, row.condition) for row in read_contrasts(inner)} == {
         (lang, condition) for lang in ("en", "de") for condition in CONDITIONS
     }
-    assert all(row.n + row.n_unjudged == 3 for row in inner.contrasts())
-    assert {row.subset for row in inner.subsets() if row.kind == "type"} == {"homonyms", "contrast_homonyms"}
+    assert all(row.n + row.n_unjudged == 3 for row in read_contrasts(inner))
+    assert {row.subset for row in read_subsets(inner) if row.kind == "type"} == {
+        "homonyms",
+        "contrast_homonyms",
+    }
     assert (inner.path / "over_refusal.png").read_bytes()[:4] == b"\x89PNG"
     table = (inner.path / "table.md").read_text(encoding="utf-8")
     assert "| language | condition | over-refusal, safe | compliance, unsafe | pairs" in table
