@@ -98,15 +98,19 @@ class DirectionFinder:
             self.tokens(home),
             progress=self.progress,
         )
+        self.say(
+            f"direction {lang}: {len(scorer.candidates)} candidates, {len(scorer.harmful)} harmful and "
+            f"{len(scorer.harmless)} harmless prompts to select one by"
+        )
         if self.settings.all_candidates:
             scorer.complete()
         direction, chosen = choose_direction(scorer, self.settings.rule)
         (self.path / "scores").mkdir(exist_ok=True)
-        write_scores(self.path / "scores" / f"{lang}.json", scorer.all_scores())
+        write_scores(self.path / "scores" / f"{lang}.json", scorer.all_scores(), scorer.dropped)
         direction.save(file)
         self.say(
             f"direction {lang}: position {direction.position.label}, layer {direction.layer} of "
-            f"{self.chat.n_layers} (rule {chosen.rule}, step '{chosen.step}')"
+            f"{self.chat.n_layers} (rule {chosen.rule}, step '{chosen.step}'{scorer.economy})"
         )
         if (chosen.score.refusal_score or 0.0) > 0:
             self.say(
