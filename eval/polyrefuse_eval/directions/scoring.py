@@ -130,10 +130,9 @@ class CandidateScorer:
         return selection
 
     @property
-    def economy(self) -> str:
-        """How much of all scores was measured, as a part of a message; empty where it is everything."""
-        measured, total = self._table.size, len(self.candidates) * sum(self._table.counts.values())
-        return f", {measured / total:.0%} of all scores measured" if measured < total else ""
+    def measured(self) -> float:
+        """The share of all scores of all candidates on all prompts that was measured."""
+        return self._table.size / (len(self.candidates) * sum(self._table.counts.values()))
 
     def _batches(self, texts: Sequence[str]) -> list[list[Batch]]:
         """Return the batches of each round, whose prompts are indices into the round."""
@@ -297,6 +296,7 @@ def choose_direction(scorer: CandidateScorer, rule: str = "robust") -> tuple[Dir
         selection.score.layer,
         selection=selection.to_json(),
         scores=scores,
+        measured=scorer.measured,
         dropped=[asdict(dropped) for dropped in scorer.dropped],
         refusal_tokens=scorer.refusal_tokens.to_json(),
         baseline_refusal=scorer.baseline(),

@@ -188,11 +188,12 @@ def _generate_batch(
         for _ in part
     ]
     edits = [requests[index].edits for index in part]
+    cached = can_cache(chat)  # before the edits are there: it is tried on prompts of its own
     shared = all(row is edits[0] for row in edits)
     n_unfinished = len(part)
     with applied(chat, edits[0] if shared else edits) as state:
         alive = list(range(len(part)))
-        decoding = Decoding(chat, [encoded[index].ids for index in part], cached=can_cache(chat))
+        decoding = Decoding(chat, [encoded[index].ids for index in part], cached=cached)
         for step in range(limits.total):
             chosen = _choose(decoding.logits(), sampling, [generators[row] for row in alive])
             for row, token in zip(alive, chosen.tolist(), strict=True):

@@ -63,6 +63,9 @@ __all__ = [
 ]
 
 RUN_FILE = "run.json"
+ANSWERED_FILE = "answered.json"
+"""Written when all completions are there: from then on the run does not need its model."""
+
 SUMMARY_FILE = "summary.json"
 RESULTS_FILE = "results.jsonl"
 NOTICE = (
@@ -88,7 +91,7 @@ class RunFolder:
         `RunFolderError` where the signature differs or another process is writing there; nothing is
         overwritten.
         """
-        plain = _plain(signature)
+        wanted = plain(signature)
         check_output(path, error=RunFolderError)
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"'{path}' is a file; choose another --out")
@@ -98,10 +101,10 @@ class RunFolder:
         folder = cls(path)
         with folder.locked():
             if (path / RUN_FILE).is_file():
-                folder.check(plain)
+                folder.check(wanted)
             else:
-                stored = None if request is None else _plain(request)
-                folder._write_run(RunFile(format=RUN_FORMAT, signature=plain, request=stored))
+                stored = None if request is None else plain(request)
+                folder.write_run_file(RunFile(format=RUN_FORMAT, signature=wanted, request=stored))
         return folder
 
     @classmethod
@@ -118,7 +121,7 @@ class RunFolder:
 
         Further judges may have read its completions.
         """
-        there, here = self.signature, _plain(signature)
+        there, here = self.signature, plain(signature)
         unread = [judge for judge in here.pop("judges", []) if judge not in there["judges"]]
         differing = differences({key: value for key, value in there.items() if key != "judges"}, here)
         if differing:
@@ -131,7 +134,7 @@ class RunFolder:
                 f"{', '.join(unread)} read it with: polyrefuse eval rescore {self.path} --judges NAMES"
             )
 
-    def _write_run(self, run: RunFile) -> None:
+    def write_run_file(self, run: RunFile) -> None:
         write_record(self.path / RUN_FILE, run)
 
     @contextmanager
@@ -147,22 +150,23 @@ class RunFolder:
                     make_folder(folder, private=True, error=RunFolderError)
             yield
 
-    def _run(self) -> RunFile:
+    def run_file(self) -> RunFile:
+        """Return the signature and the request; raises `RunFolderError` where they cannot be read."""
         return read_formatted(RunFile, self.path / RUN_FILE, RUN_FORMAT)
 
     @property
     def signature(self) -> dict[str, Any]:
-        return self._run().signature
+        return self.run_file().signature
 
     @property
     def request(self) -> dict[str, Any] | None:
         """The request that the run was made for; None where there was none."""
-        return self._run().request
+        return self.run_file().request
 
     def set_judges(self, judges: Sequence[str]) -> None:
         """Write the names of the judges into the signature."""
-        run = self._run()
-        self._write_run(replace(run, signature={**run.signature, "judges": list(judges)}))
+        run = self.run_file()
+        self.write_run_file(replace(run, signature={**run.signature, "judges": list(judges)}))
 
     @property
     def complete(self) -> bool:
@@ -330,6 +334,7 @@ def _foreign(path: Path) -> Iterator[Path]:
     return (inner for inner in path.iterdir() if inner.name != LOCK_FILE and inner.suffix != PARTIAL_ENDING)
 
 
-def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(value))
-    return plain
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `value` as JSON gives it back: lists for tuples, dictionaries for mappings."""
+    record: dict[str, Any] = json.loads(json.dumps(value))
+    return record
