@@ -180,7 +180,7 @@ def _package(
             part = package_folder.staged_part(lang, digest)
             if part is None:
                 rows, findings = _checked(inputs, lang, request.all_votes)
-                part = package_folder.stage_part(lang, digest, rows, findings)
+                part = package_folder.stage_part(lang, digest, rows, findings, pairs=inputs.has_pairs)
             parts[lang] = part
         progress("checks", len(inputs.rows), len(inputs.rows))
         items = [

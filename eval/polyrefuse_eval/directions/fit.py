@@ -64,8 +64,8 @@ class DirectionSet:
             )
         return self.vectors[self.positions.index(position), self.layers.index(layer)]
 
-    def save(self, path: str | Path) -> None:
-        """Write the vectors (float32) and the metadata to one safetensors file."""
+    def save(self, path: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write the vectors and the metadata to one safetensors file."""
         header = {
             "format": SET_FORMAT,
             "lang": self.lang,
@@ -73,7 +73,7 @@ class DirectionSet:
             "layers": list(self.layers),
             "metadata": dict(self.metadata),
         }
-        write_tensors(Path(path), {"vectors": self.vectors.float().contiguous()}, header)
+        write_tensors(Path(path), {"vectors": self.vectors.to(dtype).contiguous()}, header)
 
     @classmethod
     def load(cls, path: str | Path) -> DirectionSet:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,11 +15,10 @@ from pydantic import with_config
 from polyrefuse_data.core.files import make_folder
 from polyrefuse_data.core.schema import text_hash
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.results.content_cache import cache_folder
 from polyrefuse_eval.results.files import locked
 from polyrefuse_eval.results.folder import Signature, write_jsonl
 from polyrefuse_eval.results.validation import STRICT, read_records
-
-ENVIRONMENT = "POLYREFUSE_CACHE"
 
 
 @with_config(STRICT)
@@ -33,16 +33,6 @@ class BaselineAnswer:
     reasoning: str | None = None
 
 
-def cache_folder() -> Path:
-    """Return the folder of caches: `$POLYREFUSE_CACHE`, else the user's cache folder."""
-    given = os.environ.get(ENVIRONMENT)
-    if given:
-        return Path(given)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("polyrefuse")
-
-
 class BaselineCache:
     """Baseline answers of one model, template and length limit, by language and prompt."""
 
@@ -53,7 +43,10 @@ class BaselineCache:
 
     def load(self, lang: str) -> dict[str, BaselineAnswer]:
         """Return the answers in `lang` by the hash of the prompt."""
-        answers = read_records(BaselineAnswer, self.path / f"{lang}.jsonl")
+        file = self.path / f"{lang}.jsonl"
+        with suppress(OSError):
+            os.utime(file)  # used: the last to be pruned
+        answers = read_records(BaselineAnswer, file)
         return {answer.prompt_hash: answer for answer in answers}
 
     def add(self, lang: str, answers: Iterable[BaselineAnswer]) -> None:

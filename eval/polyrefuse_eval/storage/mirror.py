@@ -20,8 +20,8 @@ from typing import Any
 from polyrefuse_data.core.files import PARTIAL_ENDING, write_bytes
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.errors import StorageError
-from polyrefuse_eval.results.baseline_cache import cache_folder
 from polyrefuse_eval.results.condition_files import BEGUN_ENDING
+from polyrefuse_eval.results.content_cache import cache_folder
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, SUMMARY_FILE
 from polyrefuse_eval.results.growth import obstacles
 from polyrefuse_eval.storage.address import Address, is_inside

@@ -448,7 +448,8 @@ def test_a_direction_that_leaves_the_model_refusing_is_told(
 
     def choose(*arguments: Any) -> Any:
         direction, chosen = honest(*arguments)
-        return direction, replace(chosen, score=replace(chosen.score, refusal_score=2.5 * sign))
+        changed = replace(chosen, score=replace(chosen.score, refusal_score=2.5 * sign))
+        return replace(direction, metadata={**direction.metadata, "selection": changed.to_json()}), changed
 
     monkeypatch.setattr(finder_module, "choose_direction", choose)
     said: list[str] = []
