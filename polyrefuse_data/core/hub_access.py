@@ -15,11 +15,14 @@ CONNECT_SECONDS = 3.0
 _PORTS = {"http": 80, "https": 443}
 
 
-def hub_is_reachable() -> bool:
-    """Return whether a connection to the Hub, or to the proxy in front of it, can be opened."""
+def hub_is_reachable(endpoint: str | None = None) -> bool:
+    """Return whether a connection to the Hub can be opened, or to the proxy in front of it.
+
+    `endpoint` is the Hub's address, by default that of the client.
+    """
     from huggingface_hub import constants
 
-    address = urlsplit(constants.ENDPOINT)
+    address = urlsplit(endpoint or constants.ENDPOINT)
     proxy = urllib.request.getproxies().get(address.scheme)
     if proxy and not urllib.request.proxy_bypass(address.hostname or ""):
         address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")

@@ -223,8 +223,8 @@ class HubDataset:
                 f"run again; {lost}"
             )
         if not self._reached:
-            if not hub_is_reachable():
-                raise HubError(f"the Hub at {constants.ENDPOINT} cannot be reached ({doing}); {lost}", None)
+            if not hub_is_reachable(self.api.endpoint):
+                raise HubError(f"the Hub at {self.api.endpoint} cannot be reached ({doing}); {lost}", None)
             self._reached = True
         token = self.api.token
         if isinstance(token, str) and not (token.isascii() and token.isprintable()):
