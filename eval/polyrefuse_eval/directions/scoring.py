@@ -31,7 +31,13 @@ from polyrefuse_eval.directions.racing import (
     Race,
     round_ends,
 )
-from polyrefuse_eval.directions.refusal_tokens import FirstTokenReference, RefusalTokens, refusal_scores
+from polyrefuse_eval.directions.refusal_tokens import (
+    FirstTokenReference,
+    GivenTokens,
+    RefusalTokens,
+    as_refusal_tokens,
+    refusal_scores,
+)
 from polyrefuse_eval.directions.selection import CandidateScore, Dropped, Selection
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.batching import Batch, forward, forward_without_head, plan_batches
@@ -53,26 +59,32 @@ LABELS = {STEERING: "harmless", KL: "harmless", REFUSAL: "harmful"}
 """Score to the label of the prompts that it is a mean over."""
 
 
-@dataclass
+@dataclass(repr=False)
 class CandidateScorer:
     """Compute the scores of the candidates of `directions` on demand, each once.
 
-    `harmful` and `harmless` are validation prompts, `refusal_tokens` those of their language. Prompts are
-    measured in an order drawn by `seed`, round by round (`racing.round_ends`).
+    `harmful` and `harmless` are validation prompts, `refusal_tokens` those of their language: found ones,
+    words or ids. Prompts are measured in an order drawn by `seed`, round by round (`racing.round_ends`).
+    Raises `DirectionError` where a label has no prompt, or a token is none of the model's.
     """
 
     chat: ChatModel
     directions: DirectionSet
     harmful: Sequence[str]
     harmless: Sequence[str]
-    refusal_tokens: RefusalTokens
+    refusal_tokens: GivenTokens
     tokens_per_batch: int | None = None
     progress: bool = False
     seed: int = 0
 
+    def __repr__(self) -> str:
+        prompts = f"{len(self.harmful)} harmful and {len(self.harmless)} harmless prompts"
+        return f"CandidateScorer({self.directions!r}, {prompts}, {self.measured:.0%} of scores measured)"
+
     def __post_init__(self) -> None:
         if not self.harmful or not self.harmless:
             raise DirectionError("selection needs validation prompts of both labels")
+        self.tokens = as_refusal_tokens(self.chat, self.refusal_tokens, self.directions.lang)
         self._rounds = {
             label: self._batches(texts)
             for label, texts in (("harmful", self.harmful), ("harmless", self.harmless))
@@ -203,7 +215,7 @@ class CandidateScorer:
             yield from self._sweep(batch, added, self._refusal, start)
 
     def _refusal(self, logits: Tensor) -> Tensor:
-        return refusal_scores(logits, self.refusal_tokens.ids)
+        return refusal_scores(logits, self.tokens.ids)
 
     def _logits(self, batch: Batch, times: int) -> Sequence[Tensor]:
         if times == 1:
@@ -298,7 +310,7 @@ def choose_direction(scorer: CandidateScorer, rule: str = "robust") -> tuple[Dir
         scores=scores,
         measured=scorer.measured,
         dropped=[asdict(dropped) for dropped in scorer.dropped],
-        refusal_tokens=scorer.refusal_tokens.to_json(),
+        refusal_tokens=scorer.tokens.to_json(),
         baseline_refusal=scorer.baseline(),
         n_validation={"harmful": len(scorer.harmful), "harmless": len(scorer.harmless)},
     )
