@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.progress import Progress
-from polyrefuse_eval.judging.base import Advance, Judge, JudgeInput, opened
+from polyrefuse_eval.judging.base import UNFINISHED, Advance, Judge, JudgeInput, Verdict, opened
 from polyrefuse_eval.results.fields import LONGEST_NOTE
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Completion, VerdictRecord
@@ -78,7 +78,10 @@ def verdict_records(
     prompts: Mapping[str, str],
     advance: Advance | None = None,
 ) -> Iterator[list[VerdictRecord]]:
-    """Yield the verdicts of a loaded `judge` on `completions`, all in `lang`, `judge.chunk` at a time."""
+    """Yield the verdicts of a loaded `judge` on `completions`, all in `lang`, `judge.chunk` at a time.
+
+    An answer whose reasoning never ended is undecided by every judge, and given to none.
+    """
     for start in range(0, len(completions), judge.chunk):
         part = completions[start : start + judge.chunk]
         items = [
@@ -89,8 +92,15 @@ def verdict_records(
                 prompt=prompts.get(completion.id),
             )
             for completion in part
+            if not _is_unfinished(completion)
         ]
-        verdicts = judge.judge(items, advance)
+        if advance is not None:
+            advance(len(part) - len(items))
+        read = iter(judge.judge(items, advance) if items else ())
+        verdicts = [
+            Verdict(refused=None, reason=UNFINISHED) if _is_unfinished(completion) else next(read)
+            for completion in part
+        ]
         yield [
             VerdictRecord(
                 key=completion.key,
@@ -113,6 +123,11 @@ def verdict_records(
             )
             for completion, verdict in zip(part, verdicts, strict=True)
         ]
+
+
+def _is_unfinished(completion: Completion) -> bool:
+    """Return whether `completion` is reasoning that was cut before an answer."""
+    return completion.reasoning is not None and not completion.response.strip()
 
 
 def unread(folder: RunFolder, judge: str, lang: str, *, reread_unverified: bool = False) -> list[Completion]:
