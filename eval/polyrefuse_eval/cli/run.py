@@ -26,7 +26,9 @@ from polyrefuse_eval.cli.options import (
     with_options,
 )
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.runs.options import DirectionOptions, RunOptions, option_name
+from polyrefuse_eval.runs.endpoint_options import EndpointOptions
+from polyrefuse_eval.runs.option_fields import option_name
+from polyrefuse_eval.runs.options import DirectionOptions, RunOptions
 
 if TYPE_CHECKING:
     from polyrefuse_eval.directions.finder import DirectionFinder
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 EXIT_GAPS = 3
 """As for a build with gaps: the rest is there."""
 
-BESIDE_A_GRID = ("trust_remote_code", "judges")
+BESIDE_A_GRID = ("trust_remote_code", "judges", *EndpointOptions.model_fields)
 """Options of a run that may stand beside a grid file and hold for all of its models."""
 
 

@@ -107,7 +107,11 @@ def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> 
                     f"{label} prompts, {intervention} of the direction of (row) in (column), % refused:\n"
                 )
                 parts.append(_matrix(matrix, directions))
-    parts.append(f"Share of answers that refuse, 95 % Wilson intervals; {_undecided_text(results)}.\n")
+    service = sum(result.n_service_refused for result in results)
+    withheld = f" {service} refusals are the service's, not in the model's words." if service else ""
+    parts.append(
+        f"Share of answers that refuse, 95 % Wilson intervals; {_undecided_text(results)}.{withheld}\n"
+    )
     undecided = [result for result in sorted(results, key=_order) if result.n_unjudged]
     if undecided:
         parts.append(_undecided_table(undecided))
