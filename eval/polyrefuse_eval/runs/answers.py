@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
-from polyrefuse_data.core.schema import Row
+from polyrefuse_data.core.schema import SPLITS, Row
 from polyrefuse_eval.directions.finder import control_file, direction_file
 from polyrefuse_eval.directions.fit import Direction, random_direction
 from polyrefuse_eval.errors import ChatModelError, DirectionError
@@ -27,7 +27,9 @@ from polyrefuse_eval.runs.plan import RunPlan, signature_of
 from polyrefuse_eval.runs.progress import GridProgress
 from polyrefuse_eval.runs.stage import Stage
 from polyrefuse_eval.runs.tasks import (
+    LONG_PROMPT,
     AnswerPrompts,
+    CheckPrompts,
     DirectionFiles,
     FindDirection,
     IdentifyModel,
@@ -96,8 +98,8 @@ class AnswerStage(Stage):
         return tasks
 
     def failed(self, outcome: Outcome) -> None:
-        """Record what failed; raises `ChatModelError` where the model cannot be loaded."""
-        if isinstance(outcome.task.compute, IdentifyModel):
+        """Record what failed; raises `ChatModelError` where the model cannot be had or read a prompt."""
+        if isinstance(outcome.task.compute, IdentifyModel | CheckPrompts):
             raise ChatModelError(str(outcome.error))
         super().failed(outcome)
 
@@ -128,7 +130,22 @@ class AnswerStage(Stage):
             for lang in settings.langs
             for label in LABELS
         ]
-        return tasks + self._answer_tasks(baselines, {}) + self._after_search()
+        tasks += self._answer_tasks(baselines, {}) + self._after_search()
+        long_prompts = self._long_prompts()
+        if tasks and long_prompts:
+            tasks.insert(0, self._task("prompts", CheckPrompts(self.loader, long_prompts), first=True))
+        return tasks
+
+    def _long_prompts(self) -> dict[str, list[str]]:
+        """Return by language the prompts of the run that might be longer than the model's context."""
+        data, langs = self.plan.data, self.plan.settings.data_langs
+        splits = [(lang, split) for lang in langs for split in SPLITS if data.has(lang, split)]
+        long_prompts: dict[str, list[str]] = {}
+        for lang, split in splits:
+            texts = [row.text for row in data.rows(lang, split) if len(row.text.encode()) > LONG_PROMPT]
+            if texts:
+                long_prompts.setdefault(lang, []).extend(texts)
+        return long_prompts
 
     # Directions
 

@@ -86,6 +86,31 @@ class IdentifyModel:
         return self.loader.identified(slot)[1]
 
 
+LONG_PROMPT = 1000
+"""Bytes above which a prompt might be longer than a model's context; a token is at least a byte."""
+
+
+@dataclass(frozen=True, eq=False)
+class CheckPrompts:
+    """Check that long `prompts`, by language, fit the model's context; raises `ChatModelError` otherwise."""
+
+    loader: ModelLoader
+    prompts: Mapping[str, Sequence[str]]
+
+    def __call__(self, slot: ModelSlot) -> None:
+        chat = self.loader.chat(slot)
+        errors: list[str] = []
+        for lang, texts in self.prompts.items():
+            for text in texts:
+                try:
+                    chat.encode([text])
+                except ChatModelError as error:
+                    errors.append(f"{lang}: {error}")
+        if errors:
+            more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+            raise ChatModelError("; ".join(errors[:3]) + more)
+
+
 @dataclass(frozen=True)
 class SentPrompts:
     """The rows that a `DirectionFinder` reads of a `DataFolder`, on their way to a worker."""
