@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from polyrefuse_data.cli.help import SectionedGroup
 from polyrefuse_data.core.languages import parse_languages
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
@@ -27,7 +28,7 @@ data_option = click.option(
 )
 
 
-@click.group("guard")
+@click.group("guard", cls=SectionedGroup, sections={"Commands": ("fit", "test", "score")})
 def guard_group() -> None:
     """Guard a model's input by its own hidden states at t_inst (Latent Guard).
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyrefuse_data.cli.help import SectionedCommand
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
     at_least_one,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from polyrefuse_eval.storage.places import Place
 
 
-@click.command("harmfulness")
+@click.command("harmfulness", cls=SectionedCommand)
 @with_options(*MODEL_OPTIONS)
 @click.option("--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build.")
 @click.option("--langs", default="all", show_default=True, help="Languages to measure in.")

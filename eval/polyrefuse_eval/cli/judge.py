@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from polyrefuse_data.cli.help import SectionedCommand
+
 if TYPE_CHECKING:
     from polyrefuse_eval.judging.base import Judge
     from polyrefuse_eval.judging.of_files import Scan
@@ -37,7 +39,7 @@ def _check(context: click.Context, _option: click.Parameter, path: Path | None) 
     context.exit()
 
 
-@click.command("judge")
+@click.command("judge", cls=SectionedCommand)
 @click.argument("file", type=file_path)
 @click.option(
     "--judge",

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from polyrefuse_data.cli.help import SectionedGroup
 from polyrefuse_data.cli.translators import languages_option
 from polyrefuse_eval.cli.cache import cache_group
 from polyrefuse_eval.cli.compare import compare_command
+from polyrefuse_eval.cli.cost import cost_command
 from polyrefuse_eval.cli.guard import guard_group
 from polyrefuse_eval.cli.harmfulness import harmfulness_command
 from polyrefuse_eval.cli.judge import judge_command
@@ -29,6 +31,7 @@ from polyrefuse_eval.cli.options import (
 )
 from polyrefuse_eval.cli.rescore import rescore_command
 from polyrefuse_eval.cli.run import direction_finder, run_command
+from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.interventions import INTERVENTIONS, intervention_of_action
 
 ACTIONS = [row.action for row in INTERVENTIONS.values()]
@@ -37,7 +40,20 @@ if TYPE_CHECKING:
     from polyrefuse_eval.models.generate import Answer
 
 
-@click.group("eval", context_settings={"help_option_names": ["-h", "--help"]})
+SECTIONS = {
+    "Measure": ("run", "harmfulness", "guard", "check"),
+    "Judge": ("judge", "rescore"),
+    "Show": ("leaderboard", "compare", "plot", "activations"),
+    "Single steps": ("extract", "select", "generate", "steered", "lm-eval-path", "cache"),
+}
+
+
+@click.group(
+    "eval",
+    cls=SectionedGroup,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @languages_option
 def eval_group() -> None:
     """Measure how robustly a chat model refuses: directions, interventions, refusal rates.
@@ -212,12 +228,19 @@ def generate_command(
 @eval_group.command("plot")
 @click.argument("run", type=folder_path)
 def plot_command(run: Path) -> None:
-    """Draw the scores by layer and position, and the cosines between languages, of a run."""
+    """Draw a run: transfer matrix, candidate scores by layer and position, cosines between languages.
+
+    Writes PNG and SVG files to RUN/plots and prints the names of the PNG files.
+    """
     need("torch", "safetensors", "matplotlib")
 
     from polyrefuse_eval.directions.plots import draw_run
+    from polyrefuse_eval.report.transfer_figure import draw_transfer
 
-    for path in draw_run(run):
+    drawn = [*draw_run(run), *draw_transfer(run)]
+    if not drawn:
+        raise RunFolderError(f"'{run}' has no scores, directions or results to draw; give a run folder")
+    for path in drawn:
         click.echo(path)
 
 
@@ -289,6 +312,7 @@ eval_group.add_command(run_command)
 eval_group.add_command(judge_command)
 eval_group.add_command(rescore_command)
 eval_group.add_command(compare_command)
+eval_group.add_command(cost_command)
 eval_group.add_command(leaderboard_command)
 eval_group.add_command(guard_group)
 eval_group.add_command(harmfulness_command)

@@ -10,13 +10,13 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from polyrefuse_eval.runs.option_fields import option_name
 from polyrefuse_eval.runs.options import (
     AnyOptions,
     DirectionOptions,
     ModelOptions,
     ReadingOptions,
     least,
-    option_name,
     read_options,
     value_type,
 )

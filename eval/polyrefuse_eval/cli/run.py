@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyrefuse_data.cli.cluster import EXECUTOR_OPTIONS, take_cluster_options
+from polyrefuse_data.cli.help import SectionedCommand
 from polyrefuse_data.cluster.connect import ClusterOptions, require_dask
 from polyrefuse_data.core.errors import ClusterError
 from polyrefuse_eval.cli.grid import read_grid
@@ -25,7 +26,9 @@ from polyrefuse_eval.cli.options import (
     with_options,
 )
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.runs.options import DirectionOptions, RunOptions, option_name
+from polyrefuse_eval.runs.endpoint_options import EndpointOptions
+from polyrefuse_eval.runs.option_fields import option_name
+from polyrefuse_eval.runs.options import DirectionOptions, RunOptions
 
 if TYPE_CHECKING:
     from polyrefuse_eval.directions.finder import DirectionFinder
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 EXIT_GAPS = 3
 """As for a build with gaps: the rest is there."""
 
-BESIDE_A_GRID = ("trust_remote_code", "judges")
+BESIDE_A_GRID = ("trust_remote_code", "judges", *EndpointOptions.model_fields)
 """Options of a run that may stand beside a grid file and hold for all of its models."""
 
 
@@ -61,7 +64,7 @@ def direction_finder(out: Path, langs: str, options: dict[str, Any], *, selectin
     return DirectionFinder(chat, data, settings, out, progress=not quiet, say=_say)
 
 
-@click.command("run")
+@click.command("run", cls=SectionedCommand)
 @click.argument("grid", required=False, type=file_path)
 @with_options(*MODEL_OPTIONS, *DIRECTION_OPTIONS)
 @click.option(

@@ -15,6 +15,7 @@ from polyrefuse_eval.directions.fit import (
     DirectionSet,
     direction_at,
     fit_directions,
+    random_direction,
 )
 from polyrefuse_eval.directions.kept import KeptDirections, row_inputs
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
@@ -25,7 +26,7 @@ from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import Prompts
 from polyrefuse_eval.results.folder import read_json, write_json
-from polyrefuse_eval.results.settings import POOLED, RunSettings
+from polyrefuse_eval.results.settings import POOLED, RANDOM, SHUFFLED, RunSettings
 
 N_TOKEN_PROMPTS = 32
 """Prompts of each label whose answers refusal tokens are taken from."""
@@ -218,3 +219,20 @@ def direction_file(lang: str) -> str:
 def control_file(lang: str) -> str:
     """Return the place of the control of `lang` from shuffled labels in a run folder."""
     return f"directions/{lang}.shuffled.safetensors"
+
+
+def stored_directions(
+    path: Path, sources: Sequence[str], first: str, seed: int, chat: ChatModel | None = None
+) -> dict[str, Direction]:
+    """Return the directions of `sources` that the run in `path` holds, checked against `chat` if it is given.
+
+    Controls (`settings.CONTROLS`) are those of the direction of `first`; the random one is drawn with `seed`.
+    """
+
+    def stored(source: str) -> Direction:
+        if source == RANDOM:
+            return random_direction(Direction.load(path / direction_file(first), chat), seed)
+        file = control_file(first) if source == SHUFFLED else direction_file(source)
+        return Direction.load(path / file, chat)
+
+    return {source: stored(source) for source in sources}

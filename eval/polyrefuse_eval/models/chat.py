@@ -165,23 +165,24 @@ class ChatModel:
     def encode(self, prompts: Sequence[str]) -> list[EncodedPrompt]:
         """Return `prompts` inside the chat template; raises where one is longer than the context."""
         encoded = self.template.encode(prompts)
-        self._fit_context(encoded, prompts)
+        self.fit_context(encoded, prompts)
         return encoded
 
     def encode_open(self, prompts: Sequence[str]) -> list[EncodedPrompt]:
         """Return `prompts` for generation: where the model is to think, it may before it answers."""
         encoded = self.template.encode_open(prompts)
-        self._fit_context(encoded, prompts)
+        self.fit_context(encoded, prompts)
         return encoded
 
     def encode_before(self, parts: Sequence[tuple[str, str]]) -> list[tuple[EncodedPrompt, int]]:
         """Return the prompts `before + after`, and where in each the tokens of `before` end (see
         `Template.encode_before`); raises where one is longer than the context."""
         encoded = self.template.encode_before(parts)
-        self._fit_context([prompt for prompt, _ in encoded], [before for before, _ in parts])
+        self.fit_context([prompt for prompt, _ in encoded], [before for before, _ in parts])
         return encoded
 
-    def _fit_context(self, encoded: Sequence[EncodedPrompt], prompts: Sequence[str]) -> None:
+    def fit_context(self, encoded: Sequence[EncodedPrompt], prompts: Sequence[str]) -> None:
+        """Raise `ChatModelError` where one of `encoded`, made of `prompts`, is longer than the context."""
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         for prompt, given in zip(encoded, prompts, strict=True):
             if context is not None and len(prompt) > context:

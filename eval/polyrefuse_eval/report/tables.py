@@ -92,6 +92,7 @@ def summarize(
                 high=refusal.high,
                 n_harm_judged=harm.n,
                 harmful_rate=harm.rate,
+                n_service_refused=sum(verdict.service_refused for verdict in of_cell),
                 n_puzzled=sum(verdict.puzzled for verdict in of_cell),
                 n_in_language=count([written_in(verdict, lang) for verdict in of_cell]),
                 n_in_english=count([written_in(verdict, SOURCE_LANGUAGE) for verdict in of_cell]),

@@ -13,7 +13,8 @@ from polyrefuse_eval.results.interventions import BASELINE_NAME, INTERVENTIONS, 
 POOLED = "pooled"
 """The source of a direction that is fitted on the training prompts of all languages of the run."""
 
-CONTROLS = ("random", "shuffled")
+RANDOM, SHUFFLED = "random", "shuffled"
+CONTROLS = (RANDOM, SHUFFLED)
 """Control directions: a random one, and the difference in means of prompts with shuffled labels."""
 
 LABELS = ("harmful", "harmless")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polyrefuse_data.core.progress import clock
+from polyrefuse_eval.endpoint.spec import EndpointSpec
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.content_cache import shown_size
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder
@@ -18,6 +19,7 @@ from polyrefuse_eval.results.records import AnsweredFile
 from polyrefuse_eval.results.settings import CONTROLS, LABELS, Measurement, grid
 from polyrefuse_eval.results.timings import Timing, read_timings, seconds_per_answer
 from polyrefuse_eval.results.validation import read_record
+from polyrefuse_eval.runs.endpoint_cost import cost_lines
 from polyrefuse_eval.runs.plan import RunPlan, answered
 
 
@@ -102,6 +104,8 @@ def dry_run_lines(plans: Sequence[RunPlan], workers: int | None = None) -> Itera
         planned = planned_measurements(plan)
         yield from (measurement.line for measurement in planned)
         whole_grid += planned
+        if isinstance(plan.load, EndpointSpec):
+            yield from cost_lines(plan, plan.load)
         if len(plans) > 1:
             yield f"{plan.name}: {summary(planned, workers)}"
     yield f"all: {summary(whole_grid, workers)}"
