@@ -219,6 +219,8 @@ class AnswerStage(Stage):
         """Return the directions of the settings' languages by source, then the controls of the first."""
         settings = self.plan.settings
         real = [lang for lang in settings.direction_langs if lang not in self._without]
+        if not real:
+            return {}
         controls = [name for name in CONTROLS if settings.controls and name not in self._without]
         return stored_directions(self.plan.out, [*real, *controls], real[0], settings.seed)
 
