@@ -145,9 +145,7 @@ class AnswerStage(Stage):
     def _checks(self) -> list[Task]:
         """Return what is checked with the model before anything is computed."""
         prompts = long_prompts(self.plan.data, self.plan.settings.data_langs)
-        if not prompts:
-            return []
-        return [self._task("prompts", CheckPrompts(self.loader, prompts), first=True)]
+        return [self._task("prompts", CheckPrompts(self.loader, prompts), first=True)] if prompts else []
 
     def _baseline_cache(self, identity: Identity) -> BaselineCache | None:
         """Return the cache of the model's baselines; None where there is to be none."""
