@@ -12,6 +12,7 @@ import click
 from polyrefuse_data.cli.help import SectionedGroup
 from polyrefuse_data.cli.translators import languages_option
 from polyrefuse_eval.cli.cache import cache_group
+from polyrefuse_eval.cli.check import check_command
 from polyrefuse_eval.cli.compare import compare_command
 from polyrefuse_eval.cli.cost import cost_command
 from polyrefuse_eval.cli.guard import guard_group
@@ -312,6 +313,7 @@ eval_group.add_command(run_command)
 eval_group.add_command(judge_command)
 eval_group.add_command(rescore_command)
 eval_group.add_command(compare_command)
+eval_group.add_command(check_command)
 eval_group.add_command(cost_command)
 eval_group.add_command(leaderboard_command)
 eval_group.add_command(guard_group)

@@ -126,13 +126,14 @@ class DataFolder:
         return {row.id: row.text for row in self.rows(lang, split)}
 
 
-def open_data(folder: Path, langs: Sequence[str] = ()) -> DataFolder:
+def open_data(folder: str | Path, langs: Sequence[str] = ()) -> DataFolder:
     """Return the build in `folder`, which must hold all of `langs`.
 
     Raises `DatasetFolderError` where there is no complete build, or a language is missing.
     """
     from polyrefuse_data.build.package import read_manifest
 
+    folder = Path(folder)
     if not folder.is_dir():
         raise DatasetFolderError(
             f"no folder '{folder}'; make one with: polyrefuse build --recipe sample --out {folder}"

@@ -81,8 +81,11 @@ Signature = Mapping[str, Any]
 class RunFolder:
     """A folder of one run: `open` refuses one that was made with other settings."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
 
     @classmethod
     def open(cls, path: Path, signature: Signature, request: Mapping[str, Any] | None = None) -> RunFolder:
