@@ -276,4 +276,6 @@ def cascades(out: Path, judges: Sequence[Judge]) -> Iterator[tuple[str, CascadeS
                 )
                 for record in records
             ]
-            yield judge.name, cascade_statistics(verdicts, judge.second.name)
+            statistics = cascade_statistics(verdicts, judge.name)
+            if statistics is not None:
+                yield judge.name, statistics
