@@ -9,10 +9,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.errors import PolyRefuseError, unknown_name
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.subsets import OverRefusal, subset_rows
+from polyrefuse_eval.report.check import check_run
 from polyrefuse_eval.results.folder import RESULTS_FILE, Comparison, Result, RunFolder, Summary
 from polyrefuse_eval.results.harmfulness_records import HARMFULNESS_FORMAT, HarmfulnessFile
 from polyrefuse_eval.results.records import AgreementRecord
@@ -25,10 +26,11 @@ from polyrefuse_eval.results.subset_files import (
 from polyrefuse_eval.results.subset_records import SubsetResult
 from polyrefuse_eval.results.tensor_headers import read_direction_header
 from polyrefuse_eval.results.validation import json_value, read_formatted
-from polyrefuse_eval.results.verification import verify_run
+from polyrefuse_eval.results.verification import refuse, verify_run
 
 HARMFULNESS_FILE = "harmfulness.json"
 DATA_FORMAT = "polyrefuse-run-data-1"
+OVER_REFUSAL_FILES = ("run.json", "results.jsonl", "summary.json", "subsets.jsonl", "contrasts.jsonl")
 SHOWN = (
     "run.json",
     "results.jsonl",
@@ -36,7 +38,7 @@ SHOWN = (
     "summary.json",
     "agreement.json",
     "subsets.jsonl",
-    *(f"{OVER_REFUSAL}/{name}" for name in ("run.json", "results.jsonl", "subsets.jsonl", "contrasts.jsonl")),
+    *(f"{OVER_REFUSAL}/{name}" for name in OVER_REFUSAL_FILES),
     HARMFULNESS_FILE,
     "scores/*.json",
     "directions/*.safetensors",
@@ -63,6 +65,8 @@ class Run:
     harmfulness: HarmfulnessFile | None = None
     subsets: tuple[SubsetResult, ...] = ()
     over_refusal: OverRefusal | None = None
+    origin: str = ""
+    """Who made the run, where somebody else did."""
 
     @property
     def model(self) -> str:
@@ -102,6 +106,7 @@ class Run:
         return {
             "format": DATA_FORMAT,
             "run": self.name,
+            **({"origin": self.origin} if self.origin else {}),
             "signature": self.signature,
             "results": [asdict(result) for result in self.results],
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
@@ -150,12 +155,20 @@ def is_shown(name: str) -> bool:
     return not sets and any(fnmatchcase(name, pattern) for pattern in SHOWN)
 
 
-def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
+def read_runs(
+    paths: Iterable[Path], origins: Mapping[str, str] | None = None
+) -> tuple[list[Run], list[LeftOut]]:
     """Return the runs in `paths`, and what is left out: folders that are no run or have no results.
 
-    Raises `RunFolderError` where two of them have the same name, or where none is a run.
+    `origins` names who made a run, by the name of its folder: such a run is checked first, see
+    `report.check`, and left out where a number in it does not follow. Raises `RunFolderError` where two of
+    them have the same name, or where none is a run.
     """
     folders = {path.resolve(): path for path in paths}
+    names = [resolved.name for resolved in folders]
+    unknown = sorted(set(origins or {}) - set(names))
+    if unknown:
+        raise unknown_name("run in --origin", unknown[0], names)
     by_name: dict[str, Path] = {}
     runs: list[Run] = []
     left_out: list[LeftOut] = []
@@ -163,7 +176,10 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
         # A name that is no valid text in the file system could not be written to the page.
         name = resolved.name.encode("utf-8", "replace").decode("utf-8") or "run"
         try:
-            run = _read(path, name, _file_name(name, [run.file for run in runs]))
+            origin = (origins or {}).get(name, "")
+            if origin:
+                refuse(RunFolder.existing(path), check_run(RunFolder(path)).problems)
+            run = replace(_read(path, name, _file_name(name, [run.file for run in runs])), origin=origin)
         except PolyRefuseError as error:
             reason = str(error).replace(str(path), name)
             has_results = any((path / file).is_file() for file in (RESULTS_FILE, HARMFULNESS_FILE))
@@ -221,6 +237,7 @@ def _over_refusal(folder: RunFolder) -> OverRefusal | None:
     inner = over_refusal_run(folder)
     if inner is None or not (inner.path / RESULTS_FILE).is_file():
         return None
+    verify_run(inner)
     return OverRefusal(tuple(inner.results()), tuple(read_subsets(inner)), tuple(read_contrasts(inner)))
 
 
