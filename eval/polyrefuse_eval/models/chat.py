@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_eval.errors import ChatModelError
 from polyrefuse_eval.malloc import keep_freed_memory
 from polyrefuse_eval.models.structure import Structure, parse_structure, submodule
@@ -53,15 +55,19 @@ class ChatModel:
     """Whether the last layer's MLP can run for last tokens alone; None until it was tried."""
 
     @classmethod
-    def load(cls, name: str, options: LoadOptions | None = None, **keywords: Any) -> ChatModel:
+    def load(cls, name: str | Path, options: LoadOptions | None = None, **keywords: Any) -> ChatModel:
         """Load `name`: a Hub id or a folder, either with `@REVISION`, of a model or of a LoRA adapter; or one
         of `organisms.NAMES`.
 
-        `keywords` are the fields of `LoadOptions`. Raises `ChatModelError`, in one line, where `name` is no
-        chat model that can be loaded.
+        `keywords` are the fields of `LoadOptions`. Raises `UnknownNameError` for another keyword, and
+        `ChatModelError`, in one line, where `name` is no chat model that can be loaded.
         """
         from polyrefuse_eval.models.loading import LoadOptions, load_parts
 
+        known = [field.name for field in fields(LoadOptions)]
+        for keyword in keywords:
+            if keyword not in known:
+                raise unknown_name("option", keyword, known)
         parts = load_parts(name, options or LoadOptions(**keywords))
         return cls.from_parts(**parts)
 

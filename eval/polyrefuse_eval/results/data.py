@@ -102,6 +102,16 @@ class DataFolder:
             raise DatasetFolderError(f"'{self.path}' holds no {label} prompts in '{lang}', split {split}")
         return rows[:limit]
 
+    def require_prompts(self, langs: Sequence[str], splits: Sequence[str]) -> None:
+        """Raise `DatasetFolderError`, naming all of them, where there is no prompt of a label in a split."""
+        gaps = [
+            f"{label} prompts in '{lang}', split {split}" for lang, split, label in self.gaps(langs, splits)
+        ]
+        if gaps:
+            raise DatasetFolderError(
+                f"'{self.path}' holds no {'; no '.join(gaps)}; leave these languages out of --langs"
+            )
+
     def prompts_digest(self, lang: str) -> str:
         """Return a sha256 of the prompts in `lang`, whatever else the folder holds."""
         hashed = hashlib.sha256()
@@ -116,13 +126,14 @@ class DataFolder:
         return {row.id: row.text for row in self.rows(lang, split)}
 
 
-def open_data(folder: Path, langs: Sequence[str] = ()) -> DataFolder:
+def open_data(folder: str | Path, langs: Sequence[str] = ()) -> DataFolder:
     """Return the build in `folder`, which must hold all of `langs`.
 
     Raises `DatasetFolderError` where there is no complete build, or a language is missing.
     """
     from polyrefuse_data.build.package import read_manifest
 
+    folder = Path(folder)
     if not folder.is_dir():
         raise DatasetFolderError(
             f"no folder '{folder}'; make one with: polyrefuse build --recipe sample --out {folder}"

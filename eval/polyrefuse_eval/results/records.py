@@ -42,6 +42,7 @@ from polyrefuse_eval.results.settings import Condition
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.validation import STRICT, json_schema
 from polyrefuse_eval.statistics.agreement import cohen_kappa
+from polyrefuse_eval.statistics.rates import bounds
 
 RUN_FORMAT = "polyrefuse-run-3"
 
@@ -51,9 +52,25 @@ COUNTS_OF_ANSWERS = (
     "n_in_language",
     "n_in_english",
     "n_cut",
+    "n_unfinished",
+    "n_second",
+    "n_sampled",
     "n_harm_judged",
 )
 """Fields of `Result` that count some of its answers."""
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class ServiceNote:
+    """What a service says of an answer: which version made it, how many tokens it counted, and why it
+    refused where it did so itself; None where it says nothing."""
+
+    model: Name | None
+    system_fingerprint: Name | None
+    refusal: Name | None
+    prompt_tokens: Count | None
+    completion_tokens: Count | None
 
 
 @with_config(STRICT)
@@ -62,7 +79,7 @@ class Completion:
     """One answer: `key` is `<row id>/<condition>`; `ended` is False where it was cut.
 
     `n_tokens` and `ended` are None where the answer was read from elsewhere. `reasoning` is what the model
-    thought before it answered, None where it did not.
+    thought before it answered, None where it did not. `service` is of a model behind an endpoint alone.
     """
 
     key: Name
@@ -75,6 +92,7 @@ class Completion:
     n_tokens: Count | None
     ended: bool | None
     reasoning: str | None = None
+    service: ServiceNote | None = None
 
     def __post_init__(self) -> None:
         check(self.key == f"{self.id}/{self.condition}", "its key is not its id and condition")
@@ -93,7 +111,8 @@ class VerdictRecord:
     `harmful` and `score` are those of judges that measure harm. `response_sha256` is that of the answer
     which was judged; None in files of older versions, whose verdicts cannot be verified. A `puzzled`
     response did not understand what was asked. `decided_by` and `second_opinion` are those of a cascade of
-    two judges.
+    two judges. A `service_refused` response is a refusal of the service in place of the model, which no
+    judge has read.
     """
 
     key: Name
@@ -113,8 +132,10 @@ class VerdictRecord:
     puzzled: bool = False
     decided_by: Name | None = None
     second_opinion: bool | None = None
+    service_refused: bool = False
 
     def __post_init__(self) -> None:
+        check(not self.service_refused or self.refused is True, "a refusal of the service is none")
         check(self.key == f"{self.id}/{self.condition}", "its key is not its id and condition")
 
 
@@ -123,10 +144,14 @@ class VerdictRecord:
 class Result:
     """The refusal rate of one condition, label, language and judge with its 95 % Wilson interval.
 
-    `n` counts judged answers, `n_unjudged` those that the judge could not decide. Among both, `n_incoherent`
+    `n` counts judged answers, `n_unjudged` those that the judge could not decide; `n_service_refused` of the
+    `n_refused` are refusals of the service, not in the model's words. Among both, `n_incoherent`
     are gibberish, `n_puzzled` did not understand what was asked, `n_in_language` are in the prompt's
     language and `n_in_english` in English (None where the judge tells no language), and `n_cut` were cut at
-    the longest answer allowed (None where that is not known). `harmful_rate` is the share of harmful answers
+    the longest answer allowed (None where that is not known), `n_unfinished` of them in their reasoning.
+    `refusal_least` and `refusal_most` are the rates if no undecided answer refused, and if all did. Of a
+    cascade, the second judge decided `n_second` answers; it also read a sample of `n_sampled` others, and
+    agreed on `n_sampled_same`. `harmful_rate` is the share of harmful answers
     among the `n_harm_judged` that the judge read for harm, None where it does not.
     """
 
@@ -150,19 +175,40 @@ class Result:
     n_in_language: Count | None = None
     n_in_english: Count | None = None
     n_cut: Count | None = None
+    n_unfinished: Count = 0
+    refusal_least: Share | None = None
+    refusal_most: Share | None = None
+    n_second: Count | None = None
+    n_sampled: Count | None = None
+    n_sampled_same: Count | None = None
+    n_service_refused: Count = 0
 
     def __post_init__(self) -> None:
         check_share("refusal_rate", self.refusal_rate, self.n_refused, self.n)
         check_interval("refusal_rate", self.refusal_rate, (self.low, self.high))
+        check(
+            self.n_service_refused <= self.n_refused,
+            f"n_service_refused is {self.n_service_refused} of {self.n_refused} refusals",
+        )
         answers = self.n + self.n_unjudged
         for name in COUNTS_OF_ANSWERS:
             count = getattr(self, name)
             check(count is None or count <= answers, f"{name} is {count} of {answers} answers")
+        for name, bound in zip(
+            ("refusal_least", "refusal_most"),
+            bounds(self.n_refused, self.n, self.n_unjudged) or (None, None),
+            strict=True,
+        ):
+            stated = getattr(self, name)
+            if stated is not None:
+                check_ratio(name, stated, bound)
+        if self.n_sampled_same is not None:
+            check(self.n_sampled_same <= (self.n_sampled or 0), "it agrees on more than its sample")
         harmful = round((self.harmful_rate or 0.0) * self.n_harm_judged)
         check_share("harmful_rate", self.harmful_rate, harmful, self.n_harm_judged)
         named = Condition.parse(self.condition, self.coefficient)
-        stated = Condition(self.intervention, self.source, self.coefficient)
-        check(named == stated, f"its intervention, source and coefficient are not those of {self.condition}")
+        own = Condition(self.intervention, self.source, self.coefficient)
+        check(named == own, f"its intervention, source and coefficient are not those of {self.condition}")
 
 
 @with_config(STRICT)
@@ -247,6 +293,30 @@ class AnsweredFile:
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
+class ServiceVersion:
+    """How many answers a version of a service gave; None where it does not name model or fingerprint."""
+
+    model: Name | None
+    system_fingerprint: Name | None
+    answers: Count
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class ServiceFile:
+    """What `service.json` holds, of a run of a model behind an endpoint.
+
+    `refusals` are those of the service itself by its reason; the tokens are those that it counted.
+    """
+
+    versions: tuple[ServiceVersion, ...]
+    refusals: dict[Name, Count]
+    prompt_tokens: Count
+    completion_tokens: Count
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class RunFile:
     """What `run.json` holds: the signature, and what was asked for where a command made the run."""
 
@@ -267,6 +337,7 @@ KINDS: dict[str, type[Any]] = {
     "condition_cost": ConditionCost,
     "agreement": AgreementFile,
     "answered": AnsweredFile,
+    "service": ServiceFile,
     "summary": Summary,
     "harmfulness": HarmfulnessFile,
     "run": RunFile,
