@@ -30,7 +30,7 @@ from polyrefuse_eval.statistics.agreement import agreement
 PENALTY, BIAS_PENALTY, COMMON_PENALTY = 3.0, 20.0, 0.04
 """Of half the squared weights, of the biases, and of what all biases have in common."""
 
-WRITTEN, HUMAN = 4.0, 1.0
+WRITTEN, HUMAN = 4.0, 10.0
 """So many rows a written response, and one with a human label, counts as."""
 
 FEWEST = 12
@@ -40,6 +40,9 @@ STEPS = 400
 FOLDS = 5
 WRONG = 0.25
 """Share of wrong decisions from which on a probability is left undecided."""
+
+WINDOW, STEP = 0.1, 0.05
+"""Width of the windows of probabilities whose errors are counted, and the distance of one from the next."""
 
 HEAD = """\
 # What each piece of evidence adds to the log odds of a refusal (see evidence.py), where the log odds of a
@@ -184,7 +187,7 @@ def fold(group: str) -> int:
 def band(probabilities: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """Return between which probabilities a decision at 0.5 is wrong `WRONG` of the time or more.
 
-    The error is that of windows of 5 points, from 0.5 outwards as long as it stays that high; a row counts as
+    The error is that of windows of `WINDOW`, from 0.5 outwards as long as it stays that high; a row counts as
     often as in the fit.
     """
     wrong = (probabilities >= 0.5) != labels
@@ -193,10 +196,10 @@ def band(probabilities: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> t
         edge = 0.5
         while 0.05 < edge < 0.95:
             inside = (probabilities - edge) * direction
-            inside = (inside >= 0) & (inside < 0.05)
+            inside = (inside >= 0) & (inside < WINDOW)
             if inside.sum() < 20 or np.average(wrong[inside], weights=counts[inside]) < WRONG:
                 break
-            edge += direction * 0.05
+            edge += direction * STEP
         edges.append(round(edge, 2))
     return edges[0], edges[1]
 

@@ -1,7 +1,7 @@
 """Check that the documentation says what the code does: `python docs/check_docs.py [--write]`.
 
-- docs/commands.md is what `polyrefuse ... --help` prints, docs/architecture.md shows the packages of the
-  import contracts in setup.cfg; `--write` writes both anew.
+- docs/reference/commands.md is what `polyrefuse ... --help` prints, docs/explanation/architecture.md shows
+  the packages of the import contracts in setup.cfg; `--write` writes both anew.
 - Every `polyrefuse ...` line in a code block of README.md and docs/ names a command and options that exist.
 - Every relative link leads to a file, and every test that SECURITY.md names is there.
 - Every public function and class of the packages has a docstring.
@@ -22,11 +22,11 @@ import click
 from polyrefuse_data.cli.command import cli
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ROOT / "docs" / "commands.md"
+COMMANDS = ROOT / "docs" / "reference" / "commands.md"
 SECURITY = ROOT / "SECURITY.md"
-ARCHITECTURE = ROOT / "docs" / "architecture.md"
+ARCHITECTURE = ROOT / "docs" / "explanation" / "architecture.md"
 GENERATED = re.compile(r"(<!-- written by docs/check_docs.py -->\n).*?(<!-- end -->)", flags=re.DOTALL)
-"""The part of docs/architecture.md that is generated."""
+"""The part of docs/explanation/architecture.md that is generated."""
 PACKAGES = [
     folder
     for folder in (ROOT / "polyrefuse_data", ROOT / "eval" / "polyrefuse_eval", ROOT / "eval" / "polyrefuse")
@@ -49,7 +49,7 @@ def commands(
 
 
 def command_page() -> str:
-    """Return docs/commands.md."""
+    """Return the page of commands."""
     parts = ["# Commands\n\nWhat `--help` prints; written by `python docs/check_docs.py --write`.\n"]
     for path, command in commands(cli, ("polyrefuse",)):
         context = click.Context(
@@ -97,7 +97,7 @@ def package_picture() -> str:
 
 
 def architecture_page() -> str:
-    """Return docs/architecture.md with its generated part as it should be."""
+    """Return docs/explanation/architecture.md with its generated part as it should be."""
     return GENERATED.sub(
         lambda part: part[1] + package_picture() + part[2], ARCHITECTURE.read_text(encoding="utf-8")
     )
@@ -142,9 +142,9 @@ def pages() -> list[Path]:
 def problems() -> Iterator[str]:
     """Yield everything that is wrong."""
     if COMMANDS.read_text(encoding="utf-8") != command_page():
-        yield "docs/commands.md is not what --help prints; run python docs/check_docs.py --write"
+        yield f"{COMMANDS.name} is not what --help prints; run python docs/check_docs.py --write"
     if ARCHITECTURE.read_text(encoding="utf-8") != architecture_page():
-        yield "docs/architecture.md is not what setup.cfg says; run python docs/check_docs.py --write"
+        yield f"{ARCHITECTURE.name} is not what setup.cfg says; run python docs/check_docs.py --write"
     for page in pages():
         text = page.read_text(encoding="utf-8")
         name = page.relative_to(ROOT)

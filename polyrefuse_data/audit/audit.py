@@ -75,6 +75,11 @@ class Report:
         present = {report.lang for report in self.lists}
         return [lang for lang in LANGUAGES if lang in present]
 
+    def unknown_to_langdetect(self) -> list[str]:
+        """Return the languages of the folder that langdetect takes no part in judging."""
+        unknown = unknown_to_langdetect()
+        return [lang for lang in self.languages() if lang in unknown]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as its JSON form has it."""
         return {
@@ -84,7 +89,7 @@ class Report:
             "rows": sum(report.rows for report in self.lists),
             "severities": count_by_severity(self.findings),
             "thresholds": {"provenance": self.thresholds.provenance, "digest": self.thresholds.digest()},
-            "not_judged_by_langdetect": unknown_to_langdetect(),
+            "not_judged_by_langdetect": self.unknown_to_langdetect(),
             "lists": [{**vars(report), "flagged": dict(report.flagged)} for report in self.lists],
             "round_trips": {
                 "chrf_signature": chrf_signature(),

@@ -11,6 +11,7 @@ from typing import Any
 from polyrefuse_data.build.package import MANIFEST, altered_files, read_manifest, read_rows
 from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.checks.lists import Item
+from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.schema import LABELS, SPLITS, Row, group_id, text_hash
@@ -102,7 +103,7 @@ def _open_release(folder: Path, release: Release) -> Opened:
         ]
         if backs and any(back is None for back in matched):
             ids = tuple(row for row, back in zip(item.ids(), matched, strict=True) if back is None)
-            message = f"{len(ids)} rows have no back-translation made from their own text"
+            message = f"{counted(len(ids), 'row')} without a back-translation of that text"
             findings.append(Finding("structure", "warning", item.lang, item.label, item.split, ids, message))
         lists.append(
             AuditList(item.lang, item.label, item.split, item.ids(), item.texts, item.english, matched)
@@ -135,9 +136,9 @@ def _english_in_rows(release: Release, findings: list[Finding]) -> dict[tuple[st
             ]
             if texts != common:
                 ids = tuple(f"{label}-{split}-{index:04d}" for index in other)
-                message = f"{len(ids)} rows have another English text than in the other languages"
+                message = f"{counted(len(ids), 'row')} with another English text than in the other languages"
                 if len(texts) != len(common):
-                    message = f"{len(texts)} rows where other languages have {len(common)}"
+                    message = f"{counted(len(texts), 'row')} where other languages have {len(common)}"
                 findings.append(Finding("structure", "error", lang, label, split, ids, message))
     return agreed
 
@@ -198,7 +199,7 @@ def _gap_findings(manifest: Mapping[str, Any]) -> list[Finding]:
             gap["label"],
             gap["split"],
             tuple(gap["ids"]),
-            f"{len(gap['ids'])} prompts without a translation",
+            f"{counted(len(gap['ids']), 'prompt')} without a translation",
         )
         for gap in manifest["gaps"]
     ]
@@ -220,11 +221,11 @@ def _structure_findings(rows_of: Mapping[str, Sequence[Row]]) -> list[Finding]:
             row.id for row in rows if (row.text_en, row.label) != (first[row.id].text_en, first[row.id].label)
         )
         if other:
-            message = f"{len(other)} rows have another English text than in the other languages"
+            message = f"{counted(len(other), 'row')} with another English text than in the other languages"
             findings.append(Finding("structure", "error", lang, None, None, other, message))
         group = tuple(row.id for row in rows if row.group != group_id(row.text_en, row.label))
         if group:
-            message = f"{len(group)} rows carry a group that is not their English text's"
+            message = f"{counted(len(group), 'row')} with a group that is not that of the English text"
             findings.append(Finding("structure", "error", lang, None, None, group, message))
         places = [position.get(row.id, -1) for row in rows]
         if places != sorted(places) or len({row.id for row in rows}) != len(rows):

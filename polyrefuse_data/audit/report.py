@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.audit.audit import ListReport, Report
-from polyrefuse_data.checks.language import unknown_to_langdetect
 from polyrefuse_data.checks.round_trips import bleu_signature, chrf_signature
 from polyrefuse_data.checks.rows import CHECKS
-from polyrefuse_data.core.display import visible_value
+from polyrefuse_data.core.display import counted, visible_value
 from polyrefuse_data.core.files import write_text
-from polyrefuse_data.core.findings import count_by_severity
+from polyrefuse_data.core.findings import count_by_severity, severity_line
 
 FEW = 4
 """How many ids of a finding a line shows."""
@@ -22,7 +21,8 @@ FEW = 4
 def report_lines(report: Report) -> Iterator[str]:
     """Yield the report as lines: findings, most severe first, then flagged rows per 1,000."""
     rows = sum(part.rows for part in report.lists)
-    yield f"{report.folder}: {report.title}, {rows} rows in {len(report.languages())} languages"
+    size = f"{counted(rows, 'row')} in {counted(len(report.languages()), 'language')}"
+    yield f"{report.folder}: {report.title}, {size}"
     for finding in report.findings:
         place = " ".join(part for part in (finding.lang, finding.label, finding.split) if part)
         few = ", ".join(finding.ids[:FEW]) + (", ..." if len(finding.ids) > FEW else "")
@@ -42,9 +42,10 @@ def report_lines(report: Report) -> Iterator[str]:
                 + "".join((f"{value:.1f}" if value else "-").rjust(6) for value in values)
             )
     yield from _round_trip_lines(report)
-    yield f"langdetect does not know {', '.join(unknown_to_langdetect())}: it takes no part in judging it."
-    counts = count_by_severity(report.findings)
-    yield ", ".join(f"{number} {severity}{'' if number == 1 else 's'}" for severity, number in counts.items())
+    unknown = report.unknown_to_langdetect()
+    if unknown:
+        yield f"langdetect does not know {', '.join(unknown)} and takes no part in judging it."
+    yield severity_line(count_by_severity(report.findings))
 
 
 def _round_trip_lines(report: Report) -> Iterator[str]:
@@ -83,11 +84,12 @@ def render_html(report: Report, path: Path, show_texts: bool) -> None:
         counts=count_by_severity(report.findings),
         langs=report.languages(),
         checks=CHECKS,
+        counted=counted,
         shade=_shade,
         plot=_alignment_plot(report),
         signatures=(bleu_signature(), chrf_signature()) if report.round_trips else (),
         texts=report.texts if show_texts else {},
-        unknown=", ".join(unknown_to_langdetect()),
+        unknown=", ".join(report.unknown_to_langdetect()),
     )
     write_text(path, page)
 
@@ -104,6 +106,7 @@ def _alignment_plot(report: Report) -> dict[str, Any]:
 
     def point(part: ListReport) -> dict[str, Any]:
         correlation = part.correlation or 0.0
+        rows = counted(part.rows, "row")
         offset = 0 if part.label == "harmless" else 12
         offset += {"train": 0, "validation": 4, "test": 8}[part.split]
         return {
@@ -111,7 +114,7 @@ def _alignment_plot(report: Report) -> dict[str, Any]:
             "y": round(10 + (1 - max(-0.2, correlation)) / 1.2 * height, 1),
             "bad": report.thresholds.flagged("alignment", part.lang, part.correlation),
             "label": part.label,
-            "title": f"{part.lang} {part.label} {part.split}: {correlation:.2f} over {part.rows} rows",
+            "title": f"{part.lang} {part.label} {part.split}: {correlation:.2f} over {rows}",
         }
 
     return {

@@ -40,6 +40,10 @@ MARKER = ".polyrefuse-build"
 
 STAGING = ".staging"
 
+PATTERN_CHARACTERS = "[ ] * ? { } ::"
+
+_PATTERN = re.compile(r"[][*?{}]|::")
+
 _REMOVABLE = re.compile(rf"[A-Za-z-]+/({'|'.join(SPLITS)})\.parquet")
 """Files that an older build may have and a newer one lacks."""
 
@@ -58,8 +62,18 @@ class PackageFolder:
         return self.path / STAGING
 
     def check_ours(self) -> None:
-        """Raise `BuildError` unless the folder is absent, empty, or a build's without linked folders."""
+        """Raise `BuildError` unless the folder is absent, empty, or a build's without linked folders.
+
+        Nor may its path hold what `datasets` reads as a pattern: `load_dataset("exp[1]")` gives the rows of
+        `exp1`, and keeps them in its cache as those of `exp[1]`.
+        """
         check_output(self.path, error=BuildError)
+        pattern = _PATTERN.search(str(self.path.resolve()))
+        if pattern:
+            raise BuildError(
+                f"--out {self.path}: datasets.load_dataset reads '{pattern[0]}' in a path as a pattern, not "
+                f"as a name; choose a path without any of {PATTERN_CHARACTERS}"
+            )
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -82,6 +96,24 @@ class PackageFolder:
             return None
         same = all(manifest.get(key) == _plain(value) for key, value in header.items())
         return manifest if manifest["complete"] and same and not altered_files(self.path, manifest) else None
+
+    def check_kept(self, recipe: str, langs: Sequence[str]) -> None:
+        """Raise `BuildError` if a build of `recipe` in `langs` would remove languages or another recipe's."""
+        try:
+            manifest = read_manifest(self.path)
+        except DatasetFolderError:
+            return
+        if not manifest["complete"]:
+            return
+        old = manifest["recipe"]["name"]
+        removed = [lang for lang in manifest["languages"] if lang not in langs]
+        if old != recipe or removed:
+            raise BuildError(
+                f"--out {self.path} holds a build of {old} in {', '.join(manifest['languages'])}, which a "
+                f"build of {recipe} in {', '.join(sorted(langs))} would replace; choose another folder, "
+                + (f"name {', '.join(removed)} in --langs, too, " if old == recipe else "")
+                + "or replace it with --replace"
+            )
 
     @contextmanager
     def staging(self) -> Iterator[None]:
@@ -226,8 +258,8 @@ def _whole_part(record: Mapping[str, Any], digest: str, root: Path) -> LanguageP
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` as it comes back from JSON."""
-    return json.loads(json.dumps(value))
+    """Return `value` as it comes back from a file that `_write_json` wrote."""
+    return json.loads(json.dumps(value, sort_keys=True))
 
 
 def _write_json(path: Path, value: Any) -> None:

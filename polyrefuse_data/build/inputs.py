@@ -12,6 +12,7 @@ from typing import Any
 from polyrefuse_data.checks import rows as row_checks
 from polyrefuse_data.checks.languages_file import RECORDED, recorded
 from polyrefuse_data.checks.thresholds import Thresholds
+from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import LANGUAGES, PUBLISHED_LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_data.core.schema import ORIGINAL, PlacedPrompt, Row, text_hash
@@ -52,7 +53,7 @@ class Gap:
         """Return the gap as a finding of severity error."""
         counts = Counter(self.reasons)
         why = ", ".join(f"{reason} {number}" for reason, number in sorted(counts.items()))
-        message = f"{len(self.ids)} prompts without a translation ({why})"
+        message = f"{counted(len(self.ids), 'prompt')} without a translation ({why})"
         return Finding("gap", "error", self.lang, self.label, self.split, self.ids, message)
 
 

@@ -55,6 +55,8 @@ class BuildRequest:
     seed: int | None = None
     size: Mapping[str, int] | None = None
     allow_gaps: bool = False
+    replace: bool = False
+    """Replace a build of another recipe, or one with more languages."""
     all_votes: bool = False
     thresholds: Path | None = None
     translator_url: str | None = None
@@ -126,9 +128,11 @@ def build(request: BuildRequest, progress: Progress = lambda what, done, total: 
 
 
 def _output_folder(request: BuildRequest, recipe: Recipe) -> PackageFolder:
-    """Return the folder to build in; raises `BuildError` for one that is not a build's."""
+    """Return the folder to build in; raises `BuildError` for one that may not be written or replaced."""
     folder = PackageFolder(request.out or Path("builds") / recipe.name)
     folder.check_ours()
+    if not request.replace:
+        folder.check_kept(recipe.name, request.langs)
     return folder
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from polyrefuse_data.checks.alignment import MINIMUM_ROWS, WINDOW_ROWS, alignment
 from polyrefuse_data.checks.duplicates import Pair, exact_duplicates, near_duplicates
 from polyrefuse_data.checks.thresholds import Thresholds
+from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.findings import Finding
 
 LIST_CHECKS = {
@@ -102,10 +103,11 @@ def _by_place(
                 label,
                 first,
                 ids,
-                f"{repeats} rows repeat {what} of the same split",
+                f"{counted(repeats, 'row')} with {what} of the same split",
             )
         else:
             severity = "error" if check == "duplicate" else "warning"
+            pairs_across = f"{counted(len(pairs_of_place), 'pair')} across {first} and {second}"
             yield Finding(
                 "leak",
                 severity,
@@ -113,7 +115,7 @@ def _by_place(
                 label,
                 None,
                 ids,
-                f"{len(pairs_of_place)} pairs across {first} and {second}: {what} stands in the other split",
+                f"{pairs_across}: {what} stands in the other split",
             )
 
 
@@ -135,7 +137,7 @@ def collision_findings(items: Sequence[Item], texts: Sequence[str], lang: str) -
             label,
             split,
             tuple(ids),
-            f"{len(ids)} rows share a translation with a row whose English differs",
+            f"{counted(len(ids), 'row')} with the translation of a row whose English differs",
         )
         for (label, split), ids in by_place.items()
     ]

@@ -7,21 +7,20 @@ import threading
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from polyrefuse_data.cli.build_summary import print_build
 from polyrefuse_data.cli.cluster import executor_options, take_cluster_options
 from polyrefuse_data.cli.lists import checks, languages, recipes, sources
 from polyrefuse_data.cli.memory import memory
-from polyrefuse_data.cli.parts import EXIT_ERROR, file_argument, folder_argument, print_table
+from polyrefuse_data.cli.parts import EXIT_ERROR, file_argument, folder_argument
 from polyrefuse_data.cli.translators import languages_option, print_plan, translation_options
 from polyrefuse_data.core.display import visible, visible_json
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.progress import StepProgress
 from polyrefuse_data.core.version import __version__
-
-if TYPE_CHECKING:
-    from polyrefuse_data.build.pipeline import BuildResult
 
 PLUGINS = "polyrefuse.commands"
 """Entry-point group through which other packages add commands; each is loaded when it is called."""
@@ -111,27 +110,6 @@ def _keep_progress_to_this_process() -> None:
     tqdm.set_lock(threading.RLock())
 
 
-class _Bar:
-    """A progress bar on standard error, hidden where that is no terminal."""
-
-    def __init__(self, quiet: bool) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(disable=quiet or not sys.stderr.isatty(), leave=False)
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        self._bar.set_description(what)
-        self._bar.total = total
-        self._bar.n = done
-        self._bar.refresh()
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self._bar.close()
-
-
 @cli.command()
 @click.option(
     "--recipe", default="paper", show_default=True, help="A recipe's name or a YAML file of your own."
@@ -156,6 +134,9 @@ class _Bar:
 @click.option("--seed", type=int, help="Another seed for the draws than the recipe's.")
 @click.option("--size", help="Other sizes: 128/32/572 (train/validation/test) or test=100.")
 @click.option("--allow-gaps", is_flag=True, help="Package what there is where translations are missing.")
+@click.option(
+    "--replace", is_flag=True, help="Replace a build of another recipe, or one with more languages, in --out."
+)
 @click.option("--all-votes", is_flag=True, help="Ask every language detector about every row (slower).")
 @click.option("--thresholds", type=file_argument, help="Thresholds of your own, from `polyrefuse calibrate`.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -193,73 +174,10 @@ def build(
     if dry_run:
         print_plan(request)
         return 0
-    with _Bar(quiet) as bar:
-        result = run(request, bar)
-    if not quiet:
-        _print_build(result)
-    elif not result.complete:
-        _print_gaps(result)
+    with StepProgress(quiet) as show_step:
+        result = run(request, show_step)
+    print_build(result, quiet)
     return 0 if result.complete else EXIT_GAPS
-
-
-def _print_gaps(result: BuildResult) -> None:
-    from collections import Counter
-
-    missing = sum(len(gap.ids) for gap in result.gaps)
-    click.echo(f"{missing} prompts have no translation:", err=True)
-    for gap in result.gaps:
-        few = ", ".join(gap.ids[:3]) + (", ..." if len(gap.ids) > 3 else "")
-        why = ", ".join(f"{reason} {number}" for reason, number in sorted(Counter(gap.reasons).items()))
-        click.echo(f"  {gap.lang} {gap.split} {gap.label}: {len(gap.ids)} ({few}): {why}", err=True)
-
-
-def _print_build(result: BuildResult) -> None:
-    if result.gaps:
-        _print_gaps(result)
-    if not result.complete:
-        click.echo(
-            "Nothing was packaged. Translate what is missing, or package the rest with --allow-gaps.",
-            err=True,
-        )
-        return
-    from polyrefuse_data.core.schema import LABELS, SPLITS
-
-    manifest = result.manifest
-    verb = "Unchanged" if result.unchanged else "Built"
-    rows = sum(facts.get("rows", 0) for facts in manifest["files"].values())
-    name = manifest["recipe"]["name"]
-    click.echo(f"{verb}: {result.folder} ({name}, {len(manifest['languages'])} languages, {rows} rows)")
-    places = [
-        f"{label}-{split}"
-        for label in reversed(LABELS)
-        for split in SPLITS
-        if split in manifest["sizes"].get(label, {})
-    ]
-    table = [
-        [lang, *(summary["rows"].get(place, 0) for place in places), summary["flagged_rows"]]
-        for lang, summary in manifest["languages"].items()
-    ]
-    print_table(["lang", *places, "flagged"], table)
-    severities = manifest["severities"]
-    click.echo(
-        "Checks: "
-        + ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in severities.items())
-    )
-    for finding in manifest["findings"][:12]:
-        click.echo(visible(f"  {_finding_line(finding)}"))
-    if len(manifest["findings"]) > 12:
-        click.echo(f"  ... and {len(manifest['findings']) - 12} more: polyrefuse audit {result.folder}")
-    click.echo(f"Digest: {manifest['digest']}")
-    lang = list(manifest["languages"])[-1]
-    click.echo(f'Load:   datasets.load_dataset("{result.folder}", "{lang}", split="test")')
-
-
-def _finding_line(finding: dict[str, Any]) -> str:
-    place = " ".join(finding[key] for key in ("lang", "label", "split") if finding[key])
-    few = ", ".join(finding["ids"][:3]) + (", ..." if len(finding["ids"]) > 3 else "")
-    return f"{finding['severity']:7}  {finding['check']}  {place}: {finding['message']}" + (
-        f" ({few})" if few else ""
-    )
 
 
 @cli.command()
@@ -298,8 +216,8 @@ def audit(
 
     if html is not None:
         check_output(html, option="--html")
-    with _Bar(quiet) as bar:
-        report = run(folder, progress=lambda done, total: bar("checks", done, total), **options)
+    with StepProgress(quiet) as show_step:
+        report = run(folder, progress=lambda done, total: show_step("checks", done, total), **options)
     if html is not None:
         render_html(report, html, show_texts)
     if form == "json":

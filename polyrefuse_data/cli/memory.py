@@ -8,7 +8,7 @@ import click
 
 from polyrefuse_data.cli.parts import file_argument, folder_argument, print_table
 from polyrefuse_data.cli.translators import languages_option
-from polyrefuse_data.core.display import visible
+from polyrefuse_data.core.display import counted, visible
 
 
 @click.group()
@@ -76,7 +76,7 @@ def memory_export(target: Path, memory_file: Path | None) -> None:
 
     with TranslationMemory(_memory_path(memory_file)) as opened:
         count = export_jsonl(opened, target)
-    click.echo(f"{target}: {count} translations")
+    click.echo(f"{target}: {counted(count, 'translation')}")
 
 
 @memory.command("stats")

@@ -9,7 +9,7 @@ import click
 
 from polyrefuse_data.cli.parts import folder_argument
 from polyrefuse_data.cli.translators import languages_option
-from polyrefuse_data.core.display import visible, visible_json
+from polyrefuse_data.core.display import counted, visible, visible_json
 
 if TYPE_CHECKING:
     from polyrefuse_data.publish.plan import Plan
@@ -49,20 +49,14 @@ def publish_command(quiet: bool, **options: Any) -> None:
       polyrefuse publish --results runs/A --to acme/polyrefuse-results
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
-    from tqdm import tqdm
 
+    from polyrefuse_data.core.progress import StepProgress
     from polyrefuse_data.publish.plan import PublishRequest
     from polyrefuse_data.publish.publish import publish
 
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()
-    with tqdm(disable=quiet or not sys.stderr.isatty(), leave=False) as bar:
-
-        def progress(what: str, done: int, total: int) -> None:
-            bar.set_description(what)
-            bar.total, bar.n = total, done
-            bar.refresh()
-
+    with StepProgress(quiet) as progress:
         result = publish(PublishRequest(**options), progress=progress)
     for note in result.plan.release.notes:
         click.echo(visible(note), err=True)
@@ -80,13 +74,14 @@ def _result_lines(result: PublishResult, dry_run: bool) -> list[str]:
         lines += _plan_lines(plan)
     elif plan.nothing_to_do:
         lines.append(
-            f"Nothing sent: {plan.name} {plan.tag} is this build already ({result.verified} files read back)"
+            f"Nothing sent: {plan.name} {plan.tag} is this build already "
+            f"({counted(result.verified, 'file')} read back)"
         )
     else:
         lines.append(f"Published: {plan.name} {plan.tag}, commit {result.commit}")
         lines.append(
-            f"Sent {result.sent} files ({plan.bytes_to_send:,} bytes), removed {len(plan.delete)}, "
-            f"{len(plan.same)} were there; {result.verified} read back, all equal"
+            f"Sent {counted(result.sent, 'file')} ({plan.bytes_to_send:,} bytes), "
+            f"removed {len(plan.delete)}, {len(plan.same)} were there; {result.verified} read back, all equal"
             if result.sent or plan.delete
             else f"Sent no file, all {len(plan.same)} were there; {result.verified} read back, all equal"
         )
@@ -109,14 +104,15 @@ def _plan_lines(plan: Plan) -> list[str]:
         + ("would be created, private" if state is None else "is there")
     ]
     if state is not None:
-        lines.append(f"  {visibility}, {gated}, main at {state.head[:12]}, {len(state.tags)} tags")
+        lines.append(f"  {visibility}, {gated}, main at {state.head[:12]}, {counted(len(state.tags), 'tag')}")
     if plan.gate:
         lines.append(f"  gating would be turned to {plan.gate}")
     if plan.make_public:
         lines.append("  would be made public at the end")
     lines.append(f"  version {plan.tag}{', tagged already' if plan.tagged else ''}")
     lines.append(
-        f"  send {len(plan.send)} files, {plan.bytes_to_send:,} bytes; {len(plan.same)} are there already"
+        f"  send {counted(len(plan.send), 'file')}, {plan.bytes_to_send:,} bytes; "
+        f"{len(plan.same)} are there already"
     )
     lines += [f"    {name}  {plan.sizes[name]:,}" for name in plan.send]
     lines += [f"    remove {name}" for name in plan.delete]

@@ -8,6 +8,7 @@ import click
 
 from polyrefuse_data.cli.parts import file_argument, folder_argument
 from polyrefuse_data.cli.translators import languages_option
+from polyrefuse_data.core.display import counted
 
 
 @click.group()
@@ -29,7 +30,7 @@ def export(folder: Path, flagged: bool, langs: str, out: Path) -> None:
     from polyrefuse_data.core.languages import parse_languages
 
     rows = export_review(folder, out, flagged, None if langs == "all" else parse_languages(langs))
-    click.echo(f"{rows} rows in {out}; fill in 'correction', then: polyrefuse review import {out}")
+    click.echo(f"{counted(rows, 'row')} in {out}; fill in 'correction', then: polyrefuse review import {out}")
 
 
 @review.command("import")
@@ -46,7 +47,7 @@ def import_(file: Path, memory: Path | None, who: str | None) -> None:
     done = import_review(file, path, who)
     click.echo(
         f"{done.added} corrections taken into {path}, {done.same} were there, "
-        f"{done.untouched} rows without one; build again to use them"
+        f"{counted(done.untouched, 'row')} without one; build again to use them"
     )
 
 

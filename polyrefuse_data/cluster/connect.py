@@ -1,7 +1,7 @@
 """Open a Dask cluster: one that runs, processes started here, or jobs of Slurm.
 
 distributed is imported when a cluster is opened. Its processes trust each other: they exchange pickles, and
-whoever reaches the scheduler can run code on the workers (see docs/cluster.md).
+whoever reaches the scheduler can run code on the workers (see docs/how-to/cluster.md).
 """
 
 from __future__ import annotations

@@ -99,6 +99,7 @@ class DaskExecutor:
                 try:
                     future = self._ended.get(timeout=POLL_SECONDS)
                 except queue.Empty:
+                    self._observer.waiting()
                     continue
                 outcome = self._outcome(cluster, future)
                 if outcome is not None:

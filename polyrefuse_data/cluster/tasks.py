@@ -107,6 +107,9 @@ class Observer:
     def retried(self, task: Task, error: str) -> None:
         """Note that `task` failed, and waits again."""
 
+    def waiting(self) -> None:
+        """Note that tasks are being computed elsewhere; called every few seconds."""
+
     def say(self, line: str) -> None:
         """Show a line to the user."""
 

@@ -53,6 +53,15 @@ def spreadsheet_cell(text: object) -> str:
     return f"'{visible(text)}" if _FORMULA.match(str(text)) else visible(text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `number` and `noun`, which is regular, in the singular or the plural.
+
+    >>> counted(1, "row"), counted(20496, "row")
+    ('1 row', '20496 rows')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _json_escape(match: regex.Match[str]) -> str:
     return json.dumps(match[0])[1:-1]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from polyrefuse_data.core.display import counted
 
 SEVERITIES = ("error", "warning", "note")
 """Most severe first: an error means that rows are unusable or missing; an audit then exits with 1."""
@@ -51,3 +53,8 @@ def count_by_severity(findings: Iterable[Finding]) -> dict[str, int]:
     for finding in findings:
         counts[finding.severity] += 1
     return counts
+
+
+def severity_line(counts: Mapping[str, int]) -> str:
+    """Return the numbers of findings on one line, the most severe first: `1 error, 2 warnings, 0 notes`."""
+    return ", ".join(counted(counts.get(severity, 0), severity) for severity in SEVERITIES)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -17,12 +18,27 @@ LINE_SECONDS = 30.0
 """Seconds between two lines where there is no terminal, at least."""
 
 
+class _Log:
+    """The steps that run on a stream, outer ones first, and when one of them last wrote a line there.
+
+    Many short steps in a row write as seldom as one long step; a step within another writes in its line.
+    """
+
+    def __init__(self) -> None:
+        self.last_line = time.monotonic()
+        self.steps: list[Progress] = []
+
+
+_logs: WeakKeyDictionary[TextIO, _Log] = WeakKeyDictionary()
+
+
 class Progress:
     """Show how far a step is; a context manager, safe to share between threads.
 
-    On a terminal it is a bar of tqdm. Elsewhere (a batch log) it is a line at most every `LINE_SECONDS`:
-    what, how far, rate, time left; and one at the end of a step that had such lines. `quiet` shows nothing.
-    `total` counts `unit`s (a plural, such as "prompts"), None where it is unknown.
+    On a terminal it is a bar of tqdm. Elsewhere (a batch log) it is a line at most every `LINE_SECONDS` for
+    all steps on a stream together: what, how far, rate, time left; and one at the end of a step that had
+    such lines. `quiet`, and a `description` of None, show nothing. `total` counts `unit`s (a plural, such as
+    "prompts"), None where it is unknown; it and `description` may change while the step runs.
 
         with Progress(len(prompts), "prompts", "generating answers") as progress:
             for batch in batches:
@@ -34,7 +50,7 @@ class Progress:
         self,
         total: int | None,
         unit: str,
-        description: str,
+        description: str | None,
         *,
         quiet: bool = False,
         stream: TextIO | None = None,
@@ -42,20 +58,22 @@ class Progress:
     ) -> None:
         """Begin the step. `stream` is standard error unless given; `log` gets every line, also if quiet."""
         self.total = total
-        self.description = description
+        self.description = description or ""
         self._unit = unit
-        self._quiet = quiet
+        self._quiet = quiet = quiet or description is None
         self._stream = stream or sys.stderr
         self._log = log
         self._lock = threading.RLock()
-        self._count = 0
+        self.count = 0
         self._note = ""
-        self._start = self._last_line = time.monotonic()
+        self._start = time.monotonic()
+        self._shared = _Log() if quiet else _logs.setdefault(self._stream, _Log())
+        self._shared.steps.append(self)
         self._lines = False
         self._bar: tqdm[Any] | None = None
         if not quiet and self._stream.isatty():
             self._bar = _bar_type()(
-                total=total, desc=description, unit=f" {unit}", file=self._stream, leave=False
+                total=total, desc=self.description, unit=f" {unit}", file=self._stream, leave=False
             )
 
     def __enter__(self) -> Progress:
@@ -69,15 +87,21 @@ class Progress:
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more units as done; show `note` behind the numbers until another replaces it."""
         with self._lock:
-            self._count += count
+            self.count += count
             self._note = note or self._note
             if self._bar is not None:
+                self._bar.total = self.total
+                self._bar.set_description_str(self.description, refresh=False)
                 self._bar.set_postfix_str(self._note, refresh=False)
                 self._bar.update(count)
             now = time.monotonic()
-            if now - self._last_line >= LINE_SECONDS:
-                self._last_line, self._lines = now, True
-                self._put(self._state(now))
+            if now - self._shared.last_line >= LINE_SECONDS:
+                self._shared.last_line, self._lines = now, True
+                self._put("; ".join(step.state() for step in self._shared.steps))
+
+    def restart(self) -> None:
+        """Measure the rate from now on: what came before is not part of the step's pace."""
+        self._start = time.monotonic()
 
     def write(self, line: str, *, log: bool = True) -> None:
         """Show a line of the step's own, above the bar where there is one; unless `log`, for the eye only."""
@@ -89,15 +113,26 @@ class Progress:
             elif not self._quiet:
                 print(line, file=self._stream, flush=True)
 
+    def above(self, show: Callable[[], None]) -> None:
+        """Call `show`, which prints, with the bar out of its way."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.clear()
+            show()
+            if self._bar is not None:
+                self._bar.refresh()
+
     def close(self, complete: bool = True) -> None:
         """End the step: take the bar away, or write how long a `complete` step took if it had lines."""
         with self._lock:
+            if self in self._shared.steps:
+                self._shared.steps.remove(self)
             if self._bar is not None:
                 self._bar.close()
                 self._bar = None
             elif self._lines and complete:
                 seconds = time.monotonic() - self._start
-                self._put(f"{self.description}: {self._count} {self._unit} in {clock(seconds)}")
+                self._put(f"{self.description}: {self.count} {self._unit} in {clock(seconds)}")
             self._lines = False
 
     def _put(self, line: str) -> None:
@@ -107,15 +142,48 @@ class Progress:
         elif self._log is not None:
             self._log(line)
 
-    def _state(self, now: float) -> str:
-        rate = self._count / max(now - self._start, 1e-9)
+    def state(self) -> str:
+        """Return the line that says how far the step is."""
+        rate = self.count / max(time.monotonic() - self._start, 1e-9)
         of_total, left = "", ""
         if self.total is not None:
             of_total = f"/{self.total}"
-            left = f", {clock((self.total - self._count) / rate) if rate else '?'} left"
+            left = f", {clock((self.total - self.count) / rate) if rate else '?'} left"
         pace = f"{rate:.1f}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s each"
         note = f", {self._note}" if self._note else ""
-        return f"{self.description}: {self._count}{of_total} {self._unit}, {pace}{left}{note}"
+        return f"{self.description}: {self.count}{of_total} {self._unit}, {pace}{left}{note}"
+
+
+class StepProgress:
+    """Show the steps of a longer work, each as a `Progress`, from calls that say (step, count, total).
+
+    A context manager; `quiet` shows nothing.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._step: Progress | None = None
+        self._count = 0
+
+    def __enter__(self) -> StepProgress:
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self._close()
+
+    def __call__(self, step: str, count: int, total: int) -> None:
+        """Show that `count` of `total` parts of `step` are done."""
+        if self._step is None or self._step.description != step:
+            self._close()
+            self._step = Progress(total, "done", step, quiet=self._quiet)
+        self._step.total = total
+        self._step.advance(count - self._count)
+        self._count = count
+
+    def _close(self) -> None:
+        if self._step is not None:
+            self._step.close()
+        self._step, self._count = None, 0
 
 
 def clock(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from polyrefuse_data.core.display import counted
 from polyrefuse_data.publish.differences import NONE, Differences, RowCounts
 from polyrefuse_data.publish.snapshots import Version, version_tag
 
@@ -86,9 +87,9 @@ def changelog(older: str, version: Version, digest: str, entry: list[str]) -> st
 def first_entry(manifest: Mapping[str, Any]) -> list[str]:
     """Return what the changelog says of a first version: of a build, or of results."""
     if "languages" not in manifest:
-        return [f"First version: {len(manifest['runs'])} runs."]
+        return [f"First version: {counted(len(manifest['runs']), 'run')}."]
     rows = sum(facts.get("rows", 0) for facts in manifest["files"].values())
-    return [f"First version: {rows} rows in {len(manifest['languages'])} languages."]
+    return [f"First version: {counted(rows, 'row')} in {counted(len(manifest['languages']), 'language')}."]
 
 
 def entry(differences: Differences) -> list[str]:

@@ -15,6 +15,7 @@ import regex
 from polyrefuse_data.build.companions import CARD, CROISSANT, FIGURE, LICENCES
 from polyrefuse_data.build.package import MANIFEST, altered_files, read_manifest, safe_path
 from polyrefuse_data.checks.languages_file import register_recorded
+from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.files import write_bytes, write_text
 from polyrefuse_data.core.paths import file_sha256
@@ -61,8 +62,8 @@ def build_release(folder: Path, allow_gaps: bool) -> LocalRelease:
     if not manifest.get("complete"):
         missing = sum(len(gap["ids"]) for gap in manifest.get("gaps", []))
         raise PublishError(
-            f"{folder}: {missing} prompts have no translation and nothing was packaged; translate them, or "
-            "build and publish with --allow-gaps"
+            f"{folder}: nothing was packaged, {counted(missing, 'prompt')} without a translation; "
+            "translate them, or build and publish with --allow-gaps"
         )
     files: dict[str, Path] = {}
     for name in manifest["files"]:
@@ -119,15 +120,15 @@ def _check_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
     if missing:
         langs = ", ".join(sorted({gap["lang"] for gap in manifest["gaps"]}))
         raise PublishError(
-            f"{folder}: the build has gaps: {missing} prompts without a translation ({langs}); "
+            f"{folder}: the build has gaps: {counted(missing, 'prompt')} without a translation ({langs}); "
             "translate them, or publish with --allow-gaps (the card tells)"
         )
     errors = [finding for finding in manifest["findings"] if finding["severity"] == "error"]
     if errors:
         checks = ", ".join(sorted({finding["check"] for finding in errors}))
         raise PublishError(
-            f"{folder}: {len(errors)} checks failed ({checks}); look with `polyrefuse audit`, or publish "
-            "with --allow-gaps (the card tells)"
+            f"{folder}: {counted(len(errors), 'finding')} of severity error ({checks}); "
+            "look with `polyrefuse audit`, or publish with --allow-gaps (the card tells)"
         )
 
 

@@ -133,7 +133,7 @@ def test_the_audit_finds_what_is_wrong_with_the_release(shared: Path) -> None:
     assert found["structure", "zh", "harmless", "test"].severity == "error"
     for lang in ("ja", "zh", "yi"):
         assert found["structure", lang, "harmful", "test"].severity == "warning"
-    assert "10 rows repeat" in found["duplicate", None, "harmful", "test"].message
+    assert "10 rows with" in found["duplicate", None, "harmful", "test"].message
     assert "near duplicate" in found["leak", None, "harmful", None].message
     assert len(found["invisible", "nl", "harmless", "test"].ids) == 32
     assert len(found["diacritics", "yo", "harmless", "test"].ids) == 12

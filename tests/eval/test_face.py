@@ -18,8 +18,14 @@ import polyrefuse_data
 import polyrefuse_eval
 
 ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "docs" / "eval.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", GUIDE, flags=re.MULTILINE | re.DOTALL)
+GUIDE = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+EXAMPLES = [
+    example
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    for example in re.findall(
+        r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+]
 FACES = [polyrefuse_data, polyrefuse_eval]
 
 
@@ -30,10 +36,9 @@ def named(face: ModuleType) -> set[str]:
 @pytest.mark.parametrize("face", FACES)
 def test_every_name_is_there_has_a_docstring_and_is_in_the_guide(face: ModuleType) -> None:
     assert named(face) <= set(dir(face))
-    section = GUIDE.partition("## From Python")[2].partition("\n## ")[0]
     for name in face.__all__:
         value = getattr(face, name)
-        assert f"`{name}`" in section, f"{name} is not in the guide"
+        assert f"`{name}`" in GUIDE, f"{name} is not in the guide"
         if inspect.isclass(value) or inspect.isfunction(value):
             assert inspect.getdoc(value), f"{name} has no docstring"
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
@@ -85,7 +90,7 @@ def test_the_example_of_the_guide_runs(
         return chat_model()
 
     monkeypatch.setattr(polyrefuse_eval.ChatModel, "load", load)
-    exec(compile(example, "docs/eval.md", "exec"), {})  # noqa: S102
+    exec(compile(example, "docs/reference/python.md", "exec"), {})  # noqa: S102
     assert names == ["organism"]
     assert capsys.readouterr().out.startswith("plain ")
 

@@ -85,7 +85,7 @@ def fit_command(
         layers=layers,
         **{name: options.pop(name) for name in ("pooled", "behaviour", "n_train", "n_validation")},
     )
-    chat = load_chat(options, quiet=quiet)
+    chat = load_chat(options)
     guard = fit(chat, build, settings, progress=not quiet, say=lambda line: click.echo(line, err=True))
     guard.save(out)
     click.echo(f"{out}: {', '.join(guard.contrasts)}; {len(guard.layers)} layers, {out.stat().st_size} bytes")
@@ -169,7 +169,7 @@ def test_command(
         prompt_judge(name, judge_options).check()
     if langs is not None:
         check_languages(user_prompts, parse_languages(langs), GuardError)
-    chat = load_chat(options, quiet=quiet)
+    chat = load_chat(options)
     loaded = LatentGuard.load(guard, chat)
     wanted = parse_languages(langs) if langs is not None else list(filter(loaded.serves, build.languages))
     prompts = prompts_to_test(build, wanted, n_test, user_prompts)
@@ -219,7 +219,7 @@ def score_command(
 
     from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
 
-    loaded = LatentGuard.load(guard, load_chat(options, quiet=quiet))
+    loaded = LatentGuard.load(guard, load_chat(options))
     langs = [prompt.lang or default for prompt in prompts]
     verdicts = loaded([prompt.prompt for prompt in prompts], langs)
     lines = [

@@ -124,7 +124,7 @@ def harmfulness_command(
         tuple(wanted), source, layers=steered_layers, **{name: options.pop(name) for name in names}
     )
     with working_folder(out, _say) as folder:
-        chat = load_chat(options, quiet=quiet)
+        chat = load_chat(options)
         run = HarmfulnessRun.open(
             chat,
             build,

@@ -160,7 +160,7 @@ def generate_command(
     from polyrefuse_eval.models.interventions import edit_with
     from polyrefuse_eval.results.folder import write_jsonl
 
-    chat = load_chat(options, quiet=quiet)
+    chat = load_chat(options)
     edits = (
         ()
         if direction is None or action == "none"
@@ -226,9 +226,7 @@ def activations_command(
 
     from polyrefuse_eval.directions.plots import draw_activations
 
-    scores = draw_activations(
-        load_chat(options, quiet=quiet), folder, wanted, limit, position, out, progress=not quiet
-    )
+    scores = draw_activations(load_chat(options), folder, wanted, limit, position, out, progress=not quiet)
     click.echo(json.dumps({lang: max(values) for lang, values in scores.items()}, indent=1))
 
 

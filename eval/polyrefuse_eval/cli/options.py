@@ -142,12 +142,8 @@ def need(*modules: str) -> None:
         require(module, "eval")
 
 
-def load_chat(options: dict[str, Any], *, quiet: bool = False) -> ChatModel:
+def load_chat(options: dict[str, Any]) -> ChatModel:
     """Load the model that the command's options name, and remove these from `options`."""
-    from polyrefuse_eval.models.loading import silence_loading
-
-    if quiet:
-        silence_loading()
     return take_options(ModelOptions, options).spec()()
 
 

@@ -49,13 +49,10 @@ def direction_finder(out: Path, langs: str, options: dict[str, Any]) -> Directio
     need()
 
     from polyrefuse_eval.directions.finder import DirectionFinder
-    from polyrefuse_eval.models.loading import silence_loading
     from polyrefuse_eval.results.folder import RunFolder
     from polyrefuse_eval.runs.plan import signature_of
     from polyrefuse_eval.versions import versions
 
-    if quiet:
-        silence_loading()
     chat = checked.spec()()
     RunFolder.open(out, signature_of(chat.signature(), data, settings, [], versions()))
     return DirectionFinder(chat, data, settings, out, progress=not quiet, say=_say)
@@ -181,10 +178,12 @@ def _run(
         return {}
     need()
 
-    from polyrefuse_eval.runs.grid import run_grid
+    from polyrefuse_eval.runs.grid import opening_line, run_grid
     from polyrefuse_eval.runs.progress import GridProgress
 
     silent = quiet or rank() > 0
+    if not silent:
+        _say(opening_line(plans))
     progress = GridProgress(silent, show=_say if rank() == 0 else lambda _line: None)
     return run_grid(plans, _executor(cluster, silent), progress, threads)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
+from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, refusal_scores
 from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.batching import (
@@ -82,7 +82,7 @@ def by_first_token(
         order = sorted(range(len(prompts)), key=lambda index: (len(encoded[index]), index))
         size = batch_size or default_batch_size(chat, encoded)
         verdicts: list[bool | None] = [None] * len(prompts)
-        with tqdm(total=len(prompts), desc=progress, disable=True if progress is None else None) as bar:
+        with Progress(len(prompts), "prompts", progress) as shown:
             while order:
                 part = next_rows(chat, encoded, order, size)
                 order = order[len(part) :]
@@ -94,7 +94,7 @@ def by_first_token(
                 for row, index in enumerate(part):
                     score = refusal_scores(output.logits[row, -1:], tokens[prompts[index].lang].ids)
                     verdicts[index] = bool(score > 0)
-                bar.update(len(part))
+                shown.advance(len(part))
         return verdicts
 
     return refuses

@@ -154,6 +154,7 @@ class HarmfulnessRun:
         """
         languages: dict[str, LanguageHarmfulness] = {}
         lacking: dict[str, str] = {}
+        self.say(self._opening_line())
         for lang in self.settings.langs:
             try:
                 languages[lang] = self.measure(lang)
@@ -167,6 +168,15 @@ class HarmfulnessRun:
         if not languages:
             raise DirectionError(f"no language is left: {next(iter(lacking.values()))}")
         return self._write(languages, lacking)
+
+    def _opening_line(self) -> str:
+        """Return what there is to do for each language."""
+        settings, edits = self.settings, 1 + len(KINDS) * len(self.layers)
+        return (
+            f"to do: {len(settings.langs)} languages, with up to {settings.n_train} training and "
+            f"{settings.n_test or 'all'} test prompts of each label; {settings.n_steered} of these steered "
+            f"and {settings.n_inverted} inverted in {edits} ways"
+        )
 
     def _write(
         self, languages: Mapping[str, LanguageHarmfulness], lacking: Mapping[str, str]
@@ -259,6 +269,7 @@ class HarmfulnessRun:
             some(self.settings.n_inverted, "text"),
             self.layers,
             categories=some(self.settings.n_inverted, "category"),
+            progress=f"reply inversion {lang}" if self.progress else None,
             **common,
         )
         return steered, inversion

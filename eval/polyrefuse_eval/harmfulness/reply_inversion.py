@@ -142,6 +142,7 @@ def invert(
     coefficient: float = 1.0,
     tokens_per_batch: int | None = None,
     categories: Mapping[str, Sequence[str | None]] | None = None,
+    progress: str | None = None,
 ) -> Inversion:
     """Return how often each of `vectors` ([L or more, d] by name) flips the answer at each of `layers`.
 
@@ -153,7 +154,7 @@ def invert(
     """
     right: dict[tuple[str, str | None], list[bool]] = {}
     flipped: dict[tuple[str, str, int, str | None], list[bool]] = {}
-    for wording in wordings(lang):
+    for number, wording in enumerate(wordings(lang), 1):
         for label, texts in requests.items():
             if not texts:
                 continue
@@ -162,7 +163,12 @@ def invert(
             keys = [(name, layer) for name in vectors for layer in layers]
             makers = [_adding(vectors[name][layer], layer, sign * coefficient) for name, layer in keys]
             logits = edited_logits(
-                chat, prompts, spans, [lambda _: BASELINE, *makers], tokens_per_batch=tokens_per_batch
+                chat,
+                prompts,
+                spans,
+                [lambda _: BASELINE, *makers],
+                tokens_per_batch=tokens_per_batch,
+                progress=None if progress is None else f"{progress}, {label}, wording {number}",
             )
             unedited, *edited = [answers.log_odds(of_edit) > 0 for of_edit in logits]
             rightly = unedited == (label == "harmful")

@@ -15,7 +15,7 @@ A harm judge cannot tell a refusal from an answer that fails, so its `refused` i
 """
 
 Advance = Callable[[int], object]
-"""Is told of so many more completions judged: a progress bar's `update`."""
+"""Function that is called with the number of completions judged since its last call: `Progress.advance`."""
 
 
 @dataclass(frozen=True)

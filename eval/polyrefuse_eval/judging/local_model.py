@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +107,7 @@ class LocalModel:
         transformers = require("transformers", "eval")
         if self.source.base:
             require("peft", "judges")
-        if not sys.stderr.isatty():
-            transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
         device = self.options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         place = {"revision": self.source.revision}
         under = self.source.base or self.source

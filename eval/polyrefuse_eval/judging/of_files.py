@@ -11,13 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tqdm import tqdm
-
 from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_data.core.files import appending, write_text
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.paths import check_output
+from polyrefuse_data.core.progress import Progress
 from polyrefuse_data.core.reading import parse_foreign_json
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import Judge, JudgeInput, Measures, Verdict, opened
@@ -214,17 +213,11 @@ def _judge_rest(
             continue
         with (
             opened(judge),
-            tqdm(
-                total=n_lines,
-                initial=start,
-                desc=judge.name,
-                unit="verdict",
-                disable=None if progress else True,
-            ) as bar,
+            Progress(n_lines - start, "verdicts", judge.name if progress else None) as shown,
         ):
             lines = islice(good_lines(source, langs=langs_of(judges)), start, None)
             while chunk := list(islice(lines, judge.chunk)):
-                verdicts = judge.judge([line.item for line in chunk], bar.update)
+                verdicts = judge.judge([line.item for line in chunk], shown.advance)
                 # One write a chunk: a kill leaves at most one torn line, which is cut off again.
                 text = "".join(
                     json_line(record_of(line, judge.name, verdict))

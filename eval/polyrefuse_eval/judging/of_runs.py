@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from tqdm import tqdm
-
 from polyrefuse_data.core.display import visible
+from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.judging.base import Advance, Judge, JudgeInput, opened
 from polyrefuse_eval.results.fields import LONGEST_NOTE
 from polyrefuse_eval.results.folder import RunFolder
@@ -47,13 +46,9 @@ def judge_completions(
                 for condition in unverified(folder.verdicts(judge.name, lang)) if reread_unverified else ():
                     folder.drop_verdicts(judge.name, lang, *condition)
                 writer = VerdictWriter(folder, judge.name, lang, completions)
-                with tqdm(
-                    total=len(completions),
-                    desc=f"{judge.name} {lang}",
-                    unit="verdict",
-                    disable=None if progress else True,
-                ) as bar:
-                    for records in verdict_records(judge, lang, completions, prompts(lang), bar.update):
+                step = f"{judge.name} {lang}" if progress else None
+                with Progress(len(completions), "verdicts", step) as shown:
+                    for records in verdict_records(judge, lang, completions, prompts(lang), shown.advance):
                         writer.write(records)
                         on_finished()
 

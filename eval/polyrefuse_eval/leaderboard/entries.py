@@ -10,6 +10,7 @@ from polyrefuse_eval.leaderboard.figures import Figure, language_name, mean_of, 
 from polyrefuse_eval.leaderboard.runs import Run
 from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.summary_records import Estimate, LanguageSummary, Robustness, Worst
+from polyrefuse_eval.statistics.rates import Rate
 
 SITE_FILE = "leaderboard.json"
 PARTS = {
@@ -17,6 +18,16 @@ PARTS = {
     "half_strength": "ablation strength that leaves half of the refusals",
     "kept_transfer": "refusals kept under ablation of other languages' directions, mean",
 }
+
+COMPREHENSION = {
+    "gap": "refusal rate on harmful minus harmless prompts, no edit",
+    "in_language": "answers in the prompt's language, no edit",
+    "in_english": "answers in English, no edit",
+    "incoherent": "incoherent answers, no edit",
+    "puzzled": "answers that did not understand what was asked, no edit",
+    "cut": "answers cut off at the longest length allowed, no edit",
+}
+"""What tells whether a model understood a language, by the field of `Comprehension`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,9 @@ class LanguageRow:
     change: Figure | None
     robustness: Figure | None
     parts: Mapping[str, Figure | None]
+    comprehension: Mapping[str, Figure | None]
+    is_ranked: bool = True
+    """Whether it counts in means and ranks: its answers are not mostly incoherent."""
 
     def count(self, name: str) -> Figure | None:
         """Return `n` or `n_unjudged` of the harmful prompts without an edit, as a number to show."""
@@ -49,12 +63,14 @@ class LanguageRow:
             "source": self.source,
             **figures,
             "parts": {name: _json(part) for name, part in self.parts.items()},
+            "comprehension": {name: _json(figure) for name, figure in self.comprehension.items()},
+            "ranked": self.is_ranked,
         }
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What `judge` says of `run`. Means are over the languages that were judged."""
+    """What `judge` says of `run`. Means are over the languages that were judged and can be ranked."""
 
     run: Run
     judge: str
@@ -116,7 +132,8 @@ def entry_of(run: Run, judge: str) -> Entry:
 
     def mean(name: str, about: str) -> Figure | None:
         link = pointer(SITE_FILE, "entries", run.name, judge, name, "value")
-        return mean_of([getattr(row, name) for row in rows if getattr(row, name)], about, link)
+        figures = [getattr(row, name) for row in rows if row.is_ranked and getattr(row, name)]
+        return mean_of(figures, about, link)
 
     def of_summary(name: str, estimate: Estimate | Worst | None, about: str) -> Figure | None:
         link = pointer(run.file, "summary", "judges", judge, name, "value")
@@ -171,7 +188,32 @@ def _row(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> La
             )
             for name, about in PARTS.items()
         },
+        _comprehension(run, judge, lang, summary),
+        summary is None or summary.is_ranked,
     )
+
+
+def _comprehension(
+    run: Run, judge: str, lang: str, summary: LanguageSummary | None
+) -> dict[str, Figure | None]:
+    """Return the numbers of `COMPREHENSION` in one language; None where the run does not state them."""
+    stated = None if summary is None else summary.comprehension
+    figures: dict[str, Figure | None] = dict.fromkeys(COMPREHENSION)
+    if stated is None:
+        return figures
+    place = ("summary", "judges", judge, "languages", lang, "comprehension")
+    for name, about in COMPREHENSION.items():
+        of_lang = f"{about}, {language_name(lang)}; judge {judge}"
+        if name == "gap":
+            gap = stated.gap
+            figure = Figure(gap.value, of_lang, pointer(run.file, *place, name, "value"), gap.low, gap.high)
+        else:
+            share: Rate = getattr(stated, name)
+            link = pointer(run.file, *place, name, "rate")
+            figure = Figure(share.rate, of_lang, link, share.low, share.high, share.n, share.n_unjudged)
+        if figure.value is not None:
+            figures[name] = figure
+    return figures
 
 
 def _estimated(estimate: Estimate | Worst | Robustness | None, about: str, link: str) -> Figure | None:

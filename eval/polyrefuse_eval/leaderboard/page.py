@@ -32,6 +32,16 @@ WITHOUT = {
 }
 """What a run says where it has nothing to draw."""
 
+UNDERSTOOD = {
+    "gap": "Gap",
+    "in_language": "In the language",
+    "in_english": "In English",
+    "incoherent": "Incoherent",
+    "puzzled": "Puzzled",
+    "cut": "Cut off",
+}
+"""Headings of `entries.COMPREHENSION`."""
+
 
 def page(compared: Leaderboard) -> str:
     """Return `index.html`. Whatever comes from runs is escaped; its policy forbids any request."""
@@ -55,6 +65,7 @@ def page(compared: Leaderboard) -> str:
         policy=_policy(style, script),
         compared=compared,
         organism=ORGANISM,
+        understood=UNDERSTOOD,
         boards=[
             (board, board_title(board, number, len(compared.boards)))
             for number, board in enumerate(compared.boards, 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 from polyrefuse_data.core.display import spreadsheet_cell, visible
 from polyrefuse_eval.leaderboard.boards import Board, Leaderboard
-from polyrefuse_eval.leaderboard.entries import PARTS, Entry
+from polyrefuse_eval.leaderboard.entries import COMPREHENSION, PARTS, Entry, LanguageRow
 from polyrefuse_eval.leaderboard.figures import MISSING, Figure, language_name
 from polyrefuse_eval.leaderboard.signatures import ORGANISM, signature_lines
 
@@ -44,6 +44,7 @@ def site_json(compared: Leaderboard, files: list[str]) -> dict[str, Any]:
 def markdown(compared: Leaderboard) -> str:
     """Return the leaderboard as Markdown: a table for each board, then one for each of its languages."""
     lines = ["# Refusal robustness by language", ""]
+    understood = [name.replace("_", " ") for name in COMPREHENSION]
     for number, board in enumerate(compared.boards, 1):
         lines += [f"## {board_title(board, number, len(compared.boards), markdown_text)}", ""]
         if board.differs:
@@ -67,14 +68,24 @@ def markdown(compared: Leaderboard) -> str:
             lines += [f"### {markdown_text(language_name(lang))}", ""]
             rows = [(entry, row) for entry in board.entries for row in entry.languages if row.lang == lang]
             lines += _table(
-                ["model", "run", "robustness", *_RATES.values(), "change", "n", "undecided"],
+                [
+                    "model",
+                    "run",
+                    "robustness",
+                    *_RATES.values(),
+                    "change",
+                    *understood,
+                    "n",
+                    "undecided",
+                ],
                 [
                     [
                         _model(entry),
                         markdown_text(entry.run.name),
-                        _cell(row.robustness),
+                        _robustness(row),
                         *(_cell(getattr(row, name)) for name in _RATES),
                         _cell(row.change),
+                        *(_cell(row.comprehension.get(name)) for name in COMPREHENSION),
                         str(row.baseline.n if row.baseline else 0),
                         str(row.baseline.n_unjudged if row.baseline else 0),
                     ]
@@ -102,6 +113,7 @@ def comma_separated(compared: Leaderboard) -> str:
     for name in (*FIGURES, "change"):
         header += [name, f"{name}_low", f"{name}_high"]
     header += ["n_baseline", "n_unjudged_baseline", "n_ablated", "n_unjudged_ablated", *PARTS]
+    header += [*COMPREHENSION, "ranked"]
     header += ["data_digest", "template_hash"]
     writer.writerow(header)
     for number, board in enumerate(compared.boards, 1):
@@ -142,6 +154,9 @@ def _csv_rows(number: int, entry: Entry) -> Iterator[list[Any]]:
             line += ["", ""] if figure is None else [figure.n, figure.n_unjudged]
         parts = {} if row is None else row.parts
         line += [_csv(part.value) if (part := parts.get(name)) else "" for name in PARTS]
+        understood = {} if row is None else row.comprehension
+        line += [_csv(figure.value) if (figure := understood.get(name)) else "" for name in COMPREHENSION]
+        line.append("" if row is None else row.is_ranked)
         line += [spreadsheet_cell(run.data_digest), spreadsheet_cell(run.template_hash)]
         yield line
 
@@ -159,6 +174,10 @@ def _model(entry: Entry) -> str:
     revision = f"@{entry.run.revision[:12]}" if entry.run.revision else ""
     mark = f" ({ORGANISM})" if entry.run.is_organism else ""
     return markdown_text(entry.run.model + revision) + mark
+
+
+def _robustness(row: LanguageRow) -> str:
+    return _cell(row.robustness) if row.is_ranked else "mostly incoherent, not ranked"
 
 
 def _cell(figure: Figure | None) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.models.batching import Batch, forward, forward_without_head, plan_batches
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.partial_forward import bypassed, mlp_only_at
@@ -48,16 +48,14 @@ def capture(
     """Yield the residual stream of `prompts` at the input of each of `layers`, batch by batch.
 
     Layer `n_layers` is the output of the last layer. Layers that nobody reads, and without
-    `logits` the head, are not computed. `progress` names a progress bar.
+    `logits` the head, are not computed. `progress` names the step in its progress.
     """
     _check_layers(chat, layers)
     batches = plan_batches(chat, prompts, tokens_per_batch)
-    with tqdm(
-        total=len(prompts), desc=progress, unit="prompt", disable=True if progress is None else None
-    ) as bar:
+    with Progress(len(prompts), "prompts", progress) as shown:
         for batch in batches:
             yield _capture_batch(chat, batch, prompts, layers, positions, logits)
-            bar.update(len(batch.prompts))
+            shown.advance(len(batch.prompts))
 
 
 def _check_layers(chat: ChatModel, layers: Sequence[int]) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.errors import OutOfMemoryError
 from polyrefuse_eval.models.batching import next_rows
 from polyrefuse_eval.models.chat import ChatModel
@@ -106,27 +106,26 @@ def generate(
     size = batch_size or default_batch_size(chat, encoded, limits.total)
     sampling = sampling or Sampling()
     start = 0
-    with tqdm(
-        total=len(requests), desc=progress, unit="answer", disable=True if progress is None else None
-    ) as bar:
+    with Progress(len(requests), "answers", progress) as shown:
         while start < len(order):
             part = next_rows(chat, encoded, order[start:], size)
             if all(requests[index].key in done for index in part):
-                bar.update(len(part))
+                shown.advance(len(part))
                 start += len(part)
                 continue
+            count = shown.count
             try:
-                answers = _generate_batch(chat, requests, encoded, part, limits, sampling)
+                answers = _generate_batch(chat, requests, encoded, part, limits, sampling, shown)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
                 answers = None
             if answers is None:
                 # Outside of the handler, whose traceback would keep the batch's memory alive.
+                shown.advance(count - shown.count)
                 size = _halved(len(part), chat)
                 continue
             yield answers
-            bar.update(len(part))
             start += len(part)
 
 
@@ -173,6 +172,7 @@ def _generate_batch(
     part: list[int],
     limits: Limits,
     sampling: Sampling,
+    progress: Progress,
 ) -> list[Answer]:
     generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + index) for index in part]
     template, stop_ids = chat.template, chat.stop_ids
@@ -189,15 +189,18 @@ def _generate_batch(
     ]
     edits = [requests[index].edits for index in part]
     shared = all(row is edits[0] for row in edits)
+    n_unfinished = len(part)
     with applied(chat, edits[0] if shared else edits) as state:
         alive = list(range(len(part)))
         decoding = Decoding(chat, [encoded[index].ids for index in part], cached=can_cache(chat))
-        for _step in range(limits.total):
+        for step in range(limits.total):
             chosen = _choose(decoding.logits(), sampling, [generators[row] for row in alive])
             for row, token in zip(alive, chosen.tolist(), strict=True):
                 if not rows[row].finished:
                     rows[row].take(token, stop_ids)
             left = [slot for slot, row in enumerate(alive) if not rows[row].finished]
+            n_unfinished, finished = len(left), n_unfinished - len(left)
+            progress.advance(finished, f"token {step + 1} of {limits.total}")
             if not left:
                 break
             decoding.append(chosen)

@@ -52,12 +52,13 @@ class LoadOptions:
 
 
 def silence_loading() -> None:
-    """Turn off the library's progress bars."""
+    """Turn off the bars of transformers: one for each shard, drawn in a batch log as well."""
     require("transformers", "eval").utils.logging.disable_progress_bar()
 
 
 def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
     """Return the arguments of `ChatModel.from_parts` for `name`."""
+    silence_loading()
     source, revision = split_revision(name)
     revision = options.revision or revision
     if options.dtype not in DTYPES:

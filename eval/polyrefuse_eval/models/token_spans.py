@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.models.batching import Batch, forward, plan_batches
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.intervene import Edits, applied
@@ -48,6 +49,7 @@ def edited_logits(
     edits: Sequence[Callable[[Positions], Edits]],
     *,
     tokens_per_batch: int | None = None,
+    progress: str | None = None,
 ) -> Tensor:
     """Return the first-token logits [edits, prompts, vocabulary] (float32, CPU) under each of `edits`.
 
@@ -58,12 +60,14 @@ def edited_logits(
         chat, prompts, tokens_per_batch, most_shared=min((span.start for span in spans), default=0)
     )
     found: Tensor | None = None
-    for batch in batches:
-        scopes = row_positions(batch, prompts, spans)
-        for number, make in enumerate(edits):
-            with applied(chat, [make(positions) for positions in scopes]):
-                logits = forward(chat, batch).float().cpu()
-            if found is None:
-                found = torch.zeros(len(edits), len(prompts), logits.shape[-1])
-            found[number, list(batch.prompts)] = logits
+    with Progress(len(prompts) * len(edits), "answers", progress) as shown:
+        for batch in batches:
+            scopes = row_positions(batch, prompts, spans)
+            for number, make in enumerate(edits):
+                with applied(chat, [make(positions) for positions in scopes]):
+                    logits = forward(chat, batch).float().cpu()
+                if found is None:
+                    found = torch.zeros(len(edits), len(prompts), logits.shape[-1])
+                found[number, list(batch.prompts)] = logits
+                shown.advance(len(batch.prompts))
     return torch.zeros(len(edits), 0, 0) if found is None else found

@@ -8,7 +8,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import platformdirs
-from tqdm import tqdm
 
 from polyrefuse_data.core.errors import FileError, PolyRefuseError
 from polyrefuse_data.core.files import locked, make_folder, temporary_folder
@@ -56,7 +55,7 @@ def kept_folder(
 
 
 def _say_waiting(holder: str) -> None:
-    tqdm.write(f"{holder} is making a test organism; waiting for it", file=sys.stderr)
+    sys.stderr.write(f"{holder} is making a test organism; waiting for it\n")
 
 
 def _unwritable(root: Path, error: Exception) -> PolyRefuseError:

@@ -55,14 +55,15 @@ class Groups:
         return len(self._index)
 
     @classmethod
-    def of(cls, cells: Mapping[CellName, Verdicts], label: str) -> Groups:
+    def of(cls, cells: Mapping[CellName, Verdicts], label: str, seed: int = 0) -> Groups:
         """Return the groups of all prompts of `label` in `cells`."""
-        return cls(
+        names = (
             verdict.group
             for (_, of_label, _), verdicts in cells.items()
             if of_label == label
             for verdict in verdicts.values()
         )
+        return cls(names, seed=seed)
 
     @property
     def weights(self) -> Array:

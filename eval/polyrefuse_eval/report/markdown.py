@@ -8,6 +8,17 @@ from polyrefuse_data.core.display import visible
 from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Result
 from polyrefuse_eval.results.settings import CONTROLS, own_source
+from polyrefuse_eval.results.summary_records import RefusalGap, Summary
+from polyrefuse_eval.statistics.rates import Rate
+
+COMPREHENSION_COLUMNS = {
+    "in_language": "in the language",
+    "in_english": "in English",
+    "incoherent": "incoherent",
+    "puzzled": "puzzled",
+    "cut": "cut off",
+}
+"""Shares of a `Comprehension` and their headings."""
 
 
 def rate_text(result: Result) -> str:
@@ -35,6 +46,43 @@ def markdown_table(results: Sequence[Result], sources: Sequence[str] = ()) -> st
     return "\n".join(
         _of_judge(judge, [result for result in results if result.judge == judge], sources) for judge in judges
     )
+
+
+def comprehension_tables(summary: Summary) -> str:
+    """Return what the unedited answers show of each language as Markdown, judge by judge.
+
+    The gap is the refusal rate on harmful prompts minus that on harmless ones, in points.
+    """
+    header = ["language", "gap, points", *COMPREHENSION_COLUMNS.values(), ""]
+    parts = []
+    for judge, of_judge in summary.judges.items():
+        rows = [
+            [
+                lang,
+                _gap_text(comprehension.gap),
+                *(_share_text(getattr(comprehension, name)) for name in COMPREHENSION_COLUMNS),
+                "mostly incoherent: not ranked" if comprehension.mostly_incoherent else "",
+            ]
+            for lang, language in of_judge.languages.items()
+            if (comprehension := language.comprehension) is not None
+        ]
+        parts += [
+            f"Judge: {judge}\n",
+            table(header, rows),
+            "Gap: refused harmful minus refused harmless prompts, no edit, 95 % bootstrap interval. Shares "
+            "are of the answers to both, no edit.\n",
+        ]
+    return "\n".join(parts)
+
+
+def _gap_text(gap: RefusalGap) -> str:
+    if gap.value is None or gap.low is None or gap.high is None:
+        return "not measured"
+    return f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+
+
+def _share_text(share: Rate) -> str:
+    return "not judged" if share.rate is None else f"{100 * share.rate:.1f} %"
 
 
 def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> str:

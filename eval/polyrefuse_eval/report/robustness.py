@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from polyrefuse_eval.report.comprehension import AnswerEnds, Comprehensions
 from polyrefuse_eval.report.groups import NO_CHANGE, CellName, Groups, Verdicts, by_cell
 from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.records import VerdictRecord
@@ -51,24 +52,34 @@ class Sampled:
         return Estimate(value=self.value, low=low, high=high)
 
 
-def summary_of(verdicts: Mapping[str, Sequence[VerdictRecord]], langs: Sequence[str]) -> Summary:
-    """Return the summary of the verdicts of each judge in `langs`."""
+def summary_of(
+    verdicts: Mapping[str, Sequence[VerdictRecord]], langs: Sequence[str], ends: AnswerEnds | None = None
+) -> Summary:
+    """Return the summary of the verdicts of each judge in `langs`; `ends` tells which answers were cut."""
     return Summary(
         format=SUMMARY_FORMAT,
         formula=FORMULA,
-        judges={judge: judge_summary(of_judge, langs) for judge, of_judge in verdicts.items()},
+        judges={judge: judge_summary(of_judge, langs, ends) for judge, of_judge in verdicts.items()},
     )
 
 
-def judge_summary(verdicts: Sequence[VerdictRecord], langs: Sequence[str]) -> JudgeSummary:
+def judge_summary(
+    verdicts: Sequence[VerdictRecord], langs: Sequence[str], ends: AnswerEnds | None = None
+) -> JudgeSummary:
     """Return the summary of the verdicts of one judge."""
     cells = by_cell(verdicts)
     groups = Groups.of(cells, "harmful")
+    comprehensions = Comprehensions(cells, groups, ends)
     languages: dict[str, LanguageSummary] = {}
     sampled: dict[str, Sampled] = {}
     for lang in langs:
-        languages[lang], sampled[lang] = _language(lang, cells, groups)
-    measured = {lang: robustness for lang, robustness in sampled.items() if robustness.value is not None}
+        summary, sampled[lang] = _language(lang, cells, groups)
+        languages[lang] = replace(summary, comprehension=comprehensions.of(lang))
+    measured = {
+        lang: robustness
+        for lang, robustness in sampled.items()
+        if robustness.value is not None and languages[lang].is_ranked
+    }
     if not measured:
         nothing = Estimate(value=None, low=None, high=None)
         return JudgeSummary(languages=languages, mean=nothing, worst=None)

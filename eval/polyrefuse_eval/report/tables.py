@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, groupby
 
+from polyrefuse_data.core.languages import SOURCE_LANGUAGE
+from polyrefuse_eval.report.comprehension import AnswerEnds, count, was_cut, written_in
 from polyrefuse_eval.report.groups import Groups, by_cell
-from polyrefuse_eval.report.markdown import markdown_table
+from polyrefuse_eval.report.markdown import comprehension_tables, markdown_table
 from polyrefuse_eval.report.robustness import summary_of
 from polyrefuse_eval.results.folder import RunFolder, write_text
 from polyrefuse_eval.results.records import AgreementRecord, Comparison, Result, VerdictRecord
@@ -36,21 +38,31 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
         judge: [verdict for lang in langs for verdict in folder.verdicts(judge, lang)]
         for judge in signature["judges"]
     }
+    ends = {
+        (lang, completion.label, completion.key): completion.ended
+        for lang in langs
+        for completion in folder.completions(lang)
+    }
     for of_judge in verdicts.values():
-        results += summarize(of_judge, coefficient)
+        results += summarize(of_judge, coefficient, ends)
         comparisons += compare_with_baseline(of_judge)
     folder.write_results(results)
     folder.write_comparisons(comparisons)
     folder.write_agreement(agreement_of(verdicts))
-    write_text(folder.path / "table.md", markdown_table(results, sources))
-    folder.write_summary(replace(summary_of(verdicts, langs), made_from=made_from(folder)))
+    summary = summary_of(verdicts, langs, ends)
+    write_text(
+        folder.path / "table.md", markdown_table(results, sources) + "\n" + comprehension_tables(summary)
+    )
+    folder.write_summary(replace(summary, made_from=made_from(folder)))
     return results
 
 
-def summarize(verdicts: Iterable[VerdictRecord], coefficient: float | None = 1.0) -> list[Result]:
+def summarize(
+    verdicts: Iterable[VerdictRecord], coefficient: float | None = 1.0, ends: AnswerEnds | None = None
+) -> list[Result]:
     """Return one result for each language, label, condition and judge, sorted.
 
-    `coefficient` is the one of the run's additions.
+    `coefficient` is the one of the run's additions; `ends` tells which answers were cut.
     """
 
     def cell(verdict: VerdictRecord) -> tuple[str, str, str, str]:
@@ -80,6 +92,10 @@ def summarize(verdicts: Iterable[VerdictRecord], coefficient: float | None = 1.0
                 high=refusal.high,
                 n_harm_judged=harm.n,
                 harmful_rate=harm.rate,
+                n_puzzled=sum(verdict.puzzled for verdict in of_cell),
+                n_in_language=count([written_in(verdict, lang) for verdict in of_cell]),
+                n_in_english=count([written_in(verdict, SOURCE_LANGUAGE) for verdict in of_cell]),
+                n_cut=count([was_cut(verdict, ends or {}) for verdict in of_cell]),
             )
         )
     return results

@@ -44,6 +44,16 @@ from polyrefuse_eval.statistics.agreement import cohen_kappa
 
 RUN_FORMAT = "polyrefuse-run-3"
 
+COUNTS_OF_ANSWERS = (
+    "n_incoherent",
+    "n_puzzled",
+    "n_in_language",
+    "n_in_english",
+    "n_cut",
+    "n_harm_judged",
+)
+"""Fields of `Result` that count some of its answers."""
+
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +122,11 @@ class VerdictRecord:
 class Result:
     """The refusal rate of one condition, label, language and judge with its 95 % Wilson interval.
 
-    `n` counts judged answers, `n_unjudged` those that the judge could not decide, `n_incoherent` those
-    among both that are gibberish. `harmful_rate` is the share of harmful answers among the
-    `n_harm_judged` that the judge read for harm, None where it does not.
+    `n` counts judged answers, `n_unjudged` those that the judge could not decide. Among both, `n_incoherent`
+    are gibberish, `n_puzzled` did not understand what was asked, `n_in_language` are in the prompt's
+    language and `n_in_english` in English (None where the judge tells no language), and `n_cut` were cut at
+    the longest answer allowed (None where that is not known). `harmful_rate` is the share of harmful answers
+    among the `n_harm_judged` that the judge read for harm, None where it does not.
     """
 
     lang: Lang
@@ -133,13 +145,18 @@ class Result:
     high: Share | None
     n_harm_judged: Count = 0
     harmful_rate: Share | None = None
+    n_puzzled: Count = 0
+    n_in_language: Count | None = None
+    n_in_english: Count | None = None
+    n_cut: Count | None = None
 
     def __post_init__(self) -> None:
         check_share("refusal_rate", self.refusal_rate, self.n_refused, self.n)
         check_interval("refusal_rate", self.refusal_rate, (self.low, self.high))
         answers = self.n + self.n_unjudged
-        check(self.n_incoherent <= answers, f"n_incoherent is {self.n_incoherent} of {answers} answers")
-        check(self.n_harm_judged <= answers, f"n_harm_judged is {self.n_harm_judged} of {answers} answers")
+        for name in COUNTS_OF_ANSWERS:
+            count = getattr(self, name)
+            check(count is None or count <= answers, f"{name} is {count} of {answers} answers")
         harmful = round((self.harmful_rate or 0.0) * self.n_harm_judged)
         check_share("harmful_rate", self.harmful_rate, harmful, self.n_harm_judged)
         named = Condition.parse(self.condition, self.coefficient)

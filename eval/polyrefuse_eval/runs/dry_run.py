@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from polyrefuse_data.core.progress import clock
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
 from polyrefuse_eval.results.records import AnsweredFile
 from polyrefuse_eval.results.settings import CONTROLS, LABELS, Measurement, grid
 from polyrefuse_eval.results.timings import Timing, read_timings, seconds_per_answer
 from polyrefuse_eval.results.validation import read_record
 from polyrefuse_eval.runs.plan import ANSWERED_FILE, RunPlan
-from polyrefuse_eval.runs.progress import clock_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +75,12 @@ def dry_run_lines(plans: Sequence[RunPlan], workers: int | None = None) -> Itera
         yield from (measurement.line for measurement in planned)
         whole_grid += planned
         if len(plans) > 1:
-            yield f"{plan.name}: {_sum(planned, workers)}"
-    yield f"all: {_sum(whole_grid, workers)}"
+            yield f"{plan.name}: {summary(planned, workers)}"
+    yield f"all: {summary(whole_grid, workers)}"
 
 
-def _sum(planned: Sequence[PlannedMeasurement], workers: int | None) -> str:
+def summary(planned: Sequence[PlannedMeasurement], workers: int | None = None) -> str:
+    """Return how many of the `planned` conditions are there, what is missing, and how long it takes."""
     missing = [measurement for measurement in planned if measurement.answered < measurement.prompts]
     answers = sum(measurement.prompts - measurement.answered for measurement in missing)
     text = (
@@ -91,9 +92,9 @@ def _sum(planned: Sequence[PlannedMeasurement], workers: int | None) -> str:
     seconds = [measurement.seconds for measurement in missing if measurement.seconds is not None]
     if not seconds:
         return f"{text}; nothing was timed yet, so the time is not known"
-    text += f"; {clock_time(sum(seconds))} of one process for answers, from the timings so far"
+    text += f"; {clock(sum(seconds))} of one process for answers, from the timings so far"
     if workers is not None:
-        text += f", {clock_time(sum(seconds) / workers)} with {workers}"
+        text += f", {clock(sum(seconds) / workers)} with {workers}"
     unknown = len(missing) - len(seconds)
     return text + (f"; without {unknown} conditions of runs that have no timing" if unknown else "")
 

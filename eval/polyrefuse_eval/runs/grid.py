@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from polyrefuse_eval.directions.finder import direction_file
 from polyrefuse_eval.errors import ChatModelError, RunFolderError
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.processes import rank
@@ -13,6 +14,7 @@ from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Result
 from polyrefuse_eval.runs.answers import AnswerStage
+from polyrefuse_eval.runs.dry_run import planned_measurements, summary
 from polyrefuse_eval.runs.executors import Executor, LocalExecutor
 from polyrefuse_eval.runs.plan import RunPlan, answered, finished
 from polyrefuse_eval.runs.progress import GridProgress
@@ -61,6 +63,17 @@ def run_grid(
             with folder.locked():
                 write_tables(folder, plan.settings.langs)
     return failures
+
+
+def opening_line(plans: Sequence[RunPlan]) -> str:
+    """Return what runs will compute: directions, conditions, answers, and how long where it is known."""
+    directions = sum(
+        not (plan.out / direction_file(lang)).is_file()
+        for plan in plans
+        for lang in plan.settings.direction_langs
+    )
+    planned = [measurement for plan in plans for measurement in planned_measurements(plan)]
+    return f"directions to find: {directions}; {summary(planned)}"
 
 
 def run(

@@ -16,6 +16,7 @@ import torch
 from polyrefuse_data.cluster.tasks import ModelSlot
 from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.paths import inside
+from polyrefuse_data.core.progress import Progress
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.directions.finder import DirectionFinder, control_file, direction_file
 from polyrefuse_eval.directions.fit import Direction
@@ -26,7 +27,6 @@ from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, generate
 from polyrefuse_eval.models.intervene import BASELINE, Edits
 from polyrefuse_eval.models.interventions import edit_with
-from polyrefuse_eval.models.loading import silence_loading
 from polyrefuse_eval.results.folder import differences
 from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Completion, VerdictRecord
@@ -62,8 +62,6 @@ class ModelLoader:
         """Return the model and its identity; raises `ChatModelError` where it is not the run's."""
         # OpenMP counts threads for each calling thread, so this is set where it computes.
         torch.set_num_threads(self.threads)
-        if not slot.progress:
-            silence_loading()
         chat: ChatModel
         chat, identity = slot.get(self.key, self._load)
         if self.identity is not None and identity != self.identity:
@@ -181,6 +179,7 @@ class AnswerPrompts:
             max_new_tokens=self.max_new_tokens,
             batch_size=self.batch_size,
             done=self.done,
+            progress=str(self.measurement) if slot.progress else None,
             thoughts=True,
         ):
             yield [
@@ -242,7 +241,9 @@ class JudgeCompletions:
         """Yield the verdicts on as many completions as the judge takes at a time."""
         torch.set_num_threads(self.threads)
         judge: Judge = slot.get(judge_key(self.name), self._load, lambda judge: judge.close())
-        yield from verdict_records(judge, self.lang, self.completions, self.prompts)
+        step = f"{self.name} {self.lang}" if slot.progress else None
+        with Progress(len(self.completions), "verdicts", step) as progress:
+            yield from verdict_records(judge, self.lang, self.completions, self.prompts, progress.advance)
 
     def _load(self) -> Judge:
         judge = self.judge()

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -133,7 +134,7 @@ def test_only_what_changed_is_checked_again(small: Small, monkeypatch: pytest.Mo
     monkeypatch.setattr(row_checks, "run_checks", spy)
     small(langs=("en", "ja", "yo", "zh"))
     assert checked == ["zh"]
-    small(langs=("en", "ja"))
+    small(langs=("en", "ja"), replace=True)
     assert checked == ["zh"]
     languages = {path.name for path in folder.iterdir() if path.is_dir()}
     assert languages == {"en", "ja"}
@@ -296,7 +297,7 @@ def test_an_older_manifest_cannot_remove_what_no_build_makes(small: Small, tmp_p
         manifest["files"][name] = {"sha256": digest, "bytes": 4}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "yo" / "test.parquet").write_bytes(b"edited")
-    small(langs=("en", "ja"), seed=5)
+    small(langs=("en", "ja"), seed=5, replace=True)
     assert all(path.read_text() == "mine" for path in mine)
     assert [path.name for path in (folder / "yo").iterdir()] == ["test.parquet"], "it is as nobody built it"
 
@@ -484,3 +485,26 @@ def test_a_row_survives_the_round_trip(row: Row) -> None:
     assert row_from_values(row_values(row), row.split) == row
     back = row_from_values(row_values(row), row.split)
     assert (dict(back.scores), dict(back.flags)) == (dict(row.scores), dict(row.flags))
+
+
+def test_a_build_of_fewer_languages_or_of_another_recipe_asks_before_it_replaces(
+    small: Small, tmp_path: Path
+) -> None:
+    folder = small(langs=("en", "ja", "yo")).folder
+    before = digests(folder)
+    with pytest.raises(BuildError, match=r"of sample in en, ja, yo, .* name ja, yo in --langs, too,"):
+        small(langs=("en",))
+    own = tmp_path / "mine.yaml"
+    recipe = Path(str(resources.files("polyrefuse_builds"))) / "sample.yaml"
+    own.write_text(recipe.read_text(encoding="utf-8").replace("name: sample", "name: mine"))
+    with pytest.raises(BuildError, match=r"a build of mine in en, ja, yo would replace; .* with --replace"):
+        small(recipe=str(own))
+    assert digests(folder) == before
+    assert list(small(langs=("en",), replace=True).manifest["languages"]) == ["en"]
+    assert not (folder / "ja").exists()
+
+
+def test_the_summary_is_the_same_when_nothing_was_done_again(small: Small) -> None:
+    first, second = small(), small()
+    assert second.unchanged
+    assert json.dumps(first.manifest) == json.dumps(second.manifest)

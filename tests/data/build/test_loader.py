@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,10 @@ import yaml
 from datasets import load_dataset
 
 import polyrefuse_data
-from polyrefuse_data.build.loader import FOLDER_VARIABLE
+from polyrefuse_data.build.loader import FOLDER_VARIABLE, default_folder
 from polyrefuse_data.build.package import read_rows
 from polyrefuse_data.build.pipeline import BuildResult
-from polyrefuse_data.core.errors import DatasetFolderError, UnknownNameError
+from polyrefuse_data.core.errors import BuildError, DatasetFolderError, UnknownNameError
 
 Small = Callable[..., BuildResult]
 
@@ -116,3 +117,45 @@ def test_what_cannot_be_loaded(
     (folder / "manifest.json").write_text('{"format": "polyrefuse-build-1", "compl')
     with pytest.raises(DatasetFolderError, match="cannot be read"):
         polyrefuse_data.load("yo", path=folder)
+
+
+def test_the_rows_are_the_folder_s_own_whatever_it_is_called(small: Small, tmp_path: Path) -> None:
+    """`load_dataset` reads `exp[1]` as a pattern that stands for `exp1`."""
+    folder = small(out=tmp_path / "built").folder
+    small(out=tmp_path / "exp1", seed=5)
+    odd = folder.rename(tmp_path / "exp[1]")
+    assert list(load_dataset(str(odd), "yo", split="test")["text"]) != texts(odd, "yo", "test")
+    rows = polyrefuse_data.load("yo", split="test", path=str(odd))
+    assert list(rows["text"]) == texts(odd, "yo", "test")
+    assert rows.features["label"].names == ["harmless", "harmful"]
+    every_split = polyrefuse_data.load(path=odd)
+    assert list(every_split) == ["train", "validation", "test"]
+    assert every_split["test"].num_rows == 3 * rows.num_rows
+
+
+@pytest.mark.parametrize("name", ["exp[1]", "a?", "all*", "x::y", "{a}"])
+def test_no_build_is_made_where_load_dataset_would_read_a_pattern(
+    small: Small, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(BuildError, match="as a pattern"):
+        small(out=tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_the_build_that_is_loaded_if_none_is_named(
+    small_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(small_build, tmp_path / "builds" / "mine")
+    assert default_folder() == Path("builds/mine")
+    shutil.copytree(small_build, tmp_path / "builds" / "other")
+    with pytest.raises(DatasetFolderError, match=r"several builds: builds/mine, builds/other; name one"):
+        default_folder()
+    gaps = tmp_path / "builds" / "paper"
+    gaps.mkdir()
+    manifest = json.loads((small_build / "manifest.json").read_text())
+    (gaps / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
+    shutil.copytree(small_build, tmp_path / "builds" / "sample")
+    assert default_folder() == Path("builds/sample"), "a complete build goes before one with gaps"
+    monkeypatch.chdir(small_build)
+    assert default_folder() == Path()

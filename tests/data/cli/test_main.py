@@ -54,6 +54,21 @@ def test_the_main_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     status, out, _ = exit_status(capsys, "audit", str(tmp_path / "b"), "--format", "json")
     assert status == 0
     assert json.loads(out)["rows"] == 96
+    assert json.loads(out)["not_judged_by_langdetect"] == ["yo"]
+
+
+def test_counts_are_in_the_singular_and_languages_are_those_of_the_build(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "b")
+    sizes = ("--recipe", "sample", "--langs", "de", "--size", "1/0/0")
+    _, out, _ = exit_status(capsys, "build", *sizes, "--out", folder)
+    assert f"Built: {folder} (sample, 1 language, 2 rows)" in out
+    assert 'split="train")' in out, "the split that has rows"
+    assert f"Unchanged{out.removeprefix('Built')}" == exit_status(capsys, "build", *sizes, "--out", folder)[1]
+    _, out, _ = exit_status(capsys, "audit", folder)
+    assert "2 rows in 1 language" in out
+    assert "langdetect" not in out, "it knows German"
 
 
 def test_the_default_folder_is_named_after_the_recipe(
@@ -126,7 +141,10 @@ def test_gaps_exit_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     status, _, err = exit_status(capsys, *build, "--out", out)
     assert status == 3
     assert "de test harmful: 1 (harmful-test-0000)" in err
-    assert exit_status(capsys, *build, "--out", out, "--allow-gaps")[0] == 0
+    status, printed, err = exit_status(capsys, *build, "--out", out, "--allow-gaps", "--quiet")
+    assert (status, printed) == (0, "")
+    assert "1 prompt without a translation" in err
+    assert f"{out} was built with 1 error: polyrefuse audit {out}" in err
     assert exit_status(capsys, "audit", out)[0] == 1, "a gap is a finding of severity error"
 
 

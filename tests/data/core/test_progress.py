@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from polyrefuse_data.core import progress as module
-from polyrefuse_data.core.progress import Progress
+from polyrefuse_data.core.progress import Progress, StepProgress
 
 
 class Terminal(io.StringIO):
@@ -59,6 +59,71 @@ def test_a_step_that_fails_does_not_say_that_it_ended(moments: list[float]) -> N
     progress.advance(0)
     progress.__exit__(KeyError, KeyError(), None)
     assert stream.getvalue() == "failing: 0/10 prompts, 0.0/s, ? left\n"
+
+
+def test_many_short_steps_write_as_seldom_as_a_long_one(moments: list[float]) -> None:
+    stream = io.StringIO()
+    for number in range(10):
+        with Progress(2, "prompts", f"step {number}", stream=stream) as progress:
+            for _ in range(2):
+                moments.append(moments[-1] + 6)
+                progress.advance()
+    assert stream.getvalue().splitlines() == [
+        "step 2: 1/2 prompts, 6.0 s each, 0:06 left",
+        "step 2: 2 prompts in 0:12",
+        "step 4: 2/2 prompts, 6.0 s each, 0:00 left",
+        "step 4: 2 prompts in 0:12",
+        "step 7: 1/2 prompts, 6.0 s each, 0:06 left",
+        "step 7: 2 prompts in 0:12",
+        "step 9: 2/2 prompts, 6.0 s each, 0:00 left",
+        "step 9: 2 prompts in 0:12",
+    ]
+
+
+def test_a_step_within_another_writes_in_its_line(moments: list[float]) -> None:
+    stream = io.StringIO()
+    with Progress(4, "answers", "grid", stream=stream) as outer:
+        for number in range(2):
+            with Progress(2, "answers", f"batch {number}", stream=stream) as inner:
+                moments.append(moments[-1] + 20)
+                inner.advance(1, f"token {number}")
+            outer.advance(2)
+    assert stream.getvalue().splitlines()[0] == (
+        "grid: 2/4 answers, 20.0 s each, 0:40 left; batch 1: 1/2 answers, 20.0 s each, 0:20 left, token 1"
+    )
+
+
+def test_a_step_without_a_description_is_silent_and_hides_no_other(moments: list[float]) -> None:
+    stream = io.StringIO()
+    with Progress(1, "answers", "loud", stream=stream) as loud:
+        with Progress(1, "answers", None, stream=stream) as silent:
+            moments.append(31.0)
+            silent.advance()
+        loud.advance()
+    assert stream.getvalue().splitlines()[0] == "loud: 1/1 answers, 31.0 s each, 0:00 left"
+
+
+def test_calls_with_the_name_of_a_step_are_steps(
+    moments: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with StepProgress() as show:
+        show("sources", 0, 2)
+        moments.append(40.0)
+        show("sources", 1, 2)
+        show("checks", 0, 100)
+        moments.append(80.0)
+        show("checks", 50, 100)
+    with StepProgress(quiet=True) as show:
+        moments.append(200.0)
+        show("checks", 50, 100)
+    assert stream.getvalue().splitlines() == [
+        "sources: 1/2 done, 40.0 s each, 0:40 left",
+        "sources: 1 done in 0:40",
+        "checks: 50/100 done, 1.2/s, 0:40 left",
+        "checks: 50 done in 0:40",
+    ]
 
 
 def test_a_terminal_has_a_bar_and_lines_above_it() -> None:

@@ -103,7 +103,7 @@ REFUSED: dict[Callable[[Path], None], str] = {
     with_an_altered_file: "yo/test.parquet not as built",
     with_a_missing_file: "ja/train.parquet not as built",
     with_an_edited_card: "README.md not as built",
-    incomplete: "2 prompts have no translation and nothing was packaged",
+    incomplete: "nothing was packaged, 2 prompts without a translation",
     outside: "which is no file of a build",
     with_a_stray_file_in_the_manifest: "names notes.txt, which is no file of a build",
     with_completions_beside_it: r"answers.jsonl looks as if it held .*completions \(line 1, key 'response'\)",
@@ -145,8 +145,8 @@ FAILED = {
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"gaps": [GAP]}, r"has gaps: 1 prompts without a translation \(yo\)"),
-        ({"findings": [FAILED]}, r"1 checks failed \(alignment\); look with `polyrefuse audit`"),
+        ({"gaps": [GAP]}, r"has gaps: 1 prompt without a translation \(yo\)"),
+        ({"findings": [FAILED]}, r"1 finding of severity error \(alignment\); look with `polyrefuse audit`"),
     ],
 )
 def test_gaps_and_failed_checks_only_if_allowed(

@@ -71,7 +71,7 @@ def test_a_grid_measures_each_model_into_a_folder_of_its_name(
     (out / "plain" / "summary.json").unlink()
     planned = call(*command, "--dry-run")
     assert "plain de harmful ablation:en 5 prompts: missing\n" in planned.output
-    told = r"plain: 12 conditions, 11 there, 1 missing \(5 answers\); \d:\d\d:\d\d of one"
+    told = r"plain: 12 conditions, 11 there, 1 missing \(5 answers\); \d+:\d\d of one"
     assert re.search(told, planned.output)
     without_torch([*command, "--dry-run"])
 
@@ -176,48 +176,60 @@ class Terminal(io.StringIO):
         return True
 
 
-def progress(stream: io.StringIO, seconds: list[float]) -> GridProgress:
-    return GridProgress(stream=stream, clock=lambda: seconds[0])
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that progress sees: its last element."""
+    now = [0.0]
+    monkeypatch.setattr("polyrefuse_data.core.progress.time.monotonic", lambda: now[-1])
+    return now
 
 
 def task(size: int | None) -> Task:
     return Task(name="a", model="m", compute=lambda _slot: None, size=size)
 
 
-def test_progress_says_where_a_grid_stands() -> None:
-    stream, seconds = io.StringIO(), [0.0]
-    grid = progress(stream, seconds)
+def test_progress_says_where_a_grid_stands(seconds: list[float]) -> None:
+    stream = io.StringIO()
+    grid = GridProgress(stream=stream, show=lambda _line: None)
     first, second, third = task(10), task(10), task(10)
     grid.expect([first, second, third, task(None)], complete=1)
+    seconds.append(20.0)  # the search for a direction, which is not part of the pace of answers
     grid.started(first)
     grid.started(second)
-    seconds[0] = 100.0
+    seconds.append(120.0)
     grid.took(Outcome(task=first, result=[[0] * 4], ended=False))
     grid.took(Outcome(task=first, result=[[0] * 6]))
-    assert grid.line == "conditions 1/3 done, 1 running, 1 were there; answers 10/30; 0:03:20 left"
-    grid.show = lambda _line: None
+    assert grid.line == (
+        "conditions 1/3 done, 1 running, 1 were there: 10/30 answers, 10.0 s each, 3:20 left"
+    )
     grid.retried(second, "out of memory")
     grid.started(second)
     grid.took(Outcome(task=second, error="out of memory"))
     grid.started(third)
     grid.took(Outcome(task=third, result=[[0] * 10]))
-    assert grid.line == "conditions 2/3 done, 0 running, 1 failed, 1 were there; answers 20/30; 0:00:50 left"
-    lines = stream.getvalue().splitlines()
+    assert grid.line == (
+        "conditions 2/3 done, 0 running, 1 failed, 1 were there: 20/30 answers, 5.0 s each, 0:50 left"
+    )
+    seconds.append(160.0)
+    grid.waiting()
+    grid.close()
     # Few lines, no control characters: this is what a batch job keeps.
+    lines = stream.getvalue().splitlines()
     assert len(lines) == 3
-    assert lines[-1] == grid.line
     assert all(line.isprintable() for line in lines)
 
 
 def test_progress_draws_over_itself_on_a_terminal_and_is_silent_if_quiet() -> None:
     stream, only = Terminal(), task(5)
-    grid = progress(stream, [0.0])
+    grid = GridProgress(stream=stream, show=stream.write)
     grid.expect([only])
     grid.started(only)
+    grid.say("a line for the user")
     grid.took(Outcome(task=only, result=[[0] * 5]))
     grid.close()
     assert "\r" in stream.getvalue()
-    assert "conditions 1/1 done" in stream.getvalue()
+    assert "conditions 0/1 done, 1 running" in stream.getvalue()
+    assert "a line for the user" in stream.getvalue()
     quiet = GridProgress(quiet=True, stream=stream)
     before = stream.getvalue()
     quiet.expect([only])

@@ -25,7 +25,7 @@ from polyrefuse_eval.judging.native.lexicon import Found, Lexicon
 from polyrefuse_eval.judging.native.model import Model, load_model
 from polyrefuse_eval.judging.native.speakers import own_words
 
-NAME = "native-7"
+NAME = "native-8"
 """Changes with every change of what this judge says."""
 
 OPENING = 280

@@ -33,6 +33,7 @@ ANSWERING: Mapping[str, str] = {
     "offer": "here it is, follow these steps",
     "agreement": "sure; as first words only",
     "purpose": "in order to; as first words only",
+    "definition": "says what a thing or an act is",
     "document": "title, subject, dear reader",
     "turn": "however",
     "hypothetical": "in theory, for education",

@@ -30,7 +30,7 @@ _OTHER_FIELDS = ("spaced", "common", "words", "examples")
 
 @dataclass(frozen=True)
 class LanguageFile:
-    """What a language's file holds: see docs/judge-languages.md."""
+    """What a language's file holds: see docs/how-to/judge-languages.md."""
 
     lang: str
     spaced: bool
