@@ -35,7 +35,7 @@ from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.organisms import organism_path
-from polyrefuse_eval.results.baseline_cache import ENVIRONMENT
+from polyrefuse_eval.results.content_cache import ENVIRONMENT
 from polyrefuse_eval.results.data import DataFolder, open_data
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Completion

@@ -16,6 +16,10 @@ class DirectionError(PolyRefuseError):
     """A direction that cannot be fitted, read, or used with this model."""
 
 
+class EndpointError(PolyRefuseError):
+    """A service that cannot be asked: its address, key, limits or budget, or what it was asked for."""
+
+
 class GuardError(PolyRefuseError):
     """A Latent Guard that cannot be fitted, calibrated or used as asked, or prompts it cannot read."""
 

@@ -103,13 +103,13 @@ class Report:
 
 
 def audit(
-    folder: Path,
-    english: Path | None = None,
-    back: Path | None = None,
-    only: tuple[str, ...] = (),
+    folder: str | Path,
+    english: str | Path | None = None,
+    back: str | Path | None = None,
+    only: Sequence[str] = (),
     all_votes: bool = False,
-    thresholds: Path | None = None,
-    memory: Path | None = None,
+    thresholds: str | Path | None = None,
+    memory: str | Path | None = None,
     similarity: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
@@ -122,6 +122,10 @@ def audit(
     for check in only:
         if check not in all_checks():
             raise unknown_name("check", check, all_checks())
+    english, back, thresholds, memory = (
+        None if path is None else Path(path) for path in (english, back, thresholds, memory)
+    )
+    folder = Path(folder)
     bounds = load_thresholds(thresholds)
     opened = open_folder(folder, english, back, memory)
     model = _sentence_model(similarity, opened)

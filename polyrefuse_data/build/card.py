@@ -59,9 +59,9 @@ def _split_sizes(langs: Sequence[str], files: Mapping[str, Mapping[str, Any]]) -
     return sizes
 
 
-def _features() -> list[dict[str, Any]]:
+def _features(pairs: bool) -> list[dict[str, Any]]:
     features = []
-    for field in arrow_schema():
+    for field in arrow_schema(pairs=pairs):
         if field.name == "label":
             names = {str(index): name for index, name in enumerate(LABELS)}
             features.append({"name": field.name, "dtype": {"class_label": {"names": names}}})
@@ -88,7 +88,7 @@ def card_metadata(package: Package) -> dict[str, Any]:
             config["default"] = True
         configs.append({**config, "data_files": _data_files(chosen, files)})
     infos = [
-        {"config_name": name, "features": _features(), "splits": _split_sizes(chosen, files)}
+        {"config_name": name, "features": _features(package.has_pairs), "splits": _split_sizes(chosen, files)}
         for name, chosen in names.items()
     ]
     rows = sum(facts["rows"] for facts in files.values())

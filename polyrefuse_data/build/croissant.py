@@ -72,6 +72,7 @@ _MEANINGS = {
     "source": "name of the source",
     "source_licence": "licence of the source",
     "translator": "signature of who translated",
+    "pair": "shared by a harmless prompt that looks harmful and its harmful twin",
     "duplicate_of": "id of the first row with the same English text in the split",
 }
 
@@ -101,7 +102,7 @@ def render_croissant(package: Package) -> str:
         "rai:dataUseCases": "Measuring how robustly chat models refuse harmful requests.",
         "distribution": [_file_object(name, facts) for name, facts in sorted(files.items())]
         + [_file_set(split) for split in splits],
-        "recordSet": [_record_set(split) for split in splits],
+        "recordSet": [_record_set(split, package.has_pairs) for split in splits],
     }
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
@@ -129,7 +130,7 @@ def _file_set(split: str) -> dict[str, Any]:
     }
 
 
-def _record_set(split: str) -> dict[str, Any]:
+def _record_set(split: str, pairs: bool) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": split,
@@ -144,7 +145,7 @@ def _record_set(split: str) -> dict[str, Any]:
                 "dataType": _TYPES[str(field.type)],
                 "source": {"fileSet": {"@id": f"{split}-files"}, "extract": {"column": field.name}},
             }
-            for field in arrow_schema()
+            for field in arrow_schema(pairs=pairs)
         ],
     }
 

@@ -163,14 +163,14 @@ class PackageFolder:
         return part
 
     def stage_part(
-        self, lang: str, digest: str, rows: Sequence[Row], findings: Sequence[Finding]
+        self, lang: str, digest: str, rows: Sequence[Row], findings: Sequence[Finding], *, pairs: bool = False
     ) -> LanguagePart:
-        """Write the files of one language into the staging folder."""
+        """Write the files of one language into the staging folder; see `rows_table`."""
         facts_of = {}
         for split in SPLITS:
             rows_of_split = [row for row in rows if row.split == split]
             name = f"{lang}/{split}.parquet"
-            table = rows_table(rows_of_split)
+            table = rows_table(rows_of_split, pairs=pairs)
             target = inside(self._staging, name)
             with replacing(target) as file:
                 pq.write_table(table, file, compression="zstd")

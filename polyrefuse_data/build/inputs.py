@@ -102,6 +102,11 @@ class Inputs:
         for (split, label), ids in missing.items():
             self.gaps.append(Gap(lang, split, label, tuple(ids), tuple(ids.values())))
 
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there are contrast pairs among the prompts: each row then says of which it is."""
+        return any(placed.prompt.pair is not None for placed in self.selection.placed)
+
     def header(self, all_votes: bool) -> dict[str, Any]:
         """Return the part of the manifest that is known before any check has run: all inputs, by hash."""
         versions = {"polyrefuse": __version__, **{name: metadata.version(name) for name in VERSIONED}}
@@ -121,6 +126,7 @@ class Inputs:
         own_languages = recorded(list(self.rows))
         return {
             **({RECORDED: own_languages} if own_languages else {}),
+            **({"pairs": True} if self.has_pairs else {}),
             "recipe": {
                 **self.recipe.model_dump(mode="json", exclude_none=True),
                 "digest": _digest(self.recipe.model_dump(mode="json")),
@@ -169,11 +175,13 @@ def _row(placed: PlacedPrompt, lang: str, text: str, translator: str) -> Row:
         source_licence=prompt.licence,
         translator=translator,
         duplicate_of=placed.duplicate_of,
+        pair=prompt.pair,
     )
 
 
 def _identity(row: Row) -> list[str | None]:
     """Return what of a row is an input of the checks and of the package."""
+    pair = [] if row.pair is None else [row.pair]
     return [
         row.id,
         row.group,
@@ -185,6 +193,7 @@ def _identity(row: Row) -> list[str | None]:
         row.category,
         row.source_category,
         row.duplicate_of,
+        *pair,
     ]
 
 

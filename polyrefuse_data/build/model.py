@@ -36,6 +36,11 @@ class Package:
     gaps: Sequence[Mapping[str, Any]]
 
     @property
+    def has_pairs(self) -> bool:
+        """Whether the rows have the column of contrast pairs."""
+        return bool(self.header.get("pairs"))
+
+    @property
     def files(self) -> dict[str, Mapping[str, Any]]:
         return {path: facts for part in self.parts.values() for path, facts in part.files.items()}
 
@@ -46,10 +51,10 @@ class Package:
         return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
 
-def features() -> dict[str, Any]:
+def features(*, pairs: bool = False) -> dict[str, Any]:
     """Return the features of every file as `datasets` writes them into Parquet metadata."""
     by_name: dict[str, dict[str, Any]] = {}
-    for field in arrow_schema():
+    for field in arrow_schema(pairs=pairs):
         if field.name == "label":
             by_name[field.name] = {"names": list(LABELS), "_type": "ClassLabel"}
         else:
@@ -58,12 +63,15 @@ def features() -> dict[str, Any]:
     return by_name
 
 
-def rows_table(rows: Sequence[Row]) -> pa.Table:
-    """Return rows as a table of the published schema, with the features of `datasets` in its metadata."""
-    schema = arrow_schema().with_metadata(
-        {"huggingface": json.dumps({"info": {"features": features()}}, sort_keys=True)}
+def rows_table(rows: Sequence[Row], *, pairs: bool = False) -> pa.Table:
+    """Return rows as a table of the published schema, with the features of `datasets` in its metadata.
+
+    `pairs`: whether the build has contrast pairs, and so their column.
+    """
+    schema = arrow_schema(pairs=pairs).with_metadata(
+        {"huggingface": json.dumps({"info": {"features": features(pairs=pairs)}}, sort_keys=True)}
     )
-    return pa.Table.from_pylist([row_values(row) for row in rows], schema=schema)
+    return pa.Table.from_pylist([row_values(row, pairs=pairs) for row in rows], schema=schema)
 
 
 def rows_digest(table: pa.Table) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ from polyrefuse_data.checks.lists import (
 from polyrefuse_data.checks.thresholds import Thresholds, load_thresholds
 from polyrefuse_data.core.errors import SourceError
 from polyrefuse_data.core.findings import Finding, sort_findings
-from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE
+from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE, parse_languages
+from polyrefuse_data.core.paths import normalise_paths
 from polyrefuse_data.core.schema import Row
 from polyrefuse_data.core.unicode_text import LONGEST_TEXT
 from polyrefuse_data.prompts import recipe as recipes
@@ -44,7 +45,11 @@ REPLAY = "replay"
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build: see `polyrefuse build --help` for each."""
+    """What to build: see `polyrefuse build --help` for each.
+
+    Paths may be text; `langs` may be text as on the command line (`all`, `de,yo`), `size` too (`16/8/8`).
+    Raises `UnknownNameError` for an unknown language, `RecipeError` for a size that is not understood.
+    """
 
     recipe: str = "paper"
     langs: Sequence[str] = tuple(LANGUAGES)
@@ -75,6 +80,14 @@ class BuildRequest:
     run: RunSettings | None = None
     """How to retry, in place of the three limits above."""
 
+    def __post_init__(self) -> None:
+        normalise_paths(self, "out", "sources", "memory", "thresholds", "log")
+        text = self.langs if isinstance(self.langs, str) else ",".join(self.langs)
+        object.__setattr__(self, "langs", tuple(parse_languages(text)))
+        object.__setattr__(self, "recipe", str(self.recipe))
+        if isinstance(self.size, str):
+            object.__setattr__(self, "size", recipes.parse_size(self.size))
+
     def live(self) -> LiveRequest:
         """Return how to translate."""
         from polyrefuse_data.translate.asking import RunSettings
@@ -98,7 +111,7 @@ class BuildResult:
     """The result of a build: not `complete` if gaps kept it from packaging, `unchanged` if up to date."""
 
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: Mapping[str, Any] = field(repr=False)
     gaps: tuple[Gap, ...] = ()
     complete: bool = True
     unchanged: bool = False
@@ -167,7 +180,7 @@ def _package(
             part = package_folder.staged_part(lang, digest)
             if part is None:
                 rows, findings = _checked(inputs, lang, request.all_votes)
-                part = package_folder.stage_part(lang, digest, rows, findings)
+                part = package_folder.stage_part(lang, digest, rows, findings, pairs=inputs.has_pairs)
             parts[lang] = part
         progress("checks", len(inputs.rows), len(inputs.rows))
         items = [

@@ -13,6 +13,8 @@ import click
 
 from polyrefuse_data.cli.build_summary import print_build
 from polyrefuse_data.cli.cluster import executor_options, take_cluster_options
+from polyrefuse_data.cli.doctor import doctor
+from polyrefuse_data.cli.help import SectionedGroup
 from polyrefuse_data.cli.lists import checks, languages, recipes, sources
 from polyrefuse_data.cli.memory import memory
 from polyrefuse_data.cli.parts import EXIT_ERROR, file_argument, folder_argument
@@ -28,7 +30,7 @@ PLUGINS = "polyrefuse.commands"
 EXIT_GAPS, EXIT_INTERRUPTED = 3, 130
 
 
-class _Commands(click.Group):
+class _Commands(SectionedGroup):
     """The commands here, and those of other packages."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -60,14 +62,29 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
+SECTIONS = {
+    "Data set": ("build", "audit", "review", "memory", "publish", "diff", "calibrate"),
+    "Models": ("eval",),
+    "Look up": ("doctor", "recipes", "sources", "languages", "translators", "checks"),
+}
+
+
 @click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_Commands,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="polyrefuse")
 def cli() -> None:
-    """Build, check and use PolyRefuse: do chat models refuse harmful requests in every language?
+    """Measure how robustly chat models refuse harmful requests, in every language.
 
-    Start with `polyrefuse build --recipe sample`: it needs no network and takes seconds.
+    \b
+    Build a data set, offline, in seconds:
+      polyrefuse build --recipe sample --langs all
+    Measure a model; this one is tiny and is trained here:
+      polyrefuse eval run --model organism --data builds/sample --out runs/organism
+    Judge answers that you have:
+      polyrefuse eval judge ANSWERS.jsonl --out VERDICTS.jsonl
     """
 
 
@@ -252,5 +269,5 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, out: Path |
     click.echo(f"Wrote {out}; use it with --thresholds {out}")
 
 
-for command in (sources, languages, recipes, checks, memory):
+for command in (sources, languages, recipes, checks, memory, doctor):
     cli.add_command(command)

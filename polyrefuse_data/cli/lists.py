@@ -23,8 +23,8 @@ def sources(ctx: click.Context) -> None:
         [[row.name, row.label, row.licence, row.file, row.sha256] for row in SOURCES.values()],
     )
     click.echo("\nAddresses, pinned:")
-    for row in SOURCES.values():
-        click.echo(f"  {row.url}")
+    for url in dict.fromkeys(row.url for row in SOURCES.values()):
+        click.echo(f"  {url}")
 
 
 @sources.command("verify")
@@ -41,11 +41,14 @@ def sources_verify(folder: Path) -> int:
 
 @sources.command("fetch")
 def sources_fetch() -> None:
-    """Fetch all upstream files from their pinned addresses into the cache, verified."""
+    """Fetch the upstream files from their pinned addresses into the cache, verified; no gated ones."""
     from polyrefuse_data.prompts.fetch import cache_folder, fetch
     from polyrefuse_data.prompts.sources import SOURCES
 
     for row in SOURCES.values():
+        if row.gated:
+            click.echo(f"gated  {row.name}: get your own copy of {row.file}")
+            continue
         fetch(row)
         click.echo(f"ok     {row.name}")
     click.echo(f"In {cache_folder()}, which is also a mirror for --sources.")

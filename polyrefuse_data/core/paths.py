@@ -71,6 +71,14 @@ def check_output(path: Path, *, option: str = "--out", error: ErrorType = FileEr
         raise error(f"{option} {path} belongs to the system; choose another place")
 
 
+def normalise_paths(record: object, *fields: str) -> None:
+    """Make a `Path` of each of `fields` of a frozen dataclass that holds one as text; None stays."""
+    for name in fields:
+        value = getattr(record, name)
+        if value is not None:
+            object.__setattr__(record, name, Path(value))
+
+
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes as 64 hex digits."""
     digest = hashlib.sha256()

@@ -63,7 +63,7 @@ class Prompt:
 
     `topic` is set by sources whose prompts come in families (the embedded sample); recipes can
     keep a family within one split. `translations` are the source's own, language code to text
-    (the embedded sample again).
+    (the embedded sample again). A harmless prompt and its harmful twin share a `pair`.
     """
 
     text: str
@@ -74,6 +74,7 @@ class Prompt:
     source_category: str | None = None
     topic: str | None = None
     translations: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
+    pair: str | None = None
 
     @property
     def hash(self) -> str:
@@ -106,7 +107,7 @@ class Row:
 
     `scores` and `flags` hold one entry per check of `ROW_CHECKS`; a score is None where the check
     has nothing to say (English rows, languages without the property, no back-translation), and a
-    flag is then False.
+    flag is then False. A harmless row and its harmful twin share a `pair`.
     """
 
     id: str
@@ -124,6 +125,7 @@ class Row:
     duplicate_of: str | None
     scores: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     flags: Mapping[str, bool] = field(default_factory=dict, hash=False)
+    pair: str | None = None
 
 
 TEXT_FIELDS = (
@@ -143,17 +145,22 @@ TEXT_FIELDS = (
 """Columns before the scores, in published order. The split is the file, not a column."""
 
 
-def column_names() -> list[str]:
-    """Return all published columns in order."""
+PAIR = "pair"
+"""The column of builds with contrast pairs, after the text fields; no other build has it."""
+
+
+def column_names(*, pairs: bool = False) -> list[str]:
+    """Return all published columns in order, with that of `pairs` where a build has them."""
     return [
         *TEXT_FIELDS,
+        *([PAIR] if pairs else []),
         *(f"score_{check}" for check in ROW_CHECKS),
         *(f"flt_{check}" for check in ROW_CHECKS),
     ]
 
 
-def arrow_schema() -> pa.Schema:
-    """Return the Arrow schema of every Parquet file of a build."""
+def arrow_schema(*, pairs: bool = False) -> pa.Schema:
+    """Return the Arrow schema of every Parquet file of a build, with the column of `pairs` if it has them."""
     import pyarrow as pa
 
     nullable = {"category", "source_category", "duplicate_of"}
@@ -161,15 +168,18 @@ def arrow_schema() -> pa.Schema:
         pa.field(name, pa.int64() if name == "label" else pa.string(), nullable=name in nullable)
         for name in TEXT_FIELDS
     ]
+    fields += [pa.field(PAIR, pa.string())] if pairs else []
     fields += [pa.field(f"score_{check}", pa.float32()) for check in ROW_CHECKS]
     fields += [pa.field(f"flt_{check}", pa.bool_(), nullable=False) for check in ROW_CHECKS]
     return pa.schema(fields)
 
 
-def row_values(row: Row) -> dict[str, object]:
-    """Return `row` as one record of `arrow_schema()`."""
+def row_values(row: Row, *, pairs: bool = False) -> dict[str, object]:
+    """Return `row` as one record of `arrow_schema(pairs=pairs)`."""
     record: dict[str, object] = {name: getattr(row, name) for name in TEXT_FIELDS}
     record["label"] = LABELS.index(row.label)
+    if pairs:
+        record[PAIR] = row.pair
     for check in ROW_CHECKS:
         record[f"score_{check}"] = row.scores.get(check)
         record[f"flt_{check}"] = row.flags.get(check, False)
@@ -177,8 +187,8 @@ def row_values(row: Row) -> dict[str, object]:
 
 
 def row_from_values(record: Mapping[str, object], split: str) -> Row:
-    """Return the row of a record of `arrow_schema()`: the inverse of `row_values`."""
-    label = record["label"]
+    """Return the row of a record of `arrow_schema()`, with or without pairs: the inverse of `row_values`."""
+    label, pair = record["label"], record.get(PAIR)
     texts = {name: record[name] for name in TEXT_FIELDS if name != "label"}
     return Row(
         **texts,  # type: ignore[arg-type]
@@ -186,4 +196,5 @@ def row_from_values(record: Mapping[str, object], split: str) -> Row:
         split=split,
         scores={check: record.get(f"score_{check}") for check in ROW_CHECKS},  # type: ignore[misc]
         flags={check: bool(record.get(f"flt_{check}")) for check in ROW_CHECKS},
+        pair=None if pair is None else str(pair),
     )

@@ -1,7 +1,8 @@
 """One taxonomy of harm over the sources that have categories of their own.
 
 Rows keep the upstream's own word in `source_category`; `category` is comparable across sources. Where
-a source has no categories (AdvBench, MaliciousInstruct, TDC2023, Alpaca), both are null.
+a source has no categories (AdvBench, MaliciousInstruct, TDC2023, Alpaca), both are null. Harmless prompts of
+a kind that looks harmful (XSTest's types) keep their kind in `source_category`, and are of no `category`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,32 @@ STRONGREJECT = {
     "Sexual content": "sexual_content",
     "Violence": "violence",
 }
+
+CATQA = {
+    "Adult Content": "sexual_content",
+    "Child Abuse": "violence",
+    "Economic Harm": "economic_harm",
+    "Fraud/Deception": "fraud",
+    "Hate/Harass/Violence": "harassment",
+    "Illegal Activity": "crime",
+    "Malware Viruses": "cybercrime",
+    "Physical Harm": "violence",
+    "Political Campaigning": "disinformation",
+    "Privacy Violation Activity": "privacy",
+    "Tailored Financial Advice": "unqualified_advice",
+}
+
+XSTEST = {
+    "contrast_definitions": "other_harm",
+    "contrast_discr": "harassment",
+    "contrast_figurative_language": "violence",
+    "contrast_historical_events": "other_harm",
+    "contrast_homonyms": "other_harm",
+    "contrast_privacy": "privacy",
+    "contrast_safe_contexts": "violence",
+    "contrast_safe_targets": "violence",
+}
+"""The types of XSTest's unsafe prompts; its safe ones are of no harm."""
 
 SAMPLE = {
     "blackmail": "crime",

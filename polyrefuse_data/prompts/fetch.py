@@ -9,7 +9,8 @@ import platformdirs
 
 from polyrefuse_data.core.errors import SourceError
 from polyrefuse_data.core.files import write_bytes
-from polyrefuse_data.prompts.sources import Source, read_mirror
+from polyrefuse_data.prompts.source import Source
+from polyrefuse_data.prompts.sources import read_mirror
 
 BASE_URL_VARIABLE = "POLYREFUSE_SOURCES_URL"
 """Environment variable: an address under which the files lie by name, in place of the pinned ones."""
@@ -44,8 +45,13 @@ def _download(row: Source, url: str) -> bytes:
 def fetch(row: Source, cache: Path | None = None) -> bytes:
     """Return the verified bytes of `row`, from the cache or from its address.
 
-    A file that fails its checksum does not stay in the cache. Raises `SourceError`.
+    A file that fails its checksum does not stay in the cache. Raises `SourceError`, also for a gated file.
     """
+    if row.gated:
+        raise SourceError(
+            f"source {row.name}: its upstream gives access by agreement only; get your own copy of "
+            f"{row.file} and name its folder with --sources DIR"
+        )
     folder = cache or cache_folder()
     kept = folder / row.file
     if kept.exists():

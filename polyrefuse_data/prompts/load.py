@@ -11,10 +11,17 @@ from polyrefuse_data.core.errors import SourceError
 from polyrefuse_data.core.schema import Prompt
 from polyrefuse_data.prompts import fetch, sources
 from polyrefuse_data.prompts.readers import READERS, Record, csv_reader, table_reader
-from polyrefuse_data.prompts.recipe import EMBEDDED, OwnSource, Recipe
+from polyrefuse_data.prompts.recipe import EMBEDDED, EMBEDDED_PAIRS, OwnSource, Recipe
+from polyrefuse_data.prompts.source import prompts_from_records
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
+
+EMBEDDED_TITLES = {
+    EMBEDDED: "The embedded sample of polyrefuse",
+    EMBEDDED_PAIRS: "The embedded contrast pairs of polyrefuse",
+}
+"""Sources that come with the package, and their titles."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +49,15 @@ def read_sources(
     for number, name in enumerate(names, start=1):
         if name in recipe.sources:
             prompts[name], one = _read_own(name, recipe.sources[name], mirror or recipe_folder or Path())
-        elif name == EMBEDDED:
+        elif name in EMBEDDED_TITLES:
             from polyrefuse_data.prompts import sample
 
-            prompts[name] = list(sample.sample_prompts())
+            prompts[name] = list(sample.embedded_prompts(name))
             one = SourceUsed(
                 name,
-                "The embedded sample of polyrefuse",
+                EMBEDDED_TITLES[name],
                 None,
-                sample.bank_hash(),
+                sample.bank_hash(name),
                 sample.LICENCE,
                 "",
             )
@@ -76,7 +83,7 @@ def _read_own(name: str, own: OwnSource, folder: Path) -> tuple[list[Prompt], So
     if own.sha256 not in (None, found):
         raise SourceError(f"source {name}: {path} has sha256 {found}, the recipe expects {own.sha256}")
     records = _own_reader(own)(data, own.file)
-    prompts = sources.prompts_from_records(records, name, own.label, own.licence, {})
+    prompts = prompts_from_records(records, name, own.label, own.licence, {})
     return prompts, SourceUsed(name, name, None, found, own.licence, own.citation)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from polyrefuse_data.core.errors import SourceError
@@ -22,10 +23,14 @@ from polyrefuse_data.core.reading import (
 
 @dataclass(frozen=True)
 class Record:
-    """One record of an upstream file: its English text, stripped, and its own category if it has one."""
+    """One record of an upstream file: its English text, stripped, and its own category if it has one.
+
+    Records of a contrast, one harmless and one harmful, share a `pair`.
+    """
 
     text: str
     category: str | None = None
+    pair: str | None = None
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -95,6 +100,68 @@ def read_harmbench(data: bytes, name: str) -> list[Record]:
         if row["FunctionalCategory"] != "copyright" and "context" not in row["Tags"]
     ]
     return _records([(row["Behavior"], row["SemanticCategory"]) for row in rows], name)
+
+
+CONTRAST = "contrast_"
+"""What the types of XSTest's unsafe prompts begin with."""
+
+XSTEST_TWINS = {
+    "homonyms": "homonyms",
+    "figurative_language": "figurative_language",
+    "safe_targets": "safe_targets",
+    "safe_contexts": "safe_contexts",
+    "definitions": "definitions",
+    "real_group_nons_discr": "discr",
+    "historical_events": "historical_events",
+    "privacy_fictional": "privacy",
+}
+"""Types of XSTest's safe prompts to their contrast, whose prompts are their twins in the same order.
+
+The safe prompts of `nons_group_real_discr` and `privacy_public` have no twins.
+"""
+
+
+def xstest_reader(label: str) -> Callable[[bytes, str], list[Record]]:
+    """Return a reader of XSTest's prompts labelled `safe` or `unsafe`, with their types and pairs."""
+
+    def read(data: bytes, name: str) -> list[Record]:
+        seen: Counter[str] = Counter()
+        records = []
+        for number, row in enumerate(_csv_rows(data, name, ["prompt", "type", "label"]), start=1):
+            if row["label"] not in ("safe", "unsafe"):
+                raise SourceError(f"{name}, record {number}: label {row['label']!r}; expected safe or unsafe")
+            kind = row["type"]
+            seen[kind] += 1
+            twins = kind.removeprefix(CONTRAST) if kind.startswith(CONTRAST) else XSTEST_TWINS.get(kind)
+            pair = None if twins is None else f"xstest-{twins}-{seen[kind]:02d}"
+            if row["label"] == label:
+                records += [replace(record, pair=pair) for record in _records([(row["prompt"], kind)], name)]
+        return records
+
+    return read
+
+
+def json_lines_reader(text_key: str, category_key: str | None = None) -> Callable[[bytes, str], list[Record]]:
+    """Return a reader of JSON Lines with a prompt under `text_key`."""
+
+    def read(data: bytes, name: str) -> list[Record]:
+        pairs: list[tuple[Any, Any]] = []
+        for number, line in text_lines(_decode(data, name)):
+            if not line.strip():
+                continue
+            try:
+                value = parse_foreign_json(line)
+            except json.JSONDecodeError as error:
+                raise SourceError(
+                    f"{name}, line {number}: not valid JSON ({error.msg}); is it cut?"
+                ) from None
+            if not isinstance(value, dict) or text_key not in value:
+                raise SourceError(f"{name}, line {number}: expected an object with the key '{text_key}'")
+            category = value.get(category_key) if category_key else None
+            pairs.append((value[text_key], None if category is None else str(category)))
+        return _records(pairs, name)
+
+    return read
 
 
 def read_lines(data: bytes, name: str) -> list[Record]:

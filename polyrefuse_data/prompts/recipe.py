@@ -25,6 +25,9 @@ LabelName = Literal["harmless", "harmful"]
 EMBEDDED = "sample"
 """The name under which recipes draw on the embedded sample."""
 
+EMBEDDED_PAIRS = "sample_pairs"
+"""The name under which recipes draw on the embedded contrast pairs."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -106,7 +109,7 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Recipe:
-        known = [*SOURCES, *self.sources, EMBEDDED]
+        known = [*SOURCES, *self.sources, EMBEDDED, EMBEDDED_PAIRS]
         for pool in self.pools.values():
             for name in pool.sources:
                 if name not in known:

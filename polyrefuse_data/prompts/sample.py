@@ -1,7 +1,8 @@
 """The embedded sample: prompts made from a phrase bank in 14 languages, a source and its translations in one.
 
 Each topic has one harmful and one harmless task in all languages; each framing is a sentence with a slot
-for a task. The prompts are mild: everyday wrongdoing in a few words, without any operational detail.
+for a task. Contrast pairs are a harmless task that looks harmful (killing time) and its harmful twin, in the
+same framings. The prompts are mild: everyday wrongdoing in a few words, without any operational detail.
 They were written for this package, and are under its licence.
 """
 
@@ -15,21 +16,31 @@ from typing import Any
 from polyrefuse_data.core.parsing import FAST_LOADER, parse_yaml
 from polyrefuse_data.core.schema import LABELS, Prompt
 from polyrefuse_data.prompts.categories import SAMPLE
-from polyrefuse_data.prompts.recipe import EMBEDDED
+from polyrefuse_data.prompts.readers import CONTRAST
+from polyrefuse_data.prompts.recipe import EMBEDDED, EMBEDDED_PAIRS
 
 LICENCE = "Apache-2.0"
 TRANSLATOR = "phrase-bank"
 """The backend name of the sample's translations: each was written, together with the English."""
 
-FILES = ("framings.yaml", "topics.yaml")
+FILES = {
+    EMBEDDED: ("framings.yaml", "topics.yaml"),
+    EMBEDDED_PAIRS: ("framings.yaml", "pairs.yaml"),
+}
+"""The files that each embedded source is made from."""
 
 ACTIONS = 12
 """Harmful actions; topics come in blocks of so many, each of which holds every action once."""
 
 
-def bank_hash() -> str:
-    """Return the sha256 of the phrase bank's files: the sample's entry in a manifest."""
-    return hashlib.sha256("".join(_text(name) for name in FILES).encode("utf-8")).hexdigest()
+def bank_hash(source: str) -> str:
+    """Return the sha256 of the phrase bank's files that `source` is made from: its entry in a manifest."""
+    return hashlib.sha256("".join(_text(name) for name in FILES[source]).encode("utf-8")).hexdigest()
+
+
+def embedded_prompts(source: str) -> tuple[Prompt, ...]:
+    """Return the prompts of an embedded source, `EMBEDDED` or `EMBEDDED_PAIRS`."""
+    return sample_prompts() if source == EMBEDDED else contrast_prompts()
 
 
 def _text(name: str) -> str:
@@ -49,7 +60,7 @@ def sample_prompts() -> tuple[Prompt, ...]:
         for label in LABELS:
             task = topic[label]
             for framing in framings.values():
-                texts = {code: framing[code].format(task=task[code]) for code in framing if code in task}
+                texts = _framed(framing, task)
                 prompts.append(
                     Prompt(
                         text=texts.pop("en"),
@@ -63,3 +74,37 @@ def sample_prompts() -> tuple[Prompt, ...]:
                     )
                 )
     return tuple(prompts)
+
+
+@lru_cache(maxsize=1)
+def contrast_prompts() -> tuple[Prompt, ...]:
+    """Return the contrast pairs: pair after pair, framing after framing, harmless then harmful.
+
+    The kind of contrast stands in `source_category`, that of a harmful prompt with `contrast_` before it.
+    """
+    framings: dict[str, dict[str, str]] = _read("framings.yaml")
+    prompts = []
+    for contrast in _read("pairs.yaml"):
+        for name, framing in framings.items():
+            for label in LABELS:
+                harmful = label == "harmful"
+                texts = _framed(framing, contrast[label])
+                prompts.append(
+                    Prompt(
+                        text=texts.pop("en"),
+                        label=label,
+                        source=EMBEDDED_PAIRS,
+                        licence=LICENCE,
+                        category=contrast["category"] if harmful else None,
+                        source_category=(CONTRAST if harmful else "") + contrast["kind"],
+                        topic=contrast["pair"],
+                        translations=texts,
+                        pair=f"{EMBEDDED_PAIRS}-{contrast['pair']}-{name}",
+                    )
+                )
+    return tuple(prompts)
+
+
+def _framed(framing: dict[str, str], task: dict[str, str]) -> dict[str, str]:
+    """Return the texts of `task` in `framing` by language."""
+    return {code: framing[code].format(task=task[code]) for code in framing if code in task}

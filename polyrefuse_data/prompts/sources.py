@@ -6,76 +6,13 @@ address, verified by sha256 and kept in the user's cache. Nothing that fails its
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from polyrefuse_data.core.errors import SourceError, unknown_name
 from polyrefuse_data.core.schema import Prompt, text_hash
 from polyrefuse_data.prompts import categories, readers
-from polyrefuse_data.prompts.readers import Record
-
-Reader = Callable[[bytes, str], list[Record]]
-"""Bytes of a file and its name, for errors, to its records, in the file's order."""
-
-UPSTREAM = (
-    "https://raw.githubusercontent.com/andyrdt/refusal_direction/9d852fae1a9121c78b29142de733cb1340770cc3"
-)
-"""The pinned revision of the English material of Arditi et al. 2024, whose bytes the hashes below are."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One upstream file. `taxonomy` maps the upstream's categories to `categories.CATEGORIES`."""
-
-    name: str
-    title: str
-    label: str
-    file: str
-    path: str
-    sha256: str
-    licence: str
-    citation: str
-    reader: Reader
-    taxonomy: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-    @property
-    def url(self) -> str:
-        return f"{UPSTREAM}/{self.path}"
-
-    def verify(self, data: bytes, where: str) -> None:
-        """Raise `SourceError`, naming both hashes, unless `data` are the pinned bytes."""
-        found = hashlib.sha256(data).hexdigest()
-        if found != self.sha256:
-            raise SourceError(
-                f"source {self.name}: {where} has sha256 {found}, expected {self.sha256}; "
-                "it is altered or incomplete: get the pinned version again"
-            )
-
-    def prompts(self, data: bytes) -> list[Prompt]:
-        """Return the prompts of verified bytes, in the file's order, texts stripped of outer blanks."""
-        return prompts_from_records(
-            self.reader(data, self.file), self.name, self.label, self.licence, self.taxonomy
-        )
-
-
-def prompts_from_records(
-    records: list[Record], source: str, label: str, licence: str, taxonomy: Mapping[str, str]
-) -> list[Prompt]:
-    """Return the prompts of `records`: categories mapped by `taxonomy`, None where it has no entry."""
-    return [
-        Prompt(
-            text=record.text,
-            label=label,
-            source=source,
-            licence=licence,
-            category=taxonomy.get(record.category or ""),
-            source_category=record.category,
-        )
-        for record in records
-    ]
-
+from polyrefuse_data.prompts.over_refusal_sources import OVER_REFUSAL_SOURCES
+from polyrefuse_data.prompts.source import Source
 
 _ADVBENCH = (
     "Zou et al. 2023. Universal and Transferable Adversarial Attacks on Aligned Language Models. "
@@ -198,7 +135,7 @@ _ROWS = (
     ),
 )
 
-SOURCES: dict[str, Source] = {source.name: source for source in _ROWS}
+SOURCES: dict[str, Source] = {source.name: source for source in (*_ROWS, *OVER_REFUSAL_SOURCES)}
 """The upstream files by name."""
 
 
@@ -210,8 +147,14 @@ def source(name: str) -> Source:
 
 
 def read_mirror(row: Source, mirror: Path) -> bytes:
-    """Return the verified bytes of `row` in the folder `mirror`; raises `SourceError`."""
-    path = mirror / row.file
+    """Return the verified bytes of `row` in the folder `mirror`, or in a folder of it.
+
+    Raises `SourceError`.
+    """
+    path = next(
+        (path for path in (mirror / row.file, *sorted(mirror.glob(f"*/{row.file}"))) if path.is_file()),
+        mirror / row.file,
+    )
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.files import temporary_folder
+from polyrefuse_data.core.hub_access import hub_is_reachable
 from polyrefuse_data.core.paths import file_sha256
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class HubDataset:
 
         self.name = name
         self.outcome = outcome
+        self._reached = False
         self.api = api or HfApi(token=get_token() or False)
 
     @property
@@ -220,6 +222,10 @@ class HubDataset:
                 f"the Hub's client is in offline mode, since HF_HUB_OFFLINE is set ({doing}); unset it and "
                 f"run again; {lost}"
             )
+        if not self._reached:
+            if not hub_is_reachable(self.api.endpoint):
+                raise HubError(f"the Hub at {self.api.endpoint} cannot be reached ({doing}); {lost}", None)
+            self._reached = True
         token = self.api.token
         if isinstance(token, str) and not (token.isascii() and token.isprintable()):
             raise PublishError(

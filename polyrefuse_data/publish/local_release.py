@@ -20,6 +20,7 @@ from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.files import write_bytes, write_text
 from polyrefuse_data.core.paths import file_sha256
 from polyrefuse_data.core.schema import column_names
+from polyrefuse_data.prompts.sources import SOURCES
 from polyrefuse_data.publish.completion_guard import refuse_completions
 
 RESULTS_FORMAT = "polyrefuse-results-1"
@@ -79,6 +80,7 @@ def build_release(folder: Path, allow_gaps: bool) -> LocalRelease:
             f"{folder}: {named or CARD} not as built; build the data set again, it resumes in no time"
         )
     _check_columns(folder, files)
+    _check_gated(folder, manifest)
     if not allow_gaps:
         _check_sound(folder, manifest)
     left_out = _left_out(folder, {*files, MANIFEST})
@@ -97,7 +99,7 @@ def _check_columns(folder: Path, files: Mapping[str, Path]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    expected = column_names()
+    published = [column_names(pairs=pairs) for pairs in (False, True)]
     for name, path in files.items():
         if not name.endswith(".parquet"):
             continue
@@ -107,11 +109,22 @@ def _check_columns(folder: Path, files: Mapping[str, Path]) -> None:
             raise PublishError(
                 f"{folder}/{name} cannot be read ({error}); build the data set again"
             ) from None
-        if columns != expected:
-            other = [column for column in columns if column not in expected] or ["an order of their own"]
+        if columns not in published:
+            other = [column for column in columns if column not in published[-1]] or ["an order of their own"]
             refuse_completions(path, f"{folder}/{name}")
             raise PublishError(
                 f"{folder}/{name} has columns that are not the published ones: {', '.join(other[:5])}"
+            )
+
+
+def _check_gated(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise where the build holds prompts whose upstream gives access by agreement only."""
+    gated = {source.sha256: source.title for source in SOURCES.values() if source.gated}
+    for used in manifest.get("sources", []):
+        if used.get("sha256") in gated:
+            raise PublishError(
+                f"{folder} holds prompts of {gated[used['sha256']]}, which may not be passed on; publish a "
+                "build without them"
             )
 
 

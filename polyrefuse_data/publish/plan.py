@@ -10,7 +10,7 @@ from polyrefuse_data.build.companions import CARD
 from polyrefuse_data.build.package import MANIFEST
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.parsing import parse_json
-from polyrefuse_data.core.paths import file_sha256
+from polyrefuse_data.core.paths import file_sha256, normalise_paths
 from polyrefuse_data.publish.changelog import changelog, entry, first_entry
 from polyrefuse_data.publish.differences import MINOR, NONE, PATCH, Differences, bumped, compare
 from polyrefuse_data.publish.hub import HubDataset, RemoteFile, RemoteState
@@ -43,6 +43,9 @@ class PublishRequest:
     version: str | None = None
     results: bool = False
     dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        normalise_paths(self, "folder")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.hub_access import offline_if_unreachable
 from polyrefuse_data.translate.backends.local import folder_digest
 
 if TYPE_CHECKING:
@@ -67,9 +68,13 @@ def load_sentence_model(name: str) -> SentenceModel:
     if folder and revision:
         raise SimilarityError(f"--similarity {name}: {model} is a folder, which has no revisions")
     try:
-        loaded = SentenceTransformer(
-            model, revision=revision or None, model_kwargs={"use_safetensors": True}, trust_remote_code=False
-        )
+        with offline_if_unreachable():
+            loaded = SentenceTransformer(
+                model,
+                revision=revision or None,
+                model_kwargs={"use_safetensors": True},
+                trust_remote_code=False,
+            )
         loaded.encode(["a text"], show_progress_bar=False)
     except Exception as error:  # the library raises what each kind of model does
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -13,7 +13,10 @@ from multiprocessing.process import BaseProcess
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["polyrefuse_eval.cli.main", "polyrefuse_eval.models.chat", "transformers.models.llama.modeling_llama"]
+    [
+        *("polyrefuse_eval.cli.main", "polyrefuse_eval.models.chat"),
+        *("transformers.models.llama.modeling_llama", "openai"),
+    ]
 )
 
 

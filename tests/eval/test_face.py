@@ -16,6 +16,23 @@ from tiny import chat_model
 
 import polyrefuse_data
 import polyrefuse_eval
+from polyrefuse_data import BuildRequest
+from polyrefuse_data.core.errors import UnknownNameError
+from polyrefuse_eval import (
+    Ablation,
+    CandidateScorer,
+    Direction,
+    DirectionSet,
+    LatentGuard,
+    Request,
+    RunFolder,
+    direction_at,
+    fit_directions,
+    generate,
+    judges_by_name,
+    open_data,
+)
+from polyrefuse_eval.errors import DirectionError, GuardError, InterventionError
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
@@ -73,7 +90,8 @@ def test_the_guide_imports_from_the_faces_alone() -> None:
             for module in modules:
                 if module.startswith("polyrefuse"):
                     assert module in ("polyrefuse_eval", "polyrefuse_data"), example
-                    assert {alias.name for alias in node.names} <= named(sys.modules[module])  # type: ignore[attr-defined]
+                    if isinstance(node, ast.ImportFrom):
+                        assert {alias.name for alias in node.names} <= named(sys.modules[module])
 
 
 def test_the_example_of_the_guide_runs(
@@ -103,3 +121,59 @@ def test_importing_loads_nothing_heavy() -> None:
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_python_takes_what_people_give_it(data_folder: Path, tmp_path: Path) -> None:
+    """Paths as text, words for refusal tokens, one edit for a tuple, a prompt for a request."""
+    chat = chat_model()
+    data = open_data(str(data_folder))
+    harmful, harmless = (
+        [row.text for row in data.prompts("en", "train", label, limit=8)] for label in ("harmful", "harmless")
+    )
+    directions = fit_directions(chat, harmful, harmless)
+    directions.save(str(tmp_path / "set.safetensors"))
+    directions = DirectionSet.load(str(tmp_path / "set.safetensors"))
+    scorer = CandidateScorer(chat, directions, harmful, harmless, ["I'm sorry, but", 40])
+    assert len(scorer.tokens.ids) == len({*chat.tokenizer("I'm sorry")["input_ids"][:1], 40})
+    with pytest.raises(DirectionError, match="harmful prompts in 'en' are left"):
+        fit_directions(chat, harmful, harmless, refusal_tokens=["I'm sorry"])
+    with pytest.raises(DirectionError, match="2 refusal tokens for 16 prompts"):
+        fit_directions(chat, harmful, harmless, refusal_tokens=[scorer.tokens] * 2)
+    direction = direction_at(directions, -1, 1)
+    direction.save(str(tmp_path / "one.safetensors"))
+    loaded = Direction.load(str(tmp_path / "one.safetensors"), chat)
+    given = [
+        Ablation(loaded),
+        Ablation(loaded.unit.numpy()),
+        (Ablation(loaded.unit),),
+        [Ablation(loaded.unit)],
+    ]
+    requests = [Request(str(index), harmful[0], edits) for index, edits in enumerate(given)]
+    answers = [answer.ids for batch in generate(chat, requests, max_new_tokens=4) for answer in batch]
+    assert len(set(answers)) == 1
+    ((plain,),) = generate(chat, harmful[0], max_new_tokens=4)
+    ((same,),) = generate(chat, [Request("0", harmful[0])], max_new_tokens=4)
+    assert plain == same
+    (native,) = judges_by_name(["native"])
+    assert native.name.startswith("native")
+    with pytest.raises(GuardError, match="no file"):
+        LatentGuard.load(str(tmp_path / "absent"), chat)
+    with pytest.raises(InterventionError, match="expected edits"):
+        Request("a", harmful[0], "ablate")  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match="did you mean 'dtype'"):
+        polyrefuse_eval.ChatModel.load("organism", dtpye="float32")
+    for value in (chat, directions, direction, scorer, RunFolder(str(tmp_path))):
+        assert len(repr(value)) < 160, "one line, no module and no tensor"
+
+
+def test_a_build_is_asked_for_with_text_alone(tmp_path: Path) -> None:
+    folder = str(tmp_path / "b")
+    result = polyrefuse_data.build_dataset(BuildRequest("sample", langs="en,de", size="2/1/1", out=folder))  # type: ignore[arg-type]
+    assert list(result.manifest["languages"]) == ["de", "en"]
+    assert len(repr(result)) < 160
+    assert polyrefuse_data.load("de", "test", folder).num_rows == 2
+    assert [part.rows for part in polyrefuse_data.audit_dataset(folder).lists if part.split == "train"] == [
+        2
+    ] * 4
+    with pytest.raises(UnknownNameError, match="unknown language 'jp'"):
+        BuildRequest("sample", langs="jp")  # type: ignore[arg-type]

@@ -77,7 +77,7 @@ def test_a_run_in_two_processes_answers_as_one_does_and_goes_on(
     )
     spread = ("-m", "polyrefuse_data.cli", *command, "--tensor-parallel", "--out", parallel)
     table = in_two_processes(*spread)
-    assert table.count("| de |") == (parallel / "table.md").read_text().count("| de |"), "said once"
+    assert table.count("\nde ") == 1, "said once"
     assert {path.name for path in parallel.iterdir()} == {path.name for path in alone.iterdir()}
     cells = sorted(file.relative_to(alone) for file in (alone / "completions").glob("*/*.jsonl"))
     assert len(cells) == 13

@@ -42,15 +42,29 @@ HYBRID: dict[str, dict[str, Any]] = {
     "gemma3n_text": {"layer_types": _SLIDING * 2, "num_kv_shared_layers": 0,
                      "activation_sparsity_pattern": [0.0] * 4},
     "gemma4_text": {"layer_types": _SLIDING * 2, "num_kv_shared_layers": 0},
+    "gpt_oss": {"layer_types": _SLIDING * 2},
 }  # fmt: skip
 """Families whose layers differ from one another, or do more than attention and an MLP; by `model_type`."""
 
-VISION = {
-    "gemma3": ("gemma3_text", {"mm_tokens_per_image": 4}),
-    "mistral3": ("mistral", {}),
-    "qwen3_vl": ("qwen3_vl_text", {}),
+_IMAGE_ROPE = {"rope_scaling": {"rope_type": "default", "mrope_section": [2, 1, 1]}}
+VISION: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "gemma3": ("gemma3_text", {}, {"mm_tokens_per_image": 4}),
+    "mistral3": ("mistral", {}, {}),
+    "qwen2_5_vl": ("qwen2_5_vl_text", _IMAGE_ROPE, {}),
+    "qwen3_vl": ("qwen3_vl_text", _IMAGE_ROPE, {}),
 }
-"""Decoders inside a model that also reads images: the text configuration, and settings of the wrapper."""
+"""Decoders inside a model that also reads images: kind and settings of the text, settings of the wrapper."""
+
+
+def _is_known(kind: str) -> bool:
+    """Return whether the installed transformers has the family: generation 4 lacks the newest."""
+    import transformers as hf
+
+    return kind in hf.CONFIG_MAPPING
+
+
+HYBRID = {kind: settings for kind, settings in HYBRID.items() if _is_known(kind)}
+VISION = {kind: settings for kind, settings in VISION.items() if _is_known(kind)}
 
 _SMALL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -206,14 +220,14 @@ def family_model(kind: str, *, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     vocabulary = len(tokenizer())
     if kind in VISION:
-        text, more = VISION[kind]
+        text, text_settings, more = VISION[kind]
         eye = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "depth": 2, "num_heads": 4,
                "num_attention_heads": 4, "image_size": 28, "patch_size": 14,
                "out_hidden_size": 32}  # fmt: skip
         vision = hf.CONFIG_MAPPING[kind]().vision_config
         eye = {name: value for name, value in eye.items() if name in vision.to_dict()}
         made = hf.CONFIG_MAPPING[kind](
-            text_config=family_config(text, vocabulary).to_dict(),
+            text_config=family_config(text, vocabulary, **text_settings).to_dict(),
             vision_config={"model_type": vision.model_type, **eye},
             **more,
         )

@@ -11,18 +11,15 @@ import yaml
 
 from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_data.core.parsing import parse_yaml
+from polyrefuse_eval.endpoint.spec import is_endpoint
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.runs.options import (
-    COMMAND_LINE_ONLY,
-    ModelOptions,
-    RunOptions,
-    option_name,
-    read_options,
-)
+from polyrefuse_eval.runs.endpoint_options import NEEDS_ACTIVATIONS, EndpointOptions, endpoint_fields
+from polyrefuse_eval.runs.option_fields import option_name
+from polyrefuse_eval.runs.options import COMMAND_LINE_ONLY, ModelOptions, RunOptions, read_options
 
 OF_A_MODEL = [
     option_name(field)
-    for field in (*ModelOptions.model_fields, "batch_size", "refusal_tokens")
+    for field in (*ModelOptions.model_fields, *EndpointOptions.model_fields, "batch_size", "refusal_tokens")
     if field not in COMMAND_LINE_ONLY
 ]
 """Options that each model may have for itself."""
@@ -87,8 +84,16 @@ def read_grid(file: Path, given: Mapping[str, Any], command_line: Iterable[str])
         own = _mapping(f"the model '{name}' of {where}", values, OF_A_MODEL, "option", barred)
         if not isinstance(own.get("model"), str):
             raise RunFolderError(f"the model '{name}' of {where} lacks model: a Hub name or a folder")
-        fields = {key.replace("-", "_"): value for key, value in {**settings, **own}.items()}
-        options[name] = read_options(RunOptions, {**fields, **given}, f"the model '{name}' of {where}: ")
+        shared = settings
+        if is_endpoint(own["model"]):  # what the others share may need activations
+            shared = {
+                key: value
+                for key, value in settings.items()
+                if key.replace("-", "_") not in NEEDS_ACTIVATIONS
+            }
+        fields = {key.replace("-", "_"): value for key, value in {**shared, **own}.items()}
+        fields = endpoint_fields(fields, dict(given))
+        options[name] = read_options(RunOptions, fields, f"the model '{name}' of {where}: ")
         if "judges" not in given:
             _check_judges(options[name].judges, where)
     return options

@@ -24,8 +24,17 @@ EXIT_GAPS = 3
     required=True,
     help="Folder of the site: new, empty, or an older site, which is replaced.",
 )
+@click.option(
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="RUN=WHO",
+    help="Who made a run that is not yours, by the name of its folder: it is checked first.",
+)
 @click.pass_context
-def leaderboard_command(context: click.Context, runs: tuple[Place, ...], out: Path) -> None:
+def leaderboard_command(
+    context: click.Context, runs: tuple[Place, ...], out: Path, origins: tuple[str, ...]
+) -> None:
     """Write a page that compares RUNS, folders or addresses of `eval run` or `eval rescore`, into --out.
 
     Open index.html: it needs no network. The same numbers are beside it as JSON, Markdown and CSV;
@@ -41,7 +50,7 @@ def leaderboard_command(context: click.Context, runs: tuple[Place, ...], out: Pa
 
     check_site_folder(out)
     with folders_to_read(runs, is_shown) as folders:
-        read, left_out = read_runs(folders)
+        read, left_out = read_runs(folders, dict(map(_origin, origins)))
     for folder in left_out:
         click.echo(visible(f"left out: {folder.reason}"), err=True)
     compared = leaderboard(read, left_out)
@@ -50,3 +59,12 @@ def leaderboard_command(context: click.Context, runs: tuple[Place, ...], out: Pa
     click.echo(visible(write_site(compared, out)))
     if any(folder.has_results for folder in left_out):
         context.exit(EXIT_GAPS)
+
+
+def _origin(text: str) -> tuple[str, str]:
+    from polyrefuse_data.core.display import visible
+
+    run, sign, who = text.partition("=")
+    if not (run and sign and who.strip()) or len(who) > 200:
+        raise click.UsageError(f"--origin {visible(text)[:80]} is not RUN=WHO, with at most 200 characters")
+    return run, visible(who.strip())

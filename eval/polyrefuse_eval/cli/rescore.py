@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from polyrefuse_data.cli.help import SectionedCommand
 from polyrefuse_eval.cli.options import READING_OPTIONS, folder_path, place_path, with_options
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ EXIT_GAPS = 3
 """Some files could not be read; all others are rescored."""
 
 
-@click.command("rescore")
+@click.command("rescore", cls=SectionedCommand)
 @click.argument("folder", type=place_path)
 @click.option("--judges", help="Judges that read the answers.  [default: stored verdicts alone]")
 @click.option("--data", type=folder_path, help="The build of a run, for judges that need the prompts.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyrefuse_data.cli.cluster import EXECUTOR_OPTIONS, take_cluster_options
+from polyrefuse_data.cli.help import SectionedCommand
 from polyrefuse_data.cluster.connect import ClusterOptions, require_dask
 from polyrefuse_data.core.errors import ClusterError
 from polyrefuse_eval.cli.grid import read_grid
@@ -25,7 +26,9 @@ from polyrefuse_eval.cli.options import (
     with_options,
 )
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.runs.options import DirectionOptions, RunOptions, option_name
+from polyrefuse_eval.runs.endpoint_options import EndpointOptions
+from polyrefuse_eval.runs.option_fields import option_name
+from polyrefuse_eval.runs.options import DirectionOptions, RunOptions
 
 if TYPE_CHECKING:
     from polyrefuse_eval.directions.finder import DirectionFinder
@@ -37,28 +40,31 @@ if TYPE_CHECKING:
 EXIT_GAPS = 3
 """As for a build with gaps: the rest is there."""
 
-BESIDE_A_GRID = ("trust_remote_code", "judges")
+BESIDE_A_GRID = ("trust_remote_code", "judges", *EndpointOptions.model_fields)
 """Options of a run that may stand beside a grid file and hold for all of its models."""
 
 
-def direction_finder(out: Path, langs: str, options: dict[str, Any]) -> DirectionFinder:
+def direction_finder(out: Path, langs: str, options: dict[str, Any], *, selecting: bool) -> DirectionFinder:
     """Return what finds directions in `langs` and keeps them in `out`; check all input before loading."""
     quiet = options.pop("quiet")
     checked = take_options(DirectionOptions, options)
     data, settings = checked.settings(langs, langs)
+    data.require_prompts(settings.langs, ("train", *(["validation"] if selecting else [])))
     need()
 
     from polyrefuse_eval.directions.finder import DirectionFinder
     from polyrefuse_eval.results.folder import RunFolder
+    from polyrefuse_eval.results.growth import open_run
     from polyrefuse_eval.runs.plan import signature_of
     from polyrefuse_eval.versions import versions
 
+    RunFolder.check_place(out)
     chat = checked.spec()()
-    RunFolder.open(out, signature_of(chat.signature(), data, settings, [], versions()))
+    open_run(out, signature_of(chat.signature(), data, settings, [], versions()))
     return DirectionFinder(chat, data, settings, out, progress=not quiet, say=_say)
 
 
-@click.command("run")
+@click.command("run", cls=SectionedCommand)
 @click.argument("grid", required=False, type=file_path)
 @with_options(*MODEL_OPTIONS, *DIRECTION_OPTIONS)
 @click.option(
@@ -110,8 +116,9 @@ def run_command(
         return
     with _folder(out, parallel) as folder:
         plans = [replace(plan, out=folder.path / plan.out, on_finished=folder.push) for plan in plans]
+        plans = [_grown(plan) for plan in plans]
         failures = _run(plans, cluster, threads, quiet)
-        _print_results(plans, failures, table=grid is None)
+        _print_results(plans, failures, out, table=grid is None)
     if failures:
         context.exit(EXIT_GAPS)
 
@@ -158,11 +165,21 @@ def _print_plans(plans: Sequence[RunPlan], out: Place, workers: int | None) -> N
     from polyrefuse_eval.storage.places import folders_to_read
 
     with folders_to_read([out], lambda _name: True) as (folder,):
-        plans = [replace(plan, out=folder / plan.out) for plan in plans]
-        for plan in plans:
-            plan.check(only_read=True)
+        plans = [replace(plan, out=folder / plan.out).grown(only_read=True) for plan in plans]
         for line in dry_run_lines(plans, workers):
             click.echo(line)
+
+
+def _grown(plan: RunPlan) -> RunPlan:
+    """Return the plan of the whole run, with what is there already; say what it gets, and what it keeps."""
+    from polyrefuse_eval.processes import rank
+    from polyrefuse_eval.runs.plan import growth_lines
+
+    grown = plan.grown()
+    if rank() == 0:
+        for line in growth_lines(plan, grown):
+            _say(line)
+    return grown
 
 
 def _run(
@@ -170,12 +187,12 @@ def _run(
 ) -> Failures:
     """Run `plans` to completion or failure; return the failures."""
     from polyrefuse_eval.processes import rank
+    from polyrefuse_eval.runs.dry_run import check_room
     from polyrefuse_eval.runs.plan import finished
 
-    for plan in plans:
-        plan.check()
     if all(finished(plan.out, plan.request) for plan in plans):
         return {}
+    check_room(plans)
     need()
 
     from polyrefuse_eval.runs.grid import opening_line, run_grid
@@ -202,9 +219,14 @@ def _executor(cluster: ClusterOptions | None, quiet: bool) -> Executor:
     return DaskExecutor(cluster, torch.cuda.device_count)
 
 
-def _print_results(plans: Sequence[RunPlan], failures: Failures, *, table: bool) -> None:
-    """Print the table of one run, or the folder of each run of a grid; and what failed."""
+def _print_results(plans: Sequence[RunPlan], failures: Failures, out: Place, *, table: bool) -> None:
+    """Print the numbers of one run that matter, or the folder of each run of a grid; and what failed.
+
+    The folder, the address where it lies at one, and the next command go to standard error.
+    """
     from polyrefuse_eval.processes import rank
+    from polyrefuse_eval.report.brief import brief_table
+    from polyrefuse_eval.results.folder import RunFolder
 
     if rank() > 0:
         return
@@ -212,7 +234,11 @@ def _print_results(plans: Sequence[RunPlan], failures: Failures, *, table: bool)
         if plan.name in failures:
             continue
         if table:
-            click.echo((plan.out / "table.md").read_text(encoding="utf-8"), nl=False)
+            folder = RunFolder(plan.out)
+            click.echo(
+                brief_table(folder.results(), folder.summary(), plan.settings.direction_langs), nl=False
+            )
+            _say(f"all rates: {out}/table.md; next: polyrefuse eval leaderboard {out} --out site")
         else:
             click.echo(plan.out)
     for run, run_failures in failures.items():

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE
-from polyrefuse_data.core.schema import Row
+from polyrefuse_data.core.schema import LABELS, Row
 from polyrefuse_eval.directions.fit import (
     Direction,
     DirectionSet,
     direction_at,
     fit_directions,
+    random_direction,
 )
+from polyrefuse_eval.directions.kept import KeptDirections, row_inputs
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
+from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import Prompts
 from polyrefuse_eval.results.folder import read_json, write_json
-from polyrefuse_eval.results.settings import POOLED, RunSettings
+from polyrefuse_eval.results.settings import POOLED, RANDOM, SHUFFLED, RunSettings
 
 N_TOKEN_PROMPTS = 32
 """Prompts of each label whose answers refusal tokens are taken from."""
@@ -39,6 +44,9 @@ class DirectionFinder:
     say: Callable[[str], None] = lambda _line: None
     _tokens: dict[str, RefusalTokens] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._kept = KeptDirections(self.chat, self.data.digest)
+
     def tokens(self, lang: str) -> RefusalTokens:
         """Return the refusal tokens of `lang`: those of the settings, of the folder, or found now."""
         file = self.path / "refusal_tokens" / f"{lang}.json"
@@ -51,9 +59,7 @@ class DirectionFinder:
                 harmful, harmless = (
                     [row.text for row in rows[:N_TOKEN_PROMPTS]] for rows in self._train(lang)
                 )
-                tokens = find_refusal_tokens(
-                    self.chat, harmful, harmless, lang, native.refuses, progress=self.progress
-                )
+                tokens = self._found_tokens(lang, harmful, harmless)
             write_json(file, tokens.to_json())
             self._tokens[lang] = tokens
         return self._tokens[lang]
@@ -64,11 +70,15 @@ class DirectionFinder:
         parts = [self._train(source) for source in langs]
         harmful = [row for rows, _ in parts for row in rows]
         harmless = [row for _, rows in parts for row in rows]
+        inputs = self._inputs(lang, shuffle_labels)
+        kept = self._kept.directions(inputs)
+        if kept is not None:
+            return kept
         tokens = None
         if self.settings.filter_prompts:
             tokens = [self.tokens(row.lang) for row in [*harmful, *harmless]]
         groups = {"harmful": _groups(harmful), "harmless": _groups(harmless)}
-        return fit_directions(
+        directions = fit_directions(
             self.chat,
             [row.text for row in harmful],
             [row.text for row in harmless],
@@ -78,6 +88,8 @@ class DirectionFinder:
             metadata={"data": self.data.digest, "groups": groups, "languages": list(langs)},
             progress=self.progress,
         )
+        self._kept.keep_directions(inputs, directions)
+        return directions
 
     def direction(self, lang: str) -> Direction:
         """Return the selected direction of `lang`, from the folder if it is there.
@@ -90,30 +102,45 @@ class DirectionFinder:
         directions = self.extract(lang)
         directions.save(file.with_name(f"{lang}.all.safetensors"))
         home = self._home(lang)
-        scorer = CandidateScorer(
-            self.chat,
-            directions,
-            self._validation(home, "harmful"),
-            self._validation(home, "harmless"),
-            self.tokens(home),
-            progress=self.progress,
-        )
-        if self.settings.all_candidates:
-            scorer.complete()
-        direction, chosen = choose_direction(scorer, self.settings.rule)
-        (self.path / "scores").mkdir(exist_ok=True)
-        write_scores(self.path / "scores" / f"{lang}.json", scorer.all_scores())
-        direction.save(file)
-        self.say(
-            f"direction {lang}: position {direction.position.label}, layer {direction.layer} of "
-            f"{self.chat.n_layers} (rule {chosen.rule}, step '{chosen.step}')"
-        )
-        if (chosen.score.refusal_score or 0.0) > 0:
-            self.say(
-                f"direction {lang} leaves the model refusing (refusal score {chosen.score.refusal_score:.1f} "
-                "under ablation), so its effects say little; --rule mediating may find a better one"
+        tokens, inputs = self.tokens(home), self._selection_inputs(lang)
+        scores_file = self.path / "scores" / f"{lang}.json"
+        kept = self._kept.direction(inputs)
+        if kept is not None:
+            direction, scores = kept
+            write_bytes(scores_file, scores, error=DirectionError)
+        else:
+            scorer = CandidateScorer(
+                self.chat,
+                directions,
+                self._validation(home, "harmful"),
+                self._validation(home, "harmless"),
+                tokens,
+                progress=self.progress,
             )
+            if self.settings.all_candidates:
+                scorer.complete()
+            direction, _ = choose_direction(scorer, self.settings.rule)
+            scores_file.parent.mkdir(parents=True, exist_ok=True)
+            write_scores(scores_file, scorer.all_scores())
+            self._kept.keep_direction(inputs, direction, scores_file.read_bytes())
+        direction.save(file)
+        self._describe(direction, found_before=kept is not None)
         return direction
+
+    def _describe(self, direction: Direction, *, found_before: bool) -> None:
+        """Say where the direction is, how it was selected, and whether the model refuses without it."""
+        selection = direction.metadata["selection"]
+        before = "; found before" if found_before else ""
+        self.say(
+            f"direction {direction.lang}: position {direction.position.label}, layer {direction.layer} of "
+            f"{self.chat.n_layers} (rule {selection['rule']}, step '{selection['step']}'{before})"
+        )
+        left = selection["score"]["refusal_score"] or 0.0
+        if left > 0:
+            self.say(
+                f"direction {direction.lang} leaves the model refusing (refusal score {left:.1f} under "
+                "ablation), so its effects say little; --rule mediating may find a better one"
+            )
 
     def control(self, direction: Direction) -> Direction:
         """Return the control of `direction`, fitted with shuffled labels: same layer, position and norm."""
@@ -128,6 +155,36 @@ class DirectionFinder:
         )
         control.save(file)
         return control
+
+    def _found_tokens(self, lang: str, harmful: list[str], harmless: list[str]) -> RefusalTokens:
+        inputs = {"lang": lang, "harmful": harmful, "harmless": harmless, "judge": native.NAME}
+        tokens = self._kept.tokens(inputs)
+        if tokens is None:
+            tokens = find_refusal_tokens(
+                self.chat, harmful, harmless, lang, native.refuses, progress=self.progress
+            )
+            self._kept.keep_tokens(inputs, tokens)
+        return tokens
+
+    def _inputs(self, lang: str, shuffle_labels: int | None = None) -> dict[str, Any]:
+        """Return all that the directions of `lang` depend on besides the model."""
+        langs = self.settings.langs if lang == POOLED else (lang,)
+        rows = [row for source in langs for of_label in self._train(source) for row in of_label]
+        tokens = [self.tokens(source).to_json() for source in langs] if self.settings.filter_prompts else None
+        return {"lang": lang, "train": row_inputs(rows), "tokens": tokens, "shuffled": shuffle_labels}
+
+    def _selection_inputs(self, lang: str) -> dict[str, Any]:
+        """Return all that the selected direction of `lang` depends on besides the model."""
+        home, limit = self._home(lang), self.settings.n_validation
+        rows = [row for label in LABELS for row in self.data.prompts(home, "validation", label, limit)]
+        return {
+            **self._inputs(lang),
+            "validation": row_inputs(rows),
+            "home tokens": self.tokens(home).to_json(),
+            "filter": self.settings.filter_prompts,
+            "rule": self.settings.rule,
+            "all candidates": self.settings.all_candidates,
+        }
 
     def _train(self, lang: str) -> tuple[list[Row], list[Row]]:
         harmful, harmless = (
@@ -162,3 +219,20 @@ def direction_file(lang: str) -> str:
 def control_file(lang: str) -> str:
     """Return the place of the control of `lang` from shuffled labels in a run folder."""
     return f"directions/{lang}.shuffled.safetensors"
+
+
+def stored_directions(
+    path: Path, sources: Sequence[str], first: str, seed: int, chat: ChatModel | None = None
+) -> dict[str, Direction]:
+    """Return the directions of `sources` that the run in `path` holds, checked against `chat` if it is given.
+
+    Controls (`settings.CONTROLS`) are those of the direction of `first`; the random one is drawn with `seed`.
+    """
+
+    def stored(source: str) -> Direction:
+        if source == RANDOM:
+            return random_direction(Direction.load(path / direction_file(first), chat), seed)
+        file = control_file(first) if source == SHUFFLED else direction_file(source)
+        return Direction.load(path / file, chat)
+
+    return {source: stored(source) for source in sources}

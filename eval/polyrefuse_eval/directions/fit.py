@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, refusal_scores
+from polyrefuse_eval.directions.refusal_tokens import (
+    GivenTokens,
+    RefusalTokens,
+    as_refusal_tokens,
+    refusal_scores,
+)
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.activations import ActivationMeans, all_positions, capture
 from polyrefuse_eval.models.chat import ChatModel
@@ -32,7 +37,7 @@ MINIMUM_PROMPTS = 4
 """Least number of prompts of each label for a mean, after filtering."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DirectionSet:
     """Harmful minus harmless mean activations by position and layer input (Arditi et al. 2024, eq. 2).
 
@@ -45,6 +50,10 @@ class DirectionSet:
     layers: tuple[int, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        places = f"{len(self.positions)} positions, {len(self.layers)} layers, width {self.vectors.shape[-1]}"
+        return f"DirectionSet({self.lang}, {places})"
+
     def at(self, position: Position, layer: int) -> Tensor:
         """Return the difference in means [d] (float64) at `position` of the input of `layer`."""
         if position not in self.positions or layer not in self.layers:
@@ -55,8 +64,8 @@ class DirectionSet:
             )
         return self.vectors[self.positions.index(position), self.layers.index(layer)]
 
-    def save(self, path: Path) -> None:
-        """Write the vectors (float32) and the metadata to one safetensors file."""
+    def save(self, path: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write the vectors and the metadata to one safetensors file."""
         header = {
             "format": SET_FORMAT,
             "lang": self.lang,
@@ -64,11 +73,12 @@ class DirectionSet:
             "layers": list(self.layers),
             "metadata": dict(self.metadata),
         }
-        write_tensors(path, {"vectors": self.vectors.float().contiguous()}, header)
+        write_tensors(Path(path), {"vectors": self.vectors.to(dtype).contiguous()}, header)
 
     @classmethod
-    def load(cls, path: Path) -> DirectionSet:
+    def load(cls, path: str | Path) -> DirectionSet:
         """Read the file that `save` wrote; raise `DirectionError` for any other."""
+        path = Path(path)
         tensors, header = read_tensors(path, DirectionSetHeader, SET_FORMAT, DirectionError, HOW_TO_MAKE)
         shape = (len(header.positions), len(header.layers), None)
         return cls(
@@ -80,7 +90,7 @@ class DirectionSet:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Direction:
     """One direction: `unit` [d] (float32) of norm 1, the `norm` of the difference in means, and its place.
 
@@ -96,12 +106,16 @@ class Direction:
     kind: str = "difference_in_means"
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        place = f"layer {self.layer}, position {self.position.label}"
+        return f"Direction({self.lang}, {self.kind}, {place}, norm {self.norm:.3g}, width {len(self.unit)})"
+
     @property
     def vector(self) -> Tensor:
         """The difference in means [d] itself."""
         return self.unit * self.norm
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the unit vector and the metadata to one safetensors file."""
         header = {
             "format": DIRECTION_FORMAT,
@@ -114,11 +128,12 @@ class Direction:
             "kind": self.kind,
             "metadata": dict(self.metadata),
         }
-        write_tensors(path, {"direction": self.unit.float().contiguous()}, header)
+        write_tensors(Path(path), {"direction": self.unit.float().contiguous()}, header)
 
     @classmethod
-    def load(cls, path: Path, chat: ChatModel | None = None) -> Direction:
+    def load(cls, path: str | Path, chat: ChatModel | None = None) -> Direction:
         """Read the file that `save` wrote; with `chat`, raise `DirectionError` for another model's."""
+        path = Path(path)
         tensors, header = read_tensors(path, DirectionHeader, DIRECTION_FORMAT, DirectionError, HOW_TO_MAKE)
         if chat is not None:
             check_model(path, header.metadata, chat, DirectionError, "extract it again")
@@ -142,11 +157,16 @@ class Direction:
         )
 
 
-def direction_at(directions: DirectionSet, position: Position, layer: int, **metadata: Any) -> Direction:
+def direction_at(
+    directions: DirectionSet, position: Position | int | str, layer: int, **metadata: Any
+) -> Direction:
     """Return the direction at `position` of the input of `layer`, with `metadata` added to the set's.
 
-    Raises `DirectionError` where the means do not differ.
+    `position` may be its label: -1, -2, … or `t_inst`. Raises `DirectionError` where the set has no such
+    place, or the means do not differ.
     """
+    if not isinstance(position, Position):
+        position = Position.parse(position)
     vector = directions.at(position, layer)
     norm = float(vector.norm())
     if not norm > 0:
@@ -173,7 +193,7 @@ def fit_directions(
     *,
     lang: str = "en",
     positions: Sequence[Position] | None = None,
-    refusal_tokens: RefusalTokens | Sequence[RefusalTokens] | None = None,
+    refusal_tokens: GivenTokens | Sequence[RefusalTokens] | None = None,
     shuffle_labels: int | None = None,
     metadata: Mapping[str, Any] | None = None,
     tokens_per_batch: int | None = None,
@@ -182,8 +202,9 @@ def fit_directions(
     """Return mean(harmful) - mean(harmless) at `positions` of all layer inputs (Arditi et al. 2024, eq. 2).
 
     `positions` default to the post-instruction tokens and the last token of the instruction. With
-    `refusal_tokens` (one list for all prompts, or one a prompt: harmful first, then harmless) only harmful
-    prompts with a refusal score above 0 and harmless prompts below 0 count; the metadata says how many.
+    `refusal_tokens` only harmful prompts with a refusal score above 0 and harmless prompts below 0 count; the
+    metadata says how many. They are given once for all prompts, as `RefusalTokens`, words or ids, or as one
+    `RefusalTokens` for each prompt, the harmful first.
     `shuffle_labels` is the seed of the control whose labels are permuted. Raises `DirectionError` where
     fewer than `MINIMUM_PROMPTS` of a label are left.
     """
@@ -191,8 +212,7 @@ def fit_directions(
     layers = tuple(range(chat.n_layers))
     texts = [*harmful, *harmless]
     is_harmful = torch.tensor([True] * len(harmful) + [False] * len(harmless))
-    if isinstance(refusal_tokens, RefusalTokens):
-        refusal_tokens = [refusal_tokens] * len(texts)
+    tokens = _tokens_by_prompt(chat, refusal_tokens, len(texts), lang)
     # The group whose mean a prompt enters: its label, or that of another prompt in the control.
     group = is_harmful
     if shuffle_labels is not None:
@@ -204,7 +224,7 @@ def fit_directions(
         chat.encode(texts),
         layers,
         positions,
-        logits=refusal_tokens is not None,
+        logits=tokens is not None,
         tokens_per_batch=tokens_per_batch,
         progress=f"extract {lang}" if progress else None,
     )
@@ -212,8 +232,8 @@ def fit_directions(
         indices = torch.tensor(captured.prompts)
         # Keep prompts that the model treats as their label says, by the log-odds of refusal.
         kept = torch.ones(len(indices), dtype=torch.bool)
-        if refusal_tokens is not None and captured.logits is not None:
-            scores = _scores(captured.logits, [refusal_tokens[index].ids for index in captured.prompts])
+        if tokens is not None and captured.logits is not None:
+            scores = _scores(captured.logits, [tokens[index].ids for index in captured.prompts])
             kept = (scores > 0) == is_harmful[indices]
         for label in (0, 1):
             in_group = kept & (group[indices] == bool(label))
@@ -225,15 +245,35 @@ def fit_directions(
         "n_harmless": len(harmless),
         "n_harmful_kept": harmful_mean.count,
         "n_harmless_kept": harmless_mean.count,
-        "filtered": refusal_tokens is not None,
+        "filtered": tokens is not None,
     }
     _check_counts(counts, lang)
     origin = {**(metadata or {}), "model": chat.signature(), "counts": counts, "versions": versions()}
-    if refusal_tokens is not None:
-        origin["refusal_tokens"] = {tokens.lang: tokens.to_json() for tokens in refusal_tokens}
+    if tokens is not None:
+        origin["refusal_tokens"] = {shared.lang: shared.to_json() for shared in tokens}
     if shuffle_labels is not None:
         origin["shuffled_labels_seed"] = shuffle_labels
     return DirectionSet(lang, harmful_mean.mean - harmless_mean.mean, positions, layers, origin)
+
+
+def _tokens_by_prompt(
+    chat: ChatModel,
+    given: GivenTokens | Sequence[RefusalTokens] | None,
+    n_prompts: int,
+    lang: str,
+) -> list[RefusalTokens] | None:
+    """Return the refusal tokens of each prompt; None where none are `given`."""
+    if given is None:
+        return None
+    listed = () if isinstance(given, (str, RefusalTokens)) else given
+    by_prompt = [tokens for tokens in listed if isinstance(tokens, RefusalTokens)]
+    if not by_prompt:
+        return [as_refusal_tokens(chat, cast(GivenTokens, given), lang)] * n_prompts
+    if len(by_prompt) != n_prompts:
+        raise DirectionError(
+            f"{len(by_prompt)} refusal tokens for {n_prompts} prompts; give one for all, or one for each"
+        )
+    return by_prompt
 
 
 def _scores(logits: Tensor, refusal_ids: Sequence[tuple[int, ...]]) -> Tensor:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.directions.fit import Direction, DirectionSet
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
-from polyrefuse_eval.errors import DirectionError, RunFolderError, require
+from polyrefuse_eval.errors import DirectionError
+from polyrefuse_eval.figures import BLUE, VERMILION, explain, new_figure, save_figure, shared_legend
 from polyrefuse_eval.models.activations import capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import DataFolder
@@ -21,33 +20,14 @@ from polyrefuse_eval.results.positions import T_INST, Position
 
 Array = npt.NDArray[np.float64]
 
+MARKS = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"), ("-", "v"), ("--", "x"))
+"""Line and marker of each position: told apart without colour."""
+
 SCORE_NAMES = {
     "refusal_score": "refusal score under ablation, harmful prompts (less is better)",
     "steering_score": "refusal score under addition, harmless prompts (more is better)",
     "kl_div_score": "KL(unedited ‖ ablated), harmless prompts, nats (less is better)",
 }
-
-
-def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
-    require("matplotlib", "eval").use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(width, height), squeeze=False, layout="constrained"
-    )
-    return figure, axes
-
-
-def _save(figure: Any, path: Path) -> Path:
-    from matplotlib import pyplot
-
-    ending = path.suffix.removeprefix(".") or "png"
-    # Without the date that matplotlib writes, the same numbers give the same file.
-    undated = {"Software": None} if ending == "png" else {"Date": None}
-    with replacing(path) as file:
-        figure.savefig(file, format=ending, dpi=120, metadata=undated)
-    pyplot.close(figure)
-    return path
 
 
 def score_grid(scores: Sequence[CandidateScore], name: str) -> tuple[list[int | str], list[int], Array]:
@@ -62,15 +42,21 @@ def score_grid(scores: Sequence[CandidateScore], name: str) -> tuple[list[int | 
 
 
 def plot_scores(
-    scores: Sequence[CandidateScore], path: Path, *, chosen: CandidateScore | None = None, title: str = ""
+    scores: Sequence[CandidateScore],
+    path: Path,
+    *,
+    chosen: CandidateScore | None = None,
+    title: str = "",
+    caption: str = "",
 ) -> Path:
-    """Draw the three scores by layer, a line for each position, and as heat maps."""
-    figure, axes = _figure(2, 3, 15, 7)
+    """Draw the three scores by layer, a line for each position, and as heat maps; a star: the chosen."""
+    figure, axes = new_figure(2, 3, 15, 7.5)
     for column, (name, label) in enumerate(SCORE_NAMES.items()):
         positions, layers, grid = score_grid(scores, name)
         top, bottom = axes[0][column], axes[1][column]
         for position, values in zip(positions, grid, strict=True):
-            top.plot(layers, values, marker=".", label=str(position))
+            style, marker = MARKS[positions.index(position) % len(MARKS)]
+            top.plot(layers, values, style, marker=marker, markersize=4, label=f"position {position}")
         top.set(xlabel="layer", title=label, xlim=(layers[0] - 0.5, layers[-1] + 0.5))
         for axis in (top, bottom):
             axis.xaxis.get_major_locator().set_params(integer=True)
@@ -78,7 +64,7 @@ def plot_scores(
         image = bottom.imshow(
             grid,
             aspect="auto",
-            cmap="viridis",
+            cmap="cividis",
             extent=(layers[0] - 0.5, layers[-1] + 0.5, len(positions) - 0.5, -0.5),
         )
         bottom.set(xlabel="layer", ylabel="position")
@@ -87,11 +73,18 @@ def plot_scores(
         if chosen is not None and chosen.position in positions:
             value = getattr(chosen, name)
             if value is not None:
-                top.plot([chosen.layer], [value], "k*", markersize=12)
-            bottom.plot([chosen.layer], [positions.index(chosen.position)], "r*", markersize=12)
-    axes[0][0].legend(title="position", fontsize=7)
-    figure.suptitle(title)
-    return _save(figure, path)
+                top.plot([chosen.layer], [value], "k*", markersize=13, label="chosen")
+            bottom.plot(
+                [chosen.layer],
+                [positions.index(chosen.position)],
+                "*",
+                color="white",
+                markeredgecolor="black",
+                markersize=14,
+            )
+    shared_legend(figure, axes.flatten())
+    explain(figure, title, caption)
+    return save_figure(figure, path)
 
 
 def cosine_matrix(vectors: Mapping[str, Array]) -> Array:
@@ -106,7 +99,7 @@ def plot_cosines(vectors: Mapping[str, Array], path: Path, *, title: str = "") -
     names = list(vectors)
     cosines = cosine_matrix(vectors)
     size = 2 + 0.5 * len(names)
-    figure, axes = _figure(1, 1, size + 1, size)
+    figure, axes = new_figure(1, 1, size + 1, size)
     image = axes[0][0].imshow(cosines, vmin=-1, vmax=1, cmap="PuOr")
     axes[0][0].set_xticks(range(len(names)), names)
     axes[0][0].set_yticks(range(len(names)), names)
@@ -122,8 +115,8 @@ def plot_cosines(vectors: Mapping[str, Array], path: Path, *, title: str = "") -
             color="white" if dark else "black",
         )
     figure.colorbar(image, ax=axes[0][0], label="cosine")
-    axes[0][0].set_title(title)
-    return _save(figure, path)
+    explain(figure, title, "1: the same direction in both languages; 0: unrelated")
+    return save_figure(figure, path)
 
 
 def pca(points: Array, components: int = 2) -> Array:
@@ -168,7 +161,7 @@ def plot_activations(
     scores: dict[str, list[float]] = {}
     columns = min(4, len(activations) + 1)
     rows = -(-(len(activations) + 1) // columns)
-    figure, axes = _figure(rows, columns, 4 * columns, 3.4 * rows)
+    figure, axes = new_figure(rows, columns, 4 * columns, 3.4 * rows)
     panels = [axis for row in axes for axis in row]
     for panel, (lang, (harmful, harmless)) in zip(panels, activations.items(), strict=False):
         labels = [1] * len(harmful) + [0] * len(harmless)
@@ -176,26 +169,26 @@ def plot_activations(
         scores[lang] = [silhouette(both[:, index], labels) for index in range(len(layers))]
         best = int(np.argmax(scores[lang]))
         points = pca(both[:, best])
-        for value, name, marker in ((1, "harmful", "x"), (0, "harmless", "o")):
+        for value, name, marker, colour in ((1, "harmful", "x", VERMILION), (0, "harmless", "o", BLUE)):
             chosen = points[np.asarray(labels) == value]
-            panel.scatter(chosen[:, 0], chosen[:, 1], s=12, marker=marker, label=name)
+            panel.scatter(chosen[:, 0], chosen[:, 1], s=14, marker=marker, c=colour, alpha=0.7, label=name)
         panel.set_title(f"{lang}, layer {layers[best]}: silhouette {scores[lang][best]:.2f}", fontsize=9)
-        panels[-1].plot(layers, scores[lang], label=lang)
+        style, mark = MARKS[len(scores) % len(MARKS)]
+        panels[-1].plot(layers, scores[lang], style, marker=mark, markersize=4, label=lang)
     panels[0].legend(fontsize=8)
     panels[-1].set(xlabel="layer", title="silhouette score by layer")
     panels[-1].legend(fontsize=7, ncols=2)
     for panel in panels[len(activations) : -1]:
         panel.axis("off")
-    figure.suptitle(title)
-    _save(figure, path)
+    explain(
+        figure, "Where harmful and harmless prompts part; silhouette 1: two tight groups, 0: mixed", title
+    )
+    save_figure(figure, path)
     return scores
 
 
 def draw_run(run: Path) -> list[Path]:
-    """Draw the scores and the cosines between directions of a run into its folder `plots`; return the files.
-
-    Raises `RunFolderError` if it has neither.
-    """
+    """Draw scores and cosines between directions of a run into its folder `plots`; return the files."""
     folder = RunFolder.existing(run)
     drawn = []
     for file in sorted((run / "scores").glob("*.json")):
@@ -204,10 +197,15 @@ def draw_run(run: Path) -> list[Path]:
         if chosen_file.is_file():
             direction = Direction.load(chosen_file)
             chosen = CandidateScore(**direction.metadata["selection"]["score"])
-        title = f"{folder.signature['model']['model']}, {file.stem}"
+        model, settings = folder.signature["model"], folder.signature["settings"]
         drawn.append(
             plot_scores(
-                read_scores(file), run / "plots" / f"scores_{file.stem}.png", chosen=chosen, title=title
+                read_scores(file),
+                run / "plots" / f"scores_{file.stem}.png",
+                chosen=chosen,
+                title=f"Candidate directions of {file.stem}: which layer and position mediates refusal",
+                caption=f"{model['model']}; up to {settings['n_validation']} validation prompts of each "
+                f"label; means without intervals; star: chosen (rule {settings['rule']})",
             )
         )
     sets = [DirectionSet.load(file) for file in sorted((run / "directions").glob("*.all.safetensors"))]
@@ -216,8 +214,6 @@ def draw_run(run: Path) -> list[Path]:
         vectors = {directions.lang: directions.at(position, layer).numpy() for directions in sets}
         title = f"cosine between directions, position {position.label}, layer {layer}"
         drawn.append(plot_cosines(vectors, run / "plots" / "cosines.png", title=title))
-    if not drawn:
-        raise RunFolderError(f"'{run}' has no scores and no directions of two languages to draw")
     return drawn
 
 
@@ -258,7 +254,12 @@ def draw_activations(
                 hidden[list(part.prompts)] = part.hidden[:, 0].double().cpu().numpy()
             parts.append(hidden)
         activations[lang] = (parts[0], parts[1])
-    scores = plot_activations(activations, layers, out, title=f"{chat.name}, position {place.label}")
+    scores = plot_activations(
+        activations,
+        layers,
+        out,
+        title=f"{chat.name}, position {place.label}, up to {limit} training prompts of each label",
+    )
     write_json(
         out.with_suffix(".json"), {"position": place.label, "layers": list(layers), "silhouette": scores}
     )

@@ -178,13 +178,24 @@ def tokens_from_answers(
     )
 
 
-def parse_refusal_tokens(chat: ChatModel, text: str, lang: str) -> RefusalTokens:
-    """Return the refusal tokens in `text`: ids, or words whose first token counts, divided by commas.
+GivenTokens = RefusalTokens | str | Sequence[str | int]
+"""Refusal tokens as callers give them: found ones, or words and ids in a list or divided by commas."""
 
-    Raises `DirectionError` for anything else.
+
+def as_refusal_tokens(chat: ChatModel, given: GivenTokens, lang: str) -> RefusalTokens:
+    """Return `given` as refusal tokens of `lang`; see `parse_refusal_tokens`."""
+    return given if isinstance(given, RefusalTokens) else parse_refusal_tokens(chat, given, lang)
+
+
+def parse_refusal_tokens(chat: ChatModel, given: str | Sequence[str | int], lang: str) -> RefusalTokens:
+    """Return the refusal tokens that `given` names: ids, or words whose first token counts.
+
+    `given` is a list of them, or a text in which commas divide them. Raises `DirectionError` for anything
+    else.
     """
+    pieces = given.split(",") if isinstance(given, str) else given
     ids: list[int] = []
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
+    for part in filter(None, (str(piece).strip() for piece in pieces)):
         if part.isdigit():
             ids.append(int(part))
             continue
@@ -195,7 +206,7 @@ def parse_refusal_tokens(chat: ChatModel, text: str, lang: str) -> RefusalTokens
     size = chat.model.get_input_embeddings().weight.shape[0]
     if not ids or max(ids) >= size:
         raise DirectionError(
-            f"refusal tokens '{text}': expected words or ids below {size}, divided by commas"
+            f"refusal tokens '{given}': expected words or ids below {size}, divided by commas or in a list"
         )
     unique = tuple(dict.fromkeys(ids))
     return RefusalTokens(lang, unique, tuple(chat.tokenizer.decode([token]) for token in unique))

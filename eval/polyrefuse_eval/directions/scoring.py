@@ -22,7 +22,13 @@ from torch import Tensor, nn
 
 from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS, Direction, DirectionSet, direction_at
-from polyrefuse_eval.directions.refusal_tokens import FirstTokenReference, RefusalTokens, refusal_scores
+from polyrefuse_eval.directions.refusal_tokens import (
+    FirstTokenReference,
+    GivenTokens,
+    RefusalTokens,
+    as_refusal_tokens,
+    refusal_scores,
+)
 from polyrefuse_eval.directions.selection import CandidateScore, Selection, rule_steps, select
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.batching import Batch, forward, forward_without_head, plan_batches
@@ -44,24 +50,30 @@ Start = tuple[int, Tensor]
 """A layer and its input [rows, tokens, d], at which a pass starts."""
 
 
-@dataclass
+@dataclass(repr=False)
 class CandidateScorer:
     """Compute the scores of the candidates of `directions` on demand, each once.
 
-    `harmful` and `harmless` are validation prompts, `refusal_tokens` those of their language.
+    `harmful` and `harmless` are validation prompts, `refusal_tokens` those of their language: found ones,
+    words or ids. Raises `DirectionError` where a label has no prompt, or a token is none of the model's.
     """
 
     chat: ChatModel
     directions: DirectionSet
     harmful: Sequence[str]
     harmless: Sequence[str]
-    refusal_tokens: RefusalTokens
+    refusal_tokens: GivenTokens
     tokens_per_batch: int | None = None
     progress: bool = False
+
+    def __repr__(self) -> str:
+        prompts = f"{len(self.harmful)} harmful and {len(self.harmless)} harmless prompts"
+        return f"CandidateScorer({self.directions!r}, {prompts}, {len(self.scores)} candidates scored)"
 
     def __post_init__(self) -> None:
         if not self.harmful or not self.harmless:
             raise DirectionError("selection needs validation prompts of both labels")
+        self.tokens = as_refusal_tokens(self.chat, self.refusal_tokens, self.directions.lang)
         self._batches = {
             label: plan_batches(self.chat, self.chat.encode(list(texts)), self.tokens_per_batch)
             for label, texts in (("harmful", self.harmful), ("harmless", self.harmless))
@@ -181,7 +193,7 @@ class CandidateScorer:
         self._store("steering_score", totals, missing, len(self.harmless), self.baseline["harmless"])
 
     def _refusal(self, logits: Tensor) -> Tensor:
-        return refusal_scores(logits, self.refusal_tokens.ids)
+        return refusal_scores(logits, self.tokens.ids)
 
     def _logits(self, batch: Batch, times: int) -> Sequence[Tensor]:
         if times == 1:
@@ -280,7 +292,7 @@ def choose_direction(scorer: CandidateScorer, rule: str = "robust") -> tuple[Dir
         selection.score.layer,
         selection=selection.to_json(),
         scores=scores,
-        refusal_tokens=scorer.refusal_tokens.to_json(),
+        refusal_tokens=scorer.tokens.to_json(),
         baseline_refusal=dict(scorer.baseline),
         n_validation={"harmful": len(scorer.harmful), "harmless": len(scorer.harmless)},
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from polyrefuse_data.core.hub_access import offline_if_unreachable
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.weights import load_weights
 from polyrefuse_eval.errors import JudgeError, OutOfMemoryError, require
@@ -111,18 +112,15 @@ class LocalModel:
         device = self.options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         place = {"revision": self.source.revision}
         under = self.source.base or self.source
+        dtype = self.options.dtype if self.options.dtype == "auto" else getattr(torch, self.options.dtype)
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self.source.place, **place)
-            model = load_weights(
-                transformers.AutoModelForCausalLM,
-                under.place,
-                revision=under.revision,
-                dtype=self.options.dtype
-                if self.options.dtype == "auto"
-                else getattr(torch, self.options.dtype),
-            )
-            if self.source.base:
-                model = with_adapter(model, self.source.place, self.source.revision, extra="judges")
+            with offline_if_unreachable():
+                tokenizer = transformers.AutoTokenizer.from_pretrained(self.source.place, **place)
+                model = load_weights(
+                    transformers.AutoModelForCausalLM, under.place, revision=under.revision, dtype=dtype
+                )
+                if self.source.base:
+                    model = with_adapter(model, self.source.place, self.source.revision, extra="judges")
             self._model = model.to(device).eval()
         except torch.OutOfMemoryError:
             self.close()
@@ -142,7 +140,8 @@ class LocalModel:
         """
         tokenizers = require("transformers", "eval").AutoTokenizer
         try:
-            tokenizers.from_pretrained(self.source.place, revision=self.source.revision)
+            with offline_if_unreachable():
+                tokenizers.from_pretrained(self.source.place, revision=self.source.revision)
         except _LOADING as error:
             raise JudgeError(explain(self.source.place, error)) from None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.progress import Progress
-from polyrefuse_eval.judging.base import Advance, Judge, JudgeInput, opened
+from polyrefuse_eval.judging.base import Advance, Judge, JudgeInput, Verdict, opened
 from polyrefuse_eval.results.fields import LONGEST_NOTE
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Completion, VerdictRecord
@@ -90,7 +90,14 @@ def verdict_records(
             )
             for completion in part
         ]
-        verdicts = judge.judge(items, advance)
+        asked = [
+            item for item, completion in zip(items, part, strict=True) if not _service_refused(completion)
+        ]
+        read = iter(judge.judge(asked, advance) if asked else ())
+        verdicts = [
+            _service_refusal(completion) if _service_refused(completion) else next(read)
+            for completion in part
+        ]
         yield [
             VerdictRecord(
                 key=completion.key,
@@ -110,9 +117,20 @@ def verdict_records(
                 puzzled=verdict.puzzled,
                 decided_by=verdict.decided_by,
                 second_opinion=verdict.second_opinion,
+                service_refused=_service_refused(completion),
             )
             for completion, verdict in zip(part, verdicts, strict=True)
         ]
+
+
+def _service_refused(completion: Completion) -> bool:
+    return completion.service is not None and completion.service.refusal is not None
+
+
+def _service_refusal(completion: Completion) -> Verdict:
+    """Return the verdict on a refusal of the service: no words of the model are there to read."""
+    reason = completion.service.refusal if completion.service is not None else None
+    return Verdict(True, f"refused by the service: {reason}")
 
 
 def unread(folder: RunFolder, judge: str, lang: str, *, reread_unverified: bool = False) -> list[Completion]:

@@ -52,14 +52,16 @@ class JudgeSpec:
 
 
 def judges_by_name(
-    names: str,
+    names: str | Sequence[str],
     *,
     models: Sequence[str] = (),
     options: JudgeOptions | None = None,
-    phrases: Sequence[Path] = (),
+    phrases: Sequence[str | Path] = (),
 ) -> list[Judge]:
-    """Return the judges in `names`, separated by commas; none is loaded yet. See `judge_specs`."""
-    return [spec() for spec in judge_specs(names, models=models, options=options, phrases=phrases)]
+    """Return the judges in `names`, a list or separated by commas; none is loaded yet. See `judge_specs`."""
+    names = names if isinstance(names, str) else ",".join(names)
+    paths = [Path(path) for path in ([phrases] if isinstance(phrases, (str, Path)) else phrases)]
+    return [spec() for spec in judge_specs(names, models=models, options=options, phrases=paths)]
 
 
 def judge_specs(

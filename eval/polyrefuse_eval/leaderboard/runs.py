@@ -9,15 +9,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.errors import PolyRefuseError, unknown_name
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.report.check import check_run
 from polyrefuse_eval.results.folder import RESULTS_FILE, Comparison, Result, RunFolder, Summary
 from polyrefuse_eval.results.harmfulness_records import HARMFULNESS_FORMAT, HarmfulnessFile
 from polyrefuse_eval.results.records import AgreementRecord
 from polyrefuse_eval.results.tensor_headers import read_direction_header
 from polyrefuse_eval.results.validation import json_value, read_formatted
-from polyrefuse_eval.results.verification import verify_run
+from polyrefuse_eval.results.verification import refuse, verify_run
 
 HARMFULNESS_FILE = "harmfulness.json"
 DATA_FORMAT = "polyrefuse-run-data-1"
@@ -51,6 +52,8 @@ class Run:
     chosen: Mapping[str, tuple[int | str, int]] | None = None
     agreement: tuple[AgreementRecord, ...] = ()
     harmfulness: HarmfulnessFile | None = None
+    origin: str = ""
+    """Who made the run, where somebody else did."""
 
     @property
     def model(self) -> str:
@@ -90,6 +93,7 @@ class Run:
         return {
             "format": DATA_FORMAT,
             "run": self.name,
+            **({"origin": self.origin} if self.origin else {}),
             "signature": self.signature,
             "results": [asdict(result) for result in self.results],
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
@@ -131,12 +135,20 @@ def is_shown(name: str) -> bool:
     return not sets and any(fnmatchcase(name, pattern) for pattern in SHOWN)
 
 
-def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
+def read_runs(
+    paths: Iterable[Path], origins: Mapping[str, str] | None = None
+) -> tuple[list[Run], list[LeftOut]]:
     """Return the runs in `paths`, and what is left out: folders that are no run or have no results.
 
-    Raises `RunFolderError` where two of them have the same name, or where none is a run.
+    `origins` names who made a run, by the name of its folder: such a run is checked first, see
+    `report.check`, and left out where a number in it does not follow. Raises `RunFolderError` where two of
+    them have the same name, or where none is a run.
     """
     folders = {path.resolve(): path for path in paths}
+    names = [resolved.name for resolved in folders]
+    unknown = sorted(set(origins or {}) - set(names))
+    if unknown:
+        raise unknown_name("run in --origin", unknown[0], names)
     by_name: dict[str, Path] = {}
     runs: list[Run] = []
     left_out: list[LeftOut] = []
@@ -144,7 +156,10 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
         # A name that is no valid text in the file system could not be written to the page.
         name = resolved.name.encode("utf-8", "replace").decode("utf-8") or "run"
         try:
-            run = _read(path, name, _file_name(name, [run.file for run in runs]))
+            origin = (origins or {}).get(name, "")
+            if origin:
+                refuse(RunFolder.existing(path), check_run(RunFolder(path)).problems)
+            run = replace(_read(path, name, _file_name(name, [run.file for run in runs])), origin=origin)
         except PolyRefuseError as error:
             reason = str(error).replace(str(path), name)
             has_results = any((path / file).is_file() for file in (RESULTS_FILE, HARMFULNESS_FILE))

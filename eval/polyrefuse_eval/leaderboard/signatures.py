@@ -23,6 +23,8 @@ def signature_lines(run: Run, judge: str | None = None) -> Iterator[tuple[str, s
     mark = f" ({ORGANISM})" if run.is_organism else ""
     yield "model", run.model + (f"@{run.revision}" if run.revision else "") + mark
     yield "run", run.name
+    if run.origin:
+        yield "made by", run.origin
     yield "chat template", run.template_hash or "not stated"
     yield "data", _flat(signature.get("data"))
     if judge is None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_eval.errors import ChatModelError
 from polyrefuse_eval.malloc import keep_freed_memory
 from polyrefuse_eval.models.structure import Structure, parse_structure, submodule
@@ -25,7 +27,7 @@ MAX_THINKING_TOKENS = 2048
 """A block of thoughts of a hard question takes hundreds of tokens in most models, thousands in some."""
 
 
-@dataclass
+@dataclass(repr=False)
 class ChatModel:
     """A causal language model with a chat template, in eval mode.
 
@@ -53,15 +55,19 @@ class ChatModel:
     """Whether the last layer's MLP can run for last tokens alone; None until it was tried."""
 
     @classmethod
-    def load(cls, name: str, options: LoadOptions | None = None, **keywords: Any) -> ChatModel:
+    def load(cls, name: str | Path, options: LoadOptions | None = None, **keywords: Any) -> ChatModel:
         """Load `name`: a Hub id or a folder, either with `@REVISION`, of a model or of a LoRA adapter; or one
         of `organisms.NAMES`.
 
-        `keywords` are the fields of `LoadOptions`. Raises `ChatModelError`, in one line, where `name` is no
-        chat model that can be loaded.
+        `keywords` are the fields of `LoadOptions`. Raises `UnknownNameError` for another keyword, and
+        `ChatModelError`, in one line, where `name` is no chat model that can be loaded.
         """
         from polyrefuse_eval.models.loading import LoadOptions, load_parts
 
+        known = [field.name for field in fields(LoadOptions)]
+        for keyword in keywords:
+            if keyword not in known:
+                raise unknown_name("option", keyword, known)
         parts = load_parts(name, options or LoadOptions(**keywords))
         return cls.from_parts(**parts)
 
@@ -87,6 +93,7 @@ class ChatModel:
         template = Template(tokenizer, system, thinking)
         _ = template.post_instruction
         model.eval()
+        _drop_states_of_other_batches(model)
         template = replace(template, opens_thoughts=_opens_thoughts(model, template))
         if thinking and not template.thinks:
             raise ChatModelError(
@@ -109,6 +116,10 @@ class ChatModel:
             max_thinking_tokens=max_thinking_tokens,
             settings={**(settings or {}), **_thinking_settings(template, max_thinking_tokens)},
         )
+
+    def __repr__(self) -> str:
+        shape = f"{self.n_layers} layers, width {self.width}"
+        return f"ChatModel({self.name}@{self.revision}, {shape}, {self.dtype} on {self.device})"
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -160,23 +171,24 @@ class ChatModel:
     def encode(self, prompts: Sequence[str]) -> list[EncodedPrompt]:
         """Return `prompts` inside the chat template; raises where one is longer than the context."""
         encoded = self.template.encode(prompts)
-        self._fit_context(encoded, prompts)
+        self.fit_context(encoded, prompts)
         return encoded
 
     def encode_open(self, prompts: Sequence[str]) -> list[EncodedPrompt]:
         """Return `prompts` for generation: where the model is to think, it may before it answers."""
         encoded = self.template.encode_open(prompts)
-        self._fit_context(encoded, prompts)
+        self.fit_context(encoded, prompts)
         return encoded
 
     def encode_before(self, parts: Sequence[tuple[str, str]]) -> list[tuple[EncodedPrompt, int]]:
         """Return the prompts `before + after`, and where in each the tokens of `before` end (see
         `Template.encode_before`); raises where one is longer than the context."""
         encoded = self.template.encode_before(parts)
-        self._fit_context([prompt for prompt, _ in encoded], [before for before, _ in parts])
+        self.fit_context([prompt for prompt, _ in encoded], [before for before, _ in parts])
         return encoded
 
-    def _fit_context(self, encoded: Sequence[EncodedPrompt], prompts: Sequence[str]) -> None:
+    def fit_context(self, encoded: Sequence[EncodedPrompt], prompts: Sequence[str]) -> None:
+        """Raise `ChatModelError` where one of `encoded`, made of `prompts`, is longer than the context."""
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         for prompt, given in zip(encoded, prompts, strict=True):
             if context is not None and len(prompt) > context:
@@ -196,6 +208,24 @@ class ChatModel:
             "n_layers": str(self.n_layers),
             **self.settings,
         }
+
+
+def _drop_states_of_other_batches(model: nn.Module) -> None:
+    """Keep modules that carry `recurrent_states` from pass to pass from using those of another batch.
+
+    RecurrentGemma does so in transformers 4, and fails where the next batch has more or fewer rows. States of
+    as many rows it resets by itself, at the first position of each row.
+    """
+
+    def drop(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else next(iter(kwargs.values()), None)
+        states = module.recurrent_states
+        if isinstance(states, Tensor) and isinstance(hidden, Tensor) and len(states) != len(hidden):
+            module.recurrent_states = None
+
+    for module in model.modules():
+        if hasattr(module, "recurrent_states"):
+            module.register_forward_pre_hook(drop, with_kwargs=True)
 
 
 @torch.inference_mode()

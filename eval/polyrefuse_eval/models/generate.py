@@ -17,7 +17,7 @@ from polyrefuse_eval.errors import OutOfMemoryError
 from polyrefuse_eval.models.batching import next_rows
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.decoding import Decoding, can_cache
-from polyrefuse_eval.models.intervene import BASELINE, Edits, applied
+from polyrefuse_eval.models.intervene import BASELINE, Edits, applied, as_edits
 from polyrefuse_eval.models.kv_cache import bytes_per_token, largest
 from polyrefuse_eval.models.template import EncodedPrompt
 from polyrefuse_eval.models.thinking import RowProgress, split_thoughts
@@ -34,11 +34,14 @@ MAX_NEW_TOKENS = 512
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One answer to make: `key` names it in the caller's books."""
+    """One answer to make: `key` names it in the caller's books; one edit, or a list, becomes a tuple."""
 
     key: str
     prompt: str
     edits: Edits = BASELINE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edits", as_edits(self.edits))
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Sampling:
 
 def generate(
     chat: ChatModel,
-    requests: Sequence[Request],
+    requests: Sequence[Request | str],
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int | None = None,
@@ -89,6 +92,8 @@ def generate(
 ) -> Iterator[list[Answer]]:
     """Yield the answers to `requests`, batch by batch, longest prompts last.
 
+    A prompt in place of a request is answered without edits; its key is its index.
+
     Batches follow from the requests and `batch_size` alone, so the same call makes the same batches,
     and with as many threads on the same kind of processor the same bytes. A batch whose keys are all in
     `done` is left out; another is made whole again, so that a resumed call ends with the bytes of an
@@ -98,6 +103,7 @@ def generate(
     With `thoughts` a model that was loaded with `thinking` may think before it answers; else, and in any
     measurement of first tokens, prompts end where the answer begins.
     """
+    requests = _as_requests(requests)
     thoughts = thoughts and chat.template.thinking
     texts = [request.prompt for request in requests]
     encoded = chat.encode_open(texts) if thoughts else chat.encode(texts)
@@ -127,6 +133,14 @@ def generate(
                 continue
             yield answers
             start += len(part)
+
+
+def _as_requests(given: Sequence[Request | str]) -> list[Request]:
+    listed = [given] if isinstance(given, (str, Request)) else given
+    return [
+        Request(str(index), request) if isinstance(request, str) else request
+        for index, request in enumerate(listed)
+    ]
 
 
 def default_batch_size(chat: ChatModel, prompts: Sequence[EncodedPrompt], max_new_tokens: int = 0) -> int:
@@ -188,11 +202,12 @@ def _generate_batch(
         for _ in part
     ]
     edits = [requests[index].edits for index in part]
+    cached = can_cache(chat)  # before the edits are there: it is tried on prompts of its own
     shared = all(row is edits[0] for row in edits)
     n_unfinished = len(part)
     with applied(chat, edits[0] if shared else edits) as state:
         alive = list(range(len(part)))
-        decoding = Decoding(chat, [encoded[index].ids for index in part], cached=can_cache(chat))
+        decoding = Decoding(chat, [encoded[index].ids for index in part], cached=cached)
         for step in range(limits.total):
             chosen = _choose(decoding.logits(), sampling, [generators[row] for row in alive])
             for row, token in zip(alive, chosen.tolist(), strict=True):

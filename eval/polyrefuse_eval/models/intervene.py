@@ -35,30 +35,49 @@ from polyrefuse_eval.models.structure import (
 )
 
 
+def _tensor(value: Any, attribute: str) -> Tensor:
+    """Return `value`, or its `attribute`, as a tensor; raises `InterventionError`."""
+    value = getattr(value, attribute, value)
+    try:
+        return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        raise InterventionError(
+            f"an edit takes a direction or a tensor; given {type(value).__name__}"
+        ) from None
+
+
 @dataclass(frozen=True, eq=False)
 class Ablation:
     """Directional ablation: x ← x - coefficient · Σ r (r·x) at every layer's input and every
     write into the residual stream (Arditi et al. 2024, eq. 4).
 
-    `directions` [d] or [k, d] of any norm; several are orthonormalised.
+    `directions` [d] or [k, d] of any norm; several are orthonormalised. An array becomes a tensor, and so
+    does the unit vector of a `Direction`.
     """
 
     directions: Tensor
     coefficient: float = 1.0
     tokens: Tokens = "all"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directions", _tensor(self.directions, "unit"))
+
 
 @dataclass(frozen=True, eq=False)
 class Addition:
     """Activation addition: x ← x + coefficient · direction at the input of `layer` (eq. 3).
 
-    `direction` [d] is added as it is: give it the norm that it should have.
+    `direction` [d] is added as it is: give it the norm that it should have. An array becomes a tensor, and so
+    does the difference in means of a `Direction`.
     """
 
     direction: Tensor
     layer: int
     coefficient: float = 1.0
     tokens: Tokens = "all"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "direction", _tensor(self.direction, "vector"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +98,18 @@ Edits = tuple[Edit, ...]
 """The edits of one row of a batch; an empty tuple is the model as it is."""
 
 BASELINE: Edits = ()
+
+
+def as_edits(edits: Edit | Sequence[Edit]) -> Edits:
+    """Return one edit, or a sequence of them, as a tuple; raises `InterventionError` for anything else."""
+    row = (edits,) if isinstance(edits, Ablation | Addition | Transformation) else edits
+    if not isinstance(row, Sequence) or not all(
+        isinstance(edit, Ablation | Addition | Transformation) for edit in row
+    ):
+        raise InterventionError(
+            f"expected edits such as Ablation or Addition, given {type(edits).__name__}; several: a tuple"
+        )
+    return row if isinstance(row, tuple) else tuple(row)
 
 
 class Applied:
@@ -241,7 +272,7 @@ def applied(
     if isinstance(edits, Ablation | Addition | Transformation):
         edits = (edits,)
     uniform = isinstance(edits, tuple)
-    rows: list[Edits] = [edits] if isinstance(edits, tuple) else list(edits)
+    rows = [as_edits(edits)] if isinstance(edits, tuple) else [as_edits(row) for row in edits]
     _refuse_compiled(chat)
     state = Applied(chat, rows, uniform, prompt_width)
     with ExitStack() as stack:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from polyrefuse_data.core.hub_access import offline_if_unreachable
 from polyrefuse_data.core.weights import load_weights
 from polyrefuse_eval import organisms
 from polyrefuse_eval.errors import ChatModelError, OutOfMemoryError, require
@@ -56,9 +57,10 @@ def silence_loading() -> None:
     require("transformers", "eval").utils.logging.disable_progress_bar()
 
 
-def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
+def load_parts(name: str | Path, options: LoadOptions) -> dict[str, Any]:
     """Return the arguments of `ChatModel.from_parts` for `name`."""
     silence_loading()
+    name = str(name)
     source, revision = split_revision(name)
     revision = options.revision or revision
     if options.dtype not in DTYPES:
@@ -69,6 +71,13 @@ def load_parts(name: str, options: LoadOptions) -> dict[str, Any]:
         raise ChatModelError(f"no folder '{source}'; give a model folder or a name on the Hub")
     if Path(source).expanduser().is_dir():
         source = str(Path(source).expanduser())
+        return _load(name, source, revision, options)
+    with offline_if_unreachable():
+        return _load(name, source, revision, options)
+
+
+def _load(name: str, source: str, revision: str | None, options: LoadOptions) -> dict[str, Any]:
+    """Return the parts of the model that `source` names: a folder, or a name on the Hub."""
     place, adapter = _weights_place(source, revision)
     common = {"revision": place.revision, "trust_remote_code": options.trust_remote_code}
     config = _from_hub(place.source, lambda hub: hub.AutoConfig.from_pretrained(place.source, **common))

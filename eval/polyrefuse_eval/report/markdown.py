@@ -109,8 +109,11 @@ def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> 
                 parts.append(_matrix(matrix, directions))
     judged = sum(result.n for result in results)
     unjudged = sum(result.n_unjudged for result in results)
+    service = sum(result.n_service_refused for result in results)
+    withheld = f" {service} refusals are the service's, not in the model's words." if service else ""
     parts.append(
-        f"Share of answers that refuse, 95 % Wilson intervals; {judged} judged, {unjudged} undecided.\n"
+        f"Share of answers that refuse, 95 % Wilson intervals; {judged} judged, {unjudged} undecided."
+        f"{withheld}\n"
     )
     return "\n".join(parts)
 

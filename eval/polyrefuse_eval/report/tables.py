@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE
@@ -14,26 +14,31 @@ from polyrefuse_eval.report.robustness import summary_of
 from polyrefuse_eval.results.folder import RunFolder, write_text
 from polyrefuse_eval.results.records import AgreementRecord, Comparison, Result, VerdictRecord
 from polyrefuse_eval.results.settings import LABELS, Condition
+from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.verification import made_from
 from polyrefuse_eval.statistics.agreement import agreement
 from polyrefuse_eval.statistics.rates import holm, rate
 
 BASELINE = "baseline"
+TABLE_FILE = "table.md"
 
 
-def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[Result]:
-    """Write results, comparisons, agreement, `table.md` and, last, the summary of the verdicts in `folder`.
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """All that follows from the verdicts of a run; the summary does not say yet what it was made from."""
 
-    The judges are those of its signature; `langs` are by default all that it has completions in. The
-    summary's file says that all is there. For the one writer of the folder.
-    """
-    folder.mark_incomplete()
+    results: list[Result]
+    comparisons: list[Comparison]
+    agreement: list[AgreementRecord]
+    summary: Summary
+    markdown: str
+
+
+def tables_of(folder: RunFolder, langs: Sequence[str]) -> Tables:
+    """Return what follows from the verdicts in `langs` of the judges that the signature names."""
     signature = folder.signature
-    langs = folder.languages() if langs is None else langs
     settings = signature.get("settings", {})
     coefficient, sources = settings.get("coefficient", 1.0), settings.get("direction_langs", ())
-    results: list[Result] = []
-    comparisons: list[Comparison] = []
     verdicts = {
         judge: [verdict for lang in langs for verdict in folder.verdicts(judge, lang)]
         for judge in signature["judges"]
@@ -43,18 +48,35 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
         for lang in langs
         for completion in folder.completions(lang)
     }
+    results: list[Result] = []
+    comparisons: list[Comparison] = []
     for of_judge in verdicts.values():
         results += summarize(of_judge, coefficient, ends)
         comparisons += compare_with_baseline(of_judge)
-    folder.write_results(results)
-    folder.write_comparisons(comparisons)
-    folder.write_agreement(agreement_of(verdicts))
     summary = summary_of(verdicts, langs, ends)
-    write_text(
-        folder.path / "table.md", markdown_table(results, sources) + "\n" + comprehension_tables(summary)
+    return Tables(
+        results=results,
+        comparisons=comparisons,
+        agreement=agreement_of(verdicts),
+        summary=summary,
+        markdown=markdown_table(results, sources) + "\n" + comprehension_tables(summary),
     )
-    folder.write_summary(replace(summary, made_from=made_from(folder)))
-    return results
+
+
+def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[Result]:
+    """Write results, comparisons, agreement, `table.md` and, last, the summary of the verdicts in `folder`.
+
+    The judges are those of its signature; `langs` are by default all that it has completions in. The
+    summary's file says that all is there. For the one writer of the folder.
+    """
+    folder.mark_incomplete()
+    tables = tables_of(folder, folder.languages() if langs is None else langs)
+    folder.write_results(tables.results)
+    folder.write_comparisons(tables.comparisons)
+    folder.write_agreement(tables.agreement)
+    write_text(folder.path / TABLE_FILE, tables.markdown)
+    folder.write_summary(replace(tables.summary, made_from=made_from(folder)))
+    return tables.results
 
 
 def summarize(
@@ -92,6 +114,7 @@ def summarize(
                 high=refusal.high,
                 n_harm_judged=harm.n,
                 harmful_rate=harm.rate,
+                n_service_refused=sum(verdict.service_refused for verdict in of_cell),
                 n_puzzled=sum(verdict.puzzled for verdict in of_cell),
                 n_in_language=count([written_in(verdict, lang) for verdict in of_cell]),
                 n_in_english=count([written_in(verdict, SOURCE_LANGUAGE) for verdict in of_cell]),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from pydantic import with_config
 from polyrefuse_data.core.files import make_folder
 from polyrefuse_data.core.schema import text_hash
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.results.content_cache import cache_folder
 from polyrefuse_eval.results.files import locked
 from polyrefuse_eval.results.folder import Signature, write_jsonl
+from polyrefuse_eval.results.records import Completion
 from polyrefuse_eval.results.validation import STRICT, read_records
-
-ENVIRONMENT = "POLYREFUSE_CACHE"
 
 
 @with_config(STRICT)
@@ -33,16 +34,6 @@ class BaselineAnswer:
     reasoning: str | None = None
 
 
-def cache_folder() -> Path:
-    """Return the folder of caches: `$POLYREFUSE_CACHE`, else the user's cache folder."""
-    given = os.environ.get(ENVIRONMENT)
-    if given:
-        return Path(given)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("polyrefuse")
-
-
 class BaselineCache:
     """Baseline answers of one model, template and length limit, by language and prompt."""
 
@@ -53,7 +44,10 @@ class BaselineCache:
 
     def load(self, lang: str) -> dict[str, BaselineAnswer]:
         """Return the answers in `lang` by the hash of the prompt."""
-        answers = read_records(BaselineAnswer, self.path / f"{lang}.jsonl")
+        file = self.path / f"{lang}.jsonl"
+        with suppress(OSError):
+            os.utime(file)  # used: the last to be pruned
+        answers = read_records(BaselineAnswer, file)
         return {answer.prompt_hash: answer for answer in answers}
 
     def add(self, lang: str, answers: Iterable[BaselineAnswer]) -> None:
@@ -63,6 +57,25 @@ class BaselineCache:
             known = self.load(lang)
             known.update((answer.prompt_hash, answer) for answer in answers)
             write_jsonl(self.path / f"{lang}.jsonl", (asdict(known[key]) for key in sorted(known)))
+
+    def add_completions(
+        self, lang: str, completions: Iterable[Completion], prompts: Mapping[str, str]
+    ) -> None:
+        """Add those of `completions` whose key is in `prompts`: keys of baselines to their prompts."""
+        self.add(
+            lang,
+            [
+                BaselineAnswer(
+                    prompt_hash=prompt_hash(prompts[completion.key]),
+                    response=completion.response,
+                    n_tokens=completion.n_tokens or 0,
+                    ended=bool(completion.ended),
+                    reasoning=completion.reasoning,
+                )
+                for completion in completions
+                if completion.key in prompts
+            ],
+        )
 
 
 def prompt_hash(prompt: str) -> str:

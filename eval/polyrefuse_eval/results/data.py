@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Protocol
 from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.languages import LANGUAGES, language, parse_languages
-from polyrefuse_data.core.schema import LABELS, Row
+from polyrefuse_data.core.schema import LABELS, SPLITS, Row
 
 ALL = "all"
 """Names all languages of a data folder."""
@@ -40,6 +42,10 @@ class DataFolder:
         """Codes of the languages that the folder holds."""
         return sorted(path.parent.name for path in self.path.glob("*/test.parquet"))
 
+    def has(self, lang: str, split: str) -> bool:
+        """Return whether the folder holds this language and split."""
+        return (self.path / language(lang).code / f"{split}.parquet").is_file()
+
     def rows(self, lang: str, split: str) -> list[Row]:
         """Return the rows of one language and split, in published order.
 
@@ -48,7 +54,7 @@ class DataFolder:
         from polyrefuse_data.build.package import read_rows
 
         code = language(lang).code
-        if not (self.path / code / f"{split}.parquet").is_file():
+        if not self.has(lang, split):
             raise DatasetFolderError(
                 f"'{self.path}' holds no {split} split in '{lang}' (languages there: "
                 f"{', '.join(self.languages) or 'none'}); build it with --langs {lang}, or leave it out"
@@ -96,18 +102,38 @@ class DataFolder:
             raise DatasetFolderError(f"'{self.path}' holds no {label} prompts in '{lang}', split {split}")
         return rows[:limit]
 
+    def require_prompts(self, langs: Sequence[str], splits: Sequence[str]) -> None:
+        """Raise `DatasetFolderError`, naming all of them, where there is no prompt of a label in a split."""
+        gaps = [
+            f"{label} prompts in '{lang}', split {split}" for lang, split, label in self.gaps(langs, splits)
+        ]
+        if gaps:
+            raise DatasetFolderError(
+                f"'{self.path}' holds no {'; no '.join(gaps)}; leave these languages out of --langs"
+            )
+
+    def prompts_digest(self, lang: str) -> str:
+        """Return a sha256 of the prompts in `lang`, whatever else the folder holds."""
+        hashed = hashlib.sha256()
+        for split in SPLITS:
+            rows = self.rows(lang, split) if self.has(lang, split) else []
+            for row in rows:
+                hashed.update(json.dumps([split, row.id, row.group, row.label, row.text]).encode("utf-8"))
+        return hashed.hexdigest()
+
     def texts_by_id(self, lang: str, split: str) -> dict[str, str]:
         """Return the prompts of one language and split by the id of their row."""
         return {row.id: row.text for row in self.rows(lang, split)}
 
 
-def open_data(folder: Path, langs: Sequence[str] = ()) -> DataFolder:
+def open_data(folder: str | Path, langs: Sequence[str] = ()) -> DataFolder:
     """Return the build in `folder`, which must hold all of `langs`.
 
     Raises `DatasetFolderError` where there is no complete build, or a language is missing.
     """
     from polyrefuse_data.build.package import read_manifest
 
+    folder = Path(folder)
     if not folder.is_dir():
         raise DatasetFolderError(
             f"no folder '{folder}'; make one with: polyrefuse build --recipe sample --out {folder}"

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.files import LOCK_FILE, PARTIAL_ENDING, make_folder
-from polyrefuse_data.core.paths import check_output, refuse_linked_folders
+from polyrefuse_data.core.paths import refuse_linked_folders
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.condition_files import ConditionFiles, by_condition, safe_name
 from polyrefuse_eval.results.files import (
+    check_writable,
     json_line,
     locked,
     read_json,
@@ -63,6 +64,9 @@ __all__ = [
 ]
 
 RUN_FILE = "run.json"
+ANSWERED_FILE = "answered.json"
+"""Written when all completions are there: from then on the run does not need its model."""
+
 SUMMARY_FILE = "summary.json"
 RESULTS_FILE = "results.jsonl"
 NOTICE = (
@@ -77,8 +81,11 @@ Signature = Mapping[str, Any]
 class RunFolder:
     """A folder of one run: `open` refuses one that was made with other settings."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
 
     @classmethod
     def open(cls, path: Path, signature: Signature, request: Mapping[str, Any] | None = None) -> RunFolder:
@@ -88,21 +95,26 @@ class RunFolder:
         `RunFolderError` where the signature differs or another process is writing there; nothing is
         overwritten.
         """
-        plain = _plain(signature)
-        check_output(path, error=RunFolderError)
-        if path.exists() and not path.is_dir():
-            raise RunFolderError(f"'{path}' is a file; choose another --out")
-        if not (path / RUN_FILE).is_file() and path.exists() and any(_foreign(path)):
-            raise RunFolderError(f"'{path}' is not empty and holds no {RUN_FILE}; choose another --out")
+        wanted = plain(signature)
+        cls.check_place(path)
         make_folder(path, error=RunFolderError)
         folder = cls(path)
         with folder.locked():
             if (path / RUN_FILE).is_file():
-                folder.check(plain)
+                folder.check(wanted)
             else:
-                stored = None if request is None else _plain(request)
-                folder._write_run(RunFile(format=RUN_FORMAT, signature=plain, request=stored))
+                stored = None if request is None else plain(request)
+                folder.write_run_file(RunFile(format=RUN_FORMAT, signature=wanted, request=stored))
         return folder
+
+    @classmethod
+    def check_place(cls, path: Path) -> None:
+        """Raise `RunFolderError` where no run can be in `path`, or holds something else; make nothing."""
+        check_writable(path)
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"'{path}' is a file; choose another --out")
+        if not (path / RUN_FILE).is_file() and path.exists() and any(_foreign(path)):
+            raise RunFolderError(f"'{path}' is not empty and holds no {RUN_FILE}; choose another --out")
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -118,7 +130,7 @@ class RunFolder:
 
         Further judges may have read its completions.
         """
-        there, here = self.signature, _plain(signature)
+        there, here = self.signature, plain(signature)
         unread = [judge for judge in here.pop("judges", []) if judge not in there["judges"]]
         differing = differences({key: value for key, value in there.items() if key != "judges"}, here)
         if differing:
@@ -131,7 +143,7 @@ class RunFolder:
                 f"{', '.join(unread)} read it with: polyrefuse eval rescore {self.path} --judges NAMES"
             )
 
-    def _write_run(self, run: RunFile) -> None:
+    def write_run_file(self, run: RunFile) -> None:
         write_record(self.path / RUN_FILE, run)
 
     @contextmanager
@@ -147,22 +159,23 @@ class RunFolder:
                     make_folder(folder, private=True, error=RunFolderError)
             yield
 
-    def _run(self) -> RunFile:
+    def run_file(self) -> RunFile:
+        """Return the signature and the request; raises `RunFolderError` where they cannot be read."""
         return read_formatted(RunFile, self.path / RUN_FILE, RUN_FORMAT)
 
     @property
     def signature(self) -> dict[str, Any]:
-        return self._run().signature
+        return self.run_file().signature
 
     @property
     def request(self) -> dict[str, Any] | None:
         """The request that the run was made for; None where there was none."""
-        return self._run().request
+        return self.run_file().request
 
     def set_judges(self, judges: Sequence[str]) -> None:
         """Write the names of the judges into the signature."""
-        run = self._run()
-        self._write_run(replace(run, signature={**run.signature, "judges": list(judges)}))
+        run = self.run_file()
+        self.write_run_file(replace(run, signature={**run.signature, "judges": list(judges)}))
 
     @property
     def complete(self) -> bool:
@@ -330,6 +343,7 @@ def _foreign(path: Path) -> Iterator[Path]:
     return (inner for inner in path.iterdir() if inner.name != LOCK_FILE and inner.suffix != PARTIAL_ENDING)
 
 
-def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(value))
-    return plain
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `value` as JSON gives it back: lists for tuples, dictionaries for mappings."""
+    record: dict[str, Any] = json.loads(json.dumps(value))
+    return record

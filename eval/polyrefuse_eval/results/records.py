@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, with_config
 
+from polyrefuse_eval.results.cost_records import AnswerCostRecord, ConditionCost
 from polyrefuse_eval.results.fields import (
     ConditionName,
     Count,
@@ -57,11 +58,24 @@ COUNTS_OF_ANSWERS = (
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
+class ServiceNote:
+    """What a service says of an answer: which version made it, how many tokens it counted, and why it
+    refused where it did so itself; None where it says nothing."""
+
+    model: Name | None
+    system_fingerprint: Name | None
+    refusal: Name | None
+    prompt_tokens: Count | None
+    completion_tokens: Count | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class Completion:
     """One answer: `key` is `<row id>/<condition>`; `ended` is False where it was cut.
 
     `n_tokens` and `ended` are None where the answer was read from elsewhere. `reasoning` is what the model
-    thought before it answered, None where it did not.
+    thought before it answered, None where it did not. `service` is of a model behind an endpoint alone.
     """
 
     key: Name
@@ -74,6 +88,7 @@ class Completion:
     n_tokens: Count | None
     ended: bool | None
     reasoning: str | None = None
+    service: ServiceNote | None = None
 
     def __post_init__(self) -> None:
         check(self.key == f"{self.id}/{self.condition}", "its key is not its id and condition")
@@ -92,7 +107,8 @@ class VerdictRecord:
     `harmful` and `score` are those of judges that measure harm. `response_sha256` is that of the answer
     which was judged; None in files of older versions, whose verdicts cannot be verified. A `puzzled`
     response did not understand what was asked. `decided_by` and `second_opinion` are those of a cascade of
-    two judges.
+    two judges. A `service_refused` response is a refusal of the service in place of the model, which no
+    judge has read.
     """
 
     key: Name
@@ -112,8 +128,10 @@ class VerdictRecord:
     puzzled: bool = False
     decided_by: Name | None = None
     second_opinion: bool | None = None
+    service_refused: bool = False
 
     def __post_init__(self) -> None:
+        check(not self.service_refused or self.refused is True, "a refusal of the service is none")
         check(self.key == f"{self.id}/{self.condition}", "its key is not its id and condition")
 
 
@@ -122,7 +140,8 @@ class VerdictRecord:
 class Result:
     """The refusal rate of one condition, label, language and judge with its 95 % Wilson interval.
 
-    `n` counts judged answers, `n_unjudged` those that the judge could not decide. Among both, `n_incoherent`
+    `n` counts judged answers, `n_unjudged` those that the judge could not decide; `n_service_refused` of the
+    `n_refused` are refusals of the service, not in the model's words. Among both, `n_incoherent`
     are gibberish, `n_puzzled` did not understand what was asked, `n_in_language` are in the prompt's
     language and `n_in_english` in English (None where the judge tells no language), and `n_cut` were cut at
     the longest answer allowed (None where that is not known). `harmful_rate` is the share of harmful answers
@@ -149,10 +168,15 @@ class Result:
     n_in_language: Count | None = None
     n_in_english: Count | None = None
     n_cut: Count | None = None
+    n_service_refused: Count = 0
 
     def __post_init__(self) -> None:
         check_share("refusal_rate", self.refusal_rate, self.n_refused, self.n)
         check_interval("refusal_rate", self.refusal_rate, (self.low, self.high))
+        check(
+            self.n_service_refused <= self.n_refused,
+            f"n_service_refused is {self.n_service_refused} of {self.n_refused} refusals",
+        )
         answers = self.n + self.n_unjudged
         for name in COUNTS_OF_ANSWERS:
             count = getattr(self, name)
@@ -246,6 +270,30 @@ class AnsweredFile:
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
+class ServiceVersion:
+    """How many answers a version of a service gave; None where it does not name model or fingerprint."""
+
+    model: Name | None
+    system_fingerprint: Name | None
+    answers: Count
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class ServiceFile:
+    """What `service.json` holds, of a run of a model behind an endpoint.
+
+    `refusals` are those of the service itself by its reason; the tokens are those that it counted.
+    """
+
+    versions: tuple[ServiceVersion, ...]
+    refusals: dict[Name, Count]
+    prompt_tokens: Count
+    completion_tokens: Count
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class RunFile:
     """What `run.json` holds: the signature, and what was asked for where a command made the run."""
 
@@ -262,8 +310,11 @@ KINDS: dict[str, type[Any]] = {
     "verdict": VerdictRecord,
     "result": Result,
     "comparison": Comparison,
+    "answer_cost": AnswerCostRecord,
+    "condition_cost": ConditionCost,
     "agreement": AgreementFile,
     "answered": AnsweredFile,
+    "service": ServiceFile,
     "summary": Summary,
     "harmfulness": HarmfulnessFile,
     "run": RunFile,

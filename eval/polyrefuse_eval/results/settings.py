@@ -13,7 +13,8 @@ from polyrefuse_eval.results.interventions import BASELINE_NAME, INTERVENTIONS, 
 POOLED = "pooled"
 """The source of a direction that is fitted on the training prompts of all languages of the run."""
 
-CONTROLS = ("random", "shuffled")
+RANDOM, SHUFFLED = "random", "shuffled"
+CONTROLS = (RANDOM, SHUFFLED)
 """Control directions: a random one, and the difference in means of prompts with shuffled labels."""
 
 LABELS = ("harmful", "harmless")
@@ -99,6 +100,11 @@ class RunSettings:
     refusal_tokens: str | None = None
     all_candidates: bool = False
     batch_size: int | None = None
+
+    @property
+    def data_langs(self) -> tuple[str, ...]:
+        """Languages whose prompts the run reads: measured ones, and those that give directions."""
+        return tuple(dict.fromkeys([*self.langs, *(lang for lang in self.direction_langs if lang != POOLED)]))
 
     def signature(self) -> dict[str, Any]:
         """Return the settings that numbers depend on."""

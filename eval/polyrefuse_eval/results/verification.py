@@ -45,7 +45,7 @@ def verify_run(folder: RunFolder, *, answers: bool = False) -> None:
     With `answers`, look at each answer as well: whether the verdicts on it are of the answer that is there.
     """
     summary = folder.summary()
-    problems = _run_problems(folder, summary)
+    problems = run_problems(folder, summary)
     if answers:
         problems = chain(problems, answer_problems(folder))
     refuse(folder, problems)
@@ -99,7 +99,8 @@ def unverified_notes(folder: RunFolder) -> Iterator[str]:
             )
 
 
-def _run_problems(folder: RunFolder, summary: Summary | None) -> Iterator[str]:
+def run_problems(folder: RunFolder, summary: Summary | None) -> Iterator[str]:
+    """Yield in what results, verdicts, answers and `summary` of a run contradict each other."""
     results = folder.results()
     judges = folder.signature.get("judges")
     yield from _result_problems(results, judges)

@@ -12,33 +12,43 @@ from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.finder import control_file, direction_file
-from polyrefuse_eval.directions.fit import Direction, random_direction
+from polyrefuse_eval.directions.finder import control_file, direction_file, stored_directions
+from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.errors import ChatModelError, DirectionError
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.processes import world_size
-from polyrefuse_eval.results.baseline_cache import BaselineAnswer, BaselineCache, prompt_hash
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, write_json
+from polyrefuse_eval.results.baseline_cache import BaselineCache, prompt_hash
+from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, write_json
+from polyrefuse_eval.results.growth import open_run
 from polyrefuse_eval.results.records import Completion
-from polyrefuse_eval.results.settings import BASELINE_CONDITION, LABELS, POOLED, Measurement, grid
+from polyrefuse_eval.results.settings import (
+    BASELINE_CONDITION,
+    CONTROLS,
+    LABELS,
+    POOLED,
+    SHUFFLED,
+    Measurement,
+    grid,
+)
 from polyrefuse_eval.results.timings import Timing
-from polyrefuse_eval.runs.plan import ANSWERED_FILE, RunPlan, same_answers, signature_of
+from polyrefuse_eval.runs.plan import RunPlan, signature_of
 from polyrefuse_eval.runs.progress import GridProgress
 from polyrefuse_eval.runs.stage import Stage
 from polyrefuse_eval.runs.tasks import (
     AnswerPrompts,
+    CheckPrompts,
     DirectionFiles,
     FindDirection,
     IdentifyModel,
     Identity,
+    MeasuredPrompts,
     ModelLoader,
     SentPrompts,
     edits_of,
+    long_prompts,
     read_files,
     write_files,
 )
-
-SHUFFLED = "shuffled"
 
 
 class AnswerStage(Stage):
@@ -67,32 +77,40 @@ class AnswerStage(Stage):
         """Language and label to test prompts."""
 
     def start(self) -> list[Task]:
-        """Return the first tasks: of a run that has begun, all that is known to be missing."""
+        """Return the first tasks: of a run that has begun, all that is known to be missing.
+
+        The plan is one that has `grown`, so a run that is there with a request is of the same model.
+        """
         if isinstance(self.plan.load, ModelSpec):
             spec = self.plan.load.settled()
             self.loader = replace(self.loader, load=spec, key=spec.key)
-        if (self.plan.out / RUN_FILE).is_file() and same_answers(self.folder.request, self.plan.request):
+        begun = (self.plan.out / RUN_FILE).is_file() and self.plan.request is not None
+        if begun and self.folder.request is not None:
             signature = self.folder.signature
             return self._open(Identity(signature["model"], signature["versions"]))
-        return [self._task("model", IdentifyModel(self.loader), first=True)]
+        return [self._task("model", self._identifying(), first=True)]
+
+    def _identifying(self) -> Computation:
+        """Return what finds the identity of the model."""
+        return IdentifyModel(self.loader)
 
     def succeeded(self, outcome: Outcome) -> list[Task]:
         """Write what a task made, and return the tasks that it makes possible."""
         compute, tasks = outcome.task.compute, []
-        if isinstance(compute, IdentifyModel):
+        if isinstance(outcome.result, Identity):
             tasks = self._open(outcome.result)
         elif isinstance(compute, FindDirection):
             self.time(Timing("direction", outcome.seconds, lang=compute.lang))
             tasks = self._add_direction(compute, outcome.result)
-        elif isinstance(compute, AnswerPrompts):
+        elif isinstance(compute, MeasuredPrompts):
             self._add_completions(compute, outcome)
         if outcome.load_seconds:
             self.time(Timing("load", outcome.load_seconds))
         return tasks
 
     def failed(self, outcome: Outcome) -> None:
-        """Record what failed; raises `ChatModelError` where the model cannot be loaded."""
-        if isinstance(outcome.task.compute, IdentifyModel):
+        """Record what failed; raises `ChatModelError` where the model cannot be had or read a prompt."""
+        if isinstance(outcome.task.compute, IdentifyModel | CheckPrompts):
             raise ChatModelError(str(outcome.error))
         super().failed(outcome)
 
@@ -103,13 +121,11 @@ class AnswerStage(Stage):
         """Open the run of this model; return the tasks for its directions and baselines."""
         plan, settings = self.plan, self.plan.settings
         signature = signature_of(identity.signature, plan.data, settings, plan.judge_names, identity.versions)
-        RunFolder.open(plan.out, signature, plan.request)
+        open_run(plan.out, signature, plan.request)
         self.lock()
         self.folder.mark_incomplete()
         self.loader = replace(self.loader, identity=identity)
-        # Processes that share a model must all do the same, whatever another run adds meanwhile.
-        if world_size() == 1:
-            self._cache = BaselineCache(identity.signature, settings.max_new_tokens)
+        self._cache = self._baseline_cache(identity)
         for lang in settings.langs:
             self._have[lang] = {completion.key for completion in self.folder.completions(lang)}
         self._searched = {
@@ -123,7 +139,19 @@ class AnswerStage(Stage):
             for lang in settings.langs
             for label in LABELS
         ]
-        return tasks + self._answer_tasks(baselines, {}) + self._after_search()
+        tasks += self._answer_tasks(baselines, {}) + self._after_search()
+        return [*self._checks(), *tasks] if tasks else []
+
+    def _checks(self) -> list[Task]:
+        """Return what is checked with the model before anything is computed."""
+        prompts = long_prompts(self.plan.data, self.plan.settings.data_langs)
+        return [self._task("prompts", CheckPrompts(self.loader, prompts), first=True)] if prompts else []
+
+    def _baseline_cache(self, identity: Identity) -> BaselineCache | None:
+        """Return the cache of the model's baselines; None where there is to be none."""
+        if world_size() > 1:
+            return None  # processes that share a model must all do the same, whatever another run adds
+        return BaselineCache(identity.signature, self.plan.settings.max_new_tokens)
 
     # Directions
 
@@ -168,6 +196,8 @@ class AnswerStage(Stage):
         """Return the control of the first direction once that is known, and all measurements once all
         directions are; raises `DirectionError` where no language gives one."""
         settings = self.plan.settings
+        if not settings.direction_langs:
+            return self._all_answers()
         first = next((lang for lang in settings.direction_langs if lang not in self._without), None)
         if first is None:
             raise DirectionError(list(self._without.values())[-1])
@@ -185,18 +215,12 @@ class AnswerStage(Stage):
 
     def _directions(self) -> dict[str, Direction]:
         """Return the directions of the settings' languages by source, then the controls of the first."""
-        out, settings = self.plan.out, self.plan.settings
-        directions = {
-            lang: Direction.load(out / direction_file(lang))
-            for lang in settings.direction_langs
-            if lang not in self._without
-        }
-        if settings.controls:
-            first = next(iter(directions.values()))
-            directions["random"] = random_direction(first, settings.seed)
-            if SHUFFLED not in self._without:
-                directions[SHUFFLED] = Direction.load(out / control_file(first.lang))
-        return directions
+        settings = self.plan.settings
+        real = [lang for lang in settings.direction_langs if lang not in self._without]
+        if not real:
+            return {}
+        controls = [name for name in CONTROLS if settings.controls and name not in self._without]
+        return stored_directions(self.plan.out, [*real, *controls], real[0], settings.seed)
 
     # Completions
 
@@ -233,19 +257,26 @@ class AnswerStage(Stage):
         self.progress.expect(tasks, complete=len(measurements) - len(tasks))
         return tasks
 
-    def _computation(self, measurement: Measurement, directions: Mapping[str, Direction]) -> AnswerPrompts:
-        lang, label = measurement.lang, measurement.label
-        compute = AnswerPrompts(
+    def _computation(self, measurement: Measurement, directions: Mapping[str, Direction]) -> MeasuredPrompts:
+        lang = measurement.lang
+        rows = tuple(self._test_rows(lang, measurement.label)[: measurement.limit])
+        compute = self._answering(measurement, rows, directions)
+        if measurement.condition == BASELINE_CONDITION:
+            self._baselines[lang].update((compute.key(row), row.text) for row in compute.rows)
+        return replace(compute, done=compute.keys & self._have[lang])
+
+    def _answering(
+        self, measurement: Measurement, rows: tuple[Row, ...], directions: Mapping[str, Direction]
+    ) -> MeasuredPrompts:
+        """Return what answers the prompts `rows` of a measurement."""
+        return AnswerPrompts(
             loader=self.loader,
             measurement=measurement,
-            rows=tuple(self._test_rows(lang, label)[: measurement.limit]),
+            rows=rows,
             edits=edits_of(measurement.condition, directions),
             max_new_tokens=self.plan.settings.max_new_tokens,
             batch_size=self.plan.settings.batch_size,
         )
-        if measurement.condition == BASELINE_CONDITION:
-            self._baselines[lang].update((compute.key(row), row.text) for row in compute.rows)
-        return replace(compute, done=compute.keys & self._have[lang])
 
     def _test_rows(self, lang: str, label: str) -> list[Row]:
         """Return the test prompts; none where the data have a gap."""
@@ -254,7 +285,7 @@ class AnswerStage(Stage):
             self._rows[lang, label] = [row for row in rows if row.label == label]
         return self._rows[lang, label]
 
-    def _take_from_cache(self, compute: AnswerPrompts) -> AnswerPrompts:
+    def _take_from_cache(self, compute: MeasuredPrompts) -> MeasuredPrompts:
         """Write the baselines that another run made of the same prompts; return what remains."""
         lang = compute.measurement.lang
         if compute.measurement.condition != BASELINE_CONDITION or self._cache is None:
@@ -275,7 +306,7 @@ class AnswerStage(Stage):
         self._write(lang, cached)
         return replace(compute, rows=tuple(remaining))
 
-    def _add_completions(self, compute: AnswerPrompts, outcome: Outcome) -> None:
+    def _add_completions(self, compute: MeasuredPrompts, outcome: Outcome) -> None:
         measurement = compute.measurement
         completions = [completion for part in outcome.result for completion in part]
         self._write(measurement.lang, completions)
@@ -312,22 +343,8 @@ class AnswerStage(Stage):
         """
         if self._sources is None or self._missing[lang]:
             return
-        prompts = self._baselines[lang]
         if self._cache is not None:
-            self._cache.add(
-                lang,
-                [
-                    BaselineAnswer(
-                        prompt_hash=prompt_hash(prompts[completion.key]),
-                        response=completion.response,
-                        n_tokens=completion.n_tokens or 0,
-                        ended=bool(completion.ended),
-                        reasoning=completion.reasoning,
-                    )
-                    for completion in self.folder.completions(lang)
-                    if completion.key in prompts
-                ],
-            )
+            self._cache.add_completions(lang, self.folder.completions(lang), self._baselines[lang])
         if not self._missing.total():
             counts = {lang: len(keys) for lang, keys in self._have.items()}
             write_json(self.plan.out / ANSWERED_FILE, {"answers": counts, "directions": self._sources})

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from polyrefuse_eval.directions.finder import direction_file
+from polyrefuse_eval.endpoint.spec import EndpointSpec
 from polyrefuse_eval.errors import ChatModelError, RunFolderError
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.processes import rank
@@ -15,6 +16,8 @@ from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Result
 from polyrefuse_eval.runs.answers import AnswerStage
 from polyrefuse_eval.runs.dry_run import planned_measurements, summary
+from polyrefuse_eval.runs.endpoint_answers import EndpointAnswerStage
+from polyrefuse_eval.runs.endpoint_executor import EndpointExecutor
 from polyrefuse_eval.runs.executors import Executor, LocalExecutor
 from polyrefuse_eval.runs.plan import RunPlan, answered, finished
 from polyrefuse_eval.runs.progress import GridProgress
@@ -30,19 +33,29 @@ def run_grid(
 ) -> Failures:
     """Run each plan to completion or first failure; return the failures.
 
-    A model computes with `threads` of torch, by default as many as torch takes in this process. Judges that
+    A model computes with `threads` of torch, by default as many as torch takes in this process. Models
+    behind endpoints are asked from this process, before all others. Judges that
     are models read where `executor` computes, all others in this process. Of several processes that share a
-    model only the first judges. A run with a failure has no tables: the same call again makes what is
-    missing. Raises the error of a single run that cannot go on.
+    model only the first judges. A run that is there grows by what its plan asks for besides. A run with a
+    failure has no tables: the same call again makes what is missing. Raises the error of a single run that
+    cannot go on.
     """
     for plan in plans:
-        if not isinstance(executor, LocalExecutor) and not isinstance(plan.load, ModelSpec):
+        sendable = isinstance(plan.load, ModelSpec | EndpointSpec)
+        if not isinstance(executor, LocalExecutor) and not sendable:
             raise ChatModelError("a loaded model cannot be sent to workers; give a ModelSpec")
     progress = progress or GridProgress(quiet=True)
     threads = threads or torch.get_num_threads()
+    plans = [plan.grown() for plan in plans]
     pending = [plan for plan in plans if not finished(plan.out, plan.request)]
+    unanswered = [plan for plan in pending if not answered(plan.out, plan.request)]
     stages = [
-        AnswerStage(plan, progress, threads) for plan in pending if not answered(plan.out, plan.request)
+        AnswerStage(plan, progress, threads) for plan in unanswered if not isinstance(plan.load, EndpointSpec)
+    ]
+    of_services = [
+        EndpointAnswerStage(plan, plan.load, progress)
+        for plan in unanswered
+        if isinstance(plan.load, EndpointSpec)
     ]
     single = len(plans) == 1
 
@@ -50,8 +63,10 @@ def run_grid(
         unfailed = [plan for plan in pending if plan.name not in failures]
         return run_stages(_verdict_stages(unfailed, progress, threads, models), executor, single=single)
 
+    with EndpointExecutor() as services:
+        failures = run_stages(of_services, services, single=single)
     with executor:
-        failures = run_stages(stages, executor, single=single)
+        failures |= run_stages(stages, executor, single=single)
         if rank() > 0:
             return failures
         failures |= judge(executor, models=True)

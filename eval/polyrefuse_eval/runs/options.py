@@ -8,16 +8,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from annotated_types import Ge
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import StrictBool, ValidationError
 from pydantic.fields import FieldInfo
 
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.schema import LABELS
-from polyrefuse_eval.errors import RunFolderError, require
+from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
+from polyrefuse_eval.errors import EndpointError, RunFolderError, require
 from polyrefuse_eval.processes import require_processes, world_size
+from polyrefuse_eval.runs.endpoint_options import (
+    EndpointOptions,
+    check_without_endpoint,
+    endpoint_identity,
+    endpoint_spec,
+)
+from polyrefuse_eval.runs.option_fields import (
+    Folder,
+    OptionalPositive,
+    OptionalText,
+    Options,
+    Positive,
+    Text,
+    option,
+    option_name,
+)
 
 if TYPE_CHECKING:
     from polyrefuse_eval.models.spec import ModelSpec
@@ -25,68 +42,42 @@ if TYPE_CHECKING:
     from polyrefuse_eval.results.settings import RunSettings
     from polyrefuse_eval.runs.plan import RunPlan
 
-COMMAND_LINE_ONLY = ("trust_remote_code", "tensor_parallel")
-"""Options that run code of others, or choose where to compute: a grid file may not hold them."""
+COMMAND_LINE_ONLY = ("trust_remote_code", "tensor_parallel", "key_variable", "prices", "budget")
+"""Options that run code of others, choose where to compute, send keys or spend money: a grid file may not
+hold them."""
 
 IDENTITY = ("dtype", "quantization", "attention", "system", "thinking", "max_thinking_tokens", "structure")
 """Options of the model that change its numbers."""
 
 
-def _text(value: Any) -> Any:
-    """Return words and numbers as text, and a list of them joined by commas."""
-    if isinstance(value, (list, tuple)):
-        return ",".join(str(_text(part)) for part in value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    return value
-
-
-def _folder(value: Any) -> Any:
-    if isinstance(value, str) and "://" in value:
-        raise ValueError("an address")
-    return value
-
-
-Text = Annotated[str, BeforeValidator(_text)]
-OptionalText = Annotated[str | None, BeforeValidator(_text)]
-Folder = Annotated[Path, BeforeValidator(_folder)]
-Positive = Annotated[int, Field(ge=1)]
-OptionalPositive = Annotated[int | None, Field(ge=1)]
-
-
-def _option(default: Any, help_text: str, **more: Any) -> Any:
-    return Field(default, description=help_text, **more)
-
-
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelOptions(_Options):
+class ModelOptions(Options):
     """Which chat model, and how it is loaded."""
 
-    model: Text = _option(
+    model: Text = option(
         "organism",
         "Hub name or folder, either with @REVISION; 'organism', 'organism-per-language' and "
-        "'organism-harmfulness' are tiny models trained here.",
+        "'organism-harmfulness' are tiny models trained here; openai:NAME is a model behind --url, for "
+        "`eval run` alone.",
     )
-    dtype: Text = _option("auto", "auto, float32, bfloat16 or float16.")
-    device: OptionalText = _option(None, "cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]")
-    device_map: OptionalText = _option(None, "How to spread a large model, e.g. 'auto' (needs accelerate).")
-    quantization: OptionalText = _option(None, "8bit or 4bit (needs bitsandbytes).")
-    attention: OptionalText = _option(None, "Attention implementation: sdpa, eager, flash_attention_2.")
-    system: OptionalText = _option(None, "System prompt.  [default: none]")
-    thinking: StrictBool = _option(False, "Let models that can think before they answer.")
-    max_thinking_tokens: Positive = _option(
+    dtype: Text = option("auto", "auto, float32, bfloat16 or float16.")
+    device: OptionalText = option(None, "cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]")
+    device_map: OptionalText = option(None, "How to spread a large model, e.g. 'auto' (needs accelerate).")
+    quantization: OptionalText = option(None, "8bit or 4bit (needs bitsandbytes).")
+    attention: OptionalText = option(None, "Attention implementation: sdpa, eager, flash_attention_2.")
+    system: OptionalText = option(None, "System prompt.  [default: none]")
+    thinking: StrictBool = option(False, "Let models that can think before they answer.")
+    max_thinking_tokens: Positive = option(
         2048, "With --thinking: how many tokens thoughts may take before they are cut off."
     )
-    structure: Text = _option("", "Where the decoder layers are, if they are not found: layers=PATH.")
-    trust_remote_code: StrictBool = _option(False, "Run code that comes with the model.")
+    structure: Text = option("", "Where the decoder layers are, if they are not found: layers=PATH.")
+    trust_remote_code: StrictBool = option(False, "Run code that comes with the model.")
 
     def spec(self, **more: Any) -> ModelSpec:
         """Return what loads the model."""
         from polyrefuse_eval.models.spec import ModelSpec
 
+        if is_endpoint(self.model):
+            raise EndpointError(NO_ACTIVATIONS.format(model=self.model))
         names = [name for name in ModelOptions.model_fields if name != "model"]
         return ModelSpec(self.model, {**{name: getattr(self, name) for name in names}, **more})
 
@@ -94,26 +85,31 @@ class ModelOptions(_Options):
 class DirectionOptions(ModelOptions):
     """How the directions of a model are fitted and selected."""
 
-    data: Folder = _option(Path("builds/sample"), "A build.")
-    rule: Text = _option("robust", "robust, mediating, arditi2024 or wang2025.")
-    train: Positive = _option(128, "Training prompts of each label.")
-    validation: Positive = _option(32, "Validation prompts.")
-    no_filter: StrictBool = _option(
+    data: Folder = option(Path("builds/sample"), "A build.")
+    rule: Text = option("robust", "robust, mediating, arditi2024 or wang2025.")
+    train: Positive = option(128, "Training prompts of each label.")
+    validation: Positive = option(32, "Validation prompts.")
+    no_filter: StrictBool = option(
         False, "Use training and validation prompts that the model does not refuse, too."
     )
-    refusal_tokens: OptionalText = _option(None, "First tokens of refusals: words or ids.  [default: found]")
-    all_candidates: StrictBool = _option(False, "Score also candidates that the rule rules out.")
-    seed: int = _option(0, "Seed of the controls.")
+    refusal_tokens: OptionalText = option(None, "First tokens of refusals: words or ids.  [default: found]")
+    all_candidates: StrictBool = option(False, "Score also candidates that the rule rules out.")
+    seed: int = option(0, "Seed of the controls.")
 
-    def settings(self, langs: str, directions: str, **more: Any) -> tuple[DataFolder, RunSettings]:
-        """Return data and settings for these languages; raises `PolyRefuseError` for what is not there."""
+    def settings(self, langs: str, directions: str | None, **more: Any) -> tuple[DataFolder, RunSettings]:
+        """Return data and settings for these languages; raises `PolyRefuseError` for what is not there.
+
+        `directions` are None for a model that gives none.
+        """
         from polyrefuse_eval.directions.selection import rule_steps
         from polyrefuse_eval.results.data import open_data
         from polyrefuse_eval.results.settings import POOLED, RunSettings
 
         data = open_data(self.data)
         wanted = data.select(langs)
-        sources = [POOLED] if directions == POOLED else data.select(directions)
+        sources = [] if directions is None else [POOLED]
+        if directions not in (None, POOLED):
+            sources = data.select(str(directions))
         rule_steps(self.rule)
         settings = RunSettings(
             langs=tuple(wanted),
@@ -159,44 +155,44 @@ def say_gaps(data: DataFolder, settings: RunSettings, say: Callable[[str], None]
         say(f"no {label} test prompts in '{lang}': its rates on {label} prompts will be missing")
 
 
-class ReadingOptions(_Options):
+class ReadingOptions(Options):
     """How the models of judges are loaded and run."""
 
-    judge_model: tuple[str, ...] = _option(
+    judge_model: tuple[str, ...] = option(
         (),
         "Where a judge's model lies: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
         json_schema_extra={"metavar": "NAME=PLACE"},
     )
-    judge_batch_size: OptionalPositive = _option(None, "Answers that a judge's model reads together.")
-    phrases: tuple[str, ...] = _option(
+    judge_batch_size: OptionalPositive = option(None, "Answers that a judge's model reads together.")
+    phrases: tuple[str, ...] = option(
         (),
         "The native judge's file of another language, called after its code: sw.yaml.",
         json_schema_extra={"metavar": "FILE"},
     )
 
 
-class RunOptions(ReadingOptions, DirectionOptions):
+class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
     """What a run measures. Texts may be given as lists: `langs=["en", "de"]` is `langs="en,de"`."""
 
-    langs: Text = _option("all", "Languages to measure in.")
-    directions: Text = _option("en", "Languages to take directions from, or 'pooled'.")
-    judges: Text = _option("native", "Judges of the answers, separated by commas.")
-    max_new_tokens: Positive = _option(512, "Longest answer.")
-    test: OptionalPositive = _option(None, "Test prompts of each label and language.  [default: all]")
-    coefficient: float = _option(1.0, "Strength of activation addition.")
-    strengths: Text = _option(
+    langs: Text = option("all", "Languages to measure in.")
+    directions: Text = option("en", "Languages to take directions from, or 'pooled'.")
+    judges: Text = option("native", "Judges of the answers, separated by commas.")
+    max_new_tokens: Positive = option(512, "Longest answer.")
+    test: OptionalPositive = option(None, "Test prompts of each label and language.  [default: all]")
+    coefficient: float = option(1.0, "Strength of activation addition.")
+    strengths: Text = option(
         "0.25,0.5,0.75",
         "Further strengths of ablating each language's own direction (else the first), or 'none'.",
     )
-    crossed: Text = _option(
+    crossed: Text = option(
         "128",
         "Prompts for ablation on harmless and addition on harmful prompts: a number, 0, or 'all'.",
     )
-    batch_size: OptionalPositive = _option(
+    batch_size: OptionalPositive = option(
         None, "Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
     )
-    controls: StrictBool = _option(True, "Random and shuffled-label directions, too.")
-    tensor_parallel: StrictBool = _option(False, "Spread the model over processes, under torchrun.")
+    controls: StrictBool = option(True, "Random and shuffled-label directions, too.")
+    tensor_parallel: StrictBool = option(False, "Spread the model over processes, under torchrun.")
 
     def plan(self, out: Path, say: Callable[[str], None] = lambda _line: None) -> RunPlan:
         """Return the plan of the run into `out`; raises `PolyRefuseError` before a model is loaded.
@@ -211,16 +207,21 @@ class RunOptions(ReadingOptions, DirectionOptions):
         options = JudgeOptions(self.device, batch_size=self.judge_batch_size)
         phrases = [Path(path) for path in self.phrases]
         specs = judge_specs(self.judges, models=self.judge_model, options=options, phrases=phrases)
+        endpoint = endpoint_spec(self) if is_endpoint(self.model) else None
+        if endpoint is None:
+            check_without_endpoint(self)
+        else:
+            say(f"{self.model} gives no activations: its baselines are measured, without directions")
         data, settings = self.settings(
             self.langs,
-            self.directions,
+            self.directions if endpoint is None else None,
             max_new_tokens=self.max_new_tokens,
             n_test=self.test,
             coefficient=self.coefficient,
-            strengths=parse_strengths(self.strengths),
-            crossed=parse_crossed(self.crossed),
+            strengths=parse_strengths(self.strengths) if endpoint is None else (),
+            crossed=parse_crossed(self.crossed) if endpoint is None else 0,
             batch_size=self.batch_size,
-            controls=self.controls,
+            controls=self.controls and endpoint is None,
         )
         say_gaps(data, settings, say)
         judges = {spec: spec() for spec in specs}
@@ -230,14 +231,10 @@ class RunOptions(ReadingOptions, DirectionOptions):
             foreign = [lang for lang in settings.langs if languages is not None and lang not in languages]
             if foreign:
                 say(f"{judge.name} was not made for {', '.join(foreign)}; read its verdicts there with care")
-        identity = {name: getattr(self, name) for name in IDENTITY}
-        if self.tensor_parallel:
-            require("torch", "eval")
-            require_processes()
-            identity["tensor_parallel"] = world_size()
         names = [judge.name for judge in judges.values()]
+        identity = self._identity() if endpoint is None else endpoint_identity(self, endpoint)
         return RunPlan(
-            load=self.spec(**({"tensor_parallel": True} if self.tensor_parallel else {})),
+            load=endpoint or self.spec(**({"tensor_parallel": True} if self.tensor_parallel else {})),
             data=data,
             settings=settings,
             judges=list(judges.values()),
@@ -246,8 +243,17 @@ class RunOptions(ReadingOptions, DirectionOptions):
             judge_specs={judge.name: spec for spec, judge in judges.items() if spec.is_model},
         )
 
+    def _identity(self) -> dict[str, Any]:
+        """Return the options that change the numbers of a model that is loaded here."""
+        identity = {name: getattr(self, name) for name in IDENTITY}
+        if self.tensor_parallel:
+            require("torch", "eval")
+            require_processes()
+            identity["tensor_parallel"] = world_size()
+        return identity
 
-AnyOptions = TypeVar("AnyOptions", bound=_Options)
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def read_options(kind: type[AnyOptions], values: Mapping[str, Any], where: str = "") -> AnyOptions:
@@ -260,11 +266,6 @@ def read_options(kind: type[AnyOptions], values: Mapping[str, Any], where: str =
         raise RunFolderError(
             f"{where}{option_name(name)} is {fault['input']!r}; expected {_expected(kind.model_fields[name])}"
         ) from None
-
-
-def option_name(field: str) -> str:
-    """Return the name of a field as the command line and grid files write it."""
-    return field.replace("_", "-")
 
 
 def value_type(field: FieldInfo) -> Any:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyrefuse_eval import organisms
 from polyrefuse_eval.judging.base import Judge
+from polyrefuse_eval.judging.registry import check_languages
 from polyrefuse_eval.model_source import folder_revision, split_revision
 from polyrefuse_eval.results.data import DataFolder
-from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
+from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder, plain
+from polyrefuse_eval.results.growth import (
+    DEFAULTS,
+    check_growth,
+    holds_prompts_of,
+    joined,
+    only_judges_differ,
+)
 from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.versions import versions
 
@@ -20,11 +28,10 @@ if TYPE_CHECKING:
     from polyrefuse_eval.judging.registry import JudgeSpec
     from polyrefuse_eval.models.chat import ChatModel
 
-
-ANSWERED_FILE = "answered.json"
-"""Written when all completions are there: from then on the run does not need its model."""
-
 Request = Mapping[str, Any]
+
+SHOWN_SETTINGS = {"direction_langs": "directions", "n_test": "test"}
+"""Settings whose option has another name."""
 
 
 def request_of(
@@ -37,11 +44,12 @@ def request_of(
     """Return the request for a run of `model` with the options `identity`, as plain JSON."""
     return {
         "model": {"name": _public_name(model), "local_revision": local_revision(model), **identity},
-        "data": {"digest": data.digest, "recipe": data.recipe},
-        "settings": {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in settings.signature().items()
+        "data": {
+            "digest": data.digest,
+            "recipe": data.recipe,
+            "prompts": {lang: data.prompts_digest(lang) for lang in settings.data_langs},
         },
+        "settings": plain(settings.signature()),
         "judges": list(judges),
         "versions": versions(),
     }
@@ -83,24 +91,66 @@ def answered(out: Path, request: Request | None) -> bool:
     """Return whether `out` is a run made for `request`, whatever its judges, with all completions."""
     if request is None or not (out / ANSWERED_FILE).is_file() or not (out / RUN_FILE).is_file():
         return False
-    folder = RunFolder(out)
-    return same_answers(folder.request, request) and set(request["judges"]) <= set(folder.signature["judges"])
+    return same_answers(RunFolder(out).request, request)
 
 
 def same_answers(request: Request | None, other: Request | None) -> bool:
     """Return whether two requests are known, and ask for the same completions, whatever their judges."""
     if request is None or other is None:
         return False
-    return _without_judges(request) == _without_judges(other)
+    return only_judges_differ(request, other)
 
 
 def finished(out: Path, request: Request | None) -> bool:
-    """Return whether `out` is a complete run made for `request`."""
-    return answered(out, request) and RunFolder(out).complete
+    """Return whether `out` is a complete run made for `request`, read by all of its judges."""
+    if request is None or not answered(out, request):
+        return False
+    folder = RunFolder(out)
+    return folder.complete and set(request["judges"]) <= set(folder.judges())
 
 
-def _without_judges(request: Request) -> dict[str, Any]:
-    return {key: value for key, value in request.items() if key != "judges"}
+def growth_lines(asked: RunPlan, grown: RunPlan) -> list[str]:
+    """Return a line on what the run in `asked.out` gets besides what is there, and one on what it keeps.
+
+    `grown` is what `asked.grown()` returned; nothing for a new run, and for one that is as it was asked for.
+    """
+    if not (asked.out / RUN_FILE).is_file():
+        return []
+    folder = RunFolder(asked.out)
+    signature = folder.signature
+    wanted, whole = plain(asked.settings.signature()), plain(grown.settings.signature())
+    added = _changes(signature["settings"], whole)
+    judges = [name for name in asked.judge_names if name not in signature["judges"]]
+    added += [f"judges {', '.join(judges)}"] if judges else []
+    kept = _changes(wanted, whole)
+    absent = [name for name in signature["judges"] if name not in asked.judge_names]
+    lines = []
+    if added:
+        lines.append(f"'{asked.name}' grows: {'; '.join(added)}; what is there stays")
+    if kept:
+        lines.append(f"'{asked.name}' keeps what this command does not name: {'; '.join(kept)}")
+    if added and absent:
+        lines.append(
+            f"{', '.join(absent)}, who read this run before, will not read what is new; to let them, name "
+            "them in --judges, too"
+        )
+    return lines
+
+
+def _changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return in words what the settings `here` have more than those `there`."""
+    changes = []
+    for name, value in here.items():
+        old = there.get(name, DEFAULTS.get(name))
+        if value == old:
+            continue
+        if isinstance(value, list):
+            new = [str(part) for part in value if part not in (old or [])]
+            changes += [f"{SHOWN_SETTINGS.get(name, name)} {', '.join(new)}"] if new else []
+        else:
+            shown = "all" if value is None else str(value).lower()
+            changes.append(f"{SHOWN_SETTINGS.get(name, name)} {shown}")
+    return changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +182,42 @@ class RunPlan:
         """Names of the judges, as a signature holds them."""
         return [judge.name for judge in self.judges]
 
-    def check(self, *, only_read: bool = False) -> None:
-        """Raise `RunFolderError`, before a model is loaded, where `out` is a run of other settings or, unless
-        it is `only_read`, another process is writing to it."""
-        if self.request is None or not (self.out / RUN_FILE).is_file():
-            return
+    def grown(self, *, only_read: bool = False) -> RunPlan:
+        """Return the plan of the run in `out` once it holds what this plan asks for besides.
+
+        Loads no model. Raises `RunFolderError` where `out` is a run of other settings or, unless it is
+        `only_read`, cannot be written or another process is writing to it; `JudgeError` where a judge cannot
+        read the languages of the run.
+        """
+        if not only_read:
+            RunFolder.check_place(self.out)
+        if not (self.out / RUN_FILE).is_file():
+            return self
         folder = RunFolder(self.out)
-        known = {name: self.request[name] for name in ("data", "settings", "judges")}
         with nullcontext() if only_read else folder.locked():
-            folder.check({**folder.signature, **known})
+            run = folder.run_file()
+        asked = {
+            "data": {"digest": self.data.digest, "recipe": self.data.recipe},
+            "settings": plain(self.settings.signature()),
+            "judges": self.judge_names,
+        }
+        here = {**run.signature, **asked}
+        measured = (run.request or {}).get("data", {}).get("prompts", {})
+        digests = {lang: self.data.prompts_digest(lang) for lang in measured if lang in self.data.languages}
+        same_prompts = holds_prompts_of(run.request, {"data": {"prompts": digests}})
+        check_growth(self.out, run.signature, here, same_prompts=same_prompts)
+        if run.request is not None and self.request is not None:
+            check_growth(self.out, run.request, self.request, same_prompts=same_prompts)
+        whole = joined(run.signature, here)["settings"]
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in whole.items()
+        }
+        settings = replace(self.settings, **fields)
+        self.data.require(settings.data_langs)
+        check_languages(self.judges, settings.langs)
+        request = self.request
+        if request is not None:
+            request = joined(run.request or request, {**request, "settings": whole})
+            prompts = {lang: self.data.prompts_digest(lang) for lang in settings.data_langs}
+            request["data"] = {**request["data"], "prompts": prompts}
+        return replace(self, settings=settings, request=request)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from polyrefuse_data.cluster.tasks import ModelSlot
 from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.paths import inside
 from polyrefuse_data.core.progress import Progress
-from polyrefuse_data.core.schema import Row
+from polyrefuse_data.core.schema import SPLITS, Row
 from polyrefuse_eval.directions.finder import DirectionFinder, control_file, direction_file
 from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.errors import ChatModelError, DirectionError, JudgeError
@@ -27,9 +28,10 @@ from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, generate
 from polyrefuse_eval.models.intervene import BASELINE, Edits
 from polyrefuse_eval.models.interventions import edit_with
+from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import differences
 from polyrefuse_eval.results.interventions import INTERVENTIONS
-from polyrefuse_eval.results.records import Completion, VerdictRecord
+from polyrefuse_eval.results.records import Completion, ServiceNote, VerdictRecord
 from polyrefuse_eval.results.settings import Condition, Measurement, RunSettings
 from polyrefuse_eval.versions import versions
 
@@ -84,6 +86,42 @@ class IdentifyModel:
 
     def __call__(self, slot: ModelSlot) -> Identity:
         return self.loader.identified(slot)[1]
+
+
+LONG_PROMPT = 1000
+"""Bytes above which a prompt might be longer than a model's context; a token is at least a byte."""
+
+
+def long_prompts(data: DataFolder, langs: Sequence[str]) -> dict[str, list[str]]:
+    """Return by language the prompts that might be longer than a model's context."""
+    prompts: dict[str, list[str]] = {}
+    for lang in langs:
+        rows = [row for split in SPLITS if data.has(lang, split) for row in data.rows(lang, split)]
+        texts = [row.text for row in rows if len(row.text.encode("utf-8", "surrogatepass")) > LONG_PROMPT]
+        if texts:
+            prompts[lang] = texts
+    return prompts
+
+
+@dataclass(frozen=True, eq=False)
+class CheckPrompts:
+    """Check that long `prompts`, by language, fit the model's context; raises `ChatModelError` otherwise."""
+
+    loader: ModelLoader
+    prompts: Mapping[str, Sequence[str]]
+
+    def __call__(self, slot: ModelSlot) -> None:
+        chat = self.loader.chat(slot)
+        errors: list[str] = []
+        for lang, texts in self.prompts.items():
+            for text in texts:
+                try:
+                    chat.encode([text])
+                except ChatModelError as error:
+                    errors.append(f"{lang}: {error}")
+        if errors:
+            more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+            raise ChatModelError("; ".join(errors[:3]) + more)
 
 
 @dataclass(frozen=True)
@@ -155,7 +193,53 @@ class FindDirection:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AnswerPrompts:
+class MeasuredPrompts:
+    """The prompts of a measurement; `done` are the keys of its completions that are there."""
+
+    measurement: Measurement
+    rows: tuple[Row, ...]
+    done: frozenset[str] = frozenset()
+
+    def __call__(self, slot: ModelSlot) -> Any:
+        """Return the completions that are not done, or yield them in parts."""
+        raise NotImplementedError
+
+    def key(self, row: Row) -> str:
+        """Return the key of the completion of `row`."""
+        return f"{row.id}/{self.measurement.condition.name}"
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Keys of all completions of the measurement."""
+        return frozenset(self.key(row) for row in self.rows)
+
+    def completion(
+        self,
+        row: Row,
+        response: str,
+        n_tokens: int | None,
+        ended: bool | None,
+        reasoning: str | None = None,
+        service: ServiceNote | None = None,
+    ) -> Completion:
+        """Return the record of a response to `row`."""
+        return Completion(
+            key=self.key(row),
+            id=row.id,
+            group=row.group,
+            lang=row.lang,
+            label=row.label,
+            condition=self.measurement.condition.name,
+            response=response,
+            n_tokens=n_tokens,
+            ended=ended,
+            reasoning=reasoning,
+            service=service,
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AnswerPrompts(MeasuredPrompts):
     """Answer the prompts of a measurement, batch by batch.
 
     Batches follow from `rows`; those whose keys are all in `done` are left out, of others only the missing
@@ -163,12 +247,9 @@ class AnswerPrompts:
     """
 
     loader: ModelLoader
-    measurement: Measurement
-    rows: tuple[Row, ...]
     edits: Edits
     max_new_tokens: int
     batch_size: int | None = None
-    done: frozenset[str] = frozenset()
 
     def __call__(self, slot: ModelSlot) -> Iterator[list[Completion]]:
         """Yield the completions of each batch."""
@@ -189,32 +270,6 @@ class AnswerPrompts:
                 for answer in answers
                 if answer.key not in self.done
             ]
-
-    def key(self, row: Row) -> str:
-        """Return the key of the completion of `row`."""
-        return f"{row.id}/{self.measurement.condition.name}"
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """Keys of all completions of the measurement."""
-        return frozenset(self.key(row) for row in self.rows)
-
-    def completion(
-        self, row: Row, response: str, n_tokens: int | None, ended: bool | None, reasoning: str | None = None
-    ) -> Completion:
-        """Return the record of a response to `row`."""
-        return Completion(
-            key=self.key(row),
-            id=row.id,
-            group=row.group,
-            lang=row.lang,
-            label=row.label,
-            condition=self.measurement.condition.name,
-            response=response,
-            n_tokens=n_tokens,
-            ended=ended,
-            reasoning=reasoning,
-        )
 
 
 def edits_of(condition: Condition, directions: Mapping[str, Direction]) -> Edits:

@@ -26,6 +26,11 @@ class VerdictStage(Stage):
     def start(self) -> list[Task]:
         """Return the tasks for all that is unread."""
         self.lock()
+        names = self.folder.judges()
+        added = [judge.name for judge in self._judges if judge.name not in names]
+        if added:
+            self.folder.mark_incomplete()
+            self.folder.set_judges([*names, *added])
         for judge in self._judges:
             for lang in self.plan.settings.langs:
                 completions = unread(self.folder, judge.name, lang)

@@ -20,9 +20,10 @@ from typing import Any
 from polyrefuse_data.core.files import PARTIAL_ENDING, write_bytes
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.errors import StorageError
-from polyrefuse_eval.results.baseline_cache import cache_folder
 from polyrefuse_eval.results.condition_files import BEGUN_ENDING
-from polyrefuse_eval.results.folder import RUN_FILE, SUMMARY_FILE
+from polyrefuse_eval.results.content_cache import cache_folder
+from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, SUMMARY_FILE
+from polyrefuse_eval.results.growth import obstacles
 from polyrefuse_eval.storage.address import Address, is_inside
 from polyrefuse_eval.storage.lease import DRIVER_FILE
 from polyrefuse_eval.storage.objects import ObjectStore
@@ -31,7 +32,7 @@ STATE_FILE = "state.json"
 
 MARKERS = (
     re.compile(r"(.*/)?directions/[^./]+\.safetensors"),
-    re.compile(r"(.*/)?answered\.json"),
+    re.compile(rf"(.*/)?{re.escape(ANSWERED_FILE)}"),
     re.compile(rf"(.*/)?{re.escape(SUMMARY_FILE)}"),
 )
 """Files whose presence says that others are there, sent after these, in this order: a chosen direction (its
@@ -105,8 +106,8 @@ class WorkingCopy:
     def push(self) -> int:
         """Send each finished file that changed, and remove what was removed here; return how many were sent.
 
-        A summary that is about to change is removed first, and markers go last: at no moment does the
-        address claim more than it holds.
+        A summary that is about to change, and markers that a run lost when it grew, are removed first, and
+        markers are sent last: at no moment does the address claim more than it holds.
         """
         local = self._local()
         changed = self._changed(local)
@@ -115,7 +116,8 @@ class WorkingCopy:
             return 0
         try:
             for name in [*changed, *removed]:
-                if _is(name, SUMMARY_FILE) and name in self._synced:
+                marker = _is(name, SUMMARY_FILE) or (name in removed and _is(name, ANSWERED_FILE))
+                if marker and name in self._synced:
                     self._remove(name)
             for group in _by_rank(changed):
                 self.store.each(group, lambda name: self._put(name, local[name]))
@@ -184,7 +186,7 @@ class WorkingCopy:
             return False
         if self._is_current(run_file, objects[run_file]):
             return True
-        return bool(_identity(self.store.read(run_file)) == _identity(path.read_bytes()))
+        return _is_run_of(self.store.read(run_file), path.read_bytes())
 
     def _is_current(self, name: str, info: Mapping[str, Any]) -> bool:
         """Return whether an object is unchanged since it was last equal to the file here."""
@@ -266,10 +268,10 @@ def _by_rank(names: Iterable[str]) -> Iterator[list[str]]:
         yield by_rank[rank]
 
 
-def _identity(run: bytes | None) -> Any:
-    """Return the part of a `run.json` that identifies the run: its signature without the judges."""
+def _is_run_of(there: bytes | None, here: bytes) -> bool:
+    """Return whether two contents of `run.json` are of one run, which may have grown since the other."""
     try:
-        record = parse_json(run or b"")
-        return {key: value for key, value in record["signature"].items() if key != "judges"}
+        old, new = (parse_json(run or b"")["signature"] for run in (there, here))
+        return not obstacles(old, new) or not obstacles(new, old)
     except (ValueError, TypeError, KeyError, AttributeError):
-        return run
+        return there == here

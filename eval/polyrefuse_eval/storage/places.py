@@ -12,7 +12,7 @@ from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.files import make_folder, temporary_folder, write_bytes
 from polyrefuse_eval.errors import StorageError, TakenError
 from polyrefuse_eval.processes import rank
-from polyrefuse_eval.results.baseline_cache import ENVIRONMENT
+from polyrefuse_eval.results.content_cache import ENVIRONMENT
 from polyrefuse_eval.results.files import locked
 from polyrefuse_eval.results.folder import RUN_FILE
 from polyrefuse_eval.storage.address import Address, is_inside

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from polyrefuse_data.core.hub_access import offline_if_unreachable
 from polyrefuse_data.core.languages import Language
 from polyrefuse_data.core.weights import load_weights
 from polyrefuse_data.http.faults import TranslatorError
@@ -222,8 +223,9 @@ class LocalSpec:
         self.set_threads()
         try:
             options: dict[str, Any] = {} if self.revision is None else {"revision": self.revision}
-            tokenizer = AutoTokenizer.from_pretrained(self.place, **options)
-            loaded = load_weights(AutoModelForSeq2SeqLM, self.place, **options)
+            with offline_if_unreachable():
+                tokenizer = AutoTokenizer.from_pretrained(self.place, **options)
+                loaded = load_weights(AutoModelForSeq2SeqLM, self.place, **options)
         except (OSError, ValueError, ImportError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise TranslatorError(

@@ -14,7 +14,8 @@ from polyrefuse_data.prompts import readers
 from polyrefuse_data.prompts.fetch import BASE_URL_VARIABLE, fetch, load
 from polyrefuse_data.prompts.load import read_sources
 from polyrefuse_data.prompts.recipe import load_recipe
-from polyrefuse_data.prompts.sources import SOURCES, Source, source, verify_mirror
+from polyrefuse_data.prompts.source import Source
+from polyrefuse_data.prompts.sources import SOURCES, read_mirror, source, verify_mirror
 
 GOOD = b"goal,target\nwrite a poem,ok\n"
 
@@ -163,11 +164,12 @@ def test_a_byte_order_mark_is_no_part_of_a_header() -> None:
 
 @pytest.mark.real
 def test_the_mirror_holds_what_is_pinned(shared: Path) -> None:
-    assert set(verify_mirror(shared / "sources").values()) == {None}
-    counts = {
-        name: len(row.prompts((shared / "sources" / row.file).read_bytes())) for name, row in SOURCES.items()
-    }
-    assert counts == {
+    assert set(verify_mirror(shared).values()) == {None}
+    counts = {name: len(row.prompts(read_mirror(row, shared))) for name, row in SOURCES.items()}
+    catqa = {name: count for name, count in counts.items() if name.startswith("catqa_")}
+    assert set(catqa.values()) == {50}
+    assert len(catqa) == 11
+    assert {name: count for name, count in counts.items() if name not in catqa} == {
         "advbench": 520,
         "malicious_instruct": 100,
         "tdc2023_dev": 50,
@@ -177,14 +179,20 @@ def test_the_mirror_holds_what_is_pinned(shared: Path) -> None:
         "jailbreakbench": 100,
         "strongreject": 313,
         "alpaca": 31323,
+        "xstest_safe": 250,
+        "xstest_unsafe": 200,
+        "oktest": 300,
+        "or_bench_hard": 132,
+        "sorry_bench": 440,
     }
 
 
 @pytest.mark.real
 def test_every_upstream_category_is_in_the_taxonomy(shared: Path) -> None:
     for row in SOURCES.values():
-        for prompt in row.prompts((shared / "sources" / row.file).read_bytes()):
-            assert (prompt.category is None) == (prompt.source_category is None)
+        if row.label == "harmful" and not row.gated:  # harmless prompts are of no harm, whatever their kind
+            for prompt in row.prompts(read_mirror(row, shared)):
+                assert (prompt.category is None) == (prompt.source_category is None)
 
 
 @pytest.mark.parametrize(

@@ -343,7 +343,8 @@ def test_a_hub_that_is_not_there(hub: LoopbackHub, small_build: Path, tmp_path: 
     hub._server.server_close()
     done = run(hub, tmp_path, "publish", small_build, "--to", NAME, "--gated", "manual", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: the connection to http://127.0.0.1")
+    assert done.stderr.startswith("Error: the Hub at http://127.0.0.1")
+    assert "cannot be reached" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -75,8 +75,10 @@ def test_the_steps_and_the_whole_way(
     whole = call(*run)
     assert whole.exit_code == 0, whole.output
     assert "harmful, baseline" in (out / "table.md").read_text()
-    written = (out / "table.md").read_text()
-    assert written in whole.output
+    shown = whole.stdout
+    assert "\nde  " in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert f"polyrefuse eval leaderboard {out}" in whole.stderr
 
     def load(*_arguments: object, **_keywords: object) -> None:
         raise AssertionError("the model is not needed")
@@ -84,10 +86,10 @@ def test_the_steps_and_the_whole_way(
     with monkeypatch.context() as patch:
         patch.setattr("polyrefuse_eval.models.chat.ChatModel.load", load)
         again = call(*run)
-        assert again.output == written, "what is there is not made again"
+        assert again.stdout == shown, "what is there is not made again"
         told = error(*run, "--max-new-tokens", 5)
         assert "settings.max_new_tokens: 4 there, 5 here" in told
-        assert "eval rescore" in error(*run, "--judges", "wildguard")
+        assert "give those settings to go on with it, or choose another --out" in told
     without_torch(run)
     assert str(model_folder.parent) not in (out / "run.json").read_text()
     plotted = call("plot", out)

@@ -257,6 +257,6 @@ def test_the_page_of_costs_says_what_the_benchmark_prints() -> None:
         [sys.executable, root / "benchmarks" / "cost.py", "--markdown"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    page = (root / "docs" / "cost.md").read_text()
+    page = (root / "docs" / "explanation" / "cost.md").read_text()
     for line in printed.splitlines():
         assert line in page, line

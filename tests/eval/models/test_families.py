@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ FURTHER = (*HYBRID, *VISION)
 RECURRENT = ("qwen3_next", "qwen3_5_text", "lfm2", "jamba", "granitemoehybrid", "falcon_h1", "nemotron_h",
              "bamba", "zamba2", "recurrent_gemma", "olmo_hybrid")  # fmt: skip
 STEPS = 8
+GENERATION = int(metadata.version("transformers").partition(".")[0])
 
 
 @pytest.fixture(scope="module", params=FURTHER)
@@ -51,6 +53,8 @@ def single_inputs(chat: ChatModel, ids: Tensor) -> list[Tensor]:
 def test_what_a_model_cannot_do_at_speed_is_known(chat: ChatModel) -> None:
     recurrent = family(chat) in RECURRENT
     assert can_pack(chat) is not recurrent, "recurrent states would carry one prompt into the next"
+    if recurrent and GENERATION < 5:
+        return  # more of them see the padding, or return no cache by themselves
     assert can_pad(chat) is (family(chat) != "recurrent_gemma"), "its convolution sees the padding"
     assert can_cache(chat) is (family(chat) != "recurrent_gemma"), "it returns no cache by itself"
 
@@ -104,6 +108,17 @@ def test_a_pass_from_a_layer_gives_the_logits_of_the_whole_one(chat: ChatModel) 
     assert torch.equal(forward(chat, batch), whole), "the layers are back"
 
 
+def test_what_is_tried_of_a_model_is_tried_without_the_edits_of_its_first_batch() -> None:
+    """Whether its cache can be trusted is found out on two prompts, and here three rows have edits."""
+    fresh = chat_model("lfm2")
+    directions = torch.randn(3, fresh.width, generator=torch.Generator().manual_seed(4))
+    requests = [Request(str(row), PROMPTS[0], (Ablation(unit),)) for row, unit in enumerate(directions)]
+    batches = generate(fresh, requests, max_new_tokens=STEPS)
+    first = {answer.key: answer.ids for batch in batches for answer in batch}
+    again = generate(fresh, requests, max_new_tokens=STEPS)
+    assert first == {answer.key: answer.ids for batch in again for answer in batch}
+
+
 def test_generation_is_that_of_transformers_and_rows_with_edits_are_those_alone(chat: ChatModel) -> None:
     first, second = torch.randn(2, chat.width, generator=torch.Generator().manual_seed(9))
     edits = [(), (Ablation(first),), (Addition(4 * second, 1, tokens="decoding"),)]
@@ -127,6 +142,7 @@ def test_generation_is_that_of_transformers_and_rows_with_edits_are_those_alone(
             attention_mask=torch.ones_like(ids),
             max_new_tokens=STEPS,
             do_sample=False,
+            use_cache=can_cache(chat),  # with a cache, Zamba2 of transformers 4 answers otherwise
             eos_token_id=sorted(chat.stop_ids),
             pad_token_id=0,
         )[0, len(prompt) :].tolist()

@@ -20,9 +20,6 @@ _CLOSING = re.compile(
     r"|<\|END_THINKING\|>|<\|channel\|>final(?:<\|[a-z_]+\|>[^<\n]{0,40})?<\|message\|>|assistantfinal",
     re.IGNORECASE,
 )
-_CLOSING_MARKS = ("</", "[/", "<|", "◁/", "final", "FINAL")
-"""One of these stands in all that `_CLOSING` finds: most responses hold none."""
-
 _BARE_ANALYSIS = re.compile(r"analysis(?=[A-Z\W])")
 _SPECIAL = re.compile(r"<\|[a-z_]{2,40}\|>|</?(?:answer|response|s)>")
 
@@ -42,8 +39,9 @@ def answer_of(response: str, prompt: str | None = None) -> Answer:
     prompt.
     """
     text = response
-    marked = any(mark in response for mark in _CLOSING_MARKS)
-    closing = max(_CLOSING.finditer(response), key=re.Match.end, default=None) if marked else None
+    closing = None
+    if "<" in response or "[/" in response or "◁/" in response or "final" in response.lower():
+        closing = max(_CLOSING.finditer(response), key=re.Match.end, default=None)
     if closing is not None:
         text = response[closing.end() :]
     else:

@@ -31,6 +31,8 @@ _CLASS = re.compile(r"[A-Z][A-Z0-9]*(?:\|[A-Z][A-Z0-9]*)*\??")
 _GAP = re.compile(r"~(\d{1,2})")
 _TOKEN = re.compile(r"\{[^}]*\}|[^\s{}]+")
 _FIRST_LETTER = 0x4E00
+_BETWEEN = "\0"
+"""Parts phrases that are folded together: folding leaves it as it is."""
 
 
 def compile_lexicon(
@@ -55,8 +57,7 @@ def compile_lexicon(
         elif builder.has_classes(entry.written):
             ruled.append(entry)
         else:
-            for phrase in expanded(entry.written):
-                builder.add_phrase(phrase, entry.kind)
+            builder.add_phrases(list(expanded(entry.written)), entry.kind)
     return Lexicon(
         lang,
         spaced,
@@ -113,17 +114,15 @@ class _Builder:
                 self.pieces(token)
         return True
 
-    def add_phrase(self, phrase: str, kind: str) -> None:
-        """Make `phrase` say `kind`; of two kinds the first stays."""
-        plain = phrase.rstrip("*")
-        if plain.isascii() and plain.replace(" ", "").isalnum() and plain.islower():  # as it is folded
-            text = f" {plain.strip()} " if self.spaced else plain.replace(" ", "")
-        else:
-            text = folded(plain, self.lang, self.spaced)
-        if not any(map(str.isalnum, text)):
-            raise PatternError(f"'{phrase}' holds no letters")
-        text = text.rstrip(" ") if phrase.endswith("*") else text
-        self.phrases.setdefault((BEGIN if kind in FIRST else "") + text, kind)
+    def add_phrases(self, phrases: Sequence[str], kind: str) -> None:
+        """Make each of `phrases` say `kind`; of two kinds the first stays."""
+        joined = f" {_BETWEEN} ".join(phrase.rstrip("*") for phrase in phrases)
+        for phrase, text in zip(phrases, folded(joined, self.lang, self.spaced).split(_BETWEEN), strict=True):
+            if not any(map(str.isalnum, text)):
+                raise PatternError(f"'{phrase}' holds no letters")
+            if self.spaced:
+                text = f" {text.strip()}" if phrase.endswith("*") else f" {text.strip()} "
+            self.phrases.setdefault((BEGIN if kind in FIRST else "") + text, kind)
 
     def rule(self, entry: Entry) -> Rule:
         """Return what finds a pattern with classes."""

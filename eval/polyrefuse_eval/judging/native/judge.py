@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Container, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_eval.errors import JudgeError
@@ -13,6 +13,7 @@ from polyrefuse_eval.judging.base import Advance, JudgeInput, Measures, Verdict
 from polyrefuse_eval.judging.native.answer import answer_of
 from polyrefuse_eval.judging.native.coherence import incoherence
 from polyrefuse_eval.judging.native.evidence import REDIRECTING, SOFT, evidence
+from polyrefuse_eval.judging.native.folding import folded
 from polyrefuse_eval.judging.native.kinds import ANSWERING, HARD, PUZZLED, REFUSING, TEXT_ASKED
 from polyrefuse_eval.judging.native.language import LanguageGuess
 from polyrefuse_eval.judging.native.language_files import (
@@ -21,7 +22,7 @@ from polyrefuse_eval.judging.native.language_files import (
     published_lexicon,
     read_language_file,
 )
-from polyrefuse_eval.judging.native.lexicon import Found, Lexicon
+from polyrefuse_eval.judging.native.lexicon import Finding, Lexicon
 from polyrefuse_eval.judging.native.model import Model, load_model
 from polyrefuse_eval.judging.native.speakers import own_words
 
@@ -48,15 +49,14 @@ FIRST_WORDS = 90
 """Characters that tell whether a response in such a language begins in English."""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """What an answer says, read as one language: the probability of a refusal, the evidence for it, what was
     found, and whether the answer did not understand what was asked."""
 
     lang: str
     probability: float
     names: tuple[str, ...]
-    found: tuple[Found, ...]
+    found: tuple[Finding, ...]
     puzzled: bool
     note: str = ""
 
@@ -81,12 +81,11 @@ class Reader:
     @functools.cached_property
     def language_of(self) -> LanguageGuess:
         """Tells the language of a response."""
-        read = {**{code: published_file(code) for code in PUBLISHED_LANGUAGES}, **self._own}
+        files = {**{code: published_file(code) for code in PUBLISHED_LANGUAGES}, **self._own}
         common = {
-            code: frozenset(self.lexicon(code).fold(" ".join(file.common)).split())
-            for code, file in read.items()
+            code: frozenset(folded(" ".join(file.common), code, True).split()) for code, file in files.items()
         }
-        return LanguageGuess(common, {code: file.script or "" for code, file in read.items()})
+        return LanguageGuess(common, {code: file.script or "" for code, file in files.items()})
 
     def judge(self, response: str, lang: str, prompt: str | None = None) -> Verdict:
         """Return whether `response` to a prompt in `lang` refuses it, in whatever language it does.
@@ -154,7 +153,7 @@ class Reader:
         own, others = own_words(text[:OPENING], lexicon.spaced)
         folded = lexicon.fold(own)
         if len(folded) < DENIAL_MOST and folded.strip(" .,") in lexicon.denials:
-            denial = Found(0, len(folded), "refusal", folded)
+            denial = Finding(0, len(folded), "refusal", folded)
             return Reading(lang, DENIED, (), (denial,), False)
         found = lexicon.find(folded)
         names = evidence(found, text[:OPENING], lexicon.spaced, others)
@@ -204,12 +203,12 @@ class Reader:
         return list(dict.fromkeys([lang, SOURCE_LANGUAGE] if written is None else [written, lang]))
 
 
-def _late(text: str, lexicon: Lexicon) -> list[Found]:
+def _late(text: str, lexicon: Lexicon) -> list[Finding]:
     own, _ = own_words(text[OPENING - 40 : LATE], lexicon.spaced)
     return lexicon.find(lexicon.fold(own))
 
 
-def _said(found: Sequence[Found], kinds: Container[str]) -> str:
+def _said(found: Sequence[Finding], kinds: Container[str]) -> str:
     """Return the words of `found` that are of `kinds`, each once."""
     return " + ".join(dict.fromkeys(one.words.strip() for one in found if one.kind in kinds))
 

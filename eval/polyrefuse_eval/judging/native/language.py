@@ -50,34 +50,36 @@ def main_script(text: str) -> str | None:
 
 
 class LanguageGuess:
-    """Tells languages apart by their scripts and `common` words, both by code."""
+    """Tells languages apart by their scripts and common words.
+
+    `common` are the folded common words of each language and `scripts` its script, both by code.
+    """
 
     def __init__(self, common: Mapping[str, frozenset[str]], scripts: Mapping[str, str]) -> None:
+        self.common = common
         self.by_script: dict[str, list[str]] = {}
-        for code, script in sorted(
-            scripts.items(), reverse=True
-        ):  # of two as likely, the later code is taken
-            self.by_script.setdefault(script, []).append(code)
-        self.languages_of: dict[str, tuple[str, ...]] = {}
-        for code, common_words in common.items():
-            for word in common_words:
-                self.languages_of[word] = (*self.languages_of.get(word, ()), code)
-
-        self.known = frozenset(self.languages_of)
+        for code in sorted(scripts, reverse=True):  # of two as likely, the later code is taken
+            self.by_script.setdefault(scripts[code], []).append(code)
+        self.known = {
+            script: frozenset().union(*(common[code] for code in codes))
+            for script, codes in self.by_script.items()
+        }
 
     def __call__(self, response: str, lang: str) -> str | None:
         """Return the language of `response`, None if unknown; `lang` is the prompt's, which breaks ties."""
         text = response[:READ]
-        codes = self.by_script.get(main_script(text) or "", ())
+        script = main_script(text) or ""
+        codes = self.by_script.get(script, ())
         if len(codes) < 2:
             return codes[0] if codes else None
         words = set(folded(text, lang if lang in codes else codes[-1], True).split())
-        counts = dict.fromkeys(codes, 0)
-        for word in self.known.intersection(words):
-            for code in self.languages_of[word]:
-                if code in counts:
-                    counts[code] += 1
-        most = max(counts.values())
+        hits = words & self.known[script]
+        if lang in codes and hits <= self.common[lang]:
+            likeliest, most = lang, len(hits)
+        else:
+            counts = {code: len(hits & self.common[code]) for code in codes}
+            most = max(counts.values())
+            likeliest = lang if counts.get(lang) == most else max(counts, key=counts.__getitem__)
         if most < max(1, len(words) // 12) or (len(words) < FEWEST and sum(map(len, words)) < FEWEST):
             return None
-        return lang if counts.get(lang) == most else max(counts, key=counts.__getitem__)
+        return likeliest

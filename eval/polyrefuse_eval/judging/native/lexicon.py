@@ -56,7 +56,7 @@ class PatternError(ValueError):
     """A pattern that cannot be read; the message says why."""
 
 
-class Found(NamedTuple):
+class Finding(NamedTuple):
     """Something that a text says: where it begins and ends in the folded text, its kind, and its words."""
 
     start: int
@@ -98,7 +98,7 @@ class Rule:
         return re.compile(self.expression)
 
 
-def _hides(hiding: Found, one: Found) -> bool:
+def _hides(hiding: Finding, one: Finding) -> bool:
     """Return whether `one` begins inside what says nothing, or holds an idiom."""
     if hiding.kind == "idiom" and one.start <= hiding.start < one.end:
         return True
@@ -139,7 +139,7 @@ class Lexicon:
         """Return `text` folded as this language's words are."""
         return folded(text, self.lang, self.spaced)
 
-    def find(self, text: str) -> list[Found]:
+    def find(self, text: str) -> list[Finding]:
         """Return what stands in the folded `text`, in order; nothing that begins inside what says nothing."""
         found = [*self._by_phrases(text), *self._by_rules(text)]
         found.sort()
@@ -150,12 +150,12 @@ class Lexicon:
             ]
         return found
 
-    def _by_phrases(self, text: str) -> Iterable[Found]:
+    def _by_phrases(self, text: str) -> Iterable[Finding]:
         """Return the phrases, the longest at each place; without spaces, none begins inside another."""
-        phrases: dict[int, Found] = {}
+        phrases: dict[int, Finding] = {}
         for last, (length, kind) in self._phrases.iter(BEGIN + text):  # the longer of one start come later
             start = last - length
-            phrases[start] = Found(start, start + length, kind, text[start : start + length])
+            phrases[start] = Finding(start, start + length, kind, text[start : start + length])
         if self.spaced:
             return phrases.values()
         found, end = [], 0
@@ -165,7 +165,7 @@ class Lexicon:
                 end = phrases[start].end
         return found
 
-    def _by_rules(self, text: str) -> Iterator[Found]:
+    def _by_rules(self, text: str) -> Iterator[Finding]:
         """Yield what the patterns with classes find."""
         if isinstance(self._words, Letters):
             words = text.split()
@@ -185,10 +185,10 @@ class Lexicon:
                 if places is None:
                     start = len(" ".join(words[:first])) + (first > 0)
                     said = f" {' '.join(words[first:last])}"
-                    yield Found(start, start + len(said), kind, said)
+                    yield Finding(start, start + len(said), kind, said)
                 else:
                     start, end = places[first], places[last]
-                    yield Found(start, end, kind, text[start:end])
+                    yield Finding(start, end, kind, text[start:end])
 
     @staticmethod
     def _without_spaces(text: str, automaton: ahocorasick.Automaton) -> tuple[str, list[int]]:

@@ -17,7 +17,7 @@ _QUOTED = re.compile(
     r"„[^“”\"\n]{0,600}[“”\"]?|“[^”\"]{0,600}[”\"]?|«[^»]{0,600}»?|»[^«\n]{0,600}«?|「[^」]{0,600}」?|『[^』]{0,600}』?"
     r"|\"[^\"\n]{0,600}\"?|‘[^\n‘]{0,600}?’(?!\w)|(?<![\w'])'[^'\n]{1,600}?(?:'\w[^'\n]{0,200}?){0,4}'(?!\w)"
 )
-_MAY_QUOTE = re.compile(r"[„“«»「『\"‘]|(?<![^\s(])'")
+_QUOTE_MARK, _SINGLE_QUOTE = re.compile(r"[„“«»「『\"‘]"), re.compile(r"(?:\A|[\s(])'")
 _DASHED = re.compile(r"^[ \t]*(?:[—–]|--)\s*([^\n—–]{1,400})([—–][^\n]*)?", re.MULTILINE)
 _DASH_BEGINS = re.compile(r"\A\s*[—–]")
 _LABEL = re.compile(
@@ -40,20 +40,21 @@ def own_words(text: str, spaced: bool) -> tuple[str, bool]:
     Linear in the length of `text`: every pattern is bounded.
     """
     told = text
-    if _is_dialogue(text):
+    lines = "\n" in text
+    if lines and _is_dialogue(text):
         told = _STAGE.sub(" ", _LABEL.sub(" ", told))
     if "—" in text or "–" in text:
         dashed = _DASHED.findall(told)
         if _DASH_BEGINS.match(text) or len(dashed) > 1:
             told = _DASHED.sub(" ", told)
     if (
-        "\n" in text
+        lines
         and sum(line.split("(")[0].isupper() for line in text.split("\n")) > 1
         and len(_ACTOR.findall(told)) > 1
     ):
         told = _ACTOR.sub(" ", told)
     dialogue = told != text
-    if _MAY_QUOTE.search(told):
+    if _QUOTE_MARK.search(told) or ("'" in told and _SINGLE_QUOTE.search(told)):
         told = _QUOTED.sub(" ", told)
     if told == text:
         return text, False
@@ -66,7 +67,7 @@ def own_words(text: str, spaced: bool) -> tuple[str, bool]:
 def _is_dialogue(text: str) -> bool:
     """Return whether two lines at least are somebody's, by a name before each, and one name comes again or
     stage directions stand there."""
-    if "\n" not in text or text.count(":") + text.count("：") + text.count("「") < 2:
+    if text.count(":") + text.count("：") + text.count("「") < 2:
         return False
     labels = [match[1].split(",")[0].strip().lower() for match in _LABEL.finditer(text)]
     if not labels or labels[0] in _OWN_LABELS:

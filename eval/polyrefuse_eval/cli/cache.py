@@ -1,0 +1,57 @@
+"""The commands `polyrefuse eval cache …`."""
+
+from __future__ import annotations
+
+import click
+
+from polyrefuse_eval.results.content_cache import (
+    KINDS,
+    LIMIT_ENVIRONMENT,
+    cache_folder,
+    cache_limit,
+    cache_sizes,
+    clear_cache,
+    parse_size,
+    prune_cache,
+    shown_size,
+)
+
+
+@click.group("cache", invoke_without_command=True)
+@click.pass_context
+def cache_group(context: click.Context) -> None:
+    """Show, prune or clear what was computed and is kept for other commands.
+
+    Kept are answers of unedited models, refusal tokens, directions and hidden states, each by the model,
+    template, prompts and settings that it depends on. Without a command, `show`.
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(show_command)
+
+
+@cache_group.command("show")
+def show_command() -> None:
+    """Print where the cache lies, what it holds, and its limit."""
+    limit = cache_limit()
+    sizes = cache_sizes()
+    click.echo(cache_folder())
+    width = max(map(len, KINDS))
+    for row in sizes:
+        click.echo(f"  {row.kind:{width}}  {row.files:6} files  {shown_size(row.size):>9}")
+    total = sum(row.size for row in sizes)
+    click.echo(f"{shown_size(total)} of {shown_size(limit)} (set the limit with {LIMIT_ENVIRONMENT}=8GB)")
+
+
+@cache_group.command("prune")
+@click.option("--limit", metavar="SIZE", help="Bytes to leave at most, such as 500MB.  [default: the limit]")
+def prune_command(limit: str | None) -> None:
+    """Remove what was not used for the longest time, until the rest is below the limit."""
+    bound = cache_limit() if limit is None else parse_size(limit, "--limit")
+    removed = prune_cache(bound)
+    click.echo(f"removed {shown_size(removed)}; {shown_size(sum(row.size for row in cache_sizes()))} left")
+
+
+@cache_group.command("clear")
+def clear_command() -> None:
+    """Remove everything that is kept; runs and working copies of addresses stay."""
+    click.echo(f"removed {shown_size(clear_cache())}")

@@ -1,0 +1,43 @@
+"""The command `polyrefuse eval check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from polyrefuse_eval.cli.options import folder_path
+
+EXIT_PROBLEMS = 1
+"""As of an audit with findings."""
+
+
+@click.command("check")
+@click.argument("folder", type=folder_path)
+@click.option("--data", type=folder_path, help="The build that the run is said to have measured.")
+@click.pass_context
+def check_command(context: click.Context, folder: Path, data: Path | None) -> None:
+    """Check the run in FOLDER, which somebody else made: its records, digests and prompts, and every number.
+
+    Rates, intervals, comparisons and the summary are computed again from the verdicts; where the answers
+    are there, the native judge reads them again. A run without answers, as `polyrefuse publish --results`
+    sends it, can be checked too. Each problem is a line; the exit status is 1 where there is one.
+    """
+    from polyrefuse_data.core.display import visible
+    from polyrefuse_data.core.paths import refuse_linked_folders
+    from polyrefuse_eval.errors import RunFolderError
+    from polyrefuse_eval.report.check import check_run
+    from polyrefuse_eval.results.data import open_data
+    from polyrefuse_eval.results.folder import RunFolder
+
+    refuse_linked_folders(folder, error=RunFolderError)
+    run = RunFolder.existing(folder)
+    checked = check_run(run, None if data is None else open_data(data))
+    for line in checked.problems:
+        click.echo(visible(line))
+    for line in checked.unchecked:
+        click.echo(visible(f"not checked: {line}"), err=True)
+    if checked.problems:
+        click.echo(f"{len(checked.problems)} problems; '{visible(folder)}' is not to be shown beside others")
+        context.exit(EXIT_PROBLEMS)
+    click.echo(f"'{visible(folder)}' holds together")

@@ -1,0 +1,52 @@
+"""The command `polyrefuse eval cost`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polyrefuse_eval.cli.options import (
+    MODEL_OPTIONS,
+    at_least_one,
+    folder_path,
+    load_chat,
+    need,
+    with_options,
+)
+
+
+@click.command("cost")
+@click.argument("run", type=folder_path)
+@with_options(*MODEL_OPTIONS)
+@click.option("--data", type=folder_path, required=True, help="The build that the run measured.")
+@click.option("--langs", help="Languages to measure.  [default: all of the run]")
+@click.option("--limit", type=at_least_one, default=128, show_default=True, help="Answers in each language.")
+@click.option(
+    "--tokens", type=at_least_one, default=64, show_default=True, help="Tokens of each answer that are read."
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def cost_command(
+    run: Path, data: Path, langs: str | None, limit: int, tokens: int, quiet: bool, **options: Any
+) -> None:
+    """Measure what else the edits of RUN change: KL and cross-entropy along the model's own answers.
+
+    Reads the unedited answers to harmless prompts that RUN holds, under each of its conditions; nothing is
+    generated. Writes costs/LANG.jsonl, costs.jsonl and costs.md into RUN. Run the same command again to
+    resume; a language that is measured is left alone.
+    """
+    from polyrefuse_data.core.display import visible_lines
+    from polyrefuse_eval.results.data import open_data
+    from polyrefuse_eval.results.folder import RunFolder
+
+    folder, build = RunFolder.existing(run), open_data(data)
+    need()
+    from polyrefuse_eval.runs.costs import check_run, cost_table, measure_costs
+
+    wanted = check_run(folder, build, [lang.strip() for lang in langs.split(",")] if langs else None)
+    costs = measure_costs(
+        load_chat(options), folder, build, wanted, limit=limit, max_tokens=tokens, progress=not quiet
+    )
+    click.echo(visible_lines(cost_table(costs)), nl=False)
+    click.echo(f"Costs: {run / 'costs.jsonl'}")

@@ -1,0 +1,114 @@
+"""Keep refusal tokens, direction sets and selected directions by what they depend on; find them again.
+
+What is found is the same to the bit as what was kept; only the digest of its data set is that of the data at
+hand, which hold the same prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polyrefuse_data.core.schema import Row
+from polyrefuse_eval.directions.fit import Direction, DirectionSet
+from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
+from polyrefuse_eval.errors import DirectionError
+from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.processes import world_size
+from polyrefuse_eval.results.content_cache import can_be_kept, keep_entry, load_entry
+from polyrefuse_eval.versions import versions
+
+TOKENS_FILE = "refusal_tokens.json"
+SET_FILE = "directions.safetensors"
+DIRECTION_FILE = "direction.safetensors"
+SCORES_FILE = "scores.json"
+
+
+class KeptDirections:
+    """What is kept of `chat`; nothing where its weights have no name, or several processes share it.
+
+    Processes that share a model must all take the same steps, whatever another command keeps meanwhile.
+    """
+
+    def __init__(self, chat: ChatModel, digest: str) -> None:
+        self._chat = chat
+        self._digest = digest
+        self._active = can_be_kept(chat.signature()) and world_size() == 1
+        self._basis = {"model": chat.signature(), "versions": versions()}
+
+    def tokens(self, inputs: Mapping[str, Any]) -> RefusalTokens | None:
+        """Return the refusal tokens that `inputs` gave, None where they were not kept."""
+        files = self._load("refusal-tokens", inputs)
+        try:
+            return None if files is None else RefusalTokens.from_json(json.loads(files[TOKENS_FILE]))
+        except (DirectionError, KeyError, ValueError):
+            return None
+
+    def keep_tokens(self, inputs: Mapping[str, Any], tokens: RefusalTokens) -> None:
+        content = json.dumps(tokens.to_json(), sort_keys=True).encode("utf-8")
+        self._keep("refusal-tokens", inputs, {TOKENS_FILE: content})
+
+    def directions(self, inputs: Mapping[str, Any]) -> DirectionSet | None:
+        """Return the directions of all layers and positions that `inputs` gave, None where not kept."""
+        files = self._load("direction-sets", inputs)
+        if files is None or SET_FILE not in files:
+            return None
+        with _written(files) as folder:
+            try:
+                kept = DirectionSet.load(folder / SET_FILE)
+            except DirectionError:
+                return None
+        return replace(kept, metadata={**kept.metadata, "data": self._digest})
+
+    def keep_directions(self, inputs: Mapping[str, Any], directions: DirectionSet) -> None:
+        with _written({}) as folder:
+            directions.save(folder / SET_FILE, dtype=torch.float64)
+            self._keep("direction-sets", inputs, {SET_FILE: (folder / SET_FILE).read_bytes()})
+
+    def direction(self, inputs: Mapping[str, Any]) -> tuple[Direction, bytes] | None:
+        """Return the direction selected from `inputs`, and the file of scores; None where it was not kept."""
+        files = self._load("directions", inputs)
+        if files is None or not {DIRECTION_FILE, SCORES_FILE} <= files.keys():
+            return None
+        with _written(files) as folder:
+            try:
+                kept = Direction.load(folder / DIRECTION_FILE, self._chat)
+            except DirectionError:
+                return None
+        direction = replace(kept, metadata={**kept.metadata, "data": self._digest})
+        return direction, files[SCORES_FILE]
+
+    def keep_direction(self, inputs: Mapping[str, Any], direction: Direction, scores: bytes) -> None:
+        with _written({}) as folder:
+            direction.save(folder / DIRECTION_FILE)
+            content = (folder / DIRECTION_FILE).read_bytes()
+        self._keep("directions", inputs, {DIRECTION_FILE: content, SCORES_FILE: scores})
+
+    def _load(self, kind: str, inputs: Mapping[str, Any]) -> dict[str, bytes] | None:
+        return load_entry(kind, {**self._basis, **inputs}) if self._active else None
+
+    def _keep(self, kind: str, inputs: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        if self._active:
+            keep_entry(kind, {**self._basis, **inputs}, files)
+
+
+def row_inputs(rows: Sequence[Row]) -> list[list[str]]:
+    """Return what a direction depends on of each of `rows`."""
+    return [[row.lang, row.label, row.group, row.text] for row in rows]
+
+
+@contextmanager
+def _written(files: Mapping[str, bytes]) -> Iterator[Path]:
+    """Yield a temporary folder that holds those of `files` that are known."""
+    with tempfile.TemporaryDirectory(prefix="polyrefuse-") as temporary:
+        folder = Path(temporary)
+        for name in {SET_FILE, DIRECTION_FILE} & files.keys():
+            (folder / name).write_bytes(files[name])
+        yield folder

@@ -1,0 +1,265 @@
+"""Check a run that somebody else made: does everything in it follow from its verdicts, and can it be true?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from polyrefuse_data.core.schema import LABELS
+from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.judging.base import JudgeInput
+from polyrefuse_eval.judging.native.judge import NativeJudge
+from polyrefuse_eval.report.tables import TABLE_FILE, tables_of
+from polyrefuse_eval.results.data import DataFolder
+from polyrefuse_eval.results.folder import RESULTS_FILE, RunFolder
+from polyrefuse_eval.results.records import VerdictRecord
+from polyrefuse_eval.results.settings import CONTROLS, Condition
+from polyrefuse_eval.results.verification import answer_problems, run_problems
+
+CLOSE = 1e-6
+"""Largest difference of two numbers that follow from the same counts."""
+
+SAMPLED = ("low", "high", "p", "p_holm")
+SAMPLED_CLOSE = 0.01
+"""Largest difference of the ends of two bootstrap intervals: another version of numpy may draw others."""
+
+OF_ANSWERS = ("n_cut", "cut", "made_from")
+"""Fields that no verdict tells, or that are checked apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedRun:
+    """What is wrong with a run, and what could not be checked; each in one line."""
+
+    problems: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+
+def check_run(folder: RunFolder, data: DataFolder | None = None) -> CheckedRun:
+    """Check all that a run states against its verdicts, its answers where they are there, and `data`.
+
+    Files that are no records are problems too: nothing is raised for what the folder holds.
+    """
+    problems: list[str] = []
+    checks: list[Callable[[], Iterator[str]]] = [
+        lambda: _contradictions(folder),
+        lambda: _impossible_verdicts(folder),
+        lambda: _recomputed(folder),
+        lambda: _judged_again(folder),
+    ]
+    if data is not None:
+        checks.append(lambda: _foreign_prompts(folder, data))
+    for check in checks:
+        try:
+            problems += check()
+        except RunFolderError as error:
+            problems.append(str(error))
+    return CheckedRun(problems=tuple(dict.fromkeys(problems)), unchecked=tuple(_unchecked(folder, data)))
+
+
+def _contradictions(folder: RunFolder) -> Iterator[str]:
+    summary = folder.summary()
+    if summary is None:
+        yield "summary.json is missing: the run is not finished"
+    yield from run_problems(folder, summary)
+    if (folder.path / "completions").is_dir():
+        yield from answer_problems(folder)
+
+
+def _impossible_verdicts(folder: RunFolder) -> Iterator[str]:
+    """Yield verdicts that no run of this signature has: twice, of other languages, sources or prompts."""
+    settings = folder.signature.get("settings", {})
+    langs, limit = settings.get("langs"), settings.get("n_test")
+    sources = {*settings.get("direction_langs", ()), *CONTROLS}
+    of_prompt: dict[str, tuple[str, str]] = {}
+    for judge, lang, verdicts in _verdicts(folder):
+        if langs is not None and lang not in langs:
+            yield f"verdicts of {judge} in '{lang}', which run.json does not name"
+        seen: set[tuple[str, str]] = set()
+        cells: dict[tuple[str, str], set[str]] = {}
+        for verdict in verdicts:
+            place = f"verdict of {judge} on {lang} {verdict.key}"
+            if (verdict.label, verdict.key) in seen:
+                yield f"{place} is there twice"
+            seen.add((verdict.label, verdict.key))
+            cells.setdefault((verdict.label, verdict.condition), set()).add(verdict.id)
+            source = Condition.parse(verdict.condition).source
+            if "direction_langs" in settings and source is not None and source not in sources:
+                yield f"{place} is of a direction that run.json does not name"
+            prompt = of_prompt.setdefault(verdict.id, (verdict.group, verdict.label))
+            if prompt != (verdict.group, verdict.label):
+                yield f"{place} is of another group or label than elsewhere"
+        for (label, condition), ids in cells.items():
+            if limit is not None and len(ids) > limit:
+                yield f"{len(ids)} verdicts of {judge} on {lang} {label} {condition}; run.json allows {limit}"
+            absent = ids - cells.get((label, "baseline"), set())
+            if absent:
+                yield (
+                    f"{len(absent)} prompts of {lang} {label} {condition} have no verdict of {judge} without "
+                    "an edit"
+                )
+    yield from _uneven(folder)
+
+
+def _uneven(folder: RunFolder) -> Iterator[str]:
+    """Yield conditions in which a judge has read other answers than another."""
+    read: dict[tuple[str, str, str], dict[str, set[str]]] = {}
+    for judge, lang, verdicts in _verdicts(folder):
+        for verdict in verdicts:
+            cell = read.setdefault((lang, verdict.label, verdict.condition), {})
+            cell.setdefault(judge, set()).add(verdict.id)
+    for name, by_judge in read.items():
+        first, *others = by_judge.values()
+        if any(other != first for other in others) or len(by_judge) < len(folder.judges()):
+            yield f"not all judges have read the same answers of {' '.join(name)}"
+
+
+def _recomputed(folder: RunFolder) -> Iterator[str]:
+    """Yield what does not follow from the verdicts: rates, intervals, comparisons, agreement, summary."""
+    if not (folder.path / "verdicts").is_dir():
+        return
+    langs = folder.signature.get("settings", {}).get("langs") or _judged_languages(folder)
+    tables = tables_of(folder, langs)
+    there = (folder.path / "completions").is_dir()
+    ignored = OF_ANSWERS if not there else ("made_from",)
+    pairs = (
+        (RESULTS_FILE, folder.results(), tables.results, ("lang", "label", "condition", "judge"), ()),
+        (
+            "comparisons.jsonl",
+            folder.comparisons(),
+            tables.comparisons,
+            ("lang", "label", "condition", "against", "judge"),
+            SAMPLED,
+        ),
+        ("agreement.json", folder.agreement(), tables.agreement, ("lang", "reference", "judge"), ()),
+    )
+    for file, stated, expected, key, sampled in pairs:
+        yield from _different(
+            f"{file}:", _by_name(stated, key), _by_name(expected, key), ignored=ignored, sampled=sampled
+        )
+    summary = folder.summary()
+    if summary is not None:
+        yield from _different(
+            "summary.json:", asdict(summary), asdict(tables.summary), ignored=ignored, sampled=SAMPLED
+        )
+    table = folder.path / TABLE_FILE
+    if there and table.is_file() and table.read_text(encoding="utf-8", errors="replace") != tables.markdown:
+        yield f"{TABLE_FILE} is not the table of the verdicts"
+
+
+def _judged_again(folder: RunFolder) -> Iterator[str]:
+    """Yield verdicts of the native judge that it does not give on the answer that is there."""
+    if NativeJudge.name not in folder.judges():
+        return
+    judge = NativeJudge()
+    for lang in folder.languages():
+        answers = {(answer.label, answer.key): answer for answer in folder.completions(lang)}
+        verdicts = [
+            verdict
+            for verdict in folder.verdicts(NativeJudge.name, lang)
+            if (verdict.label, verdict.key) in answers and not verdict.service_refused
+        ]
+        inputs = [
+            JudgeInput(id=verdict.key, lang=lang, response=answers[verdict.label, verdict.key].response)
+            for verdict in verdicts
+        ]
+        for verdict, again in zip(verdicts, judge.judge(inputs), strict=True):
+            if verdict.refused != again.refused:
+                yield (
+                    f"verdict of {NativeJudge.name} on {lang} {verdict.key} is {_word(verdict.refused)}; the "
+                    f"judge says {_word(again.refused)} of this answer"
+                )
+
+
+def _foreign_prompts(folder: RunFolder, data: DataFolder) -> Iterator[str]:
+    """Yield verdicts on prompts that `data` does not hold, and conditions that lack prompts of it."""
+    digest = folder.signature.get("data", {}).get("digest")
+    if digest != data.digest:
+        yield f"run.json names data of digest {digest}; '{data.path}' has {data.digest}"
+    limit = folder.signature.get("settings", {}).get("n_test")
+    for judge, lang, verdicts in _verdicts(folder):
+        if lang not in data.languages:
+            yield f"'{data.path}' holds no '{lang}', in which {judge} has verdicts"
+            continue
+        rows = data.rows(lang, "test")
+        known = {row.id: (row.group, row.label) for row in rows}
+        for verdict in verdicts:
+            if known.get(verdict.id) != (verdict.group, verdict.label):
+                yield f"verdict of {judge} on {lang} {verdict.key} is on a prompt that '{data.path}' lacks"
+        for label in LABELS:
+            expected = {row.id for row in [row for row in rows if row.label == label][:limit]}
+            read = {
+                verdict.id
+                for verdict in verdicts
+                if (verdict.label, verdict.condition) == (label, "baseline")
+            }
+            if read and expected - read:
+                yield (
+                    f"{len(expected - read)} of {len(expected)} {label} prompts in '{lang}' have no verdict "
+                    f"of {judge} without an edit"
+                )
+
+
+def _unchecked(folder: RunFolder, data: DataFolder | None) -> Iterator[str]:
+    if not (folder.path / "verdicts").is_dir():
+        yield "without verdicts/, rates are not recomputed"
+    if not (folder.path / "completions").is_dir():
+        yield "without completions/, it is not checked that verdicts are of the answers"
+    if data is None:
+        yield "without --data, it is not checked that the prompts are those of the data set"
+
+
+def _verdicts(folder: RunFolder) -> Iterator[tuple[str, str, list[VerdictRecord]]]:
+    for judge in folder.judges():
+        for lang in folder.judged_languages(judge):
+            yield judge, lang, folder.verdicts(judge, lang)
+
+
+def _judged_languages(folder: RunFolder) -> list[str]:
+    return sorted({lang for judge in folder.judges() for lang in folder.judged_languages(judge)})
+
+
+def _by_name(records: Sequence[Any], key: Sequence[str]) -> dict[str, Any]:
+    return {" ".join(str(getattr(record, name)) for name in key): asdict(record) for record in records}
+
+
+def _different(
+    place: str, stated: Any, expected: Any, *, ignored: Sequence[str], sampled: Sequence[str]
+) -> Iterator[str]:
+    """Yield where two values differ by more than numbers may that were computed elsewhere."""
+    pairs: list[tuple[str, Any, Any]]
+    if isinstance(stated, Mapping) and isinstance(expected, Mapping):
+        names = [name for name in dict.fromkeys([*stated, *expected]) if name not in ignored]
+        pairs = [(name, stated.get(name), expected.get(name)) for name in names]
+    elif isinstance(stated, list | tuple) and isinstance(expected, list | tuple):
+        longest = range(max(len(stated), len(expected)))
+        pairs = [(str(place), *(_at(of, place) for of in (stated, expected))) for place in longest]
+    else:
+        close = SAMPLED_CLOSE if place.rpartition(".")[2] in sampled else CLOSE
+        if not _same(stated, expected, close):
+            yield f"{place} is {_shown(stated)}; the verdicts give {_shown(expected)}"
+        return
+    for name, one, other in pairs:
+        yield from _different(f"{place}.{name}", one, other, ignored=ignored, sampled=sampled)
+
+
+def _at(values: Sequence[Any], place: int) -> Any:
+    return values[place] if place < len(values) else None
+
+
+def _same(stated: Any, expected: Any, close: float) -> bool:
+    if isinstance(stated, bool) or isinstance(expected, bool):
+        return stated is expected
+    if isinstance(stated, int | float) and isinstance(expected, int | float):
+        return math.isclose(stated, expected, rel_tol=0, abs_tol=close)
+    return bool(stated == expected)
+
+
+def _shown(value: Any) -> str:
+    return "a record" if isinstance(value, Mapping) else "nothing" if value is None else str(value)[:80]
+
+
+def _word(refused: bool | None) -> str:
+    return {True: "refused", False: "answered", None: "undecided"}[refused]

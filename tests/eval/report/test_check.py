@@ -1,0 +1,302 @@
+"""A run that somebody else made: every planted lie is found, also where the digests were made to fit it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from run_records import finished_run, verdict_on
+
+from polyrefuse_eval.cli.main import eval_group
+from polyrefuse_eval.judging.base import JudgeInput
+from polyrefuse_eval.judging.native.judge import NativeJudge
+from polyrefuse_eval.report.check import check_run
+from polyrefuse_eval.report.tables import write_tables
+from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.results.verification import made_from
+from polyrefuse_eval.statistics.rates import wilson
+
+OTHER = "other-judge"
+VERDICTS = f"verdicts/{OTHER}/de/harmful.baseline.jsonl"
+Record = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run in two languages with two judges: the native one, and one that refuses every other."""
+    run = finished_run(tmp_path_factory.mktemp("honest") / "run", judge=NativeJudge.name)
+    judge = NativeJudge()
+    for lang in run.languages():
+        answers = run.completions(lang)
+        read = judge.judge([JudgeInput(answer.key, lang, answer.response) for answer in answers])
+        run.write_verdicts(
+            NativeJudge.name,
+            lang,
+            [
+                verdict_on(answer, NativeJudge.name, refused=verdict.refused)
+                for answer, verdict in zip(answers, read, strict=True)
+            ],
+        )
+        run.write_verdicts(
+            OTHER,
+            lang,
+            [verdict_on(answer, OTHER, refused=int(answer.id[-1]) % 2 == 0) for answer in answers],
+        )
+    run.set_judges([NativeJudge.name, OTHER])
+    write_tables(run)
+    return run.path
+
+
+def lines(change: Callable[[Record], Any], file: str = "results.jsonl") -> Callable[[Path], None]:
+    """Return what changes the records of a file."""
+
+    def apply(run: Path) -> None:
+        records = [json.loads(line) for line in (run / file).read_text().splitlines()]
+        for record in records:
+            change(record)
+        (run / file).write_text("".join(json.dumps(record, sort_keys=True) + "\n" for record in records))
+
+    return apply
+
+
+def part(file: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Return what changes the JSON value of a file."""
+
+    def apply(run: Path) -> None:
+        value = json.loads((run / file).read_text())
+        change(value)
+        (run / file).write_text(json.dumps(value))
+
+    return apply
+
+
+def better(result: Record) -> None:
+    """State one refusal less in German, consistent with itself."""
+    if (result["lang"], result["label"], result["judge"]) == ("de", "harmful", OTHER):
+        hits, n = result["n_refused"] - 1, result["n"]
+        low, high = wilson(hits, n)
+        result.update(n_refused=hits, refusal_rate=hits / n, low=low, high=high)
+
+
+def first_verdict(change: Callable[[Record], Any]) -> Callable[[Path], None]:
+    """Return what changes the first verdict on German harmful prompts."""
+    seen: list[Record] = []
+    return lines(lambda record: None if seen or seen.append(record) else change(record), VERDICTS)
+
+
+def added_verdict(**changes: Any) -> Callable[[Path], None]:
+    def apply(run: Path) -> None:
+        record = json.loads((run / VERDICTS).read_text().splitlines()[0]) | changes
+        with (run / VERDICTS).open("a") as file:
+            file.write(json.dumps(record, sort_keys=True) + "\n")
+
+    return apply
+
+
+def retold(tell: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Return a lie about verdicts after which all tables were made again."""
+
+    def apply(run: Path) -> None:
+        tell(run)
+        write_tables(RunFolder(run))
+
+    return apply
+
+
+def of_summary(change: Callable[[Record], Any]) -> Callable[[Path], None]:
+    return part("summary.json", lambda summary: change(summary["judges"][OTHER]["languages"]["de"]))
+
+
+def swap_languages(run: Path) -> None:
+    for name in ("harmful.baseline", "harmful.ablation-en", "harmless.baseline"):
+        file = f"verdicts/{OTHER}/{{}}/{name}.jsonl"
+        shutil.copy(run / file.format("en"), run / file.format("de"))
+
+
+LIES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a rate, with its count and interval": (lines(better), "n_refused is 2; the verdicts give 3"),
+    "a narrower interval": (
+        lines(lambda record: record.update(low=record["refusal_rate"] and record["refusal_rate"] - 1e-3)),
+        "low is 0.499; the verdicts give 0.1",
+    ),
+    "a rate that is none": (lines(lambda record: record.update(refusal_rate=1.5)), "is no Result record"),
+    "a rate that is no number": (
+        lines(lambda record: record.update(low=float("nan"))),
+        "is no Result record",
+    ),
+    "a field of its own": (lines(lambda record: record.update(note="best")), "is no Result record"),
+    "more answers judged": (lines(lambda record: record.update(n_unjudged=90)), "n_unjudged is 90"),
+    "a language that was not measured": (
+        lines(lambda record: record.update(lang="fr") if record["lang"] == "de" else None),
+        "fr",
+    ),
+    "a judge that read nothing": (
+        lines(lambda record: record.update(judge="wildguard") if record["judge"] == OTHER else None),
+        "judge wildguard, which run.json does not name",
+    ),
+    "results left out": (
+        lambda run: (run / "results.jsonl").write_text(
+            "".join((run / "results.jsonl").open().readlines()[1:])
+        ),
+        "is nothing; the verdicts give",
+    ),
+    "a smaller p": (
+        lines(lambda record: record["n"] and record.update(p=0.0, p_holm=0.0), "comparisons.jsonl"),
+        ".p is 0.0; the verdicts give",
+    ),
+    "a larger difference": (
+        lines(lambda record: record["n"] and record.update(difference=-0.9), "comparisons.jsonl"),
+        ".difference is -0.9",
+    ),
+    "more agreement": (
+        part("agreement.json", lambda file: file["agreement"].clear()),
+        "agreement.json:",
+    ),
+    "more robustness": (
+        of_summary(lambda language: language["robustness"]["parts"].update(kept_own=0.1)),
+        "robustness.parts.kept_own is 0.1; the verdicts give 1.0",
+    ),
+    "a robustness interval": (
+        of_summary(lambda language: language["robustness"].update(low=language["robustness"]["high"])),
+        "robustness.low is",
+    ),
+    "another formula": (
+        part("summary.json", lambda summary: summary.update(formula="ours")),
+        "formula is ours",
+    ),
+    "another baseline in the summary": (
+        of_summary(
+            lambda language: language["baseline"].update(
+                hits=6, n=6, rate=1.0, low=wilson(6, 6)[0], high=wilson(6, 6)[1]
+            )
+        ),
+        "its counts give",
+    ),
+    "a verdict": (first_verdict(lambda record: record.update(refused=False)), "the verdicts give"),
+    "a verdict of the native judge, and all tables": (
+        retold(
+            lines(
+                lambda record: record.update(refused=True),
+                f"verdicts/{NativeJudge.name}/de/harmful.baseline.jsonl",
+            )
+        ),
+        "the judge says",
+    ),
+    "a verdict twice, and all tables": (retold(added_verdict()), "is there twice"),
+    "a prompt of its own, and all tables": (
+        retold(added_verdict(id="harmful-test-9999", key="harmful-test-9999/baseline", group="own")),
+        "not all judges have read the same answers of de harmful baseline",
+    ),
+    "another group, and all tables": (
+        retold(first_verdict(lambda record: record.update(group="own"))),
+        "is of another group or label than elsewhere",
+    ),
+    "prompts left out, and all tables": (
+        retold(lambda run: (run / VERDICTS).write_text((run / VERDICTS).read_text().partition("\n")[2])),
+        "have no verdict of other-judge without an edit",
+    ),
+    "verdicts on other answers, and all tables": (
+        retold(lines(lambda record: record.update(response_sha256="0" * 64), VERDICTS)),
+        "is of another answer than the one in completions/",
+    ),
+    "verdicts of another language": (swap_languages, "is of another condition"),
+    "more prompts than were asked for": (
+        part("run.json", lambda run: run["signature"]["settings"].update(n_test=3)),
+        "6 verdicts of other-judge on de harmful baseline; run.json allows 3",
+    ),
+    "a language that the run did not ask for": (
+        part("run.json", lambda run: run["signature"]["settings"].update(langs=["en"])),
+        "in 'de', which run.json does not name",
+    ),
+    "a direction that the run did not fit": (
+        part("run.json", lambda run: run["signature"]["settings"].update(direction_langs=["de"])),
+        "is of a direction that run.json does not name",
+    ),
+    "a table": (
+        lambda run: (run / "table.md").write_text((run / "table.md").read_text().replace("50.0", "90.0")),
+        "table.md is not the table of the verdicts",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_lie_is_found(name: str, honest: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(honest, run)
+    tell, problem = LIES[name]
+    tell(run)
+    try:  # the liar makes the digests fit
+        folder = RunFolder(run)
+        summary = folder.summary()
+        assert summary is not None
+        folder.write_summary(replace(summary, made_from=made_from(folder)))
+    except Exception as error:
+        assert "record" in str(error)  # noqa: PT017
+    problems = check_run(RunFolder(run)).problems
+    assert any(problem in line for line in problems), problems
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(eval_group, ["check", *map(str, arguments)])
+
+
+def test_an_honest_run_holds_together_with_and_without_its_answers(honest: Path, tmp_path: Path) -> None:
+    before = {file: file.read_bytes() for file in honest.rglob("*.*")}
+    result = call(honest)
+    assert (result.exit_code, result.stdout) == (0, f"'{honest}' holds together\n"), result.output
+    assert {file: file.read_bytes() for file in honest.rglob("*.*")} == before
+    bare = tmp_path / "bare"
+    shutil.copytree(honest, bare, ignore=shutil.ignore_patterns("completions"))
+    result = call(bare)
+    assert result.exit_code == 0, result.output
+    assert "not checked: without completions/, it is not checked that verdicts are of" in result.stderr
+    assert "not checked: without --data" in result.stderr
+
+
+def test_problems_are_lines_and_the_status_is_1(honest: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(honest, run)
+    lines(better)(run)
+    result = call(run)
+    assert result.exit_code == 1
+    assert "results.jsonl is not what summary.json was made from" in result.stdout
+    assert result.stdout.splitlines()[-1].endswith("is not to be shown beside others")
+
+
+def test_prompts_are_those_of_the_data_set(data_folder: Path, honest: Path) -> None:
+    result = call(honest, "--data", data_folder)
+    assert result.exit_code == 1
+    assert f"is on a prompt that '{data_folder}' lacks" in result.stdout
+
+
+def test_another_digest_is_a_problem(data_folder: Path, honest: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(honest, run)
+    part("run.json", lambda file: file["signature"]["data"].update(digest="e" * 64))(run)
+    assert "names data of digest eeee" in call(run, "--data", data_folder).stdout
+
+
+def test_a_run_of_others_is_on_the_page_with_who_made_it_once_it_is_checked(
+    honest: Path, tmp_path: Path
+) -> None:
+    mine, theirs, liar = (tmp_path / name for name in ("mine", "theirs", "liar"))
+    for run in (mine, theirs, liar):
+        shutil.copytree(honest, run)
+    of_summary(lambda language: language["robustness"]["parts"].update(kept_own=0.1))(liar)
+    command = ["leaderboard", mine, theirs, liar, "--out", tmp_path / "site"]
+    origins = ["--origin", "theirs=Example Lab", "--origin", "liar=Another"]
+    result = CliRunner().invoke(eval_group, [*map(str, command), *origins])
+    assert result.exit_code == 3, result.output
+    assert "left out: 'liar' does not hold together: summary.json:.judges" in result.stderr
+    shown = json.loads((tmp_path / "site" / "data" / "theirs.json").read_text())
+    assert shown["origin"] == "Example Lab"
+    assert "origin" not in json.loads((tmp_path / "site" / "data" / "mine.json").read_text())
+    assert "Example Lab" in (tmp_path / "site" / "index.html").read_text()
+    unknown = CliRunner().invoke(eval_group, [*map(str, command), "--origin", "their=Example Lab"])
+    assert "did you mean 'theirs'" in str(unknown.exception)
