@@ -13,7 +13,6 @@ from polyrefuse_data.core.languages import parse_languages
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
     at_least_one,
-    check_new_file,
     file_path,
     folder_path,
     load_chat,
@@ -66,18 +65,32 @@ def fit_command(
     data: Path, langs: str, calibrate: str | None, out: Path, quiet: bool, **options: Any
 ) -> None:
     """Fit a guard on the training prompts of a build, and calibrate it on the validation prompts."""
+    from polyrefuse_eval.errors import GuardError
     from polyrefuse_eval.results.data import open_data
-    from polyrefuse_eval.statistics.thresholds import Rule
+    from polyrefuse_eval.results.files import check_new_file
+    from polyrefuse_eval.statistics.thresholds import Rule, check_enough
 
-    check_new_file(out)
+    check_new_file(out, GuardError)
     rule = Rule.parse(options.pop("threshold"))
     layers = parse_layers(options.pop("layers"))
+    if calibrate is not None and rule.name == "zero":
+        raise GuardError(
+            "--calibrate changes nothing with --threshold zero, which is 0 in every language; leave it out, "
+            "or give --threshold balanced, false-alarm=RATE or conformal=RATE"
+        )
     build = open_data(data)
     wanted = build.select(langs)
     calibrated = wanted if calibrate is None else build.select(calibrate)
+    build.require_prompts(wanted, ("train",))
+    if rule.name != "zero":
+        build.require_prompts(calibrated, ("validation",))
+        for lang in calibrated:
+            n_harmful = len(build.prompts(lang, "validation", "harmful", options["n_validation"]))
+            check_enough(rule, n_harmful, lang)
     need()
 
     from polyrefuse_eval.harmfulness.guard_experiment import FitSettings, fit
+    from polyrefuse_eval.harmfulness.latent_guard import check_layers
 
     settings = FitSettings(
         langs=tuple(wanted),
@@ -87,6 +100,7 @@ def fit_command(
         **{name: options.pop(name) for name in ("pooled", "behaviour", "n_train", "n_validation")},
     )
     chat = load_chat(options)
+    check_layers(chat, layers)
     guard = fit(chat, build, settings, progress=not quiet, say=lambda line: click.echo(line, err=True))
     guard.save(out)
     click.echo(f"{out}: {', '.join(guard.contrasts)}; {len(guard.layers)} layers, {out.stat().st_size} bytes")
@@ -134,15 +148,17 @@ def test_command(
     from polyrefuse_eval.errors import GuardError
     from polyrefuse_eval.jailbreaks import read_jailbreaks
     from polyrefuse_eval.results.data import open_data
+    from polyrefuse_eval.results.files import check_new_file
     from polyrefuse_eval.results.folder import write_json, write_jsonl, write_text
     from polyrefuse_eval.results.user_prompts import read_extra
     from polyrefuse_eval.statistics.detection import detection_table, detections
     from polyrefuse_eval.statistics.thresholds import Rule
 
-    if out.exists():
-        raise GuardError(f"'{out}' exists and is not overwritten; choose another --out")
+    check_new_file(out, GuardError)
     rule = None if threshold is None else Rule.parse(threshold)
     build = open_data(data, [] if langs is None else parse_languages(langs))
+    if langs is not None:
+        build.require_prompts(parse_languages(langs), ("test", *(["validation"] if rule else [])))
     user_prompts = [
         *(read_extra(extra) if extra else ()),
         *(
@@ -161,10 +177,11 @@ def test_command(
         score_prompts,
     )
     from polyrefuse_eval.harmfulness.instructions import DATA, check_languages
-    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
+    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard, guard_header
     from polyrefuse_eval.judging.local_model import JudgeOptions
     from polyrefuse_eval.judging.published.prompt_guards import prompt_judge
 
+    guard_header(guard)
     judge_options = JudgeOptions(options["device"])
     for name in against:
         prompt_judge(name, judge_options).check()
@@ -208,18 +225,21 @@ def score_command(
     standard input.
     """
     from polyrefuse_data.core.languages import language
+    from polyrefuse_eval.errors import GuardError
+    from polyrefuse_eval.results.files import check_new_file
     from polyrefuse_eval.results.folder import json_line, write_text
     from polyrefuse_eval.results.user_prompts import read_prompts
 
     if out is not None:
-        check_new_file(out)
+        check_new_file(out, GuardError)
     default = None if lang is None else language(lang).code
     from_input = str(file) == "-"
     prompts = read_prompts(None, sys.stdin.buffer.read()) if from_input else read_prompts(file)
     need()
 
-    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
+    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard, guard_header
 
+    guard_header(guard)
     loaded = LatentGuard.load(guard, load_chat(options))
     langs = [prompt.lang or default for prompt in prompts]
     verdicts = loaded([prompt.prompt for prompt in prompts], langs)

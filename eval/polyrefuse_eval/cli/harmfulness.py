@@ -22,6 +22,7 @@ from polyrefuse_eval.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from polyrefuse_eval.results.data import DataFolder
     from polyrefuse_eval.storage.places import Place
 
 
@@ -103,14 +104,23 @@ def harmfulness_command(
     Run the same command again to resume a killed run. Answers are judged and not kept.
     """
     from polyrefuse_eval.harmfulness.report import harmfulness_tables
-    from polyrefuse_eval.results.data import open_data
-    from polyrefuse_eval.results.folder import write_text
+    from polyrefuse_eval.results.data import ALL, open_data
+    from polyrefuse_eval.results.folder import RunFolder, write_text
     from polyrefuse_eval.results.user_prompts import read_extra
     from polyrefuse_eval.storage.places import working_folder
 
     build = open_data(data)
     wanted = build.select(langs)
-    source = directions if directions == "own" else build.select(directions)[0]
+    source = directions if directions == "own" else _one_language(build, directions)
+    splits = ("test", "train") if source == "own" else ("test",)
+    if langs.strip() == ALL:
+        gaps = build.gaps(wanted, splits)
+        for lang, split, label in gaps:
+            _say(f"{lang} is left out: '{data}' holds no {label} prompts in it, split {split}")
+        wanted = [lang for lang in wanted if lang not in {lang for lang, _, _ in gaps}]
+    build.require_prompts(wanted, splits)
+    if source != "own":
+        build.require_prompts([source], ("train",))
     user_prompts = read_extra(extra) if extra else []
     steered_layers = parse_layers(layers)
     need(*("torch", "transformers", "safetensors", *(["matplotlib"] if plots else [])))
@@ -125,6 +135,7 @@ def harmfulness_command(
         tuple(wanted), source, layers=steered_layers, **{name: options.pop(name) for name in names}
     )
     with working_folder(out, _say) as folder:
+        RunFolder.check_place(folder.path / OWN_FOLDER)
         chat = load_chat(options)
         run = HarmfulnessRun.open(
             chat,
@@ -144,6 +155,16 @@ def harmfulness_command(
         tables = harmfulness_tables(record)
         write_text(folder.path / "harmfulness.md", tables)
     click.echo(tables, nl=False)
+
+
+def _one_language(build: DataFolder, text: str) -> str:
+    """Return the one language that `text` names; raises `RunFolderError` for several."""
+    from polyrefuse_eval.errors import RunFolderError
+
+    codes = build.select(text)
+    if len(codes) != 1:
+        raise RunFolderError(f"--directions is '{text}'; expected own, or one language of the data")
+    return codes[0]
 
 
 def _say(line: str) -> None:

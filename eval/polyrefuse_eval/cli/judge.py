@@ -107,7 +107,11 @@ def judge_command(
     from polyrefuse_eval.judging.local_model import JudgeOptions
     from polyrefuse_eval.judging.of_files import cascades, columns, judge_file, langs_of, scan
     from polyrefuse_eval.judging.registry import check_languages, judges_by_name
+    from polyrefuse_eval.results.files import check_writable
 
+    check_writable(out)
+    if agreement is not None:
+        check_writable(agreement)
     options = JudgeOptions(device, dtype, batch_size)
     judges = judges_by_name(names, models=models, options=options, phrases=phrases)
     found = scan(file, reference, langs_of(judges))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from polyrefuse_eval.cli.leaderboard import leaderboard_command
 from polyrefuse_eval.cli.options import (
     DIRECTION_OPTIONS,
     MODEL_OPTIONS,
+    at_least_one,
+    check_ending,
     file_path,
     folder_path,
     load_chat,
@@ -68,7 +71,7 @@ def eval_group() -> None:
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def extract_command(out: Path, langs: str, **options: Any) -> None:
     """Write the difference-in-means directions of every layer and position, for each language."""
-    finder = direction_finder(out, langs, options)
+    finder = direction_finder(out, langs, options, selecting=False)
     for lang in finder.settings.langs:
         directions = finder.extract(lang)
         directions.save(out / "directions" / f"{lang}.all.safetensors")
@@ -95,10 +98,22 @@ def select_command(
     scores: Path | None, layers: int | None, langs: str, out: Path | None, **options: Any
 ) -> None:
     """Choose a direction; prints `position layer`, and for a fallback the step on standard error."""
+    if scores is not None and out is not None:
+        raise click.UsageError("--scores FILE prints a choice and writes nothing; leave out --out")
+    if scores is None and layers is not None:
+        raise click.UsageError("--layers goes with --scores FILE; a model says how many layers it has")
     if scores is not None:
         from polyrefuse_eval.directions.selection import read_scores, select
 
-        chosen = select(read_scores(scores), options["rule"], layers)
+        candidates = read_scores(scores)
+        chosen = select(candidates, options["rule"], layers)
+        incomplete = sum(candidate.refusal_score is None for candidate in candidates)
+        if incomplete:
+            click.echo(
+                f"{incomplete} of {len(candidates)} candidates have no complete scores and were left out; "
+                "--all-candidates measures all",
+                err=True,
+            )
         if chosen.relaxed:
             click.echo(
                 f"rule '{chosen.rule}' leaves no candidate; fell back to '{chosen.step}'",
@@ -108,7 +123,7 @@ def select_command(
         return
     if out is None:
         raise click.UsageError("give --scores FILE, or --out FOLDER to score candidates of a model")
-    finder = direction_finder(out, langs, options)
+    finder = direction_finder(out, langs, options, selecting=True)
     for lang in finder.settings.langs:
         direction = finder.direction(lang)
         click.echo(f"{direction.position.label} {direction.layer}")
@@ -126,7 +141,7 @@ def select_command(
     show_default=True,
     help="Which prompts to answer.",
 )
-@click.option("--limit", type=int, help="Prompts of each language.  [default: all]")
+@click.option("--limit", type=at_least_one, help="Prompts of each language.  [default: all]")
 @click.option("--direction", type=file_path, help="A direction from `select`.")
 @click.option(
     "--action",
@@ -136,11 +151,15 @@ def select_command(
     help="The edit.",
 )
 @click.option("--coefficient", default=1.0, show_default=True, help="Strength of the intervention.")
-@click.option("--max-new-tokens", default=512, show_default=True, help="Longest answer.")
+@click.option("--max-new-tokens", type=at_least_one, default=512, show_default=True, help="Longest answer.")
 @click.option(
-    "--batch-size", type=int, help="Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
+    "--batch-size",
+    type=at_least_one,
+    help="Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]",
 )
-@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
+@click.option(
+    "--temperature", type=click.FloatRange(0.0), default=0.0, show_default=True, help="0 is greedy."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of sampling.")
 @click.option("--out", type=file_path, required=True, help="JSON Lines to write; it must not exist.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
@@ -160,13 +179,14 @@ def generate_command(
     **options: Any,
 ) -> None:
     """Write answers to the prompts of a build, with a direction ablated or added."""
-    from polyrefuse_eval.errors import RunFolderError
     from polyrefuse_eval.results.data import open_data
+    from polyrefuse_eval.results.files import check_new_file
 
-    if out.exists():
-        raise RunFolderError(f"'{out}' exists and is not overwritten; choose another --out")
+    check_new_file(out)
     if action != "none" and direction is None:
         raise click.UsageError(f"--action {action} needs --direction FILE")
+    if action == "none" and direction is not None:
+        raise click.UsageError(f"--direction changes nothing without --action {'|'.join(ACTIONS)}")
     folder = open_data(data)
     wanted = folder.select(langs)
     rows = [row for lang in wanted for row in folder.prompts(lang, split, label, limit)]
@@ -178,6 +198,8 @@ def generate_command(
     from polyrefuse_eval.models.interventions import edit_with
     from polyrefuse_eval.results.folder import write_jsonl
 
+    if direction is not None:
+        Direction.load(direction)  # a bad file is known before the model is loaded
     chat = load_chat(options)
     edits = (
         ()
@@ -235,7 +257,9 @@ def plot_command(run: Path) -> None:
 @with_options(*MODEL_OPTIONS)
 @click.option("--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build.")
 @click.option("--langs", default="all", show_default=True, help="Languages to draw.")
-@click.option("--limit", default=64, show_default=True, help="Training prompts of each label.")
+@click.option(
+    "--limit", type=at_least_one, default=64, show_default=True, help="Training prompts of each label."
+)
 @click.option("--position", default="-1", show_default=True, help="A post-instruction token, or t_inst.")
 @click.option("--out", type=file_path, required=True, help="PNG, SVG or PDF; silhouette scores go beside it.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
@@ -244,9 +268,15 @@ def activations_command(
 ) -> None:
     """Draw the principal components of harmful and harmless activations, and silhouettes by layer."""
     from polyrefuse_eval.results.data import open_data
+    from polyrefuse_eval.results.files import check_writable
 
+    check_ending(out, (".png", ".svg", ".pdf"))
+    check_writable(out)
+    if position != "t_inst" and not re.fullmatch(r"-[1-9]\d*", position):
+        raise click.UsageError(f"--position is '{position}'; expected t_inst, -1, -2, …")
     folder = open_data(data)
     wanted = folder.select(langs)
+    folder.require_prompts(wanted, ("train",))
     need("torch", "transformers", "matplotlib")
 
     from polyrefuse_eval.directions.plots import draw_activations
@@ -263,12 +293,17 @@ def activations_command(
 @click.option("--out", type=file_path, required=True, help="File ending in .pt.")
 def steered_command(direction: Path, action: str, coefficient: float, out: Path, **options: Any) -> None:
     """Export an intervention for `lm_eval --model steered`, unless it would do something else there."""
+    from polyrefuse_eval.results.files import check_writable
+
+    check_ending(out, (".pt", ".pth"))
+    check_writable(out)
     need()
 
     from polyrefuse_eval.directions.fit import Direction
     from polyrefuse_eval.integrations.lm_eval_steering import export_steered
     from polyrefuse_eval.models.interventions import edit_with
 
+    Direction.load(direction)  # a bad file is known before the model is loaded
     chat = load_chat(options)
     edit = edit_with(intervention_of_action(action), Direction.load(direction, chat), coefficient)
     click.echo(export_steered(chat, edit, out))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,18 +153,12 @@ def take_options(kind: type[AnyOptions], options: dict[str, Any]) -> AnyOptions:
     )
 
 
-def check_new_file(path: Path) -> None:
-    """Raise `GuardError` where `path` exists or cannot be written: before the work that fills it."""
-    from polyrefuse_data.core.files import make_folder
-    from polyrefuse_data.core.paths import check_output
-    from polyrefuse_eval.errors import GuardError
+def check_ending(path: Path, endings: Sequence[str]) -> None:
+    """Raise `RunFolderError` where a file's name has none of `endings`."""
+    from polyrefuse_eval.errors import RunFolderError
 
-    if path.exists():
-        raise GuardError(f"'{path}' exists and is not overwritten; choose another --out")
-    check_output(path, error=GuardError)
-    make_folder(path.parent, error=GuardError)
-    if not os.access(path.parent, os.W_OK):
-        raise GuardError(f"'{path}' cannot be written: its folder is read-only; choose another --out")
+    if path.suffix.lower() not in endings:
+        raise RunFolderError(f"'{path}' ends in '{path.suffix}'; expected {', '.join(endings)}")
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

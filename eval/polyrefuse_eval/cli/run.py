@@ -44,20 +44,23 @@ BESIDE_A_GRID = ("trust_remote_code", "judges", *EndpointOptions.model_fields)
 """Options of a run that may stand beside a grid file and hold for all of its models."""
 
 
-def direction_finder(out: Path, langs: str, options: dict[str, Any]) -> DirectionFinder:
+def direction_finder(out: Path, langs: str, options: dict[str, Any], *, selecting: bool) -> DirectionFinder:
     """Return what finds directions in `langs` and keeps them in `out`; check all input before loading."""
     quiet = options.pop("quiet")
     checked = take_options(DirectionOptions, options)
     data, settings = checked.settings(langs, langs)
+    data.require_prompts(settings.langs, ("train", *(["validation"] if selecting else [])))
     need()
 
     from polyrefuse_eval.directions.finder import DirectionFinder
     from polyrefuse_eval.results.folder import RunFolder
+    from polyrefuse_eval.results.growth import open_run
     from polyrefuse_eval.runs.plan import signature_of
     from polyrefuse_eval.versions import versions
 
+    RunFolder.check_place(out)
     chat = checked.spec()()
-    RunFolder.open(out, signature_of(chat.signature(), data, settings, [], versions()))
+    open_run(out, signature_of(chat.signature(), data, settings, [], versions()))
     return DirectionFinder(chat, data, settings, out, progress=not quiet, say=_say)
 
 
@@ -184,10 +187,12 @@ def _run(
 ) -> Failures:
     """Run `plans` to completion or failure; return the failures."""
     from polyrefuse_eval.processes import rank
+    from polyrefuse_eval.runs.dry_run import check_room
     from polyrefuse_eval.runs.plan import finished
 
     if all(finished(plan.out, plan.request) for plan in plans):
         return {}
+    check_room(plans)
     need()
 
     from polyrefuse_eval.runs.grid import opening_line, run_grid

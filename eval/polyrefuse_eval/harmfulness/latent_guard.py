@@ -189,9 +189,7 @@ class LatentGuard:
         Raises `GuardError` for a missing or broken file, and, saying what differs, for another model's.
         """
         path = Path(path)
-        tensors, header = read_tensors(
-            path, GuardHeader, GUARD_FORMAT, GuardError, "polyrefuse eval guard fit"
-        )
+        tensors, header = _read(path)
         check_model(path, header.metadata, chat, GuardError, "fit it again for this one")
         if max(header.layers) > chat.n_layers:
             raise GuardError(
@@ -207,6 +205,21 @@ class LatentGuard:
             thresholds={lang: Threshold(**vars(stored)) for lang, stored in header.thresholds.items()},
             metadata=header.metadata,
         )
+
+
+def guard_header(path: Path) -> GuardHeader:
+    """Return what the guard in `path` says of itself; raises `GuardError` for a file that is no guard."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], GuardHeader]:
+    return read_tensors(path, GuardHeader, GUARD_FORMAT, GuardError, "polyrefuse eval guard fit")
+
+
+def check_layers(chat: ChatModel, layers: Sequence[int] | None) -> None:
+    """Raise `GuardError` for layers that `chat` does not have; its last layer's output is one more."""
+    if layers is not None and (not layers or min(layers) < 0 or max(layers) > chat.n_layers):
+        raise GuardError(f"layers {list(layers)} are not in {chat.name}, which has 0 to {chat.n_layers}")
 
 
 def cluster_scores(hidden: Tensor, contrasts: Tensor) -> Tensor:
@@ -252,8 +265,7 @@ def fit_guard(
     centroid would have fewer than 4 prompts.
     """
     chosen = tuple(layers) if layers is not None else tuple(range(chat.n_layers + 1))
-    if not chosen or min(chosen) < 0 or max(chosen) > chat.n_layers:
-        raise GuardError(f"layers {list(chosen)} are not in {chat.name}, which has 0 to {chat.n_layers}")
+    check_layers(chat, chosen)
     means: dict[str, tuple[ActivationMeans, ActivationMeans]] = {}
     for lang, labelled in prompts.items():
         pair = means.setdefault(

@@ -112,7 +112,9 @@ def comma_separated(compared: Leaderboard) -> str:
     header = ["board", "model", "revision", "test_organism", "run", "judge", "lang", "source"]
     for name in (*FIGURES, "change"):
         header += [name, f"{name}_low", f"{name}_high"]
-    header += ["n_baseline", "n_unjudged_baseline", "n_ablated", "n_unjudged_ablated", *PARTS]
+    for name in ("baseline", "ablated"):
+        header += [f"n_{name}", f"n_unjudged_{name}", f"{name}_least", f"{name}_most"]
+    header += PARTS
     header += [*COMPREHENSION, "ranked"]
     header += ["data_digest", "template_hash"]
     writer.writerow(header)
@@ -152,6 +154,7 @@ def _csv_rows(number: int, entry: Entry) -> Iterator[list[Any]]:
             )
         for figure in (figures[1], figures[2]):
             line += ["", ""] if figure is None else [figure.n, figure.n_unjudged]
+            line += ["", ""] if figure is None or figure.bounds is None else figure.bounds
         parts = {} if row is None else row.parts
         line += [_csv(part.value) if (part := parts.get(name)) else "" for name in PARTS]
         understood = {} if row is None else row.comprehension

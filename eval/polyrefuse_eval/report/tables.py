@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE
+from polyrefuse_eval.judging.base import UNFINISHED
+from polyrefuse_eval.judging.cascade import cascade_statistics
 from polyrefuse_eval.report.comprehension import AnswerEnds, count, was_cut, written_in
 from polyrefuse_eval.report.groups import Groups, by_cell
 from polyrefuse_eval.report.markdown import comprehension_tables, markdown_table
@@ -17,7 +19,7 @@ from polyrefuse_eval.results.settings import LABELS, Condition
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.verification import made_from
 from polyrefuse_eval.statistics.agreement import agreement
-from polyrefuse_eval.statistics.rates import holm, rate
+from polyrefuse_eval.statistics.rates import bounds, holm, rate
 
 BASELINE = "baseline"
 TABLE_FILE = "table.md"
@@ -96,6 +98,8 @@ def summarize(
         refusal = rate([verdict.refused for verdict in of_cell])
         harm = rate([verdict.harmful for verdict in of_cell])
         condition = Condition.parse(name, coefficient)
+        least, most = bounds(refusal.hits, refusal.n, refusal.n_unjudged) or (None, None)
+        cascade = cascade_statistics(of_cell, judge)
         results.append(
             Result(
                 lang=lang,
@@ -119,6 +123,14 @@ def summarize(
                 n_in_language=count([written_in(verdict, lang) for verdict in of_cell]),
                 n_in_english=count([written_in(verdict, SOURCE_LANGUAGE) for verdict in of_cell]),
                 n_cut=count([was_cut(verdict, ends or {}) for verdict in of_cell]),
+                n_unfinished=sum(verdict.reason == UNFINISHED for verdict in of_cell),
+                refusal_least=least,
+                refusal_most=most,
+                n_second=None if cascade is None else cascade.n_read,
+                n_sampled=None if cascade is None else cascade.sample.n,
+                n_sampled_same=None
+                if cascade is None
+                else cascade.sample.both_refused + cascade.sample.neither,
             )
         )
     return results

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.content_cache import cache_folder
 from polyrefuse_eval.results.files import locked
 from polyrefuse_eval.results.folder import Signature, write_jsonl
+from polyrefuse_eval.results.records import Completion
 from polyrefuse_eval.results.validation import STRICT, read_records
 
 
@@ -56,6 +57,25 @@ class BaselineCache:
             known = self.load(lang)
             known.update((answer.prompt_hash, answer) for answer in answers)
             write_jsonl(self.path / f"{lang}.jsonl", (asdict(known[key]) for key in sorted(known)))
+
+    def add_completions(
+        self, lang: str, completions: Iterable[Completion], prompts: Mapping[str, str]
+    ) -> None:
+        """Add those of `completions` whose key is in `prompts`: keys of baselines to their prompts."""
+        self.add(
+            lang,
+            [
+                BaselineAnswer(
+                    prompt_hash=prompt_hash(prompts[completion.key]),
+                    response=completion.response,
+                    n_tokens=completion.n_tokens or 0,
+                    ended=bool(completion.ended),
+                    reasoning=completion.reasoning,
+                )
+                for completion in completions
+                if completion.key in prompts
+            ],
+        )
 
 
 def prompt_hash(prompt: str) -> str:

@@ -102,6 +102,16 @@ class DataFolder:
             raise DatasetFolderError(f"'{self.path}' holds no {label} prompts in '{lang}', split {split}")
         return rows[:limit]
 
+    def require_prompts(self, langs: Sequence[str], splits: Sequence[str]) -> None:
+        """Raise `DatasetFolderError`, naming all of them, where there is no prompt of a label in a split."""
+        gaps = [
+            f"{label} prompts in '{lang}', split {split}" for lang, split, label in self.gaps(langs, splits)
+        ]
+        if gaps:
+            raise DatasetFolderError(
+                f"'{self.path}' holds no {'; no '.join(gaps)}; leave these languages out of --langs"
+            )
+
     def prompts_digest(self, lang: str) -> str:
         """Return a sha256 of the prompts in `lang`, whatever else the folder holds."""
         hashed = hashlib.sha256()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from polyrefuse_data.core import files
 from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.paths import check_output
 from polyrefuse_eval.errors import RunFolderError
 
 LOCK_FILE = files.LOCK_FILE
@@ -18,6 +20,26 @@ write_text = partial(files.write_text, error=RunFolderError)
 appending = partial(files.appending, error=RunFolderError)
 cut_torn_line = partial(files.cut_torn_line, error=RunFolderError)
 locked = partial(files.locked, error=RunFolderError)
+
+
+def check_writable(path: Path, error: files.ErrorType = RunFolderError) -> None:
+    """Raise `error` where no file or folder can be made at `path`; make nothing.
+
+    For the start of a command, so that no work is done whose result could not be written.
+    """
+    check_output(path, error=error)
+    nearest = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if nearest != path and not nearest.is_dir():
+        raise error(f"'{path}' cannot be made: '{nearest}' is a file; choose another --out")
+    if not os.access(nearest, os.W_OK):
+        raise error(f"'{path}' cannot be written: '{nearest}' is read-only; choose another --out")
+
+
+def check_new_file(path: Path, error: files.ErrorType = RunFolderError) -> None:
+    """Raise `error` where a command that overwrites nothing could not write its result to `path`."""
+    if path.exists():
+        raise error(f"'{path}' exists and is not overwritten; choose another --out")
+    check_writable(path, error)
 
 
 def json_line(record: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> str:

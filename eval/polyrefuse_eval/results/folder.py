@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.files import LOCK_FILE, PARTIAL_ENDING, make_folder
-from polyrefuse_data.core.paths import check_output, refuse_linked_folders
+from polyrefuse_data.core.paths import refuse_linked_folders
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.condition_files import ConditionFiles, by_condition, safe_name
 from polyrefuse_eval.results.files import (
+    check_writable,
     json_line,
     locked,
     read_json,
@@ -95,11 +96,7 @@ class RunFolder:
         overwritten.
         """
         wanted = plain(signature)
-        check_output(path, error=RunFolderError)
-        if path.exists() and not path.is_dir():
-            raise RunFolderError(f"'{path}' is a file; choose another --out")
-        if not (path / RUN_FILE).is_file() and path.exists() and any(_foreign(path)):
-            raise RunFolderError(f"'{path}' is not empty and holds no {RUN_FILE}; choose another --out")
+        cls.check_place(path)
         make_folder(path, error=RunFolderError)
         folder = cls(path)
         with folder.locked():
@@ -109,6 +106,15 @@ class RunFolder:
                 stored = None if request is None else plain(request)
                 folder.write_run_file(RunFile(format=RUN_FORMAT, signature=wanted, request=stored))
         return folder
+
+    @classmethod
+    def check_place(cls, path: Path) -> None:
+        """Raise `RunFolderError` where no run can be in `path`, or holds something else; make nothing."""
+        check_writable(path)
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"'{path}' is a file; choose another --out")
+        if not (path / RUN_FILE).is_file() and path.exists() and any(_foreign(path)):
+            raise RunFolderError(f"'{path}' is not empty and holds no {RUN_FILE}; choose another --out")
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:

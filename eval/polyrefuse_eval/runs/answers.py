@@ -17,7 +17,7 @@ from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.errors import ChatModelError, DirectionError
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.processes import world_size
-from polyrefuse_eval.results.baseline_cache import BaselineAnswer, BaselineCache, prompt_hash
+from polyrefuse_eval.results.baseline_cache import BaselineCache, prompt_hash
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, write_json
 from polyrefuse_eval.results.growth import open_run
 from polyrefuse_eval.results.records import Completion
@@ -36,6 +36,7 @@ from polyrefuse_eval.runs.progress import GridProgress
 from polyrefuse_eval.runs.stage import Stage
 from polyrefuse_eval.runs.tasks import (
     AnswerPrompts,
+    CheckPrompts,
     DirectionFiles,
     FindDirection,
     IdentifyModel,
@@ -44,6 +45,7 @@ from polyrefuse_eval.runs.tasks import (
     ModelLoader,
     SentPrompts,
     edits_of,
+    long_prompts,
     read_files,
     write_files,
 )
@@ -107,8 +109,8 @@ class AnswerStage(Stage):
         return tasks
 
     def failed(self, outcome: Outcome) -> None:
-        """Record what failed; raises `ChatModelError` where the model cannot be loaded."""
-        if isinstance(outcome.task.compute, IdentifyModel):
+        """Record what failed; raises `ChatModelError` where the model cannot be had or read a prompt."""
+        if isinstance(outcome.task.compute, IdentifyModel | CheckPrompts):
             raise ChatModelError(str(outcome.error))
         super().failed(outcome)
 
@@ -137,7 +139,13 @@ class AnswerStage(Stage):
             for lang in settings.langs
             for label in LABELS
         ]
-        return tasks + self._answer_tasks(baselines, {}) + self._after_search()
+        tasks += self._answer_tasks(baselines, {}) + self._after_search()
+        return [*self._checks(), *tasks] if tasks else []
+
+    def _checks(self) -> list[Task]:
+        """Return what is checked with the model before anything is computed."""
+        prompts = long_prompts(self.plan.data, self.plan.settings.data_langs)
+        return [self._task("prompts", CheckPrompts(self.loader, prompts), first=True)] if prompts else []
 
     def _baseline_cache(self, identity: Identity) -> BaselineCache | None:
         """Return the cache of the model's baselines; None where there is to be none."""
@@ -335,22 +343,8 @@ class AnswerStage(Stage):
         """
         if self._sources is None or self._missing[lang]:
             return
-        prompts = self._baselines[lang]
         if self._cache is not None:
-            self._cache.add(
-                lang,
-                [
-                    BaselineAnswer(
-                        prompt_hash=prompt_hash(prompts[completion.key]),
-                        response=completion.response,
-                        n_tokens=completion.n_tokens or 0,
-                        ended=bool(completion.ended),
-                        reasoning=completion.reasoning,
-                    )
-                    for completion in self.folder.completions(lang)
-                    if completion.key in prompts
-                ],
-            )
+            self._cache.add_completions(lang, self.folder.completions(lang), self._baselines[lang])
         if not self._missing.total():
             counts = {lang: len(keys) for lang, keys in self._have.items()}
             write_json(self.plan.out / ANSWERED_FILE, {"answers": counts, "directions": self._sources})

@@ -5,11 +5,15 @@ Loads no model, and imports no torch.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from polyrefuse_data.core.progress import clock
 from polyrefuse_eval.endpoint.spec import EndpointSpec
+from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.results.content_cache import shown_size
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder
 from polyrefuse_eval.results.records import AnsweredFile
 from polyrefuse_eval.results.settings import CONTROLS, LABELS, Measurement, grid
@@ -67,6 +71,30 @@ def planned_measurements(plan: RunPlan) -> list[PlannedMeasurement]:
                 )
             )
     return planned
+
+
+BYTES_PER_TOKEN = 5
+"""UTF-8 bytes that a token of an answer is taken for: an upper estimate, no measurement."""
+
+RECORD_BYTES = 600
+"""Bytes of a record of an answer or of a verdict, besides the answer itself."""
+
+
+def check_room(plans: Sequence[RunPlan]) -> None:
+    """Raise `RunFolderError` where the disk has no room for the answers and verdicts that `plans` lack."""
+    needed: dict[Path, int] = {}
+    for plan in plans:
+        place = next(folder for folder in (plan.out, *plan.out.absolute().parents) if folder.is_dir())
+        answer = plan.settings.max_new_tokens * BYTES_PER_TOKEN + RECORD_BYTES * (1 + len(plan.judges))
+        missing = sum(row.prompts - row.answered for row in planned_measurements(plan))
+        needed[place] = needed.get(place, 0) + missing * answer
+    for place, size in needed.items():
+        free = shutil.disk_usage(place).free
+        if free < size:
+            raise RunFolderError(
+                f"the answers may take {shown_size(size)}, and the disk of '{place}' has {shown_size(free)} "
+                "free; free some space, choose another --out, or lower --test or --max-new-tokens"
+            )
 
 
 def dry_run_lines(plans: Sequence[RunPlan], workers: int | None = None) -> Iterator[str]:

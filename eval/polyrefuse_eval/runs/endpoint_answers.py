@@ -51,6 +51,9 @@ class EndpointAnswerStage(AnswerStage):
     def _identifying(self) -> Computation:
         return IdentifyService(endpoint=self._endpoint)
 
+    def _checks(self) -> list[Task]:
+        return []  # only the service knows how long a prompt may be
+
     def _baseline_cache(self, identity: Identity) -> BaselineCache | None:
         return None  # what a service answered once is no proof of what it answers now
 

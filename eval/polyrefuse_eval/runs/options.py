@@ -93,7 +93,9 @@ class DirectionOptions(ModelOptions):
         False, "Use training and validation prompts that the model does not refuse, too."
     )
     refusal_tokens: OptionalText = option(None, "First tokens of refusals: words or ids.  [default: found]")
-    all_candidates: StrictBool = option(False, "Score also candidates that the rule rules out.")
+    all_candidates: StrictBool = option(
+        False, "Measure every score of every candidate; else none that cannot decide."
+    )
     seed: int = option(0, "Seed of the controls.")
 
     def settings(self, langs: str, directions: str | None, **more: Any) -> tuple[DataFolder, RunSettings]:

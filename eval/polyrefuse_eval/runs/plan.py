@@ -186,9 +186,11 @@ class RunPlan:
         """Return the plan of the run in `out` once it holds what this plan asks for besides.
 
         Loads no model. Raises `RunFolderError` where `out` is a run of other settings or, unless it is
-        `only_read`, another process is writing to it; `JudgeError` where a judge cannot read the languages
-        of the run.
+        `only_read`, cannot be written or another process is writing to it; `JudgeError` where a judge cannot
+        read the languages of the run.
         """
+        if not only_read:
+            RunFolder.check_place(self.out)
         if not (self.out / RUN_FILE).is_file():
             return self
         folder = RunFolder(self.out)

@@ -18,7 +18,7 @@ from polyrefuse_data.cluster.tasks import ModelSlot
 from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.paths import inside
 from polyrefuse_data.core.progress import Progress
-from polyrefuse_data.core.schema import Row
+from polyrefuse_data.core.schema import SPLITS, Row
 from polyrefuse_eval.directions.finder import DirectionFinder, control_file, direction_file
 from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.errors import ChatModelError, DirectionError, JudgeError
@@ -28,6 +28,7 @@ from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, generate
 from polyrefuse_eval.models.intervene import BASELINE, Edits
 from polyrefuse_eval.models.interventions import edit_with
+from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import differences
 from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Completion, ServiceNote, VerdictRecord
@@ -85,6 +86,42 @@ class IdentifyModel:
 
     def __call__(self, slot: ModelSlot) -> Identity:
         return self.loader.identified(slot)[1]
+
+
+LONG_PROMPT = 1000
+"""Bytes above which a prompt might be longer than a model's context; a token is at least a byte."""
+
+
+def long_prompts(data: DataFolder, langs: Sequence[str]) -> dict[str, list[str]]:
+    """Return by language the prompts that might be longer than a model's context."""
+    prompts: dict[str, list[str]] = {}
+    for lang in langs:
+        rows = [row for split in SPLITS if data.has(lang, split) for row in data.rows(lang, split)]
+        texts = [row.text for row in rows if len(row.text.encode("utf-8", "surrogatepass")) > LONG_PROMPT]
+        if texts:
+            prompts[lang] = texts
+    return prompts
+
+
+@dataclass(frozen=True, eq=False)
+class CheckPrompts:
+    """Check that long `prompts`, by language, fit the model's context; raises `ChatModelError` otherwise."""
+
+    loader: ModelLoader
+    prompts: Mapping[str, Sequence[str]]
+
+    def __call__(self, slot: ModelSlot) -> None:
+        chat = self.loader.chat(slot)
+        errors: list[str] = []
+        for lang, texts in self.prompts.items():
+            for text in texts:
+                try:
+                    chat.encode([text])
+                except ChatModelError as error:
+                    errors.append(f"{lang}: {error}")
+        if errors:
+            more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+            raise ChatModelError("; ".join(errors[:3]) + more)
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,8 @@ def choose_threshold(rule: Rule, harmful: Sequence[float], harmless: Sequence[fl
     """
     if rule.name == "zero":
         return Threshold(0.0)
+    check_enough(rule, len(harmful), lang)
     if rule.name == "conformal" and rule.target is not None:
-        needed = conformal_minimum(rule.target)
-        if len(harmful) < needed:
-            raise GuardError(
-                f"'{rule}' needs at least {needed} harmful calibration prompts in '{lang}', and there are "
-                f"{len(harmful)}: give more, or allow a miss rate of {1 / (len(harmful) + 1):.3g} or above"
-            )
         alpha = conformal_threshold(harmful, rule.target)
     elif not harmless or (rule.name == "balanced" and not harmful):
         raise GuardError(
@@ -83,6 +78,18 @@ def choose_threshold(rule: Rule, harmful: Sequence[float], harmless: Sequence[fl
     else:
         alpha = false_alarm_threshold(harmless, rule.target or 0.0)
     return Threshold(alpha, str(rule), len(harmful), len(harmless))
+
+
+def check_enough(rule: Rule, n_harmful: int, lang: str) -> None:
+    """Raise `GuardError` where so few harmful calibration prompts cannot bound the miss rate of `rule`."""
+    if rule.name != "conformal" or rule.target is None:
+        return
+    needed = conformal_minimum(rule.target)
+    if n_harmful < needed:
+        raise GuardError(
+            f"'{rule}' needs at least {needed} harmful calibration prompts in '{lang}', and there are "
+            f"{n_harmful}: give more, or allow a miss rate of {1 / (n_harmful + 1):.3g} or above"
+        )
 
 
 def conformal_minimum(target: float) -> int:

@@ -133,7 +133,7 @@ def test_what_cannot_be_fitted_says_why(common: tuple[object, ...], tmp_path: Pa
     (tmp_path / "x.safetensors").touch()
     assert "not overwritten" in error(*fit)
     below = tmp_path / "x.safetensors" / "g.safetensors"
-    assert "cannot make" in error(*fit[:-1], below)
+    assert "cannot be made" in error(*fit[:-1], below)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_what_cannot_be_scored_says_why(guard: Path, model_folder: Path, tmp_pat
     score = ("guard", "score", "--model", model_folder, "--guard", guard, "-q")
     assert "line 2: an empty prompt" in error(*score, "-", text="Sing.\n  \n")
     assert "line 1: byte 0xFF is not UTF-8" in error(*score, "-", text=b"\xff\xff\n")
-    assert "cannot make" in error(*score, "--out", guard / "o.jsonl", "-", text="Sing.")
+    assert "cannot be made" in error(*score, "--out", guard / "o.jsonl", "-", text="Sing.")
     assert "reads 512" in error(*score, "-", text="many words " * 300)
     assert "no file" in error(*score[:4], "--guard", tmp_path / "none", "-q", "-", text="Sing.")
     assert "template_hash" in error(*score, "--system", "Be brief.", "-", text="Sing.")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as parquet
 import pytest
 from tiny_runs import run
 
 from polyrefuse_data.core.errors import DatasetFolderError
+from polyrefuse_eval.directions.finder import DirectionFinder
+from polyrefuse_eval.errors import ChatModelError, RunFolderError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import open_data
+from polyrefuse_eval.runs.dry_run import check_room
 from polyrefuse_eval.runs.options import RunOptions
 
 
@@ -72,3 +76,33 @@ def test_what_a_direction_lacks_is_said_at_once_before_a_model_is_loaded(
     ):
         RunOptions(data=folder, langs="en", directions="en,de", model="/nowhere").plan(Path("x"))
     RunOptions(data=folder, langs="en,de", directions="en", model="/nowhere").plan(Path("x"))
+
+
+def test_a_prompt_that_is_too_long_is_named_before_anything_is_computed(
+    data_folder: Path, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = without(data_folder, tmp_path / "long")
+    for lang, split in (("en", "test"), ("de", "validation")):
+        file = folder / lang / f"{split}.parquet"
+        table = parquet.read_table(file)
+        texts = table["text"].to_pylist()
+        texts[3] = f"{lang} " + "word " * 9000
+        parquet.write_table(table.set_column(table.schema.get_field_index("text"), "text", [texts]), file)
+    chat = ChatModel.load(str(model_folder), device="cpu")
+    monkeypatch.setattr(DirectionFinder, "direction", never)
+    with pytest.raises(ChatModelError, match=r"en: the prompt 'en word .*tokens.*; de: the prompt 'de word"):
+        run(chat, folder, tmp_path / "run", direction_langs=("en", "de"))
+
+
+def test_a_full_disk_is_named_before_a_model_is_loaded(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = RunOptions(data=data_folder, langs="en").plan(tmp_path / "run")
+    check_room([plan])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _place: SimpleNamespace(free=100_000))
+    with pytest.raises(RunFolderError, match=r"the answers may take 238\.7 kB, .* has 97\.7 kB free"):
+        check_room([plan])
+
+
+def never(*_arguments: object, **_keywords: object) -> None:
+    raise AssertionError("not to be called")
