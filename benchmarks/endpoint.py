@@ -94,8 +94,8 @@ def loop(url: str, count: int) -> float:
 def speed(count: int = 2000, connections: int = 16) -> None:
     """Print answers a second of the executor and of a loop, their ratio, and what an answer costs here.
 
-    The ratio is that of a machine with a core to spare: with `c` seconds of processor time an answer, it is at
-    most (50 ms + c) / c.
+    A busy machine shows a smaller ratio: with `c` seconds of processor time an answer, it is at most
+    (50 ms + c) / c.
     """
     with service(seconds=SECONDS) as url, tempfile.TemporaryDirectory() as folder:
         asked(task(url, 50, connections), RunFolder(Path(folder) / "warm"))
@@ -103,9 +103,8 @@ def speed(count: int = 2000, connections: int = 16) -> None:
         several = count / asked(task(url, count, connections), RunFolder(Path(folder) / "run"))
         cost = (time.process_time() - begun) / count
         plain = 100 / loop(url, 100)
-    print(
-        f"{connections} connections: {several:.0f} answers/s; loop: {plain:.1f}; {several / plain:.1f} times"
-    )
+    ratio = f"{several / plain:.1f} times"
+    print(f"{connections} connections: {several:.0f} answers/s; loop: {plain:.1f}; {ratio}")
     print(f"{1000 * cost:.2f} ms of processor time an answer: at most {(SECONDS + cost) / cost:.1f} times")
 
 
