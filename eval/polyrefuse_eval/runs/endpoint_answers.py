@@ -54,9 +54,6 @@ class EndpointAnswerStage(AnswerStage):
     def _checks(self) -> list[Task]:
         return []  # only the service knows how long a prompt may be
 
-    def _checks(self) -> list[Task]:
-        return []  # the service says itself where a prompt is too long for it
-
     def _baseline_cache(self, identity: Identity) -> BaselineCache | None:
         return None  # what a service answered once is no proof of what it answers now
 
