@@ -119,7 +119,7 @@ def show_cascade(rows: Sequence[Labelled]) -> None:
     """Print what a cascade over the labels reads, and how its rates differ from theirs."""
     cascade = Cascade(NativeJudge(), StandIn(rows))
     verdicts = cascade.judge([item for _, item, _ in rows])
-    print("cascade:", cascade_statistics(verdicts, "stand-in"))
+    print("cascade:", cascade_statistics(verdicts, cascade.name))
     for lang in sorted({item.lang for _, item, _ in rows}):
         own = [(row[2], verdict) for row, verdict in zip(rows, verdicts, strict=True) if row[1].lang == lang]
         label = sum(refused for refused, _ in own) / len(own)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from polyrefuse_data.audit.folders import AuditList, Opened, open_folder
+from polyrefuse_data.audit.folders import AuditList, Opened, by_language, open_folder
 from polyrefuse_data.checks.alignment import alignment
 from polyrefuse_data.checks.language import LanguageVotes, unknown_to_langdetect
 from polyrefuse_data.checks.lists import (
@@ -131,9 +132,8 @@ def audit(
     votes = LanguageVotes(all_votes)
     findings: list[Finding] = list(opened.findings)
     reports, trips = [], []
-    for number, part in enumerate(opened.lists):
-        progress(number, len(opened.lists))
-        scored = _score(part, votes, bounds)
+    scored_lists = _scored_lists(opened.lists, votes, bounds, progress)
+    for part, scored in zip(opened.lists, scored_lists, strict=True):
         findings += row_findings(scored, part.ids, part.lang, part.label, part.split, range(len(part.ids)))
         findings += _list_findings(part, bounds)
         reports.append(_list_report(part, scored))
@@ -148,7 +148,6 @@ def audit(
                 model.similarities if model else None,
             )
         )
-    progress(len(opened.lists), len(opened.lists))
     findings += duplicate_findings(opened.prompts, bounds)
     findings += _collisions(opened)
     kept = sort_findings(finding for finding in findings if not only or finding.check in only)
@@ -179,6 +178,28 @@ def _sentence_model(name: str | None, opened: Opened) -> SentenceModel | None:
             "(a release) or --memory FILE (what `build --back-translate` filled)"
         )
     return load_sentence_model(name)
+
+
+def _scored_lists(
+    lists: Sequence[AuditList],
+    votes: LanguageVotes,
+    thresholds: Thresholds,
+    progress: Callable[[int, int], None],
+) -> list[Scored]:
+    """Return the scores of each list; all the rows of a language are scored together."""
+    start: Counter[str] = Counter()
+    joined = by_language(lists)
+    by_code: dict[str, Scored] = {}
+    for number, part in enumerate(joined):
+        progress(number, len(joined))
+        by_code[part.lang] = _score(part, votes, thresholds)
+    progress(len(joined), len(joined))
+    scored = []
+    for part in lists:
+        first, last = start[part.lang], start[part.lang] + len(part.ids)
+        start[part.lang] = last
+        scored.append(by_code[part.lang].rows(first, last))
+    return scored
 
 
 def _score(part: AuditList, votes: LanguageVotes, thresholds: Thresholds) -> Scored:

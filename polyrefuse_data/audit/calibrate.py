@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from polyrefuse_data.audit.folders import AuditList, open_folder
+from polyrefuse_data.audit.folders import AuditList, by_language, open_folder
 from polyrefuse_data.checks.lists import alignment_findings
 from polyrefuse_data.checks.rows import CHECKS, Batch
 from polyrefuse_data.checks.thresholds import Bounds, Thresholds
@@ -27,13 +27,19 @@ TAIL = 0.005
 RATIO_MARGIN = 1.25
 """Length-ratio bounds are widened by this factor."""
 
+FIT_TAIL = 0.0015
+"""Share of a language's rows beyond the bounds of `fit` and `cut`."""
+
+SMALLEST_FIT, SMALLEST_CUT = 0.005, 0.0
+"""Lowest upper bounds of `fit` (share) and `cut` (log odds): what a language without any doubt gets."""
+
 LOW_MARGIN = 0.8
 """The lower bound of the round trip is multiplied by this."""
 
 MINIMUM_ROWS = 200
 """A language with fewer rows keeps the bounds that it has."""
 
-CALIBRATED = ("length_ratio", "round_trip")
+CALIBRATED = ("length_ratio", "round_trip", "fit", "cut")
 
 
 def calibrate(folder: Path, english: Path | None, back: Path | None, current: Thresholds) -> Thresholds:
@@ -44,10 +50,9 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, current: Th
     opened = open_folder(folder, english, back)
     values: dict[str, dict[str, list[float]]] = {check: defaultdict(list) for check in CALIBRATED}
     rows: dict[str, int] = defaultdict(int)
-    for part in opened.lists:
-        if part.lang == SOURCE_LANGUAGE or not _trusted(part, current):
-            continue
-        rows[part.lang] += len(part.ids)
+    trusted = [part for part in opened.lists if part.lang != SOURCE_LANGUAGE and _trusted(part, current)]
+    for part in by_language(trusted):
+        rows[part.lang] = len(part.ids)
         batch = Batch(language(part.lang), part.texts, part.english, part.backs)
         for check in CALIBRATED:
             kept = part.kept_round_trip if check == "round_trip" else None
@@ -58,14 +63,15 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, current: Th
             f"{folder}: no list that is parallel to its English; nothing to calibrate from"
         )
     checks: dict[str, dict[str, Bounds]] = {check: dict(langs) for check, langs in current.checks.items()}
-    for check, by_language in values.items():
-        for lang, scores in sorted(by_language.items()):
+    for check, scores_by_language in values.items():
+        for lang, scores in sorted(scores_by_language.items()):
             if len(scores) >= MINIMUM_ROWS:
                 checks.setdefault(check, {})[lang] = _bounds(check, scores)
     provenance = (
         f"{', '.join(CALIBRATED)} calibrated from {opened.title}, {sum(rows.values())} parallel rows "
         f"({100 * TAIL:g} and {100 * (1 - TAIL):g} % quantiles, "
-        f"margins {RATIO_MARGIN:g} and {LOW_MARGIN:g}); the others by definition"
+        f"margins {RATIO_MARGIN:g} and {LOW_MARGIN:g}; fit, cut: {100 * (1 - FIT_TAIL):g} % quantile); "
+        "the others by definition"
     )
     return Thresholds(provenance, checks)
 
@@ -81,6 +87,9 @@ def _bounds(check: str, scores: list[float]) -> Bounds:
     low, high = (float(value) for value in np.quantile(scores, [TAIL, 1 - TAIL]))
     if check == "length_ratio":
         return Bounds(low=round(low / RATIO_MARGIN, 3), high=round(high * RATIO_MARGIN, 3))
+    if check in ("fit", "cut"):
+        floor = SMALLEST_FIT if check == "fit" else SMALLEST_CUT
+        return Bounds(high=round(max(floor, float(np.quantile(scores, 1 - FIT_TAIL))), 4))
     return Bounds(low=round(low * LOW_MARGIN, 3))
 
 

@@ -50,6 +50,29 @@ class Opened:
     findings: Sequence[Finding] = field(default_factory=tuple)
 
 
+def by_language(lists: Sequence[AuditList]) -> list[AuditList]:
+    """Return one list for each language: the rows of its lists, one list after another."""
+    joined: dict[str, AuditList] = {}
+    for part in lists:
+        before = joined.get(part.lang)
+        joined[part.lang] = part if before is None else _joined(before, part)
+    return list(joined.values())
+
+
+def _joined(first: AuditList, second: AuditList) -> AuditList:
+    kept = None
+    if first.kept_round_trip is not None and second.kept_round_trip is not None:
+        kept = [*first.kept_round_trip, *second.kept_round_trip]
+    return replace(
+        first,
+        ids=[*first.ids, *second.ids],
+        texts=[*first.texts, *second.texts],
+        english=[*first.english, *second.english],
+        backs=[*first.backs, *second.backs],
+        kept_round_trip=kept,
+    )
+
+
 def open_folder(
     folder: Path, english: Path | None = None, back: Path | None = None, memory: Path | None = None
 ) -> Opened:

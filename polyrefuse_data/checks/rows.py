@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from polyrefuse_data.checks import intent
 from polyrefuse_data.checks import text as scores
 from polyrefuse_data.checks.language import LanguageVotes
+from polyrefuse_data.checks.lexicon import LexicalFit, lexical_fit
 from polyrefuse_data.checks.thresholds import Thresholds
 from polyrefuse_data.checks.translator_talk import translator_talk
+from polyrefuse_data.checks.truncation import truncation
 from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE, Language
 from polyrefuse_data.core.schema import ROW_CHECKS
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a check scores differently: kept scores of another version are not reused."""
 
 
@@ -22,7 +26,8 @@ class Batch:
     """Translations into one language with their English; `backs` are back-translations, None where none.
 
     `texts_en` and `texts` have equal length; an English text is None where nobody knows it, and checks
-    that compare with it then say nothing.
+    that compare with it then say nothing. Some checks learn from all rows of a batch: give them all the rows
+    of a language at once.
     """
 
     language: Language
@@ -30,6 +35,25 @@ class Batch:
     texts_en: Sequence[str | None]
     backs: Sequence[str | None] = ()
     votes: LanguageVotes = field(default_factory=LanguageVotes)
+
+    @property
+    def known(self) -> list[int]:
+        """Return the positions of the rows that have both text and English."""
+        pairs = enumerate(zip(self.texts, self.texts_en, strict=True))
+        return [row for row, (text, english) in pairs if english is not None and scores.has_visible(text)]
+
+    @cached_property
+    def lexical_fit(self) -> LexicalFit | None:
+        """Return how the rows of `known` fit a lexicon learned from them; None if they are too few."""
+        return lexical_fit(*self._known_texts(), self.language)
+
+    @cached_property
+    def truncation(self) -> list[float] | None:
+        """Return the log odds that half of a row of `known` is missing; None if they are too few."""
+        return truncation(*self._known_texts(), self.language)
+
+    def _known_texts(self) -> tuple[list[str], list[str]]:
+        return [self.texts_en[row] or "" for row in self.known], [self.texts[row] for row in self.known]
 
 
 Scorer = Callable[[Batch], list[float | None]]
@@ -77,6 +101,34 @@ def _round_trips(batch: Batch) -> list[float | None]:
     return [
         None if english is None or back is None else scores.round_trip(english, back)
         for english, back in zip(batch.texts_en, backs, strict=True)
+    ]
+
+
+def _spread(batch: Batch, known: Sequence[float]) -> list[float | None]:
+    """Return the scores of the batch's `known` rows at their positions, None at the others."""
+    values: list[float | None] = [None] * len(batch.texts)
+    for row, value in zip(batch.known, known, strict=True):
+        values[row] = value
+    return values
+
+
+def _fit(batch: Batch) -> list[float | None]:
+    fit = batch.lexical_fit
+    return [None] * len(batch.texts) if fit is None else _spread(batch, fit.better_fitting)
+
+
+def _cut(batch: Batch) -> list[float | None]:
+    fit, odds = batch.lexical_fit, batch.truncation
+    if fit is None or odds is None:
+        return [None] * len(batch.texts)
+    both = [round(first + second, 3) for first, second in zip(odds, fit.omission, strict=True)]
+    return _spread(batch, both)
+
+
+def _by_markers(score: Callable[[str, str, str], float | None]) -> Scorer:
+    return lambda batch: [
+        None if english is None else score(text, english, batch.language.code)
+        for text, english in zip(batch.texts, batch.texts_en, strict=True)
     ]
 
 
@@ -163,6 +215,55 @@ _CHECKS = (
         "come back from a round trip as something else",
         _round_trips,
     ),
+    Check(
+        "fit",
+        "warning",
+        "share of other rows that fit as well, by a lexicon learned from the rows",
+        "fit their English no better than translations of other rows do",
+        _fit,
+    ),
+    Check(
+        "cut",
+        "warning",
+        "log odds that half of the text is missing",
+        "seem to lack a part of their English",
+        _cut,
+    ),
+    Check(
+        "repetition",
+        "warning",
+        "share of the text that repeats its beginning",
+        "repeat themselves",
+        _against_english(intent.repetition),
+    ),
+    Check(
+        "verbatim",
+        "warning",
+        "addresses, code, placeholders, quotations missing",
+        "lack an address, code, a placeholder or a quotation of the English",
+        _against_english(intent.missing_verbatim),
+    ),
+    Check(
+        "number_words",
+        "warning",
+        "numbers written as words that are missing",
+        "lack a number that the English writes as a word",
+        _by_markers(intent.missing_number_words),
+    ),
+    Check(
+        "negation",
+        "warning",
+        "1 if a negation was dropped, -1 if one was added",
+        "have dropped or added a negation",
+        _by_markers(intent.negation),
+    ),
+    Check(
+        "intent",
+        "warning",
+        "questions and questions of how, lost or added",
+        "ask for something else than the English: a question was lost or added",
+        _by_markers(intent.intent),
+    ),
 )
 
 CHECKS: dict[str, Check] = {check.name: check for check in _CHECKS}
@@ -177,6 +278,13 @@ class Scored:
 
     scores: Mapping[str, Sequence[float | None]]
     flags: Mapping[str, Sequence[bool]]
+
+    def rows(self, first: int, last: int) -> Scored:
+        """Return what is said of the rows from `first` to before `last`."""
+        return Scored(
+            scores={check: values[first:last] for check, values in self.scores.items()},
+            flags={check: values[first:last] for check, values in self.flags.items()},
+        )
 
 
 def run_checks(batch: Batch, thresholds: Thresholds) -> Scored:

@@ -105,11 +105,11 @@ def _ascii_digit(digit: regex.Match[str]) -> str:
 def _number_words() -> dict[str, list[list[str]]]:
     path = resources.files("polyrefuse_data") / "data" / "number_words.yaml"
     table: dict[str, list[list[str]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {lang: [[_unmarked(stem) for stem in stems] for stems in words] for lang, words in table.items()}
+    return {lang: [[unmarked(stem) for stem in stems] for stems in words] for lang, words in table.items()}
 
 
-def _unmarked(text: str) -> str:
-    """Return `text` case-folded, without combining marks: number words are compared so."""
+def unmarked(text: str) -> str:
+    """Return `text` case-folded, without combining marks."""
     decomposed = normalize("NFKD", text.casefold())
     return normalize("NFC", "".join(char for char in decomposed if not unicodedata.combining(char)))
 
@@ -126,7 +126,7 @@ def missing_digits(text: str, text_en: str, lang: str) -> float | None:
         return None
     there = set("".join(_digits(text)))
     words = _number_words().get(lang, [])
-    plain = _unmarked(text)
+    plain = unmarked(text)
     missing: set[str] = set()
     for number in numbers:
         absent = set(number) - there
@@ -135,6 +135,15 @@ def missing_digits(text: str, text_en: str, lang: str) -> float | None:
             continue
         missing |= absent
     return float(len(missing))
+
+
+def number_written(text: str, value: int, lang: str) -> bool | None:
+    """Return whether `text` has the number `value` in digits or as a word; None for an unknown language."""
+    words = _number_words().get(lang, [])
+    if not 1 <= value <= len(words):
+        return None
+    plain = unmarked(text)
+    return str(value) in _digits(text) or any(stem in plain for stem in words[value - 1])
 
 
 def line_break_difference(text: str, text_en: str) -> float:

@@ -31,6 +31,13 @@ ROW_CHECKS = (
     "diacritics",
     "refusal",
     "round_trip",
+    "fit",
+    "cut",
+    "repetition",
+    "verbatim",
+    "number_words",
+    "negation",
+    "intent",
 )
 """Checks that score single rows, in published order: columns `score_<check>` and `flt_<check>`."""
 

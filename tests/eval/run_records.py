@@ -10,7 +10,8 @@ from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Completion, VerdictRecord
 
-SIGNATURE = {"model": {"model": "m", "revision": "1"}, "judges": ["native-1"], "settings": {"seed": 0}}
+JUDGE = "native-1"
+SIGNATURE = {"model": {"model": "m", "revision": "1"}, "judges": [JUDGE], "settings": {"seed": 0}}
 
 
 COMPLETION = Completion(
@@ -93,3 +94,12 @@ def finished_run(
         )
     write_tables(run)
     return run
+
+
+def verdicts(lang: str, label: str, refused: Sequence[bool | None], **said: Any) -> list[VerdictRecord]:
+    """Return verdicts on unedited answers, all of which the judge read as `said`."""
+    fields = {"coherent": True, "response_lang": lang, **said}
+    return [
+        verdict_on(answer_to(f"{label}-{index}", lang, label, "baseline"), JUDGE, refused=value, **fields)
+        for index, value in enumerate(refused)
+    ]

@@ -105,7 +105,15 @@ def select_command(
     if scores is not None:
         from polyrefuse_eval.directions.selection import read_scores, select
 
-        chosen = select(read_scores(scores), options["rule"], layers)
+        candidates = read_scores(scores)
+        chosen = select(candidates, options["rule"], layers)
+        incomplete = sum(candidate.refusal_score is None for candidate in candidates)
+        if incomplete:
+            click.echo(
+                f"{incomplete} of {len(candidates)} candidates have no complete scores and were left out; "
+                "--all-candidates measures all",
+                err=True,
+            )
         if chosen.relaxed:
             click.echo(
                 f"rule '{chosen.rule}' leaves no candidate; fell back to '{chosen.step}'",

@@ -121,7 +121,7 @@ class DirectionFinder:
                 scorer.complete()
             direction, _ = choose_direction(scorer, self.settings.rule)
             scores_file.parent.mkdir(parents=True, exist_ok=True)
-            write_scores(scores_file, scorer.all_scores())
+            write_scores(scores_file, scorer.all_scores(), scorer.dropped)
             self._kept.keep_direction(inputs, direction, scores_file.read_bytes())
         direction.save(file)
         self._describe(direction, found_before=kept is not None)
@@ -130,10 +130,12 @@ class DirectionFinder:
     def _describe(self, direction: Direction, *, found_before: bool) -> None:
         """Say where the direction is, how it was selected, and whether the model refuses without it."""
         selection = direction.metadata["selection"]
-        before = "; found before" if found_before else ""
+        share = direction.metadata.get("measured", 1.0)
+        notes = f", {share:.0%} of all scores measured" if share < 1 else ""
+        notes += "; found before" if found_before else ""
         self.say(
             f"direction {direction.lang}: position {direction.position.label}, layer {direction.layer} of "
-            f"{self.chat.n_layers} (rule {selection['rule']}, step '{selection['step']}'{before})"
+            f"{self.chat.n_layers} (rule {selection['rule']}, step '{selection['step']}'{notes})"
         )
         left = selection["score"]["refusal_score"] or 0.0
         if left > 0:

@@ -1,27 +1,36 @@
 """Score candidate directions on validation prompts with few and short forward passes.
 
-Three sweeps, the cheapest first, each over the candidates that passed the ones before:
-1. refusal score under addition, harmless prompts: a pass starts at the layer of the addition, from its
-   unedited input, which is computed from that of the layer before;
-2. KL divergence under ablation, harmless prompts;
-3. refusal score under ablation, harmful prompts.
-In the published scores (Arditi et al. 2024, Wang et al. 2025) 4 to 44 % of the candidates pass the first, 33
-to 94 % the second.
+Steering: refusal score under addition, harmless prompts. A pass starts at the layer of the addition, from its
+unedited input, which is computed from that of the layer before. KL: divergence under ablation, harmless
+prompts. Refusal: refusal score under ablation, harmful prompts. `racing` says which candidates need which of
+them on which prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS, Direction, DirectionSet, direction_at
+from polyrefuse_eval.directions.racing import (
+    KL,
+    REFUSAL,
+    SCORES,
+    STEERING,
+    Array,
+    Key,
+    PromptScores,
+    Race,
+    round_ends,
+)
 from polyrefuse_eval.directions.refusal_tokens import (
     FirstTokenReference,
     GivenTokens,
@@ -29,14 +38,13 @@ from polyrefuse_eval.directions.refusal_tokens import (
     as_refusal_tokens,
     refusal_scores,
 )
-from polyrefuse_eval.directions.selection import CandidateScore, Selection, rule_steps, select
+from polyrefuse_eval.directions.selection import CandidateScore, Dropped, Selection
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.batching import Batch, forward, forward_without_head, plan_batches
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.intervene import Ablation, Addition, Edits, applied
 from polyrefuse_eval.models.partial_forward import bypassed, starting_at
 from polyrefuse_eval.models.structure import layer_input
-from polyrefuse_eval.results.positions import Position
 
 TOKENS_PER_PASS = {"cpu": 0, "cuda": 8192}
 """Tokens up to which several candidates share a pass, by device: faster on a GPU, slower on a CPU."""
@@ -44,10 +52,11 @@ TOKENS_PER_PASS = {"cpu": 0, "cuda": 8192}
 SMALLEST_NORM = 1e-8
 """The published code adds this to a norm before it divides; a smaller difference in means is no direction."""
 
-Key = tuple[Position, int]
-
 Start = tuple[int, Tensor]
 """A layer and its input [rows, tokens, d], at which a pass starts."""
+
+LABELS = {STEERING: "harmless", KL: "harmless", REFUSAL: "harmful"}
+"""Score to the label of the prompts that it is a mean over."""
 
 
 @dataclass(repr=False)
@@ -55,7 +64,8 @@ class CandidateScorer:
     """Compute the scores of the candidates of `directions` on demand, each once.
 
     `harmful` and `harmless` are validation prompts, `refusal_tokens` those of their language: found ones,
-    words or ids. Raises `DirectionError` where a label has no prompt, or a token is none of the model's.
+    words or ids. Prompts are measured in an order drawn by `seed`, round by round (`racing.round_ends`).
+    Raises `DirectionError` where a label has no prompt, or a token is none of the model's.
     """
 
     chat: ChatModel
@@ -65,22 +75,28 @@ class CandidateScorer:
     refusal_tokens: GivenTokens
     tokens_per_batch: int | None = None
     progress: bool = False
+    seed: int = 0
 
     def __repr__(self) -> str:
         prompts = f"{len(self.harmful)} harmful and {len(self.harmless)} harmless prompts"
-        return f"CandidateScorer({self.directions!r}, {prompts}, {len(self.scores)} candidates scored)"
+        return f"CandidateScorer({self.directions!r}, {prompts}, {self.measured:.0%} of scores measured)"
 
     def __post_init__(self) -> None:
         if not self.harmful or not self.harmless:
             raise DirectionError("selection needs validation prompts of both labels")
         self.tokens = as_refusal_tokens(self.chat, self.refusal_tokens, self.directions.lang)
-        self._batches = {
-            label: plan_batches(self.chat, self.chat.encode(list(texts)), self.tokens_per_batch)
+        self._rounds = {
+            label: self._batches(texts)
             for label, texts in (("harmful", self.harmful), ("harmless", self.harmless))
         }
-        self.scores: dict[Key, CandidateScore] = {}
-        self.baseline: dict[str, float] = {}
-        """Mean refusal score of the unedited model on `harmful` and on `harmless` prompts."""
+        counts = {
+            score: len(self.harmful if label == "harmful" else self.harmless)
+            for score, label in LABELS.items()
+        }
+        self._table = PromptScores(self._measure, counts)
+        self._unedited: dict[tuple[str, int], list[_Unedited]] = {}
+        self.dropped: list[Dropped] = []
+        """Candidates that `select` dropped before all of their scores were measured."""
 
     @property
     def candidates(self) -> list[Key]:
@@ -93,104 +109,110 @@ class CandidateScorer:
         ]
 
     def all_scores(self) -> list[CandidateScore]:
-        """Return all scores in the order of the candidates."""
-        return [self.scores.get(key, CandidateScore(key[0].label, key[1])) for key in self.candidates]
+        """Return the scores that are complete, in the order of the candidates."""
+        return [self._table.candidate_score(key) for key in self.candidates]
+
+    def baseline(self) -> dict[str, float]:
+        """Return the mean refusal score of the unedited model by label."""
+        return {
+            label: float(
+                torch.cat(
+                    [
+                        unedited.refusal
+                        for index in range(len(rounds))
+                        for unedited in self._of_unedited(label, index)
+                    ]
+                ).mean()
+            )
+            for label, rounds in self._rounds.items()
+        }
 
     def complete(self) -> list[CandidateScore]:
         """Compute and return every score of every candidate, for plots and tables."""
-        self.score_kl(self.candidates)
-        self.score_steering(self.candidates)
-        self.score_refusal(self.candidates)
+        for score in SCORES:
+            self._table.extend(score, self.candidates)
         return self.all_scores()
 
     def select(self, rule: str = "robust") -> Selection:
-        """Return the selection of `rule`; compute only the scores that decide it."""
-        n_layers = self.chat.n_layers
+        """Return the selection of `rule`; compute only the scores that decide it, see `racing`."""
         real = [key for key in self.candidates if self._has_direction(key)]
-        # Relax the filter step by step; within a step, each score is computed for what passed the one before.
-        for step in rule_steps(rule):
-            allowed = [key for key in real if step.allows_layer(key[1], n_layers)]
-            if step.min_steering is not None:
-                self.score_steering(allowed)
-                allowed = [key for key in allowed if step.allows_steering(self.scores[key])]
-            self.score_kl(allowed)
-            allowed = [key for key in allowed if step.allows_kl(self.scores[key])]
-            self.score_refusal(allowed)
-            if any(step.allows(self.scores[key], n_layers) for key in allowed):
-                break
-        return select([self.scores[key] for key in real if key in self.scores], rule, n_layers)
+        race = Race(self._table, real, self.chat.n_layers)
+        selection = race.select(rule)
+        self.dropped = race.dropped
+        return selection
+
+    @property
+    def measured(self) -> float:
+        """The share of all scores of all candidates on all prompts that was measured."""
+        return self._table.size / (len(self.candidates) * sum(self._table.counts.values()))
+
+    def _batches(self, texts: Sequence[str]) -> list[list[Batch]]:
+        """Return the batches of each round, whose prompts are indices into the round."""
+        generator = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(len(texts), generator=generator).tolist()
+        prompts = self.chat.encode([texts[index] for index in order])
+        ends = round_ends(len(texts))
+        return [
+            plan_batches(self.chat, prompts[start:end], self.tokens_per_batch)
+            for start, end in zip((0, *ends), ends, strict=False)
+        ]
 
     def _has_direction(self, key: Key) -> bool:
         """Return whether the means differ; at layer 0, the embedding of a template token is constant."""
         return float(self.directions.at(*key).norm()) > SMALLEST_NORM
 
-    def _lacking(self, keys: Iterable[Key], name: str) -> list[Key]:
-        """Return those of `keys` without the score `name`."""
-        for key in keys:
-            self.scores.setdefault(key, CandidateScore(key[0].label, key[1]))
-        return [key for key in keys if getattr(self.scores[key], name) is None]
+    @torch.inference_mode()
+    def _of_unedited(self, label: str, index: int) -> list[_Unedited]:
+        """Return what scores of a round are compared to, for each of its batches; computed once."""
+        if (label, index) not in self._unedited:
+            unedited = []
+            for batch in self._rounds[label][index]:
+                logits = forward(self.chat, batch)
+                reference = FirstTokenReference(logits) if label == "harmless" else None
+                unedited.append(_Unedited(self._refusal(logits).cpu(), reference))
+            self._unedited[label, index] = unedited
+        return self._unedited[label, index]
 
-    def _store(
-        self, name: str, totals: Mapping[Key, float], keys: Sequence[Key], n: int, unedited: float
-    ) -> None:
-        """Set score `name` of `keys` to their mean over `n` prompts; to `unedited` without a direction."""
-        for key in keys:
-            value = totals[key] / n if key in totals else unedited
-            self.scores[key] = replace(self.scores[key], **{name: value})  # type: ignore[arg-type]
+    @torch.inference_mode()
+    def _measure(self, score: str, keys: Sequence[Key], index: int) -> Array:
+        """Return `score` of each of `keys` on the prompts of a round [keys, prompts]."""
+        label = LABELS[score]
+        batches, unedited = self._rounds[label][index], self._of_unedited(label, index)
+        ends = round_ends(self._table.counts[score])
+        values = np.zeros((len(keys), sum(len(batch.prompts) for batch in batches)))
+        rows = {key: row for row, key in enumerate(keys)}
+        real = sorted((key for key in keys if self._has_direction(key)), key=lambda key: key[1])
+        step = (
+            f"selection {self.directions.lang}: {NAMES[score]} of {len(keys)} of {len(self.candidates)} "
+            f"candidates, prompts {ends[index] - values.shape[1] + 1} to {ends[index]} of {ends[-1]}"
+        )
+        with Progress(len(real) * len(batches), "passes", step, quiet=not self.progress) as progress:
+            for batch, base in zip(batches, unedited, strict=True):
+                columns = list(batch.prompts)
+                # A candidate without a direction changes nothing.
+                values[:, columns] = 0.0 if score == KL else base.refusal.numpy()
+                for key, measured in self._edited(score, batch, base, real):
+                    values[rows[key], columns] = measured.double().cpu().numpy()
+                    progress.advance()
+        return values
 
-    def _ablations(self, keys: Sequence[Key]) -> dict[Key, Edits]:
-        """Return the ablation of each of `keys` that has a direction."""
-        return {key: (Ablation(self.directions.at(*key)),) for key in keys if self._has_direction(key)}
-
-    def score_kl(self, keys: Sequence[Key]) -> None:
-        """Compute KL(unedited ‖ ablated) on the harmless prompts for those of `keys` without it."""
-        missing = self._lacking(keys, "kl_div_score")
-        if not missing:
+    def _edited(
+        self, score: str, batch: Batch, unedited: _Unedited, keys: Sequence[Key]
+    ) -> Iterator[tuple[Key, Tensor]]:
+        """Yield `score` [prompts] of each of `keys`, which are in the order of their layers."""
+        if score != STEERING:
+            edits: dict[Key, Edits] = {key: (Ablation(self.directions.at(*key)),) for key in keys}
+            measure = self._refusal
+            if score == KL and unedited.reference is not None:
+                measure = unedited.reference.kl
+            yield from self._sweep(batch, edits, measure)
             return
-        edits = self._ablations(missing)
-        totals = dict.fromkeys(edits, 0.0)
-        base = 0.0
-        for batch in self._progress("harmless", "KL"):
-            logits = forward(self.chat, batch)
-            base += float(self._refusal(logits).sum())
-            reference = FirstTokenReference(logits)
-            del logits
-            self._sweep(batch, edits, totals, reference.kl)
-        self.baseline["harmless"] = base / len(self.harmless)
-        self._store("kl_div_score", totals, missing, len(self.harmless), 0.0)
-
-    def score_refusal(self, keys: Sequence[Key]) -> None:
-        """Compute refusal under ablation on the harmful prompts for those of `keys` without it."""
-        missing = self._lacking(keys, "refusal_score")
-        if not missing:
-            return
-        edits = self._ablations(missing)
-        totals = dict.fromkeys(edits, 0.0)
-        base = 0.0
-        for batch in self._progress("harmful", "ablation"):
-            base += float(self._refusal(forward(self.chat, batch)).sum())
-            self._sweep(batch, edits, totals, self._refusal)
-        self.baseline["harmful"] = base / len(self.harmful)
-        self._store("refusal_score", totals, missing, len(self.harmful), self.baseline["harmful"])
-
-    def score_steering(self, keys: Sequence[Key]) -> None:
-        """Compute refusal under addition on the harmless prompts for those of `keys` without it."""
-        missing = self._lacking(keys, "steering_score")
-        if not missing:
-            return
-        real = sorted((key for key in missing if self._has_direction(key)), key=lambda key: key[1])
-        totals = dict.fromkeys(real, 0.0)
-        base = 0.0
-        for batch in self._progress("harmless", "addition"):
-            start: Start | None = None
-            # Candidates in the order of their layers: each layer's input is computed from the last one's.
-            for layer, group in groupby(real, key=lambda key: key[1]):
-                start = layer, _layer_input(self.chat, batch, layer, start)
-                edits: dict[Key, Edits] = {key: (Addition(self.directions.at(*key), layer),) for key in group}
-                self._sweep(batch, edits, totals, self._refusal, start)
-            base += float(self._refusal(_logits_from(self.chat, batch, start)).sum())
-        self.baseline["harmless"] = base / len(self.harmless)
-        self._store("steering_score", totals, missing, len(self.harmless), self.baseline["harmless"])
+        start: Start | None = None
+        # Each layer's input is computed from the last one's.
+        for layer, group in groupby(keys, key=lambda key: key[1]):
+            start = layer, _layer_input(self.chat, batch, layer, start)
+            added: dict[Key, Edits] = {key: (Addition(self.directions.at(*key), layer),) for key in group}
+            yield from self._sweep(batch, added, self._refusal, start)
 
     def _refusal(self, logits: Tensor) -> Tensor:
         return refusal_scores(logits, self.tokens.ids)
@@ -200,26 +222,14 @@ class CandidateScorer:
             return [forward(self.chat, batch)]
         return list(forward(self.chat, batch, times=times))
 
-    def _progress(self, label: str, name: str) -> Iterator[Batch]:
-        """Yield the batches of `label` prompts; show how far the sweep `name` is."""
-        batches = self._batches[label]
-        with Progress(
-            len(batches), "batches", f"{name} on {label} prompts", quiet=not self.progress
-        ) as progress:
-            for batch in batches:
-                yield batch
-                progress.advance()
-
-    @torch.inference_mode()
     def _sweep(
         self,
         batch: Batch,
         edits: dict[Key, Edits],
-        totals: dict[Key, float],
         measure: Callable[[Tensor], Tensor],
         start: Start | None = None,
-    ) -> None:
-        """Add the sum of `measure` over the prompts of `batch` under each of `edits` to `totals`."""
+    ) -> Iterator[tuple[Key, Tensor]]:
+        """Yield `measure` of the prompts of `batch` under each of `edits` [prompts]."""
         tokens = batch.arguments["input_ids"].numel()
         together = max(1, TOKENS_PER_PASS.get(self.chat.device.type, 0) // tokens) if batch.packed else 1
         keys = list(edits)
@@ -233,8 +243,21 @@ class CandidateScorer:
                     together_hidden = torch.cat([hidden] * len(part), dim=-3)
                     stack.enter_context(starting_at(self.chat, layer, together_hidden))
                 stack.enter_context(applied(self.chat, rows[0] if len(rows) == 1 else rows))
-                for key, logits in zip(part, self._logits(batch, len(part)), strict=True):
-                    totals[key] += float(measure(logits).sum())
+                logits = self._logits(batch, len(part))
+            for key, of_key in zip(part, logits, strict=True):
+                yield key, measure(of_key)
+
+
+@dataclass(frozen=True)
+class _Unedited:
+    """Of one batch: the unedited refusal scores [prompts], and for harmless prompts the reference of KL."""
+
+    refusal: Tensor
+    reference: FirstTokenReference | None
+
+
+NAMES = {STEERING: "steering", KL: "KL", REFUSAL: "refusal"}
+"""Scores as messages call them."""
 
 
 @torch.inference_mode()
@@ -252,13 +275,6 @@ def _layer_input(chat: ChatModel, batch: Batch, layer: int, start: Start | None)
         stack.callback(chat.layers[layer].register_forward_pre_hook(keep, with_kwargs=True).remove)
         forward_without_head(chat, batch)
     return inputs[0]
-
-
-@torch.inference_mode()
-def _logits_from(chat: ChatModel, batch: Batch, start: Start | None) -> Tensor:
-    """Return the unedited logits [prompts, vocabulary] of `batch`; start at `start`."""
-    with starting_at(chat, *start) if start is not None else nullcontext():
-        return forward(chat, batch)
 
 
 @torch.inference_mode()
@@ -292,8 +308,10 @@ def choose_direction(scorer: CandidateScorer, rule: str = "robust") -> tuple[Dir
         selection.score.layer,
         selection=selection.to_json(),
         scores=scores,
+        measured=scorer.measured,
+        dropped=[asdict(dropped) for dropped in scorer.dropped],
         refusal_tokens=scorer.tokens.to_json(),
-        baseline_refusal=dict(scorer.baseline),
+        baseline_refusal=scorer.baseline(),
         n_validation={"harmful": len(scorer.harmful), "harmless": len(scorer.harmless)},
     )
     return direction, selection

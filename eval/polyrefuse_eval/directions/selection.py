@@ -123,6 +123,25 @@ class Selection:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """A candidate that was dropped before all of its scores were measured, at which step and by which bound.
+
+    After `prompts` prompts, the `bound` of `score` (`refusal`, `steering` or `kl_div`; nats) was out of
+    `limit`. For `refusal` with `than`, the position and layer of a better candidate, `bound` is the least
+    difference to its score.
+    """
+
+    position: int | str
+    layer: int
+    step: str
+    score: str
+    prompts: int
+    bound: float
+    limit: float
+    than: tuple[int | str, int] | None = None
+
+
 def rule_steps(rule: str) -> tuple[Step, ...]:
     """Return the steps of `rule`; raises `UnknownNameError`."""
     if rule not in RULES:
@@ -197,15 +216,26 @@ def read_scores(path: Path) -> list[CandidateScore]:
     return scores
 
 
-def write_scores(path: Path, scores: Iterable[CandidateScore]) -> None:
-    """Write `scores` in the format of the published files; non-finite values become null."""
-    records = [
-        {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(s).items()
+def write_scores(path: Path, scores: Iterable[CandidateScore], dropped: Iterable[Dropped] = ()) -> None:
+    """Write `scores` in the format of the published files; non-finite values become null.
+
+    A candidate that was dropped before its scores were complete has a list `dropped`: at which step of the
+    rule, by which bound of which score, after how many prompts.
+    """
+    reasons: dict[tuple[int | str, int], list[dict[str, Any]]] = {}
+    for reason in dropped:
+        values = asdict(reason)
+        place = values.pop("position"), values.pop("layer")
+        reasons.setdefault(place, []).append(values)
+    records = []
+    for score in scores:
+        record: dict[str, Any] = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(score).items()
         }
-        for s in scores
-    ]
+        if (score.position, score.layer) in reasons:
+            record["dropped"] = reasons[score.position, score.layer]
+        records.append(record)
     write_text(path, json.dumps(records, indent=1) + "\n")
 
 

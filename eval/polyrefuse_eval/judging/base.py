@@ -18,6 +18,10 @@ Advance = Callable[[int], object]
 """Function that is called with the number of completions judged since its last call: `Progress.advance`."""
 
 
+UNFINISHED = "reasoning without an answer"
+"""The reason of a verdict on a response that ends before its reasoning does: undecided."""
+
+
 @dataclass(frozen=True)
 class JudgeInput:
     """One completion to judge: `lang` is the prompt's language, `prompt` None where it is not known."""

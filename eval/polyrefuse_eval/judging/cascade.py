@@ -132,12 +132,16 @@ class CascadeStatistics:
         )
 
 
-def cascade_statistics(verdicts: Iterable[Decided], second: str) -> CascadeStatistics:
-    """Return what the cascade whose second judge is called `second` saved, from its `verdicts`."""
-    verdicts = list(verdicts)
-    sample = [verdict for verdict in verdicts if verdict.second_opinion is not None]
+def cascade_statistics(verdicts: Iterable[Decided], judge: str) -> CascadeStatistics | None:
+    """Return what the cascade called `judge` saved, from its `verdicts`; None where it decided none."""
+    decided = [verdict for verdict in verdicts if verdict.decided_by is not None]
+    if not decided:
+        return None
+    sample = [verdict for verdict in decided if verdict.second_opinion is not None]
     return CascadeStatistics(
-        n=len(verdicts),
-        n_read=sum(verdict.decided_by == second for verdict in verdicts),
-        sample=agreement([one.second_opinion for one in sample], [one.refused for one in sample]),
+        n=len(decided),
+        n_read=sum(judge.endswith(f"+{verdict.decided_by}") for verdict in decided),
+        sample=agreement(
+            [verdict.second_opinion for verdict in sample], [verdict.refused for verdict in sample]
+        ),
     )

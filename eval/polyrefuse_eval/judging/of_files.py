@@ -177,11 +177,16 @@ def judge_file(
     where the partial file is of another input or other judges.
     """
     check_output(out, error=JudgeError)
-    if out.exists():
+    partial, recipe_file = out.with_name(out.name + ".partial"), out.with_name(out.name + ".partial.json")
+    if out.exists() and not recipe_file.is_file():
         raise JudgeError(f"'{out}' exists and is not overwritten; choose another --out")
     found = found or scan(source, langs=langs_of(judges))
-    partial, recipe_file = out.with_name(out.name + ".partial"), out.with_name(out.name + ".partial.json")
     recipe = {"input_sha256": found.digest, "judges": [judge.name for judge in judges]}
+    if out.exists():
+        if partial.is_file() or read_json(recipe_file) != recipe:
+            raise JudgeError(f"'{out}' exists and is not overwritten; choose another --out")
+        recipe_file.unlink()  # killed when all was done but this
+        return
     if not recipe_file.is_file() or read_json(recipe_file) != recipe:
         if partial.is_file() and partial.stat().st_size:
             raise JudgeError(
@@ -271,4 +276,6 @@ def cascades(out: Path, judges: Sequence[Judge]) -> Iterator[tuple[str, CascadeS
                 )
                 for record in records
             ]
-            yield judge.name, cascade_statistics(verdicts, judge.second.name)
+            statistics = cascade_statistics(verdicts, judge.name)
+            if statistics is not None:
+                yield judge.name, statistics

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.progress import Progress
-from polyrefuse_eval.judging.base import Advance, Judge, JudgeInput, Verdict, opened
+from polyrefuse_eval.judging.base import UNFINISHED, Advance, Judge, JudgeInput, Verdict, opened
 from polyrefuse_eval.results.fields import LONGEST_NOTE
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Completion, VerdictRecord
@@ -78,9 +78,14 @@ def verdict_records(
     prompts: Mapping[str, str],
     advance: Advance | None = None,
 ) -> Iterator[list[VerdictRecord]]:
-    """Yield the verdicts of a loaded `judge` on `completions`, all in `lang`, `judge.chunk` at a time."""
+    """Yield the verdicts of a loaded `judge` on `completions`, all in `lang`, `judge.chunk` at a time.
+
+    A refusal of the service is one to every judge, an answer whose reasoning never ended undecided; both are
+    given to none.
+    """
     for start in range(0, len(completions), judge.chunk):
         part = completions[start : start + judge.chunk]
+        settled = [_settled(completion) for completion in part]
         items = [
             JudgeInput(
                 id=completion.key,
@@ -88,16 +93,13 @@ def verdict_records(
                 response=completion.response,
                 prompt=prompts.get(completion.id),
             )
-            for completion in part
+            for completion, verdict in zip(part, settled, strict=True)
+            if verdict is None
         ]
-        asked = [
-            item for item, completion in zip(items, part, strict=True) if not _service_refused(completion)
-        ]
-        read = iter(judge.judge(asked, advance) if asked else ())
-        verdicts = [
-            _service_refusal(completion) if _service_refused(completion) else next(read)
-            for completion in part
-        ]
+        if advance is not None and len(items) < len(part):
+            advance(len(part) - len(items))
+        read = iter(judge.judge(items, advance) if items else ())
+        verdicts = [verdict or next(read) for verdict in settled]
         yield [
             VerdictRecord(
                 key=completion.key,
@@ -117,20 +119,26 @@ def verdict_records(
                 puzzled=verdict.puzzled,
                 decided_by=verdict.decided_by,
                 second_opinion=verdict.second_opinion,
-                service_refused=_service_refused(completion),
+                service_refused=_is_service_refusal(completion),
             )
             for completion, verdict in zip(part, verdicts, strict=True)
         ]
 
 
-def _service_refused(completion: Completion) -> bool:
+def _settled(completion: Completion) -> Verdict | None:
+    """Return the verdict on a completion that holds no words of an answer, None where a judge must read it.
+
+    A service may refuse in the model's place, and reasoning may be cut before an answer.
+    """
+    if _is_service_refusal(completion) and completion.service is not None:
+        return Verdict(refused=True, reason=f"refused by the service: {completion.service.refusal}")
+    if completion.reasoning is not None and not completion.response.strip():
+        return Verdict(refused=None, reason=UNFINISHED)
+    return None
+
+
+def _is_service_refusal(completion: Completion) -> bool:
     return completion.service is not None and completion.service.refusal is not None
-
-
-def _service_refusal(completion: Completion) -> Verdict:
-    """Return the verdict on a refusal of the service: no words of the model are there to read."""
-    reason = completion.service.refusal if completion.service is not None else None
-    return Verdict(True, f"refused by the service: {reason}")
 
 
 def unread(folder: RunFolder, judge: str, lang: str, *, reread_unverified: bool = False) -> list[Completion]:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.results.folder import Result
 from polyrefuse_eval.results.interventions import BASELINE_NAME, INTERVENTIONS
+from polyrefuse_eval.statistics.rates import bounds
 
 MISSING = "–"
 
@@ -30,6 +31,7 @@ class Figure:
     n: int | None = None
     n_unjudged: int | None = None
     kind: Literal["share", "number", "count"] = "share"
+    mean: bool = False
 
     @property
     def text(self) -> str:
@@ -55,7 +57,18 @@ class Figure:
         """`572 judged, 3 undecided`, or nothing where no answers are counted."""
         if self.n is None:
             return ""
-        return f"{self.n} judged, {self.n_unjudged or 0} undecided"
+        counts = f"{self.n} judged, {self.n_unjudged or 0} undecided"
+        if not self.n_unjudged or self.bounds is None:
+            return counts
+        least, most = (self._shown(bound) for bound in self.bounds)
+        return f"{counts}: {least} if none of these refused, {most} if all did"
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The bounds of the share that undecided answers leave open; None of a mean or of nothing."""
+        if not self.n or self.value is None or self.mean:
+            return None
+        return bounds(round(self.value * self.n), self.n, self.n_unjudged or 0)
 
     @property
     def told(self) -> str:
@@ -67,7 +80,11 @@ class Figure:
     def json(self) -> dict[str, Any]:
         """The number as `leaderboard.json` holds it."""
         value: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}
-        return value if self.n is None else {**value, "n": self.n, "n_unjudged": self.n_unjudged}
+        if self.n is not None:
+            value |= {"n": self.n, "n_unjudged": self.n_unjudged}
+        if self.bounds is not None:
+            value |= {"least": self.bounds[0], "most": self.bounds[1]}
+        return value
 
     def _bare(self, value: float) -> str:
         if self.kind == "count":
@@ -116,6 +133,13 @@ def of_result(result: Result, file: str, index: int) -> Figure:
     )
     if result.n_incoherent:
         about += f"; {result.n_incoherent} answers incoherent"
+    if result.n_puzzled:
+        about += f"; {result.n_puzzled} puzzled"
+    if result.n_unfinished:
+        about += f"; {result.n_unfinished} cut in their reasoning"
+    if result.n_second is not None:
+        about += f"; the cascade's second judge decided {result.n_second}"
+        about += f" and agrees on {result.n_sampled_same} of {result.n_sampled} others"
     if result.harmful_rate is not None:
         about += f"; {100 * result.harmful_rate:.1f} % of {result.n_harm_judged} harmful"
     return Figure(
@@ -151,4 +175,5 @@ def mean_of(figures: Sequence[Figure], about: str, link: str) -> Figure | None:
         mean("high"),
         sum(figure.n or 0 for figure in figures),
         sum(figure.n_unjudged or 0 for figure in figures),
+        mean=True,
     )

@@ -13,6 +13,7 @@ from polyrefuse_eval.leaderboard.boards import Board, Leaderboard
 from polyrefuse_eval.leaderboard.entries import COMPREHENSION, PARTS, Entry, LanguageRow
 from polyrefuse_eval.leaderboard.figures import MISSING, Figure, language_name
 from polyrefuse_eval.leaderboard.signatures import ORGANISM, signature_lines
+from polyrefuse_eval.leaderboard.subsets import markdown_rows
 
 FORMAT = "polyrefuse-leaderboard-1"
 FIGURES = ("robustness", "baseline", "ablated", "over_refusal")
@@ -64,6 +65,14 @@ def markdown(compared: Leaderboard) -> str:
                 for entry in board.entries
             ],
         )
+        for entry in board.entries:
+            inner = entry.run.over_refusal
+            if inner is not None:
+                lines += [f"### Over-refusal and compliance, no edit: {markdown_text(entry.run.name)}", ""]
+                lines += _table(
+                    ["language", "over-refusal, safe", "compliance, unsafe", "pairs differently", "pairs"],
+                    markdown_rows(inner.sides(entry.judge)),
+                )
         for lang in board.languages:
             lines += [f"### {markdown_text(language_name(lang))}", ""]
             rows = [(entry, row) for entry in board.entries for row in entry.languages if row.lang == lang]
@@ -112,7 +121,9 @@ def comma_separated(compared: Leaderboard) -> str:
     header = ["board", "model", "revision", "test_organism", "run", "judge", "lang", "source"]
     for name in (*FIGURES, "change"):
         header += [name, f"{name}_low", f"{name}_high"]
-    header += ["n_baseline", "n_unjudged_baseline", "n_ablated", "n_unjudged_ablated", *PARTS]
+    for name in ("baseline", "ablated"):
+        header += [f"n_{name}", f"n_unjudged_{name}", f"{name}_least", f"{name}_most"]
+    header += PARTS
     header += [*COMPREHENSION, "ranked"]
     header += ["data_digest", "template_hash"]
     writer.writerow(header)
@@ -152,6 +163,7 @@ def _csv_rows(number: int, entry: Entry) -> Iterator[list[Any]]:
             )
         for figure in (figures[1], figures[2]):
             line += ["", ""] if figure is None else [figure.n, figure.n_unjudged]
+            line += ["", ""] if figure is None or figure.bounds is None else figure.bounds
         parts = {} if row is None else row.parts
         line += [_csv(part.value) if (part := parts.get(name)) else "" for name in PARTS]
         understood = {} if row is None else row.comprehension

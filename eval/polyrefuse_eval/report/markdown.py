@@ -107,15 +107,57 @@ def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> 
                     f"{label} prompts, {intervention} of the direction of (row) in (column), % refused:\n"
                 )
                 parts.append(_matrix(matrix, directions))
-    judged = sum(result.n for result in results)
-    unjudged = sum(result.n_unjudged for result in results)
     service = sum(result.n_service_refused for result in results)
     withheld = f" {service} refusals are the service's, not in the model's words." if service else ""
     parts.append(
-        f"Share of answers that refuse, 95 % Wilson intervals; {judged} judged, {unjudged} undecided."
-        f"{withheld}\n"
+        f"Share of answers that refuse, 95 % Wilson intervals; {_undecided_text(results)}.{withheld}\n"
     )
+    undecided = [result for result in sorted(results, key=_order) if result.n_unjudged]
+    if undecided:
+        parts.append(_undecided_table(undecided))
+    second = sum(result.n_second or 0 for result in results)
+    if any(result.n_second is not None for result in results):
+        answers = sum(result.n + result.n_unjudged for result in results)
+        sampled = sum(result.n_sampled or 0 for result in results)
+        same = sum(result.n_sampled_same or 0 for result in results)
+        parts.append(
+            f"Cascade: the second judge decided {second} of {answers} answers ({second / answers:.1%}); of a "
+            f"sample of {sampled} others it agrees on {same}.\n"
+        )
     return "\n".join(parts)
+
+
+def _undecided_text(results: Sequence[Result]) -> str:
+    """Return `90 judged, 10 undecided (3 puzzled, 2 incoherent, 1 cut in their reasoning)`."""
+    judged = sum(result.n for result in results)
+    undecided = sum(result.n_unjudged for result in results)
+    counts = {
+        "puzzled": sum(result.n_puzzled for result in results),
+        "incoherent": sum(result.n_incoherent for result in results),
+        "cut in their reasoning": sum(result.n_unfinished for result in results),
+    }
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    return f"{judged} judged, {undecided} undecided" + (f" ({reasons})" if reasons else "")
+
+
+def _undecided_table(results: Sequence[Result]) -> str:
+    """Return how many answers of each of `results` are undecided, why, and the rates that they leave open."""
+    header = ["language", "prompts, condition", "undecided", "puzzled", "cut in reasoning", "least", "most"]
+    rows = [
+        [
+            result.lang,
+            f"{result.label}, {result.condition}",
+            f"{result.n_unjudged} of {result.n + result.n_unjudged}",
+            str(result.n_puzzled),
+            str(result.n_unfinished),
+            *(f"{100 * (bound or 0.0):.1f} %" for bound in (result.refusal_least, result.refusal_most)),
+        ]
+        for result in results
+    ]
+    return (
+        table(header, rows)
+        + "\nLeast and most: the refusal rate if no undecided answer refused, and if all did.\n"
+    )
 
 
 def _by_language(results: Sequence[Result], directions: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.judging.base import Judge
 from polyrefuse_eval.judging.of_runs import PromptsOf, judge_completions
+from polyrefuse_eval.judging.registry import check_languages
 from polyrefuse_eval.report.published_release import (
     PublishedCell,
     find_cells,
@@ -18,6 +19,7 @@ from polyrefuse_eval.report.published_release import (
 from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
+from polyrefuse_eval.results.subset_files import over_refusal_run
 from polyrefuse_eval.results.verification import answer_problems, refuse, unverified_notes, verify_run
 
 
@@ -50,7 +52,8 @@ def rescore(
 
     `say` is given a line for each file that cannot be read, `note` one for each judge whose verdicts cannot
     be verified. Raises `RunFolderError` where there is nothing to read, a judge needs prompts that are not at
-    hand, or the files of a run do not hold together.
+    hand, or the files of a run do not hold together, and `JudgeError` where the native judge has no phrases
+    for a language: before anything is judged or written.
     """
     if not folder.is_dir():
         raise RunFolderError(f"no folder '{folder}'; give a run, a folder of runs, or published completions")
@@ -59,6 +62,7 @@ def rescore(
         if out is not None:
             raise RunFolderError(f"'{folder}' is rescored in place; leave out --out")
         for run in runs:
+            check_languages(judges, run.languages())
             _check_prompts(run, judges, data)
         for run in runs:
             rescore_run(run, judges, _prompts_of(data), progress=progress, note=note, on_finished=on_finished)
@@ -66,6 +70,7 @@ def rescore(
     cells = find_cells(folder, say)
     if out is None:
         raise RunFolderError(f"'{folder}' holds published completions; say where the runs go with --out")
+    check_languages(judges, {cell.lang for cell in cells})
     made = write_runs(cells, out, source)
     for run, of_run in made:
         rescore_run(run, judges, _prompts_in(of_run), progress=progress, note=note, on_finished=on_finished)
@@ -108,9 +113,10 @@ def rescore_run(
 
 
 def _runs(folder: Path) -> list[RunFolder]:
-    if (folder / RUN_FILE).is_file():
-        return [RunFolder(folder)]
-    return [RunFolder(inner.parent) for inner in sorted(folder.glob(f"*/{RUN_FILE}"))]
+    """Return the run in `folder`, or those in its folders; each before its run on over-refusal."""
+    whole = [folder] if (folder / RUN_FILE).is_file() else []
+    runs = [RunFolder(path) for path in whole or sorted(file.parent for file in folder.glob(f"*/{RUN_FILE}"))]
+    return [part for run in runs for part in (run, over_refusal_run(run)) if part is not None]
 
 
 def _check_prompts(run: RunFolder, judges: Sequence[Judge], data: DataFolder | None) -> None:

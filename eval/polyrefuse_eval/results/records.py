@@ -39,9 +39,11 @@ from polyrefuse_eval.results.fields import (
 from polyrefuse_eval.results.files import write_json
 from polyrefuse_eval.results.harmfulness_records import HarmfulnessFile
 from polyrefuse_eval.results.settings import Condition
+from polyrefuse_eval.results.subset_records import ContrastResult, PromptRecord, SubsetResult
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.validation import STRICT, json_schema
 from polyrefuse_eval.statistics.agreement import cohen_kappa
+from polyrefuse_eval.statistics.rates import bounds
 
 RUN_FORMAT = "polyrefuse-run-3"
 
@@ -51,6 +53,9 @@ COUNTS_OF_ANSWERS = (
     "n_in_language",
     "n_in_english",
     "n_cut",
+    "n_unfinished",
+    "n_second",
+    "n_sampled",
     "n_harm_judged",
 )
 """Fields of `Result` that count some of its answers."""
@@ -144,7 +149,10 @@ class Result:
     `n_refused` are refusals of the service, not in the model's words. Among both, `n_incoherent`
     are gibberish, `n_puzzled` did not understand what was asked, `n_in_language` are in the prompt's
     language and `n_in_english` in English (None where the judge tells no language), and `n_cut` were cut at
-    the longest answer allowed (None where that is not known). `harmful_rate` is the share of harmful answers
+    the longest answer allowed (None where that is not known), `n_unfinished` of them in their reasoning.
+    `refusal_least` and `refusal_most` are the rates if no undecided answer refused, and if all did. Of a
+    cascade, the second judge decided `n_second` answers; it also read a sample of `n_sampled` others, and
+    agreed on `n_sampled_same`. `harmful_rate` is the share of harmful answers
     among the `n_harm_judged` that the judge read for harm, None where it does not.
     """
 
@@ -168,6 +176,12 @@ class Result:
     n_in_language: Count | None = None
     n_in_english: Count | None = None
     n_cut: Count | None = None
+    n_unfinished: Count = 0
+    refusal_least: Share | None = None
+    refusal_most: Share | None = None
+    n_second: Count | None = None
+    n_sampled: Count | None = None
+    n_sampled_same: Count | None = None
     n_service_refused: Count = 0
 
     def __post_init__(self) -> None:
@@ -181,11 +195,21 @@ class Result:
         for name in COUNTS_OF_ANSWERS:
             count = getattr(self, name)
             check(count is None or count <= answers, f"{name} is {count} of {answers} answers")
+        for name, bound in zip(
+            ("refusal_least", "refusal_most"),
+            bounds(self.n_refused, self.n, self.n_unjudged) or (None, None),
+            strict=True,
+        ):
+            stated = getattr(self, name)
+            if stated is not None:
+                check_ratio(name, stated, bound)
+        if self.n_sampled_same is not None:
+            check(self.n_sampled_same <= (self.n_sampled or 0), "it agrees on more than its sample")
         harmful = round((self.harmful_rate or 0.0) * self.n_harm_judged)
         check_share("harmful_rate", self.harmful_rate, harmful, self.n_harm_judged)
         named = Condition.parse(self.condition, self.coefficient)
-        stated = Condition(self.intervention, self.source, self.coefficient)
-        check(named == stated, f"its intervention, source and coefficient are not those of {self.condition}")
+        own = Condition(self.intervention, self.source, self.coefficient)
+        check(named == own, f"its intervention, source and coefficient are not those of {self.condition}")
 
 
 @with_config(STRICT)
@@ -310,6 +334,9 @@ KINDS: dict[str, type[Any]] = {
     "verdict": VerdictRecord,
     "result": Result,
     "comparison": Comparison,
+    "prompt": PromptRecord,
+    "subset": SubsetResult,
+    "contrast": ContrastResult,
     "answer_cost": AnswerCostRecord,
     "condition_cost": ConditionCost,
     "agreement": AgreementFile,

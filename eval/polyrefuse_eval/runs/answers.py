@@ -31,6 +31,7 @@ from polyrefuse_eval.results.settings import (
     baselines,
     grid,
 )
+from polyrefuse_eval.results.subset_files import write_prompts
 from polyrefuse_eval.results.timings import Timing
 from polyrefuse_eval.runs.plan import RunPlan, signature_of
 from polyrefuse_eval.runs.progress import GridProgress
@@ -48,6 +49,7 @@ from polyrefuse_eval.runs.tasks import (
     edits_of,
     long_prompts,
     read_files,
+    take_directions,
     write_files,
 )
 
@@ -133,7 +135,11 @@ class AnswerStage(Stage):
             plan.direction_source.copy(plan.out, settings.direction_langs)
         for lang in settings.langs:
             self._have[lang] = {completion.key for completion in self.folder.completions(lang)}
-        self._searched = {
+        limited = [self._test_rows(lang, label) for lang in settings.langs for label in LABELS]
+        write_prompts(self.folder, (row for rows in limited for row in rows[: settings.n_test]))
+        if plan.directions_from is not None:
+            self._without = take_directions(plan.directions_from, plan.out, settings.direction_langs)
+        self._searched = set(self._without) | {
             lang for lang in settings.direction_langs if (plan.out / direction_file(lang)).is_file()
         }
         tasks = [
@@ -314,17 +320,9 @@ class AnswerStage(Stage):
         if not outcome.ended:
             return
         self._finish(measurement)
-        self.time(
-            Timing(
-                "cell",
-                outcome.seconds,
-                measurement.lang,
-                measurement.label,
-                measurement.condition.name,
-                outcome.task.size or 0,
-                self._tokens[measurement],
-            )
-        )
+        place = (measurement.lang, measurement.label, measurement.condition.name)
+        size, tokens = outcome.task.size or 0, self._tokens[measurement]
+        self.time(Timing("cell", outcome.seconds, *place, size, tokens))
         self._missing[measurement.lang] -= 1
         self._note_complete(measurement.lang)
 

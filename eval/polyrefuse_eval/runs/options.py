@@ -5,7 +5,8 @@ Imports little, so that help is quick, and bad options are reported before anyth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +16,6 @@ from pydantic import StrictBool, ValidationError
 from pydantic.fields import FieldInfo
 
 from polyrefuse_data.core.errors import DatasetFolderError
-from polyrefuse_data.core.schema import LABELS
 from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
 from polyrefuse_eval.errors import EndpointError, RunFolderError, require
 from polyrefuse_eval.processes import require_processes, world_size
@@ -25,8 +25,10 @@ from polyrefuse_eval.runs.endpoint_options import (
     endpoint_identity,
     endpoint_spec,
 )
+from polyrefuse_eval.runs.gaps import say_gaps
 from polyrefuse_eval.runs.option_fields import (
     Folder,
+    OptionalFolder,
     OptionalPositive,
     OptionalText,
     Options,
@@ -94,7 +96,9 @@ class DirectionOptions(ModelOptions):
         False, "Use training and validation prompts that the model does not refuse, too."
     )
     refusal_tokens: OptionalText = option(None, "First tokens of refusals: words or ids.  [default: found]")
-    all_candidates: StrictBool = option(False, "Score also candidates that the rule rules out.")
+    all_candidates: StrictBool = option(
+        False, "Measure every score of every candidate; else none that cannot decide."
+    )
     seed: int = option(0, "Seed of the controls.")
 
     def settings(
@@ -131,53 +135,6 @@ class DirectionOptions(ModelOptions):
             **more,
         )
         return data, settings
-
-
-def say_gaps(
-    data: DataFolder,
-    settings: RunSettings,
-    say: Callable[[str], None],
-    elsewhere: DirectionSource | None = None,
-) -> None:
-    """Say which test prompts the data lacks: their rates will be missing. Directions may be from `elsewhere`.
-
-    Raises `DatasetFolderError`, naming all of them, where a language lacks the prompts that its direction
-    needs, or has no test prompts at all.
-    """
-    from polyrefuse_eval.results.settings import POOLED
-
-    pooled = POOLED in settings.direction_langs
-    sources = settings.langs if pooled else settings.direction_langs
-    if elsewhere is None:
-        needed = _missing_prompts(data, sources)
-    elif elsewhere.data is not None and (missing := _missing_prompts(elsewhere.data, sources)):
-        raise DatasetFolderError(
-            f"--directions-from '{elsewhere.data.path}' holds no {'; no '.join(missing)}; name others with "
-            "--directions"
-        )
-    else:
-        needed = []
-    gaps = data.gaps(settings.langs, ("test",))
-    needed += [
-        f"test prompts in '{lang}'"
-        for lang in settings.langs
-        if all((lang, "test", label) in gaps for label in LABELS)
-    ]
-    if needed:
-        raise DatasetFolderError(
-            f"'{data.path}' holds no {'; no '.join(needed)}; leave these languages out of --langs or "
-            "--directions"
-        )
-    for lang, _, label in gaps:
-        say(f"no {label} test prompts in '{lang}': its rates on {label} prompts will be missing")
-
-
-def _missing_prompts(data: DataFolder, sources: Sequence[str]) -> list[str]:
-    """Return which training and validation prompts of the languages `sources` the data lack."""
-    return [
-        f"{label} prompts in '{lang}', split {split}"
-        for lang, split, label in data.gaps(sources, ("train", "validation"))
-    ]
 
 
 class ReadingOptions(Options):
@@ -218,6 +175,10 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
     crossed: Text = option(
         "128",
         "Prompts for ablation on harmless and addition on harmful prompts: a number, 0, or 'all'.",
+    )
+    over_refusal: OptionalFolder = option(
+        None,
+        "A build with contrast pairs (recipe over-refusal): measure its prompts, too, under every condition.",
     )
     batch_size: OptionalPositive = option(
         None, "Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
@@ -271,7 +232,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
             elsewhere.check_request(request)
             if settings.controls:
                 elsewhere.check_control(settings.direction_langs[0])
-        return RunPlan(
+        plan = RunPlan(
             direction_source=elsewhere,
             load=endpoint or self.spec(**({"tensor_parallel": True} if self.tensor_parallel else {})),
             data=data,
@@ -280,6 +241,35 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
             out=out,
             request=request,
             judge_specs={judge.name: spec for spec, judge in judges.items() if spec.is_model},
+        )
+        if self.over_refusal is None:
+            return plan
+        return replace(plan, over_refusal=self._over_refusal_plan(plan, self.over_refusal, identity, say))
+
+    def _over_refusal_plan(
+        self, plan: RunPlan, build: Path, identity: Mapping[str, Any], say: Callable[[str], None]
+    ) -> RunPlan:
+        """Return the plan for the prompts of `build`: every condition of `plan` on both labels.
+
+        Raises `DatasetFolderError` where it holds no contrast pairs, or lacks a language.
+        """
+        from polyrefuse_eval.results.data import open_data
+        from polyrefuse_eval.runs.plan import request_of
+
+        data = open_data(build, plan.settings.langs)
+        if not any(row.pair is not None for row in data.rows(plan.settings.langs[0], "test")):
+            raise DatasetFolderError(
+                f"--over-refusal '{build}' holds no contrast pairs; build one with: polyrefuse build "
+                "--recipe over-refusal (or over-refusal-sample, which needs no network)"
+            )
+        settings = replace(plan.settings, strengths=(), crossed=None, controls=False)
+        for lang, _, label in data.gaps(settings.langs, ("test",)):
+            say(f"no {label} over-refusal prompts in '{lang}': its rates on them will be missing")
+        return replace(
+            plan,
+            data=data,
+            settings=settings,
+            request=request_of(self.model, identity, data, settings, plan.judge_names),
         )
 
     def _direction_source(self) -> DirectionSource | None:

@@ -76,6 +76,15 @@ def rate(verdicts: Sequence[bool | None]) -> Rate:
     return Rate(hits=hits, n=n, n_unjudged=len(verdicts) - n, rate=hits / n, low=low, high=high)
 
 
+def bounds(hits: int, n: int, n_unjudged: int) -> tuple[float, float] | None:
+    """Return the least and the greatest rate that `n_unjudged` undecided cases leave open; None of nothing.
+
+    `hits` of the `n` judged cases hit: the least rate counts no undecided case as a hit, the greatest all.
+    """
+    cases = n + n_unjudged
+    return (hits / cases, (hits + n_unjudged) / cases) if cases else None
+
+
 def resamples(n_groups: int, samples: int = SAMPLES, seed: int = 0) -> Array:
     """Return how often each of `n_groups` is drawn in each bootstrap sample: [samples, n_groups].
 

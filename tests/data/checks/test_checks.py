@@ -62,7 +62,7 @@ def test_a_good_translation_is_not_flagged(lang: str) -> None:
         ("de", GOOD["de"].replace(" in", " \u200bin"), {"invisible"}),
         ("de", GOOD["de"].replace(" in", " \ufffdin"), {"invisible"}),
         ("yo", "Salaye bi mo se le tun keke atijo kan se ni ojo 14.", {"diacritics"}),
-        ("de", "Es tut mir leid, dabei kann ich nicht helfen. 14", {"refusal"}),
+        ("de", "Es tut mir leid, dabei kann ich nicht helfen. 14", {"refusal", "negation"}),
         ("de", "I'm sorry, but I can't help with that request, 14.", {"refusal", "language"}),
         ("zh", "以下是翻译：" + GOOD["zh"], {"refusal"}),
     ],
@@ -84,7 +84,9 @@ def test_english_rows_are_not_held_against_themselves() -> None:
 def test_without_english_what_needs_it_says_nothing() -> None:
     scored = run_checks(Batch(LANGUAGES["de"], [GOOD["de"]], [None]), THRESHOLDS)
     silent = {check for check, values in scored.scores.items() if values == [None]}
-    assert silent == {"echo", "length_ratio", "digits", "line_breaks", "round_trip", "diacritics"}
+    compared = {"echo", "length_ratio", "digits", "line_breaks", "round_trip"}
+    compared |= {"fit", "cut", "repetition", "verbatim", "number_words", "negation", "intent"}
+    assert silent == {*compared, "diacritics"}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import plain_directions as plain
 import pytest
@@ -19,6 +21,7 @@ from polyrefuse_eval.directions.fit import (
 )
 from polyrefuse_eval.directions.refusal_tokens import FirstTokenReference, RefusalTokens, refusal_scores
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
+from polyrefuse_eval.directions.selection import read_scores, write_scores
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.activations import all_positions, capture
 from polyrefuse_eval.models.chat import ChatModel
@@ -114,6 +117,38 @@ def test_selection_computes_what_decides_and_chooses_as_if_it_had_all() -> None:
         )
         assert chosen.score.position == full.select(rule).score.position
         assert all(score.kl_div_score is None for score in lazy.all_scores() if score.layer >= 4)
+
+
+def test_a_race_on_a_model_chooses_as_all_scores_do_and_records_what_it_dropped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import polyrefuse_eval.directions.racing as racing
+
+    # Prompts of this model differ by hundredths of a nat; and there are only 20 of each label.
+    monkeypatch.setattr(racing, "LEAST_DEVIATION", 0.0)
+    monkeypatch.setattr(racing, "FIRST_PROMPTS", 5)
+    chat = chat_model(layers=5)
+    directions = fit_directions(chat, *MORE)
+    race, full = (CandidateScorer(chat, directions, *MORE, TOKENS) for _ in range(2))
+    scores = {(score.position, score.layer): score for score in full.complete()}
+    direction, chosen = choose_direction(race)
+    everything = full.select()
+    assert (chosen.score.position, chosen.score.layer) == (everything.score.position, everything.score.layer)
+    assert (chosen.step, chosen.relaxed) == (everything.step, everything.relaxed)
+    for name, value in vars(scores[chosen.score.position, chosen.score.layer]).items():
+        assert getattr(chosen.score, name) == pytest.approx(value, abs=1e-4)
+    # Scores that are complete are those of all prompts; the others are missing, and the file says why.
+    file = tmp_path / "scores.json"
+    write_scores(file, race.all_scores(), race.dropped)
+    records = json.loads(file.read_text())
+    raced = [record for record in records if record["refusal_score"] is None and record["layer"] < 4]
+    assert raced
+    assert direction.metadata["measured"] < 0.8 < 1.0 == full.measured
+    dropped = [record["dropped"][-1] for record in raced if "dropped" in record]
+    assert len(dropped) == sum(record["layer"] > 0 for record in raced), "layer 0 has no direction here"
+    assert {"step", "score", "prompts", "bound", "limit"} <= set(dropped[0])
+    assert direction.metadata["dropped"][0]["prompts"] in (5, 10, 20)
+    assert read_scores(file) == race.all_scores()
 
 
 def test_the_chosen_direction_carries_its_story(tmp_path: object) -> None:

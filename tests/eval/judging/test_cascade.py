@@ -75,7 +75,8 @@ def test_a_sample_of_what_is_decided_is_read_by_both() -> None:
     assert [verdict.refused for verdict in verdicts] == [True, False] * 1000, "the first decides all the same"
     alone = [cascade.judge([item])[0] for item in asked]
     assert alone == verdicts, "which ones are in the sample does not depend on the others"
-    statistics = cascade_statistics(verdicts, "second")
+    statistics = cascade_statistics(verdicts, cascade.name)
+    assert statistics is not None
     assert (statistics.n, statistics.n_read, statistics.share) == (2000, 0, 0.0)
     assert statistics.sample.n == len(sampled)
     assert statistics.sample.only_reference == sum(place % 2 for place in sampled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,12 @@ def test_an_example_that_is_read_otherwise_is_a_problem(swahili: Path) -> None:
     swahili.write_text(SWAHILI.replace("- ninakataa", "- nakataa kabisa"), encoding="utf-8")
     (problem,) = check_phrases(swahili).problems
     assert "is meant as refused and read as answered" in problem
+
+
+def test_the_example_of_the_documentation_is_good(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "judge-languages.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml[^\n]*\n(spaced.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    path = tmp_path / "sw.yaml"
+    path.write_text(example, encoding="utf-8")
+    checked = check_phrases(path)
+    assert (checked.lang, checked.problems) == ("sw", ())

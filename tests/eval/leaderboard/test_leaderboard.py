@@ -77,7 +77,7 @@ def test_a_number_tells_its_interval_its_counts_and_what_it_is(tmp_path: Path) -
     first, about, counts = row.baseline.told.split("\n")
     assert re.fullmatch(r"[\d.]+ % \[[\d.]+, [\d.]+\] \(95 % interval\)", first)
     assert about == f"refusal rate, German (de), harmful prompts, no edit; judge {JUDGE}"
-    assert counts == f"{row.baseline.n} judged, {row.baseline.n_unjudged} undecided"
+    assert counts == "38 judged, 2 undecided: 90.0 % if none of these refused, 95.0 % if all did"
     assert row.source == "de"
     assert row.change is not None
     assert "after Holm" in row.change.about

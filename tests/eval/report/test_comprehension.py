@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from run_records import answer_to, finished_run, verdict_on
+from run_records import JUDGE, finished_run, verdicts
 
 from polyrefuse_eval.leaderboard.boards import leaderboard
 from polyrefuse_eval.leaderboard.page import page
@@ -17,17 +17,6 @@ from polyrefuse_eval.report.robustness import judge_summary
 from polyrefuse_eval.report.tables import summarize, write_tables
 from polyrefuse_eval.results.records import VerdictRecord
 from polyrefuse_eval.results.summary_records import Comprehension
-
-JUDGE = "native-1"
-
-
-def verdicts(lang: str, label: str, refused: Sequence[bool | None], **said: object) -> list[VerdictRecord]:
-    """Return verdicts on unedited answers, all of which the judge read as `said`."""
-    fields = {"coherent": True, "response_lang": lang, **said}
-    return [
-        verdict_on(answer_to(f"{label}-{index}", lang, label, "baseline"), JUDGE, refused=value, **fields)
-        for index, value in enumerate(refused)
-    ]
 
 
 def comprehension(found: Sequence[VerdictRecord], lang: str, ends: dict | None = None) -> Comprehension:  # type: ignore[type-arg]

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from published import N, write_cell, write_published
-from run_records import COMPLETION, SIGNATURE
+from run_records import COMPLETION, SIGNATURE, finished_run
 from word_judge import WordJudge
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
-from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.errors import JudgeError, RunFolderError
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.report.published_release import HEADER, STORED_JUDGES, SUBSTRING, WILDGUARD
 from polyrefuse_eval.report.rescore import rescore
@@ -196,3 +196,14 @@ def test_the_columns_are_those_of_the_published_tables(condition: str) -> None:
     published = rows(file)
     assert [name for name in published[0] if name] == list(HEADER)
     assert len(published) == 42
+
+
+def test_a_language_that_the_native_judge_does_not_read_is_told_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    run = finished_run(tmp_path / "run", langs=("en", "tlh"))
+    before = files(run.path)
+    with pytest.raises(JudgeError, match="does not read tlh: give it phrases"):
+        rescore(run.path, [WordJudge(), NativeJudge()])
+    assert files(run.path) == before
+    assert run.complete
