@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from without_torch import without_torch
 
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_eval.cli.judge import judge_command
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import Advance, JudgeInput, Verdict
@@ -386,3 +388,12 @@ def test_a_partial_file_that_is_a_link_is_not_written_through(tmp_path: Path) ->
     with pytest.raises(JudgeError, match="is a link to another file"):
         judge_file(source, [Counting("a")], tmp_path / "o.jsonl")
     assert precious.read_text() == ""
+
+
+def test_the_help_names_every_judge() -> None:
+    from polyrefuse_eval.judging.registry import ENDPOINT, MODEL_JUDGES, RULE_JUDGES
+
+    (option,) = (option for option in judge_command.params if option.name == "names")
+    assert isinstance(option, click.Option)
+    told = option.help or ""
+    assert [name for name in (*RULE_JUDGES, *MODEL_JUDGES, f"{ENDPOINT}:") if name not in told] == []
