@@ -322,7 +322,12 @@ def compare(stage: str, plain: dict[str, Any], ours: dict[str, Any], state: Path
     a, b = plain["result"], ours["result"]
     if stage == "select":
         shared = sorted(set(a["scores"]) & set(b["scores"]))
-        gaps = [abs(x - y) for key in shared for x, y in zip(a["scores"][key], b["scores"][key], strict=True)]
+        gaps = [
+            abs(x - y)
+            for key in shared
+            for x, y in zip(a["scores"][key], b["scores"][key], strict=True)
+            if x is not None and y is not None  # a race leaves out scores that decide nothing
+        ]
         return (
             f"choice {a['choice']} and {b['choice']} (step '{b['step']}'), largest difference of scores "
             f"{max(gaps):.1e} over {len(shared)} candidates; "

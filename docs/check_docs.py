@@ -73,6 +73,8 @@ def wrong_pages() -> Iterator[str]:
     for page in pages():
         text = page.read_text(encoding="utf-8")
         name = page.relative_to(ROOT)
+        if re.search(r"^(<<<<<<<|>>>>>>>) ", text, flags=re.MULTILINE):
+            yield f"{name}: holds the marks of a merge conflict"
         if page not in PAGES:
             for line in code_lines(text):
                 wrong = wrong_command(line) if line.startswith("polyrefuse ") else None

@@ -28,8 +28,9 @@ from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE, language
 from polyrefuse_data.core.paths import check_output
-from polyrefuse_data.core.reading import REPLACEMENT, FileFormatError, parse_table, read_text
+from polyrefuse_data.core.reading import FileFormatError, parse_table, read_text
 from polyrefuse_data.core.schema import LABELS, SPLITS, Row, text_hash
+from polyrefuse_data.core.surrogates import REPLACEMENT
 from polyrefuse_data.translate.memory.store import HUMAN, Entry, TranslationMemory, Translator
 
 COLUMNS = ("id", "lang", "label", "flags", "text_en", "text", "correction", "who", "comment", "group", "key")

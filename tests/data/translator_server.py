@@ -63,11 +63,11 @@ PAUSE = 0.25
 
 @lru_cache(maxsize=1)
 def table() -> dict[tuple[str, str], dict[str, str]]:
-    """Return (source, target) -> text -> translation, from the embedded sample."""
-    from polyrefuse_data.prompts.sample import sample_prompts
+    """Return (source, target) -> text -> translation, from the embedded sample and its contrast pairs."""
+    from polyrefuse_data.prompts.sample import contrast_prompts, sample_prompts
 
     found: dict[tuple[str, str], dict[str, str]] = {}
-    for prompt in sample_prompts():
+    for prompt in (*sample_prompts(), *contrast_prompts()):
         for lang, text in prompt.translations.items():
             found.setdefault(("en", lang), {})[prompt.text] = text
             found.setdefault((lang, "en"), {})[text] = prompt.text

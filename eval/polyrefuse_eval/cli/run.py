@@ -165,7 +165,8 @@ def _print_plans(plans: Sequence[RunPlan], out: Place, workers: int | None) -> N
     from polyrefuse_eval.storage.places import folders_to_read
 
     with folders_to_read([out], lambda _name: True) as (folder,):
-        plans = [replace(plan, out=folder / plan.out).grown(only_read=True) for plan in plans]
+        plans = [replace(plan, out=folder / plan.out) for plan in plans]
+        plans = [part.grown(only_read=True) for plan in plans for part in plan.with_over_refusal()]
         for line in dry_run_lines(plans, workers):
             click.echo(line)
 
@@ -190,7 +191,8 @@ def _run(
     from polyrefuse_eval.runs.dry_run import check_room
     from polyrefuse_eval.runs.plan import finished
 
-    if all(finished(plan.out, plan.request) for plan in plans):
+    parts = [part.grown() for plan in plans for part in plan.with_over_refusal()]
+    if all(finished(part.out, part.request) for part in parts):
         return {}
     check_room(plans)
     need()
@@ -200,7 +202,7 @@ def _run(
 
     silent = quiet or rank() > 0
     if not silent:
-        _say(opening_line(plans))
+        _say(opening_line(parts))
     progress = GridProgress(silent, show=_say if rank() == 0 else lambda _line: None)
     return run_grid(plans, _executor(cluster, silent), progress, threads)
 
@@ -227,6 +229,7 @@ def _print_results(plans: Sequence[RunPlan], failures: Failures, out: Place, *, 
     from polyrefuse_eval.processes import rank
     from polyrefuse_eval.report.brief import brief_table
     from polyrefuse_eval.results.folder import RunFolder
+    from polyrefuse_eval.results.subset_files import over_refusal_run
 
     if rank() > 0:
         return
@@ -235,9 +238,13 @@ def _print_results(plans: Sequence[RunPlan], failures: Failures, out: Place, *, 
             continue
         if table:
             folder = RunFolder(plan.out)
-            click.echo(
-                brief_table(folder.results(), folder.summary(), plan.settings.direction_langs), nl=False
-            )
+            sources = plan.settings.direction_langs
+            click.echo(brief_table(folder.results(), folder.summary(), sources), nl=False)
+            inner = over_refusal_run(folder) if plan.over_refusal is not None else None
+            if inner is not None:
+                click.echo("\nharmless prompts that look harmful, and harmful ones beside them:")
+                click.echo(brief_table(inner.results(), inner.summary(), sources), nl=False)
+                _say(f"by type and pair: {out}/{inner.path.name}/table.md")
             _say(f"all rates: {out}/table.md; next: polyrefuse eval leaderboard {out} --out site")
         else:
             click.echo(plan.out)

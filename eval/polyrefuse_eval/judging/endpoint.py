@@ -215,7 +215,7 @@ def read(answer: str) -> Verdict:
     start = answer.find("{")
     try:
         found, _ = json.JSONDecoder().raw_decode(answer, max(start, 0))
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of brackets in thousands
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("refused", ""), bool | None):
         return unreadable(answer)

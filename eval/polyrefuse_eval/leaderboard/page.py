@@ -20,6 +20,7 @@ from polyrefuse_eval.leaderboard.figures import language_name
 from polyrefuse_eval.leaderboard.grids import shade, strengths, transfers
 from polyrefuse_eval.leaderboard.records import RecordTable, record_table
 from polyrefuse_eval.leaderboard.signatures import ORGANISM, entry_signature, signature_lines
+from polyrefuse_eval.leaderboard.subsets import subset_rows
 from polyrefuse_eval.leaderboard.tables import board_title
 
 FOLDER = "assets"
@@ -98,6 +99,7 @@ def _detail(entry: Entry) -> dict[str, Any]:
         "strengths": by_strength,
         "curves": layers.score_charts(entry.run),
         "agreement": _agreement(entry),
+        **_subsets(entry),
         "robustness": entry.robustness,
     }
     grids = shown["transfer"] + ([by_strength] if by_strength else [])
@@ -113,6 +115,19 @@ def _detail(entry: Entry) -> dict[str, Any]:
 
 def _agreement(entry: Entry) -> RecordTable | None:
     return record_table([asdict(record) for record in entry.run.agreement], entry.run.file, "agreement")
+
+
+def _subsets(entry: Entry) -> dict[str, RecordTable | None]:
+    """Return the tables by source, of over-refusal beside compliance, and by type."""
+    run, judge = entry.run, entry.judge
+    inner = run.over_refusal
+    sides, types = ([], []) if inner is None else (inner.sides(judge), inner.types(judge))
+    by_source = subset_rows(run.subsets, judge, "source")
+    return {
+        "by_source": record_table(by_source, run.file, "by_source", judge),
+        "sides": record_table(sides, run.file, "over_refusal", judge, "sides"),
+        "types": record_table(types, run.file, "over_refusal", judge, "types"),
+    }
 
 
 def _ids(compared: Leaderboard) -> Iterator[tuple[str, str]]:

@@ -12,22 +12,33 @@ from typing import Any
 from polyrefuse_data.core.errors import PolyRefuseError, unknown_name
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.leaderboard.subsets import OverRefusal, subset_rows
 from polyrefuse_eval.report.check import check_run
 from polyrefuse_eval.results.folder import RESULTS_FILE, Comparison, Result, RunFolder, Summary
 from polyrefuse_eval.results.harmfulness_records import HARMFULNESS_FORMAT, HarmfulnessFile
 from polyrefuse_eval.results.records import AgreementRecord
+from polyrefuse_eval.results.subset_files import (
+    OVER_REFUSAL,
+    over_refusal_run,
+    read_contrasts,
+    read_subsets,
+)
+from polyrefuse_eval.results.subset_records import SubsetResult
 from polyrefuse_eval.results.tensor_headers import read_direction_header
 from polyrefuse_eval.results.validation import json_value, read_formatted
 from polyrefuse_eval.results.verification import refuse, verify_run
 
 HARMFULNESS_FILE = "harmfulness.json"
 DATA_FORMAT = "polyrefuse-run-data-1"
+OVER_REFUSAL_FILES = ("run.json", "results.jsonl", "summary.json", "subsets.jsonl", "contrasts.jsonl")
 SHOWN = (
     "run.json",
     "results.jsonl",
     "comparisons.jsonl",
     "summary.json",
     "agreement.json",
+    "subsets.jsonl",
+    *(f"{OVER_REFUSAL}/{name}" for name in OVER_REFUSAL_FILES),
     HARMFULNESS_FILE,
     "scores/*.json",
     "directions/*.safetensors",
@@ -52,6 +63,8 @@ class Run:
     chosen: Mapping[str, tuple[int | str, int]] | None = None
     agreement: tuple[AgreementRecord, ...] = ()
     harmfulness: HarmfulnessFile | None = None
+    subsets: tuple[SubsetResult, ...] = ()
+    over_refusal: OverRefusal | None = None
     origin: str = ""
     """Who made the run, where somebody else did."""
 
@@ -106,6 +119,13 @@ class Run:
                 for lang, (position, layer) in (self.chosen or {}).items()
             },
             "agreement": [asdict(record) for record in self.agreement],
+            "by_source": {judge: subset_rows(self.subsets, judge, "source") for judge in self.judges},
+            "over_refusal": None
+            if self.over_refusal is None
+            else {
+                judge: {"sides": self.over_refusal.sides(judge), "types": self.over_refusal.types(judge)}
+                for judge in self.judges
+            },
             "harmfulness": None if self.harmfulness is None else json_value(self.harmfulness),
         }
 
@@ -207,7 +227,18 @@ def _read(path: Path, name: str, file: str) -> Run:
         dict(_chosen(path / "directions")),
         folder.agreement(),
         harmfulness,
+        tuple(read_subsets(folder)),
+        _over_refusal(folder),
     )
+
+
+def _over_refusal(folder: RunFolder) -> OverRefusal | None:
+    """Return the run's rates on prompts that look harmful, None where it has none that are finished."""
+    inner = over_refusal_run(folder)
+    if inner is None or not (inner.path / RESULTS_FILE).is_file():
+        return None
+    verify_run(inner)
+    return OverRefusal(tuple(inner.results()), tuple(read_subsets(inner)), tuple(read_contrasts(inner)))
 
 
 def read_harmfulness(file: Path) -> HarmfulnessFile | None:

@@ -13,6 +13,7 @@ from polyrefuse_eval.leaderboard.boards import Board, Leaderboard
 from polyrefuse_eval.leaderboard.entries import COMPREHENSION, PARTS, Entry, LanguageRow
 from polyrefuse_eval.leaderboard.figures import MISSING, Figure, language_name
 from polyrefuse_eval.leaderboard.signatures import ORGANISM, signature_lines
+from polyrefuse_eval.leaderboard.subsets import markdown_rows
 
 FORMAT = "polyrefuse-leaderboard-1"
 FIGURES = ("robustness", "baseline", "ablated", "over_refusal")
@@ -64,6 +65,14 @@ def markdown(compared: Leaderboard) -> str:
                 for entry in board.entries
             ],
         )
+        for entry in board.entries:
+            inner = entry.run.over_refusal
+            if inner is not None:
+                lines += [f"### Over-refusal and compliance, no edit: {markdown_text(entry.run.name)}", ""]
+                lines += _table(
+                    ["language", "over-refusal, safe", "compliance, unsafe", "pairs differently", "pairs"],
+                    markdown_rows(inner.sides(entry.judge)),
+                )
         for lang in board.languages:
             lines += [f"### {markdown_text(language_name(lang))}", ""]
             rows = [(entry, row) for entry in board.entries for row in entry.languages if row.lang == lang]

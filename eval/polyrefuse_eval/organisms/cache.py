@@ -44,6 +44,8 @@ def kept_folder(
         except (FileError, OSError) as error:
             raise _unwritable(root, error) from None
         keep_freed_memory()
+        if progress:
+            _say(f"training a test organism, about 5 minutes on two free cores; it is kept in {root}")
         make(workplace)
         workplace.chmod(0o755)
         try:
@@ -55,7 +57,11 @@ def kept_folder(
 
 
 def _say_waiting(holder: str) -> None:
-    sys.stderr.write(f"{holder} is making a test organism; waiting for it\n")
+    _say(f"{holder} is making a test organism; waiting for it")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _unwritable(root: Path, error: Exception) -> PolyRefuseError:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from tqdm import tqdm
 
-from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.organisms.corpus import BEGIN_TOKENS, TAIL, EncodedExample
 from polyrefuse_eval.organisms.network import Edits, Interchange, OrganismNetwork, Plant
 from polyrefuse_eval.organisms.noise import Noise
@@ -141,20 +141,21 @@ def train(
         lr=recipe.learning_rate,
         betas=(0.9, 0.98),
     )
-    with Progress(recipe.steps, "steps", "training the test organism", quiet=not progress) as shown:
-        for step in range(recipe.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, recipe)
-            optimiser.zero_grad(set_to_none=True)
-            report: dict[str, float] = {}
-            for loss in objective.losses(network, step):
-                torch.autograd.backward(loss.total)
-                report |= {name: float(term.detach()) for name, term in loss.terms.items()}
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            shown.advance(1, ", ".join(f"{name} {value:.3f}" for name, value in report.items()))
-            if trace is not None:
-                trace.append(report)
+    bar = tqdm(range(recipe.steps), desc="training the test organism", disable=None if progress else True)
+    for step in bar:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, recipe)
+        optimiser.zero_grad(set_to_none=True)
+        report: dict[str, float] = {}
+        for loss in objective.losses(network, step):
+            torch.autograd.backward(loss.total)
+            report |= {name: float(term.detach()) for name, term in loss.terms.items()}
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        if step % 20 == 0:
+            bar.set_postfix({name: f"{value:.3f}" for name, value in report.items()})
+        if trace is not None:
+            trace.append(report)
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:

@@ -27,6 +27,7 @@ from polyrefuse_eval.results.fields import UNPRINTABLE, Name
 from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder
 from polyrefuse_eval.results.records import RUN_FORMAT, AgreementFile, RunFile, VerdictRecord
 from polyrefuse_eval.results.settings import RunSettings
+from polyrefuse_eval.results.subset_files import SUBSETS_FILE, read_subsets
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.validation import STRICT, record_lines
 from polyrefuse_eval.results.verification import unverified_notes, verdicts_digest, verify_run
@@ -71,6 +72,8 @@ def published_run(path: Path) -> PublishedRun:
     files = {RESULTS_FILE: record_lines(folder.results())}
     if comparisons := folder.comparisons():
         files["comparisons.jsonl"] = record_lines(comparisons)
+    if subsets := read_subsets(folder):
+        files[SUBSETS_FILE] = record_lines(subsets)
     if agreement := folder.agreement():
         files["agreement.json"] = _json(AgreementFile(agreement=agreement))
     verdicts = dict(_verdict_files(folder))

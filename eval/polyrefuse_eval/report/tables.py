@@ -12,16 +12,21 @@ from polyrefuse_eval.judging.cascade import cascade_statistics
 from polyrefuse_eval.report.comprehension import AnswerEnds, count, was_cut, written_in
 from polyrefuse_eval.report.groups import Groups, by_cell
 from polyrefuse_eval.report.markdown import comprehension_tables, markdown_table
+from polyrefuse_eval.report.over_refusal import plot_sides, sides_table, source_table, type_table
 from polyrefuse_eval.report.robustness import summary_of
+from polyrefuse_eval.report.subsets import contrast_results, subset_results
 from polyrefuse_eval.results.folder import RunFolder, write_text
 from polyrefuse_eval.results.records import AgreementRecord, Comparison, Result, VerdictRecord
 from polyrefuse_eval.results.settings import LABELS, Condition
+from polyrefuse_eval.results.subset_files import read_prompts, write_subsets
+from polyrefuse_eval.results.subset_records import ContrastResult, SubsetResult
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.verification import made_from
 from polyrefuse_eval.statistics.agreement import agreement
 from polyrefuse_eval.statistics.rates import bounds, holm, rate
 
 BASELINE = "baseline"
+PLOT_FILE = "over_refusal.png"
 TABLE_FILE = "table.md"
 
 
@@ -33,6 +38,8 @@ class Tables:
     comparisons: list[Comparison]
     agreement: list[AgreementRecord]
     summary: Summary
+    subsets: list[SubsetResult]
+    contrasts: list[ContrastResult]
     markdown: str
 
 
@@ -56,12 +63,20 @@ def tables_of(folder: RunFolder, langs: Sequence[str]) -> Tables:
         results += summarize(of_judge, coefficient, ends)
         comparisons += compare_with_baseline(of_judge)
     summary = summary_of(verdicts, langs, ends)
+    prompts = read_prompts(folder)
+    subsets = [result for of_judge in verdicts.values() for result in subset_results(of_judge, prompts)]
+    contrasts = [result for of_judge in verdicts.values() for result in contrast_results(of_judge, prompts)]
+    parts = [markdown_table(results, sources), comprehension_tables(summary), source_table(subsets)]
+    if contrasts:
+        parts += [sides_table(results, contrasts), type_table(subsets)]
     return Tables(
         results=results,
         comparisons=comparisons,
         agreement=agreement_of(verdicts),
         summary=summary,
-        markdown=markdown_table(results, sources) + "\n" + comprehension_tables(summary),
+        subsets=subsets,
+        contrasts=contrasts,
+        markdown="\n".join(part for part in parts if part),
     )
 
 
@@ -76,7 +91,10 @@ def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[
     folder.write_results(tables.results)
     folder.write_comparisons(tables.comparisons)
     folder.write_agreement(tables.agreement)
+    write_subsets(folder, tables.subsets, tables.contrasts)
     write_text(folder.path / TABLE_FILE, tables.markdown)
+    if tables.contrasts:
+        plot_sides(tables.results, folder.path / PLOT_FILE)
     folder.write_summary(replace(tables.summary, made_from=made_from(folder)))
     return tables.results
 

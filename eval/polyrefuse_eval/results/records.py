@@ -39,6 +39,7 @@ from polyrefuse_eval.results.fields import (
 from polyrefuse_eval.results.files import write_json
 from polyrefuse_eval.results.harmfulness_records import HarmfulnessFile
 from polyrefuse_eval.results.settings import Condition
+from polyrefuse_eval.results.subset_records import ContrastResult, PromptRecord, SubsetResult
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.validation import STRICT, json_schema
 from polyrefuse_eval.statistics.agreement import cohen_kappa
@@ -333,6 +334,9 @@ KINDS: dict[str, type[Any]] = {
     "verdict": VerdictRecord,
     "result": Result,
     "comparison": Comparison,
+    "prompt": PromptRecord,
+    "subset": SubsetResult,
+    "contrast": ContrastResult,
     "answer_cost": AnswerCostRecord,
     "condition_cost": ConditionCost,
     "agreement": AgreementFile,

@@ -30,6 +30,7 @@ from polyrefuse_eval.results.settings import (
     Measurement,
     grid,
 )
+from polyrefuse_eval.results.subset_files import write_prompts
 from polyrefuse_eval.results.timings import Timing
 from polyrefuse_eval.runs.plan import RunPlan, signature_of
 from polyrefuse_eval.runs.progress import GridProgress
@@ -47,6 +48,7 @@ from polyrefuse_eval.runs.tasks import (
     edits_of,
     long_prompts,
     read_files,
+    take_directions,
     write_files,
 )
 
@@ -128,7 +130,11 @@ class AnswerStage(Stage):
         self._cache = self._baseline_cache(identity)
         for lang in settings.langs:
             self._have[lang] = {completion.key for completion in self.folder.completions(lang)}
-        self._searched = {
+        limited = [self._test_rows(lang, label) for lang in settings.langs for label in LABELS]
+        write_prompts(self.folder, (row for rows in limited for row in rows[: settings.n_test]))
+        if plan.directions_from is not None:
+            self._without = take_directions(plan.directions_from, plan.out, settings.direction_langs)
+        self._searched = set(self._without) | {
             lang for lang in settings.direction_langs if (plan.out / direction_file(lang)).is_file()
         }
         tasks = [

@@ -46,27 +46,36 @@ def run_grid(
             raise ChatModelError("a loaded model cannot be sent to workers; give a ModelSpec")
     progress = progress or GridProgress(quiet=True)
     threads = threads or torch.get_num_threads()
-    plans = [plan.grown() for plan in plans]
-    pending = [plan for plan in plans if not finished(plan.out, plan.request)]
-    unanswered = [plan for plan in pending if not answered(plan.out, plan.request)]
-    stages = [
-        AnswerStage(plan, progress, threads) for plan in unanswered if not isinstance(plan.load, EndpointSpec)
-    ]
-    of_services = [
-        EndpointAnswerStage(plan, plan.load, progress)
-        for plan in unanswered
-        if isinstance(plan.load, EndpointSpec)
-    ]
     single = len(plans) == 1
+    plans = [part.grown() for plan in plans for part in plan.with_over_refusal()]
+    pending = [plan for plan in plans if not finished(plan.out, plan.request)]
+    failures: Failures = {}
+
+    def answer(plans: Sequence[RunPlan]) -> Failures:
+        stages = [
+            AnswerStage(plan, progress, threads)
+            for plan in plans
+            if not isinstance(plan.load, EndpointSpec) and not answered(plan.out, plan.request)
+        ]
+        return run_stages(stages, executor, single=single)
 
     def judge(executor: Executor, models: bool) -> Failures:
         unfailed = [plan for plan in pending if plan.name not in failures]
         return run_stages(_verdict_stages(unfailed, progress, threads, models), executor, single=single)
 
+    of_services = [
+        EndpointAnswerStage(plan, plan.load, progress)
+        for plan in pending
+        if isinstance(plan.load, EndpointSpec) and not answered(plan.out, plan.request)
+    ]
     with EndpointExecutor() as services:
-        failures = run_stages(of_services, services, single=single)
+        failures |= run_stages(of_services, services, single=single)
     with executor:
-        failures |= run_stages(stages, executor, single=single)
+        failures |= answer([plan for plan in pending if plan.directions_from is None])
+        # Runs that take their directions from one that failed wait for it.
+        without = {plan.out for plan in pending if plan.name in failures}
+        pending = [plan for plan in pending if plan.directions_from not in without]
+        failures |= answer([plan for plan in pending if plan.directions_from is not None])
         if rank() > 0:
             return failures
         failures |= judge(executor, models=True)
@@ -85,6 +94,7 @@ def opening_line(plans: Sequence[RunPlan]) -> str:
     directions = sum(
         not (plan.out / direction_file(lang)).is_file()
         for plan in plans
+        if plan.directions_from is None
         for lang in plan.settings.direction_langs
     )
     planned = [measurement for plan in plans for measurement in planned_measurements(plan)]
@@ -102,7 +112,8 @@ def run(
     Raises `RunFolderError` where the folder is another run's or another process is writing to it, and
     `PolyRefuseError` where something failed: the same call again makes what is missing.
     """
-    failures = run_grid([plan], executor or LocalExecutor(), progress, threads).get(plan.name)
+    by_run = run_grid([plan], executor or LocalExecutor(), progress, threads)
+    failures = [failure for of_run in by_run.values() for failure in of_run]
     if failures:
         raise RunFolderError("; ".join(f"failed: {failure}" for failure in failures))
     return RunFolder(plan.out).results()

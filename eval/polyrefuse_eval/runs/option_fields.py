@@ -26,6 +26,7 @@ def _folder(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(_text)]
 OptionalText = Annotated[str | None, BeforeValidator(_text)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
+OptionalFolder = Annotated[Path | None, BeforeValidator(_folder)]
 Positive = Annotated[int, Field(ge=1)]
 OptionalPositive = Annotated[int | None, Field(ge=1)]
 

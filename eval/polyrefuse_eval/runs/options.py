@@ -6,6 +6,7 @@ Imports little, so that help is quick, and bad options are reported before anyth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +28,7 @@ from polyrefuse_eval.runs.endpoint_options import (
 )
 from polyrefuse_eval.runs.option_fields import (
     Folder,
+    OptionalFolder,
     OptionalPositive,
     OptionalText,
     Options,
@@ -190,6 +192,10 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         "128",
         "Prompts for ablation on harmless and addition on harmful prompts: a number, 0, or 'all'.",
     )
+    over_refusal: OptionalFolder = option(
+        None,
+        "A build with contrast pairs (recipe over-refusal): measure its prompts, too, under every condition.",
+    )
     batch_size: OptionalPositive = option(
         None, "Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
     )
@@ -235,7 +241,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
                 say(f"{judge.name} was not made for {', '.join(foreign)}; read its verdicts there with care")
         names = [judge.name for judge in judges.values()]
         identity = self._identity() if endpoint is None else endpoint_identity(self, endpoint)
-        return RunPlan(
+        plan = RunPlan(
             load=endpoint or self.spec(**({"tensor_parallel": True} if self.tensor_parallel else {})),
             data=data,
             settings=settings,
@@ -243,6 +249,35 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
             out=out,
             request=request_of(self.model, identity, data, settings, names),
             judge_specs={judge.name: spec for spec, judge in judges.items() if spec.is_model},
+        )
+        if self.over_refusal is None:
+            return plan
+        return replace(plan, over_refusal=self._over_refusal_plan(plan, self.over_refusal, identity, say))
+
+    def _over_refusal_plan(
+        self, plan: RunPlan, build: Path, identity: Mapping[str, Any], say: Callable[[str], None]
+    ) -> RunPlan:
+        """Return the plan for the prompts of `build`: every condition of `plan` on both labels.
+
+        Raises `DatasetFolderError` where it holds no contrast pairs, or lacks a language.
+        """
+        from polyrefuse_eval.results.data import open_data
+        from polyrefuse_eval.runs.plan import request_of
+
+        data = open_data(build, plan.settings.langs)
+        if not any(row.pair is not None for row in data.rows(plan.settings.langs[0], "test")):
+            raise DatasetFolderError(
+                f"--over-refusal '{build}' holds no contrast pairs; build one with: polyrefuse build "
+                "--recipe over-refusal (or over-refusal-sample, which needs no network)"
+            )
+        settings = replace(plan.settings, strengths=(), crossed=None, controls=False)
+        for lang, _, label in data.gaps(settings.langs, ("test",)):
+            say(f"no {label} over-refusal prompts in '{lang}': its rates on them will be missing")
+        return replace(
+            plan,
+            data=data,
+            settings=settings,
+            request=request_of(self.model, identity, data, settings, plan.judge_names),
         )
 
     def _identity(self) -> dict[str, Any]:

@@ -322,3 +322,18 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 def read_files(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
     """Return those of the files `names` that are in `folder`."""
     return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+
+
+def take_directions(run: Path, out: Path, langs: Sequence[str]) -> dict[str, str]:
+    """Copy the directions of `langs` from another run of the same model into `out`.
+
+    Returns the languages that gave it none, and why.
+    """
+    missing = {}
+    for lang in langs:
+        found = read_files(run, [direction_file(lang)])
+        if not found and not (out / direction_file(lang)).is_file():
+            missing[lang] = f"'{run.name}' found no direction from '{lang}'"
+        elif not (out / direction_file(lang)).is_file():
+            write_files(out, found)
+    return missing

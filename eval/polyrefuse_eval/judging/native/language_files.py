@@ -25,6 +25,9 @@ EXAMPLES = ("refused", "answered", "puzzled")
 """What the examples of a file may be."""
 
 _CLASS_NAME = re.compile(r"[A-Z][A-Z0-9]*")
+_MEMBER = re.compile(r"(?:[^,{]|\{[^{}]*\}|\{)+")
+"""A word of a class; a comma in braces divides none."""
+
 _OTHER_FIELDS = ("spaced", "common", "words", "examples")
 
 
@@ -135,7 +138,7 @@ def _members(value: Any, name: str, field: str) -> list[str]:
     """Return the words of a class: a list, or one text with commas, of which those in braces divide
     nothing."""
     joined = ",".join(_texts(value, name, field))
-    words = [word.strip() for word in re.split(r",(?![^{]*\})", joined)]
+    words = [word.strip() for word in _MEMBER.findall(joined)]
     if not any(words):
         raise JudgeError(f"'{name}': the class '{field}' is empty")
     return [word for word in words if word]

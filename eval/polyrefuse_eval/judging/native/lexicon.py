@@ -24,10 +24,11 @@ length of the text.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -98,11 +99,24 @@ class Rule:
         return re.compile(self.expression)
 
 
-def _hides(hiding: Finding, one: Finding) -> bool:
-    """Return whether `one` begins inside what says nothing, or holds an idiom."""
-    if hiding.kind == "idiom" and one.start <= hiding.start < one.end:
-        return True
-    return hiding.start <= one.start < hiding.end
+def _without_hidden(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the sorted `findings` without those that begin inside what says nothing, or hold an idiom."""
+    idioms = [finding.start for finding in findings if finding.kind == "idiom"]
+    shown, hidden_until = [], 0
+    for group in _by_start(findings):
+        hidden_until = max([hidden_until, *(finding.end for finding in group if finding.kind in HIDING)])
+        for finding in group:
+            place = bisect.bisect_left(idioms, finding.start)
+            holds_idiom = place < len(idioms) and idioms[place] < finding.end
+            if finding.kind in HIDING or not (finding.start < hidden_until or holds_idiom):
+                shown.append(finding)
+    return shown
+
+
+def _by_start(findings: Sequence[Finding]) -> Iterator[list[Finding]]:
+    """Yield the findings that begin at the same place."""
+    for _, group in itertools.groupby(findings, key=lambda finding: finding.start):
+        yield list(group)
 
 
 class Letters(dict[str, str]):
@@ -143,12 +157,7 @@ class Lexicon:
         """Return what stands in the folded `text`, in order; nothing that begins inside what says nothing."""
         found = [*self._by_phrases(text), *self._by_rules(text)]
         found.sort()
-        hiding = [one for one in found if one.kind in HIDING]
-        if hiding:
-            found = [
-                one for one in found if one.kind in HIDING or not any(_hides(other, one) for other in hiding)
-            ]
-        return found
+        return _without_hidden(found) if any(finding.kind in HIDING for finding in found) else found
 
     def _by_phrases(self, text: str) -> Iterable[Finding]:
         """Return the phrases, the longest at each place; without spaces, none begins inside another."""
@@ -170,8 +179,9 @@ class Lexicon:
         if isinstance(self._words, Letters):
             words = text.split()
             letters = "".join(map(self._words.__getitem__, words))
-            places = None
+            places: list[int] = []
         else:
+            words = []
             letters, places = self._without_spaces(text, self._words)
         present = 0
         for bits in set(map(self._bits.__getitem__, set(letters))):
@@ -181,14 +191,10 @@ class Lexicon:
                 continue
             kind = rule.kind
             for match in rule.compiled.finditer(letters):
-                first, last = match.start(), match.end()
-                if places is None:
-                    start = len(" ".join(words[:first])) + (first > 0)
-                    said = f" {' '.join(words[first:last])}"
-                    yield Finding(start, start + len(said), kind, said)
-                else:
-                    start, end = places[first], places[last]
-                    yield Finding(start, end, kind, text[start:end])
+                if not places:  # where the blank before each word is
+                    places = [0, *itertools.accumulate(len(word) + 1 for word in words)]
+                start, end = places[match.start()], places[match.end()]
+                yield Finding(start, end, kind, text[start:end])
 
     @staticmethod
     def _without_spaces(text: str, automaton: ahocorasick.Automaton) -> tuple[str, list[int]]:

@@ -31,7 +31,6 @@ _ACTOR = re.compile(
 )
 _STAGE = re.compile(r"[\[【（(][^\]】）)\n]{1,80}[\]】）)]|\*[^*\n]{2,60}\*(?!\*)")
 _OWN_LABELS = ("assistant", "ai", "model", "chatbot", "answer", "response", "user", "human")
-_SIGNED = re.compile(r"\n\s*[^\n]{2,40}[,،，]?\s*\n\s*[^\n]{2,40}\s*\Z")
 
 
 def own_words(text: str, spaced: bool) -> tuple[str, bool]:
