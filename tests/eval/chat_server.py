@@ -67,6 +67,8 @@ class ChatServer:
     renamed_after: int | None = None
     seconds: float = 0.0
     stall: float = 2.0
+    length: int = 0
+    """Further characters of an answer."""
     seed: int = 0
     status: int | None = None
     """Every reply has this status, where there is one."""
@@ -83,6 +85,7 @@ class ChatServer:
     times: list[float] = field(default_factory=list)
     faulty: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
+    _tries: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, body: dict[str, Any], key: str | None) -> str | None:
@@ -93,7 +96,8 @@ class ChatServer:
             self.bodies.append(body)
             self.times.append(time.monotonic())
             self.keys.add(key)
-            chance = random.Random(f"{self.seed} {prompt} {self.prompts.count(prompt)}")
+            self._tries[prompt] += 1
+            chance = random.Random(f"{self.seed} {prompt} {self._tries[prompt]}")
             if chance.random() >= self.fault_rate or self.faulty.total() == self.failures:
                 return None
             fault = chance.choice(self.faults)
@@ -114,7 +118,7 @@ def kind_of(prompt: str, kinds: tuple[str, ...]) -> str:
 def reply(server: ChatServer, prompt: str) -> tuple[int, dict[str, Any]]:
     """Return status and body of the reply to `prompt`."""
     kind = kind_of(prompt, server.kinds)
-    text = f"Here is the answer {word(prompt)}."
+    text = f"Here is the answer {word(prompt)}." + " and more" * (server.length // 9)
     with server._lock:
         server.answered[prompt] += 1
         number = len(server.answered)

@@ -49,6 +49,7 @@ class EndpointClient:
         spec.check()
         self.spec = spec
         self._openai = openai
+        self._response = require("httpx2", "endpoint").Response
         self._price = spec.price or Price(input=0, output=0)
         self._budget = Budget(spec.budget, spec.spent)
         self._key = spec.key
@@ -150,9 +151,12 @@ class EndpointClient:
         """Send one request, and read its reply; raises `Fault`, `Rejected` or `EndpointError`."""
         openai, place = self._openai, origin(self.spec.url)
         try:
-            raw = await self._client.chat.completions.with_raw_response.create(
-                **_arguments(self.spec.request(prompt)),
-                extra_headers={"Accept-Encoding": "gzip, deflate"},  # others unpack to gigabytes
+            # The method for chat completions would look at each field against its types: a third of the time.
+            response = await self._client.post(
+                "/chat/completions",
+                body=self.spec.request(prompt),
+                cast_to=self._response,
+                options={"headers": {"Accept-Encoding": "gzip, deflate"}},  # others unpack to gigabytes
             )
         except openai.APITimeoutError:
             raise Fault("timeout", f"no answer from {place}") from None
@@ -163,7 +167,7 @@ class EndpointClient:
             if blocked is not None:
                 return blocked
             raise self._status_fault(error.status_code, error.response.headers, error.body) from None
-        return read_reply(raw.content)
+        return read_reply(response.content)
 
     def _connection_fault(self, error: Exception) -> Exception:
         place, cause = origin(self.spec.url), error.__cause__
@@ -207,12 +211,6 @@ class EndpointClient:
         message = body.get("message", body) if isinstance(body, Mapping) else body
         text = str(message or "no reason given")
         return excerpt(text.replace(self._key, "***") if self._key else text)
-
-
-def _arguments(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of openai's method for the fields of a request."""
-    own = {name: request.pop(name) for name in ("model", "messages")}
-    return {**own, "extra_body": request}
 
 
 def _bucket(per_minute: int | None) -> TokenBucket:

@@ -344,3 +344,10 @@ def test_a_budget_holds_over_commands(server: ChatServer, data_folder: Path, tmp
     server.prompts.clear()
     assert call(*asked, "--budget", 5).exit_code == 0
     assert len(server.prompts) == N_PROMPTS - there
+
+
+def test_long_prompts_are_the_service_s_to_refuse(
+    server: ChatServer, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polyrefuse_eval.runs.answers.long_prompts", lambda *_data: {"en": ["a" * 10_000]})
+    assert call(*command(server, data_folder, tmp_path / "run", "--langs", "en")).exit_code == 0
