@@ -33,6 +33,13 @@ MAXIMUM_BYTES = 4_000_000
 MAXIMUM_RETRY_AFTER = 30 * 86400.0
 """Longest Retry-After in seconds; longer ones are cut to it."""
 
+LEAST_KEY = 12
+"""Characters of the shortest key that is taken out of answers: shorter ones, such as `none` or `EMPTY` for
+local servers, are words that an answer may hold."""
+
+_QUADRATIC = ("idna", "punycode")
+"""Charsets whose decoders take hours for an answer of the greatest size."""
+
 _SCHEMES = ("http", "https")
 _HEADERS = {
     "Accept": "*/*",
@@ -66,6 +73,15 @@ def check_address(address: str, option: str = "--translator-url") -> str:
     return address
 
 
+def without_key(body: bytes, key: str | None) -> bytes:
+    """Return the `body` of an answer with asterisks for the `key`, which services quote, as JSON too."""
+    if key is None or len(key) < LEAST_KEY:
+        return body
+    for form in (key, dumps(key)[1:-1], key.replace("/", "\\/")):
+        body = body.replace(form.encode("utf-8"), b"***")
+    return body
+
+
 def retry_after(value: str | None, now: float | None = None) -> float | None:
     """Return the seconds of a Retry-After header (a number or an HTTP date), None if it is unreadable."""
     if not value:
@@ -96,8 +112,9 @@ class Response:
     @property
     def text(self) -> str:
         """The body in the charset that the response names, else in UTF-8."""
+        charset = "utf-8" if self.charset.strip().lower() in _QUADRATIC else self.charset
         try:
-            return self.content.decode(self.charset, "replace")
+            return self.content.decode(charset, "replace")
         except (LookupError, UnicodeError):  # an unknown charset, or one that cannot replace
             return self.content.decode("utf-8", "replace")
 
@@ -221,7 +238,8 @@ class HttpClient:
                 raise Fault("truncated", "the answer broke off") from None
             charset = answer.charset_encoding or "utf-8"
             key = os.environ.get(self.key_variable or "", "").strip()
-            return Response(answer.status_code, answer.headers, b"".join(chunks), charset, key)
+            content = without_key(b"".join(chunks), key)
+            return Response(answer.status_code, answer.headers, content, charset, key)
 
     def _check(self, response: Response, address: str) -> None:
         """Raise what a status other than 2xx means."""

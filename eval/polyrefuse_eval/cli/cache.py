@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from polyrefuse_data.core.display import visible
 from polyrefuse_eval.results.content_cache import (
     KINDS,
     LIMIT_ENVIRONMENT,
@@ -34,7 +35,7 @@ def show_command() -> None:
     """Print where the cache lies, what it holds, and its limit."""
     limit = cache_limit()
     sizes = cache_sizes()
-    click.echo(cache_folder())
+    click.echo(visible(cache_folder()))
     width = max(map(len, KINDS))
     for row in sizes:
         click.echo(f"  {row.kind:{width}}  {row.files:6} files  {shown_size(row.size):>9}")

@@ -7,6 +7,7 @@ futures alone.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from polyrefuse_data.http.client import origin, retry_after
+from polyrefuse_data.http.client import MAXIMUM_BYTES, origin, retry_after, without_key
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError, excerpt
 from polyrefuse_data.http.limits import Breaker, BreakerSettings, TokenBucket
 from polyrefuse_eval.endpoint.prices import Budget, Price, counted_tokens
@@ -33,6 +34,12 @@ UNPAID = ("connection", "server_error", "throttled")
 
 BUDGET_SECONDS = 0.05
 """How long a request waits that the budget lets out only after others."""
+
+KEPT_HEADERS = ("Retry-After",)
+"""Headers of a response that are read; others say how to unpack or decode it, or keep state."""
+
+CHUNK_BYTES = 1 << 16
+"""Bytes of a response that are looked at together."""
 
 NO_KEY = "none"
 """What stands for the key in a request to a service without keys; local servers take any."""
@@ -63,7 +70,7 @@ class EndpointClient:
             base_url=spec.url,
             max_retries=0,
             timeout=pace.deadline,
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=_http_client(openai, spec, self._response),
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
@@ -171,6 +178,8 @@ class EndpointClient:
 
     def _connection_fault(self, error: Exception) -> Exception:
         place, cause = origin(self.spec.url), error.__cause__
+        if isinstance(cause, Fault):
+            return cause
         if "CERTIFICATE_VERIFY_FAILED" in str(cause):
             return EndpointError(
                 f"{place} has a certificate that is not trusted; name the file of its authority in "
@@ -211,6 +220,40 @@ class EndpointClient:
         message = body.get("message", body) if isinstance(body, Mapping) else body
         text = str(message or "no reason given")
         return excerpt(text.replace(self._key, "***") if self._key else text)
+
+
+def _http_client(openai: Any, spec: EndpointSpec, response_type: Any) -> Any:
+    """Return the connections to the service of `spec`, which bound and clean whatever it sends.
+
+    A response has at most `MAXIMUM_BYTES` when unpacked, no charset of its own (JSON is UTF-8), and asterisks
+    for the key. A request to a service that gets no key has no header of the user's account either.
+    """
+
+    class BoundedClient(openai.DefaultAsyncHttpxClient):  # type: ignore[misc]
+        async def send(self, request: Any, **options: Any) -> Any:
+            if spec.key_variable is None:
+                for name in _account_headers():
+                    request.headers.pop(name, None)
+            response = await super().send(request, **{**options, "stream": True})
+            try:
+                content = bytearray()
+                async for chunk in response.aiter_bytes(CHUNK_BYTES):
+                    content += chunk
+                    if len(content) > MAXIMUM_BYTES:
+                        raise Fault("page", f"an answer of more than {MAXIMUM_BYTES} bytes")
+            finally:
+                await response.aclose()
+            headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+            body = without_key(bytes(content), spec.key)
+            return response_type(response.status_code, headers=headers, content=body, request=request)
+
+    return BoundedClient(follow_redirects=False)
+
+
+def _account_headers() -> list[str]:
+    """Return the names of headers that the openai package takes from the environment."""
+    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
+    return ["OpenAI-Organization", "OpenAI-Project", *(line.partition(":")[0].strip() for line in lines)]
 
 
 def _bucket(per_minute: int | None) -> TokenBucket:

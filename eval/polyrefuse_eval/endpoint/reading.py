@@ -196,7 +196,7 @@ def _answer(reply: _Reply, choice: _Choice, message: _Message) -> ServiceAnswer:
     note = _note(reply, refusal)
     n_tokens = note.completion_tokens
     if n_tokens is not None and details is not None and details.reasoning_tokens is not None:
-        n_tokens = max(0, n_tokens - details.reasoning_tokens)
+        n_tokens = max(0, n_tokens - max(0, details.reasoning_tokens))
     return ServiceAnswer(
         text=answer or "",
         reasoning=_valid(given) if given else thoughts,

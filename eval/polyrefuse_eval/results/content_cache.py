@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyrefuse_data.core.files import PARTIAL_ENDING, make_folder, write_bytes
+from polyrefuse_data.core.files import make_folder, write_bytes
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.files import LOCK_FILE
 
 ENVIRONMENT = "POLYREFUSE_CACHE"
 LIMIT_ENVIRONMENT = "POLYREFUSE_CACHE_LIMIT"
@@ -40,6 +39,8 @@ KINDS = ("baselines", "refusal-tokens", "direction-sets", "directions", HIDDEN_S
 """What is kept, each in a folder of its own."""
 
 ENDING = ".zip"
+_ENTRY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{32}\.zip|[0-9a-f]{24}/[^/]+\.jsonl")
+"""Path of a finished file in the folder of its kind: an entry, or the baselines of a language."""
 FORMAT = 1
 """Part of every key: raised when an entry of the same inputs would hold something else."""
 
@@ -76,7 +77,7 @@ def cache_limit() -> int:
 
 def parse_size(text: str, name: str) -> int:
     """Return the bytes in `500MB`, `2 GiB` or `1000`; raises `RunFolderError` that begins with `name`."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if match is None:
         raise RunFolderError(f"{name} is '{text}'; expected a size such as 500MB or 4GB")
     number, unit, _ = match.groups()
@@ -107,13 +108,24 @@ def entry_path(kind: str, key: Mapping[str, Any]) -> Path:
 
 
 def load_entry(kind: str, key: Mapping[str, Any]) -> dict[str, bytes] | None:
-    """Return the files of an entry by name; None where there is none, or none that can be read."""
+    """Return the files of an entry by name; None where there is none, or none that can be read.
+
+    An entry is no link and holds nothing compressed: a few bytes of an archive may unpack to gigabytes.
+    """
     path = entry_path(kind, key)
     try:
-        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
-            files = {name: archive.read(name) for name in archive.namelist()}
+        if path.is_symlink() or not path.is_file():
+            return None
+        content = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                return None
+            if sum(member.file_size for member in members) > len(content):
+                return None
+            files = {member.filename: archive.read(member) for member in members}
         os.utime(path)
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError):
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError):
         return None
     return files
 
@@ -177,9 +189,16 @@ def clear_cache() -> int:
 
 
 def _files(kind: str) -> Iterator[tuple[Path, int, int]]:
-    """Yield path, bytes and time of last use (ns) of the files of a kind that are finished."""
-    for path in (cache_folder() / kind).rglob("*"):
-        if path.name == LOCK_FILE or path.suffix == PARTIAL_ENDING or path.is_symlink():
+    """Yield path, bytes and time of last use (ns) of the files of a kind that are finished.
+
+    They are called as this module and `baseline_cache` call them; what else lies there, or behind a link, is
+    not the cache's to count or remove.
+    """
+    folder = cache_folder() / kind
+    if folder.is_symlink():
+        return
+    for path in folder.rglob("*"):
+        if not _ENTRY.fullmatch(path.relative_to(folder).as_posix()) or path.is_symlink():
             continue
         with suppress(OSError):
             status = path.stat()

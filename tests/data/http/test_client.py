@@ -259,6 +259,22 @@ def test_a_key_that_a_service_quotes_is_not_in_the_sample(monkeypatch: pytest.Mo
     assert caught.value.sample == "no [31mbudget left for key ***."
 
 
+@pytest.mark.parametrize(("key", "shown"), [("sk-0123456789/a", "***"), ("none", "none")])
+def test_a_key_that_a_service_quotes_is_not_in_the_answer(
+    monkeypatch: pytest.MonkeyPatch, key: str, shown: str
+) -> None:
+    monkeypatch.setenv("SOME_KEY", key)
+    for quoted in (key, key.replace("/", "\\/")):
+        with listening(body(json.dumps({"a": "KEY"}).replace("KEY", quoted).encode())) as address:
+            assert HttpClient(5.0, "SOME_KEY").get(address).json() == {"a": shown}
+
+
+def test_a_charset_that_takes_hours_is_not_taken() -> None:
+    content = b"a-" + b"a" * 1_000_000
+    with listening(body(content, "text/plain; charset=Punycode")) as address:
+        assert HttpClient(60.0).get(address).text == content.decode()
+
+
 def test_cookies_are_neither_kept_nor_sent() -> None:
     heads: list[list[bytes]] = []
     answer = OK + b"Set-Cookie: id=1; Path=/\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import socketserver
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -235,3 +240,76 @@ def test_a_key_that_cannot_stand_in_a_header(server: ChatServer, monkeypatch: py
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(EndpointError, match="needs a key in the environment variable OPENAI_API_KEY"):
         spec_of(server, url="https://api.openai.com/v1").check()
+
+
+@contextmanager
+def hostile_service(
+    body: bytes, status: str = "200 OK", headers: str = ""
+) -> Iterator[tuple[str, list[bytes]]]:
+    """Serve `body` to each request; yield the address, and the requests as they arrive."""
+    requests: list[bytes] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += self.rfile.readline()
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+            self.rfile.read(length)
+            requests.append(head)
+            lines = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}Connection: close\r\n\r\n"
+            with suppress(OSError):  # the client may have seen enough
+                self.wfile.write(lines.encode() + body)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as hostile:
+        threading.Thread(target=hostile.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{hostile.server_address[1]}/v1", requests
+        hostile.shutdown()
+
+
+ONCE = replace(QUICK, tries=1, deadline=20.0)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"model": KEY, "system_fingerprint": KEY, "choices": [{"message": {"content": f"key: {KEY}"}}]},
+        {"prompt_feedback": {"block_reason": KEY}},
+        {"error": {"code": KEY}},
+        {"choices": [{"message": {"content": "a"}, "finish_reason": KEY}]},
+    ],
+)
+def test_a_key_that_a_service_quotes_in_an_answer_is_taken_out(
+    server: ChatServer, reply: dict[str, Any]
+) -> None:
+    with hostile_service(json.dumps(reply).encode()) as (url, _):
+        (answer,) = ask(spec_of(server, url=url, pace=ONCE), "a")
+    assert "***" in repr(answer)
+    assert KEY.lower() not in repr(answer).lower()
+
+
+@pytest.mark.parametrize("charset", ["hex", "base64", "undefined", "punycode"])
+def test_a_charset_of_the_service_is_no_traceback(server: ChatServer, charset: str) -> None:
+    headers = f"Content-Type: text/plain; charset={charset}\r\n"
+    with hostile_service(b"a-" + b"a" * 1000, "400 Bad", headers) as (url, _):
+        (answer,) = ask(spec_of(server, url=url, pace=ONCE), "a")
+    assert isinstance(answer, Rejected)
+
+
+def test_an_answer_that_unpacks_to_gigabytes_is_given_up_early(server: ChatServer) -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    with hostile_service(bomb, headers="Content-Encoding: gzip\r\n") as (url, _):
+        (answer,) = ask(spec_of(server, url=url, pace=ONCE), "a")
+    assert "an answer of more than 4000000 bytes" in str(answer)
+
+
+@pytest.mark.parametrize(("variable", "sent"), [(None, False), ("OPENAI_API_KEY", True)])
+def test_a_service_without_key_learns_nothing_of_the_account(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch, variable: str | None, sent: bool
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-user")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-of-user")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Gateway: secret-of-user")
+    with hostile_service(b"{}") as (url, requests):
+        ask(spec_of(server, url=url, key_variable=variable, pace=ONCE), "a")
+    assert (b"-of-user" in requests[0]) is sent

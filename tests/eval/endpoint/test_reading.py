@@ -70,6 +70,11 @@ def test_what_is_no_answer_is_a_fault(body: bytes, reason: str) -> None:
     assert caught.value.reason == reason
 
 
+def test_counts_that_cannot_be_make_no_record_that_cannot_be_read() -> None:
+    usage = {"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": -(10**30)}}
+    assert read_reply(reply({"content": "Yes."}, usage=usage)).n_tokens == 5
+
+
 def test_a_version_and_tokens_are_noted_and_nothing_in_a_name_acts() -> None:
     usage = {
         "prompt_tokens": 7,

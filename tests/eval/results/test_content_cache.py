@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -144,7 +146,7 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text, "--limit") == size
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1", "4 apples", "nan"])
+@pytest.mark.parametrize("text", ["", "much", "-1", "4 apples", "nan", "9" * 400])
 def test_a_size_that_is_none_is_one_line(text: str) -> None:
     with pytest.raises(RunFolderError, match=r"--limit is .*expected a size such as"):
         parse_size(text, "--limit")
@@ -174,3 +176,43 @@ def test_the_command_shows_prunes_and_clears(monkeypatch: pytest.MonkeyPatch) ->
     assert call("clear").startswith("removed 5.")
     assert clear_cache() == 0
     assert (cache_folder() / "addresses" / "copy").is_file()
+
+
+def test_no_file_of_others_is_counted_or_removed_and_no_link_is_followed(tmp_path: Path) -> None:
+    own = tmp_path / "own" / "ab"
+    own.mkdir(parents=True)
+    (own / f"{'0' * 32}.zip").write_text("the user's")
+    keep_entry("directions", key(1), {"a": b"1"})
+    (cache_folder() / "baselines").symlink_to(tmp_path / "own")
+    (cache_folder() / "directions" / "ab").symlink_to(own)
+    (cache_folder() / "directions" / "notes.txt").write_text("the user's")
+    assert sum(row.files for row in cache_sizes()) == 1
+    prune_cache(0)
+    clear_cache()
+    assert total() == 0
+    assert (own / f"{'0' * 32}.zip").read_text() == "the user's"
+    assert (cache_folder() / "directions" / "notes.txt").is_file()
+
+
+def test_an_entry_that_unpacks_to_more_than_it_is_or_is_a_link_is_none(tmp_path: Path) -> None:
+    path = entry_path("directions", key(1))
+    keep_entry("directions", key(1), {"a": b"1"})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", bytes(10_000_000))
+    assert load_entry("directions", key(1)) is None
+    keep_entry("directions", key(1), {"a": b"1"})
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert load_entry("directions", key(1)) is None
+
+
+def test_no_change_of_an_entry_is_a_traceback() -> None:
+    keep_entry("directions", key(1), {"a": b"1" * 50, "b": b"2" * 50})
+    path, chance = entry_path("directions", key(1)), random.Random(0)
+    whole = path.read_bytes()
+    for _ in range(500):
+        content = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            content[chance.randrange(len(content))] = chance.choice((0, 1, 8, 255, chance.randrange(256)))
+        path.write_bytes(content[: chance.choice((len(content), chance.randrange(len(content))))])
+        load_entry("directions", key(1))
