@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -17,16 +18,39 @@ if TYPE_CHECKING:
 LINE_SECONDS = 30.0
 """Seconds between two lines where there is no terminal, at least."""
 
+SHORTEST_WAIT = 0.1
+
 
 class _Log:
     """The steps that run on a stream, outer ones first, and when one of them last wrote a line there.
 
-    Many short steps in a row write as seldom as one long step; a step within another writes in its line.
+    Many short steps in a row write as seldom as one long step; a step within another writes in its line. A
+    thread writes the line where no step advances for long: one batch of a large model may take minutes.
     """
 
     def __init__(self) -> None:
         self.last_line = time.monotonic()
         self.steps: list[Progress] = []
+        self._lock = threading.Lock()
+        self._watched = False
+
+    def watch(self) -> None:
+        """Write lines from now on until no step is left, whether one advances or not."""
+        with self._lock:
+            if not self._watched:
+                self._watched = True
+                threading.Thread(target=self._write_lines, name="progress", daemon=True).start()
+
+    def _write_lines(self) -> None:
+        while True:
+            time.sleep(max(LINE_SECONDS, SHORTEST_WAIT))
+            with self._lock:
+                steps = list(self.steps)
+                self._watched = bool(steps)
+            if not steps:
+                return
+            with suppress(ValueError, OSError):  # the stream was closed meanwhile
+                steps[-1].write_state()
 
 
 _logs: WeakKeyDictionary[TextIO, _Log] = WeakKeyDictionary()
@@ -75,6 +99,8 @@ class Progress:
             self._bar = _bar_type()(
                 total=total, desc=self.description, unit=f" {unit}", file=self._stream, leave=False
             )
+        elif not quiet:
+            self._shared.watch()
 
     def __enter__(self) -> Progress:
         return self
@@ -94,10 +120,15 @@ class Progress:
                 self._bar.set_description_str(self.description, refresh=False)
                 self._bar.set_postfix_str(self._note, refresh=False)
                 self._bar.update(count)
+            self.write_state()
+
+    def write_state(self) -> None:
+        """Write how far all steps of the stream are, unless a line was written a moment ago."""
+        with self._lock:
             now = time.monotonic()
             if now - self._shared.last_line >= LINE_SECONDS:
                 self._shared.last_line, self._lines = now, True
-                self._put("; ".join(step.state() for step in self._shared.steps))
+                self._put("; ".join(step.state() for step in list(self._shared.steps)))
 
     def restart(self) -> None:
         """Measure the rate from now on: what came before is not part of the step's pace."""
@@ -144,12 +175,14 @@ class Progress:
 
     def state(self) -> str:
         """Return the line that says how far the step is."""
-        rate = self.count / max(time.monotonic() - self._start, 1e-9)
-        of_total, left = "", ""
-        if self.total is not None:
-            of_total = f"/{self.total}"
-            left = f", {clock((self.total - self.count) / rate) if rate else '?'} left"
-        pace = f"{rate:.1f}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s each"
+        seconds = time.monotonic() - self._start
+        rate = self.count / max(seconds, 1e-9)
+        of_total, left = "" if self.total is None else f"/{self.total}", ""
+        if self.total is not None and rate:
+            left = f", {clock((self.total - self.count) / rate)} left"
+        pace = (
+            f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each" if rate else f"{clock(seconds)} so far"
+        )
         note = f", {self._note}" if self._note else ""
         return f"{self.description}: {self.count}{of_total} {self._unit}, {pace}{left}{note}"
 

@@ -12,14 +12,15 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.surrogates import without_surrogates
 
 PROMPT_COLUMNS = (
     "prompt", "bad_q", "goal", "behavior", "instruction", "question", "forbidden_prompt", "user_input",
@@ -31,9 +32,6 @@ ignored. `turns` holds a list of texts, of which the first is the prompt."""
 _LISTABLE = frozenset(PROMPT_COLUMNS) - {"turns"}
 """Columns that hold one text a record, so that a list of them is a whole column."""
 
-REPLACEMENT = "\ufffd"
-"""U+FFFD, what stands where a character was lost."""
-
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -41,9 +39,8 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _DELIMITERS = ",;\t|"
-_SAMPLE_BYTES = 4096
+SNIFFED_BYTES = 4096
 _FIELD_LIMIT = 2**31 - 1
 
 RARE = 20
@@ -103,9 +100,8 @@ class Table:
             if candidate.casefold() in present:
                 return present[candidate.casefold()]
         raise FileFormatError(
-            f"'{self.source}' has the columns {', '.join(sorted(present.values())) or '(none)'}; "
-            "expected one "
-            f"of {', '.join(candidates)}"
+            f"'{self.source}' has the columns {', '.join(sorted(present.values())) or '(none)'}; expected "
+            f"one of {', '.join(candidates)}"
         )
 
 
@@ -122,15 +118,14 @@ def decode(content: bytes, source: object) -> str:
     A byte order mark decides; UTF-16 without one is known by its NUL bytes. Raises `FileFormatError`, with
     the line, for other encodings and for NUL characters, which no text holds.
     """
-    encoding = next((name for mark, name in _BOMS if content.startswith(mark)), None) or _guess(content)
+    encoding = _encoding(content)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         if encoding != "utf-8":
-            raise FileFormatError(
-                f"'{source}', line {line}: not valid {encoding.upper()}; is it cut?"
-            ) from None
+            problem = f"'{source}', line {line}: not valid {encoding.upper()}; is it cut, or no text?"
+            raise FileFormatError(problem) from None
         raise FileFormatError(
             f"'{source}', line {line}: byte 0x{content[error.start]:02X} is not UTF-8 "
             "(is the file Latin-1 or Windows-1252?); save it as UTF-8"
@@ -208,9 +203,24 @@ def parse_table(text: str, source: str) -> Table:
     )
 
 
-def _guess(content: bytes) -> str:
-    """Return the encoding of text without a byte order mark: every other byte of UTF-16 is often NUL."""
-    sample = content[:_SAMPLE_BYTES]
+def is_json_lines(start: bytes) -> bool:
+    """Return whether a file that begins with `start` is to be read line by line, as JSON Lines in UTF-8.
+
+    It is unless it begins as a JSON list of records, as CSV, or in another encoding.
+    """
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    first = text.partition(b"\n")[0].strip()
+    is_list = first[:1] == b"[" and first[1:].lstrip()[:1] in (b"", b"{", b'"')
+    is_csv = first[:1] not in (b"", b"{", b"[") and b"\n{" not in text
+    return _encoding(start).startswith("utf-8") and not is_list and not is_csv
+
+
+def _encoding(content: bytes) -> str:
+    """Return the encoding: the byte order mark's; without one, every other byte of UTF-16 is often NUL."""
+    for mark, name in _BOMS:
+        if content.startswith(mark):
+            return name
+    sample = content[:SNIFFED_BYTES]
     even, odd = sample[::2].count(0), sample[1::2].count(0)
     if odd > max(len(sample) // 8, 4 * even):
         return "utf-16-le"
@@ -301,8 +311,7 @@ def _parse_csv(text: str, source: str) -> Table:
             if len(cells) != len(header):
                 raise FileFormatError(
                     f"'{source}', line {number}: {len(cells)} cells, expected {len(header)} as in the "
-                    "header; is a "
-                    "quotation mark missing?"
+                    "header; is a quotation mark missing?"
                 )
             if start - number > 1:
                 spanning.append(number)
@@ -315,9 +324,8 @@ def _parse_csv(text: str, source: str) -> Table:
     table = _table(source, "CSV", numbered, "line")
     if spanning and len(spanning) * RARE <= max(len(numbered), RARE):
         table.notes.append(
-            f"'{source}': {len(spanning)} records span several lines (the first from line "
-            f"{spanning[0]}); if that "
-            "is wrong, a quotation mark is open"
+            f"'{source}': {counted(len(spanning), 'record')} over several lines (the first from line "
+            f"{spanning[0]}); if that is wrong, a quotation mark is open"
         )
     return table
 
@@ -331,20 +339,6 @@ def _table(source: str, format_name: str, numbered: Any, unit: str) -> Table:
         records.append(Record(number=number, values=clean))
     if not records:
         raise FileFormatError(f"'{source}' holds no records; expected prompts")
-    notes = [f"'{source}': {mended} records hold half a surrogate pair, read as U+FFFD"] if mended else []
+    half = f"'{source}': {counted(mended, 'record')} with half a surrogate pair, read as U+FFFD"
+    notes = [half] if mended else []
     return Table(source=source, format=format_name, records=records, unit=unit, notes=notes)
-
-
-def without_surrogates(value: Any) -> Any:
-    """Return `value` with U+FFFD for each unpaired surrogate in its texts; the same object if there "
-    "is none."""
-    if isinstance(value, str):
-        return _SURROGATE.sub(REPLACEMENT, value) if _SURROGATE.search(value) else value
-    if isinstance(value, Mapping):
-        pairs = {without_surrogates(key): without_surrogates(inner) for key, inner in value.items()}
-        same = all(key in value and value[key] is inner for key, inner in pairs.items())
-        return value if same and len(pairs) == len(value) else pairs
-    if isinstance(value, list):
-        items = [without_surrogates(inner) for inner in value]
-        return value if all(new is old for new, old in zip(items, value, strict=True)) else items
-    return value

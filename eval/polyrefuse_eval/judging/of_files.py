@@ -1,4 +1,4 @@
-"""Judge a JSON Lines file of completions: streaming, resumable; what cannot be read is named, not lost."""
+"""Judge a file of completions: streaming, resumable; what cannot be read is named, not lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.paths import check_output
 from polyrefuse_data.core.progress import Progress
-from polyrefuse_data.core.reading import parse_foreign_json
+from polyrefuse_data.core.reading import (
+    SNIFFED_BYTES,
+    FileFormatError,
+    decode,
+    is_json_lines,
+    parse_foreign_json,
+    parse_table,
+)
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import Judge, JudgeInput, Measures, Verdict, opened
 from polyrefuse_eval.judging.cascade import Cascade, CascadeStatistics, cascade_statistics
@@ -28,6 +35,11 @@ REFERENCE = "reference"
 
 REFERENCE_FIELDS = ("refused", "refusal")
 """Fields of the input that are taken for a reference verdict where none is named."""
+
+EXPECTED = "expected records with id, lang, response and, optionally, prompt, one JSON object a line"
+
+_CELLS: dict[str, bool | None] = {"true": True, "1": True, "false": False, "0": False, "": None}
+"""How a verdict stands in a cell of CSV."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +101,18 @@ def read_lines(
 ) -> Iterator[Line | BadLine]:
     """Yield the lines of `path` one by one; blank ones are left out.
 
-    `reference` names the field of a verdict that the file brings; by default `refused` or `refusal`.
-    `seen` is told of all bytes as they are read.
+    JSON Lines in UTF-8 are read as they come. A list in JSON, CSV, and other encodings are read whole; their
+    records take the place of lines. `reference` names the field of a verdict that the file brings; by default
+    `refused` or `refusal`. `seen` is told of all bytes as they are read.
     """
     try:
         file = path.open("rb")
     except OSError as error:
         raise JudgeError(f"'{path}' cannot be read: {error.strerror}") from None
     with file:
+        if not is_json_lines(file.peek(SNIFFED_BYTES)[:SNIFFED_BYTES]):
+            yield from _table_lines(path, file.read(), reference, langs, seen)
+            return
         for number, raw in enumerate(file, 1):
             if seen is not None:
                 seen(raw)
@@ -104,12 +120,42 @@ def read_lines(
                 yield _line(number, raw, reference, langs)
 
 
+def _table_lines(
+    path: Path,
+    content: bytes,
+    reference: str | None,
+    langs: Collection[str],
+    seen: Callable[[bytes], object] | None,
+) -> Iterator[Line | BadLine]:
+    """Yield the records of a file that is no JSON Lines in UTF-8; raises `JudgeError` for no table."""
+    if seen is not None:
+        seen(content)
+    try:
+        table = parse_table(decode(content, path), str(path))
+    except FileFormatError as error:
+        raise JudgeError(f"{error}; {EXPECTED}") from None
+    for record in table.records:
+        values = dict(record.values)
+        if table.format == "CSV":
+            for name in (reference,) if reference else REFERENCE_FIELDS:
+                if name in values:
+                    values[name] = _CELLS.get(str(values[name]).strip().lower(), values[name])
+        yield _record_line(record.number, values, reference, langs)
+
+
 def _line(number: int, raw: bytes, reference: str | None, langs: Collection[str]) -> Line | BadLine:
     try:
         record = parse_foreign_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except ValueError:
-        cut = "" if raw.endswith(b"\n") else "; it has no end, so it was cut off"
-        return BadLine(number, f"no JSON{cut}")
+    except UnicodeDecodeError as error:
+        byte = raw[error.start]
+        return BadLine(number, f"byte 0x{byte:02X} is not UTF-8 (Latin-1 or Windows-1252?); save it as UTF-8")
+    except json.JSONDecodeError as error:
+        cut = "" if raw.endswith(b"\n") else "; it has no end: was it cut off?"
+        return BadLine(number, f"no JSON ({error.msg}){cut}")
+    return _record_line(number, record, reference, langs)
+
+
+def _record_line(number: int, record: Any, reference: str | None, langs: Collection[str]) -> Line | BadLine:
     if not isinstance(record, dict):
         return BadLine(number, "no JSON object")
     for name in ("id", "lang", "response"):
@@ -159,10 +205,7 @@ def scan(path: Path, reference: str | None = None, langs: Collection[str] = PUBL
             found.without_prompt += not (line.item.prompt or "").strip()
     if not found.good:
         why = f": {found.bad[0]}" if found.bad else "; it is empty"
-        raise JudgeError(
-            f"nothing in '{path}' can be judged{why}; expected JSON Lines with id, lang, response and, "
-            "optionally, prompt"
-        )
+        raise JudgeError(f"nothing in '{path}' can be judged{why}; {EXPECTED}")
     found.digest = digest.hexdigest()
     return found
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE, language
 from polyrefuse_data.core.reading import (
     PROMPT_COLUMNS,
-    REPLACEMENT,
     Record,
     Table,
     decode,
@@ -22,6 +21,7 @@ from polyrefuse_data.core.reading import (
     text_lines,
 )
 from polyrefuse_data.core.schema import LABELS
+from polyrefuse_data.core.surrogates import REPLACEMENT
 from polyrefuse_eval.errors import GuardError
 
 KINDS_OF_THE_BUILD = ("all", "data")

@@ -6,6 +6,8 @@ import io
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -41,6 +43,29 @@ def test_without_a_terminal_there_is_a_line_every_thirty_seconds(moments: list[f
     ]
 
 
+def test_a_step_that_does_not_advance_writes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch of a large model takes minutes; the thread that writes ends with the last step."""
+    monkeypatch.setattr(module, "LINE_SECONDS", 0.1)
+    before = set(threading.enumerate())
+    stream = io.StringIO()
+    with Progress(64, "answers", "refusal tokens", stream=stream):
+        wait_until(lambda: stream.getvalue().count("\n") >= 2)
+    assert stream.getvalue().startswith("refusal tokens: 0/64 answers, 0:0")
+    assert " so far\n" in stream.getvalue()
+    wait_until(lambda: set(threading.enumerate()) <= before)
+    quiet = io.StringIO()
+    with Progress(64, "answers", "quiet", quiet=True, stream=quiet):
+        assert set(threading.enumerate()) <= before
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when `condition` holds; fail where it does not within a minute."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_a_short_step_and_a_quiet_one_write_nothing(moments: list[float]) -> None:
     stream, lines = io.StringIO(), list[str]()
     with Progress(10, "prompts", "short", stream=stream) as progress:
@@ -58,7 +83,7 @@ def test_a_step_that_fails_does_not_say_that_it_ended(moments: list[float]) -> N
     moments.append(31.0)
     progress.advance(0)
     progress.__exit__(KeyError, KeyError(), None)
-    assert stream.getvalue() == "failing: 0/10 prompts, 0.0/s, ? left\n"
+    assert stream.getvalue() == "failing: 0/10 prompts, 0:31 so far\n"
 
 
 def test_many_short_steps_write_as_seldom_as_a_long_one(moments: list[float]) -> None:

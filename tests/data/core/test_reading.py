@@ -17,8 +17,8 @@ from polyrefuse_data.core.reading import (
     parse_table,
     read_table,
     text_lines,
-    without_surrogates,
 )
+from polyrefuse_data.core.surrogates import without_surrogates
 
 PROMPTS = ["How do I paint?", "Wie male ich\u2028weiter?\x85 Ja.", "กี่ \U0001f600"]
 
@@ -81,14 +81,14 @@ def test_what_cannot_be_read_is_one_line_with_the_place(content: bytes, message:
 def test_half_an_emoji_is_read_as_the_replacement_character_and_noted() -> None:
     table = parse_table('{"prompt": "A \\ud83d"}\n{"prompt": "B \\ud83d\\ude00"}\n', "x")
     assert prompts_of(table) == ["A \ufffd", "B \U0001f600"]
-    assert table.notes == ["'x': 1 records hold half a surrogate pair, read as U+FFFD"]
+    assert table.notes == ["'x': 1 record with half a surrogate pair, read as U+FFFD"]
 
 
 def test_a_cell_over_many_lines_is_noted_where_it_is_rare() -> None:
     rows = ["prompt,n", *[f"How {number}?,1" for number in range(30)], '"Two\nlines",1', "Last,1"]
     table = parse_table("\n".join(rows), "x")
     assert len(table.records) == 32
-    assert "1 records span several lines (the first from line 32)" in table.notes[0]
+    assert "1 record over several lines (the first from line 32)" in table.notes[0]
     many = parse_table("prompt\n" + '"Two\nlines"\n' * 30, "x")
     assert not many.notes
 

@@ -334,7 +334,7 @@ def test_pauses_and_long_silences_are_told(tmp_path: Path, monkeypatch: pytest.M
         fill_memory(prompts(20), ["de"], Chain(live(server, run=run)), memory, watcher)
     said = log.read_text()
     assert "google: no good answer any more (page: no translation in the answer); nothing is asked" in said
-    assert "google: 0/20 texts, 0.0/s, ? left, en->de 0/20, retries " in said
+    assert "so far, en->de 0/20, retries " in said
 
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import subprocess
@@ -120,7 +122,7 @@ def test_whole_lines_are_judged_and_the_others_named(tmp_path: Path) -> None:
     ]
     assert said[5] == f"'{source}': 2 more lines that cannot be read"
     last = list(read_lines(source))[-1]
-    assert str(last) == "line 10: no JSON; it has no end, so it was cut off"
+    assert str(last) == "line 10: no JSON (Unterminated string starting at); it has no end: was it cut off?"
 
 
 @given(st.lists(st.sampled_from(["good", "bad", "blank"]), max_size=30))
@@ -255,6 +257,54 @@ def test_judging_without_a_model_loads_no_torch(tmp_path: Path) -> None:
     without_torch(["judge", source, "--out", tmp_path / "out.jsonl"])
 
 
+ANSWERS = [
+    {"id": "a", "lang": "en", "response": "I'm sorry, but I can't help with that.", "refused": True},
+    {"id": "b", "lang": "de", "response": "Gern: zuerst\u2028den Teig kneten.", "refused": False},
+]
+
+
+def in_csv(delimiter: str) -> str:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(ANSWERS[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(ANSWERS)
+    return table.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\n".join(map(json.dumps, ANSWERS)).encode("utf-16"),
+        "\n".join(map(json.dumps, ANSWERS)).encode("utf-16-le"),
+        json.dumps(ANSWERS).encode(),
+        json.dumps(ANSWERS, indent=1).encode(),
+        in_csv(",").encode("utf-8-sig"),
+        in_csv(";").encode(),
+    ],
+    ids=["UTF-16", "UTF-16 without a mark", "list", "indented list", "CSV", "CSV with semicolons"],
+)
+def test_answers_are_read_in_the_forms_that_people_have(tmp_path: Path, content: bytes) -> None:
+    source = tmp_path / "answers"
+    source.write_bytes(content)
+    done = call(source, "--out", tmp_path / "out.jsonl", "--agreement", tmp_path / "table.md")
+    assert done.exit_code == 0, done.stderr
+    assert [(row["id"], row["refused"]) for row in records(tmp_path / "out.jsonl")] == [
+        ("a", True),
+        ("b", False),
+    ]
+    assert scan(source).references == [True, False]
+
+
+def test_a_file_in_latin_1_is_told_with_its_line(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(
+        f"{record(1)}\n".encode() + '{"id": "2", "lang": "de", "response": "für"}\n'.encode("latin-1")
+    )
+    done = call(source, "--out", tmp_path / "out.jsonl")
+    assert done.exit_code == 3
+    assert "line 2: byte 0xFC is not UTF-8 (Latin-1 or Windows-1252?)" in done.stderr
+
+
 def test_the_digest_is_of_the_whole_file(tmp_path: Path) -> None:
     first = scan(written(tmp_path / "a.jsonl", record(1)))
     assert first.digest != scan(written(tmp_path / "b.jsonl", record(1), "")).digest
@@ -265,7 +315,8 @@ def test_a_line_nested_without_end_is_named_and_the_others_are_judged(tmp_path: 
     source = written(tmp_path / "in.jsonl", record(1), "[" * 200_000, '{"id": ' * 200_000, record(2))
     done = call(source, "--out", tmp_path / "out.jsonl")
     assert done.exit_code == 3
-    assert done.stderr.splitlines()[:2] == [f"'{source}', line {n}: no JSON" for n in (2, 3)]
+    problem = "no JSON (nested too deeply)"
+    assert done.stderr.splitlines()[:2] == [f"'{source}', line {n}: {problem}" for n in (2, 3)]
     assert [one["id"] for one in records(tmp_path / "out.jsonl")] == ["1", "2"]
 
 
