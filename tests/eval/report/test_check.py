@@ -127,6 +127,17 @@ def of_summary(change: Callable[[Record], Any]) -> Callable[[Path], None]:
     return part("summary.json", lambda summary: change(summary["judges"][OTHER]["languages"]["de"]))
 
 
+def of_english(summary: Record) -> Record:
+    """Return what a summary says of English, the language in which the whole protocol was run."""
+    english: Record = summary["judges"][OTHER]["languages"]["en"]
+    return english
+
+
+def narrow(estimate: Record) -> None:
+    """Let an interval begin at its end."""
+    estimate.update(low=estimate["high"])
+
+
 def swap_languages(run: Path) -> None:
     for name in ("harmful.baseline", "harmful.ablation-en", "harmless.baseline"):
         file = f"verdicts/{OTHER}/{{}}/{name}.jsonl"
@@ -177,7 +188,9 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
         "robustness.parts.kept_own is 0.1; the verdicts give 1.0",
     ),
     "a robustness interval": (
-        of_summary(lambda language: language["robustness"].update(low=language["robustness"]["high"])),
+        part(
+            "summary.json", lambda summary: narrow(summary["judges"][OTHER]["languages"]["en"]["robustness"])
+        ),
         "robustness.low is",
     ),
     "another formula": (
