@@ -19,6 +19,7 @@ from pathlib import Path
 
 import regex
 
+from polyrefuse_data.audit.review_page import review_page
 from polyrefuse_data.build.package import read_manifest, read_rows
 from polyrefuse_data.checks.language import SCRIPT_MAJORITY, LanguageVotes
 from polyrefuse_data.checks.languages_file import register_recorded
@@ -83,12 +84,37 @@ def row_key(row_id: str, lang: str, label: str, text_en: str) -> str:
     return "k" + text_hash("\n".join((row_id, lang, label, text_en)))[:15]
 
 
-def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] | None = None) -> int:
-    """Write rows of the build in `folder` to the CSV file `out`; return how many. English rows stay out.
+def export_review(
+    folder: Path,
+    out: Path,
+    flagged: bool,
+    langs: Sequence[str] | None = None,
+    memory: Path | None = None,
+) -> int:
+    """Write rows of the build in `folder` to `out`; return how many. English rows stay out.
 
-    `langs` restricts to some languages; each must be in the build.
+    `out` is a CSV file, or a page for the browser if its name ends in `.html`; the page shows the
+    back-translations of the translation memory `memory`. `langs` restricts to some languages; each must be
+    in the build. Raises `PolyRefuseError` for what cannot be read or written.
     """
     check_output(out)
+    is_page = out.suffix.lower() == ".html"
+    if memory is not None and not is_page:
+        raise PolyRefuseError(f"--memory {memory}: only a page (--out FILE.html) shows back-translations")
+    rows = _rows_to_review(folder, flagged, langs)
+    if is_page:
+        shown = [_page_row(row, backs) for row, backs in _with_backs(rows, memory)]
+        write_bytes(out, review_page(folder.name, COLUMNS, shown).encode("utf-8"))
+        return len(rows)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([escape(cell) for cell in _cells(row)] for row in rows)
+    write_bytes(out, buffer.getvalue().encode("utf-8-sig"))
+    return len(rows)
+
+
+def _rows_to_review(folder: Path, flagged: bool, langs: Sequence[str] | None) -> list[Row]:
     manifest = read_manifest(folder)
     register_recorded(manifest, folder)
     if not manifest.get("complete"):
@@ -102,25 +128,35 @@ def export_review(folder: Path, out: Path, flagged: bool, langs: Sequence[str] |
     there = built if langs is None else [lang for lang in built if lang in langs]
     for lang in there:
         language(lang)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
-    count = 0
-    for lang in there:
-        for split in SPLITS:
-            for row in read_rows(folder, lang, split):
-                if flagged and not any(row.flags.values()):
-                    continue
-                writer.writerow(_cells(row))
-                count += 1
-    write_bytes(out, buffer.getvalue().encode("utf-8-sig"))
-    return count
+    return [
+        row
+        for lang in there
+        for split in SPLITS
+        for row in read_rows(folder, lang, split)
+        if not flagged or any(row.flags.values())
+    ]
 
 
 def _cells(row: Row) -> list[str]:
     flags = " ".join(check for check, flag in row.flags.items() if flag)
     values = (row.id, row.lang, row.label, flags, row.text_en, row.text, "", "", "", row.group)
-    return [escape(value) for value in values] + [row_key(row.id, row.lang, row.label, row.text_en)]
+    return [*values, row_key(row.id, row.lang, row.label, row.text_en)]
+
+
+def _with_backs(rows: Sequence[Row], memory: Path | None) -> Iterator[tuple[Row, str]]:
+    """Yield each row with the back-translation that `memory` has of it, or an empty text."""
+    if memory is None:
+        yield from ((row, "") for row in rows)
+        return
+    with TranslationMemory(memory) as opened:
+        backs = {lang: opened.backs(lang) for lang in {row.lang for row in rows}}
+    for row in rows:
+        yield row, backs[row.lang].get((text_hash(row.text_en), text_hash(row.text)), "")
+
+
+def _page_row(row: Row, back: str) -> dict[str, str]:
+    scores = [f"{check} {score:g}" for check, score in row.scores.items() if score is not None]
+    return {**dict(zip(COLUMNS, _cells(row), strict=True)), "scores": ", ".join(scores), "back": back}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from polyrefuse_data.core.version import __version__
 PURPOSES = {
     "": "build, check, translate by HTTP, publish",
     "eval": "measure models, judge completions",
+    "endpoint": "measure a model behind an endpoint",
     "local": "translate with a model on this machine",
     "deepl": "translate with DeepL",
     "similarity": "audit --similarity",

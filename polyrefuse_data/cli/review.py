@@ -13,7 +13,7 @@ from polyrefuse_data.core.display import counted
 
 @click.group()
 def review() -> None:
-    """Let people correct translations in a spreadsheet."""
+    """Let people correct translations, in a spreadsheet or on a page in the browser."""
 
 
 @review.command("export")
@@ -22,14 +22,26 @@ def review() -> None:
 @click.option(
     "--langs", default="all", show_default=True, help="'all', or codes divided by commas: de,yo,zh."
 )
-@click.option("--out", type=file_argument, required=True, help="CSV file to write.")
+@click.option("--out", type=file_argument, required=True, help="CSV file to write; FILE.html for a page.")
+@click.option(
+    "--memory", type=file_argument, help="Translation memory whose back-translations the page shows."
+)
 @languages_option
-def export(folder: Path, flagged: bool, langs: str, out: Path) -> None:
-    """Write rows of the build in FOLDER to a CSV file, to be corrected in its column `correction`."""
+def export(folder: Path, flagged: bool, langs: str, out: Path, memory: Path | None) -> None:
+    """Write rows of the build in FOLDER to a CSV file, to be corrected in its column `correction`.
+
+    With --out FILE.html, write one page for the browser instead: it needs no network, goes by keyboard, and
+    exports such a CSV file.
+    """
     from polyrefuse_data.audit.review import export_review
     from polyrefuse_data.core.languages import parse_languages
 
-    rows = export_review(folder, out, flagged, None if langs == "all" else parse_languages(langs))
+    rows = export_review(folder, out, flagged, None if langs == "all" else parse_languages(langs), memory)
+    if out.suffix.lower() == ".html":
+        click.echo(
+            f"{counted(rows, 'row')} in {out}; open it, export, then: polyrefuse review import review.csv"
+        )
+        return
     click.echo(f"{counted(rows, 'row')} in {out}; fill in 'correction', then: polyrefuse review import {out}")
 
 

@@ -14,6 +14,8 @@ from polyrefuse_eval.statistics.rates import Rate
 
 SITE_FILE = "leaderboard.json"
 PARTS = {
+    "refused_english": "harmful prompts refused with the English direction ablated",
+    "refused_own": "harmful prompts refused with the language's own direction ablated",
     "kept_own": "refusals kept under ablation of the language's own direction, else of the first",
     "half_strength": "ablation strength that leaves half of the refusals",
     "kept_transfer": "refusals kept under ablation of other languages' directions, mean",

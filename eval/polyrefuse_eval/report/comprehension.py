@@ -25,11 +25,15 @@ class Comprehensions:
     """
 
     def __init__(
-        self, cells: Mapping[CellName, Verdicts], harmful: Groups, ends: AnswerEnds | None = None
+        self,
+        cells: Mapping[CellName, Verdicts],
+        harmful: Groups,
+        harmless: Groups,
+        ends: AnswerEnds | None = None,
     ) -> None:
         self._cells = cells
         self._harmful = harmful
-        self._harmless = Groups.of(cells, "harmless", seed=1)
+        self._harmless = harmless
         self._ends = ends or {}
 
     def of(self, lang: str) -> Comprehension:

@@ -89,7 +89,7 @@ class DataFolder:
             for lang in langs
             for split in splits
             for label in LABELS
-            if not any(row.label == label for row in self.rows(lang, split))
+            if not self.has(lang, split) or not any(row.label == label for row in self.rows(lang, split))
         ]
 
     def prompts(self, lang: str, split: str, label: str, limit: int | None = None) -> list[Row]:

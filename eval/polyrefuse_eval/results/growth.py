@@ -129,7 +129,8 @@ def open_run(path: Path, signature: Signature, request: Mapping[str, Any] | None
 
 def only_judges_differ(there: Signature, here: Signature) -> bool:
     """Return whether two signatures, or requests, ask for the same completions."""
-    return _without(there, ("judges",)) == _without(here, ("judges",))
+    old, new = ({**_without(of, ("judges",)), "settings": _settings(of)} for of in (there, here))
+    return old == new
 
 
 def holds_prompts_of(there: Mapping[str, Any] | None, here: Mapping[str, Any] | None) -> bool:

@@ -145,8 +145,8 @@ class VerdictRecord:
 class Result:
     """The refusal rate of one condition, label, language and judge with its 95 % Wilson interval.
 
-    `n` counts judged answers, `n_unjudged` those that the judge could not decide; `n_service_refused` of the
-    `n_refused` are refusals of the service, not in the model's words. Among both, `n_incoherent`
+    `n_service_refused` of the `n_refused` are refusals of the service, not in the model's words. `n` counts
+    judged answers, `n_unjudged` those that the judge could not decide. Among both, `n_incoherent`
     are gibberish, `n_puzzled` did not understand what was asked, `n_in_language` are in the prompt's
     language and `n_in_english` in English (None where the judge tells no language), and `n_cut` were cut at
     the longest answer allowed (None where that is not known), `n_unfinished` of them in their reasoning.

@@ -81,7 +81,8 @@ class RunSettings:
     `strengths` are further coefficients of graded interventions between 0 and 1, for each language's own
     direction where there is one, else for the first. `coefficient` is that of other interventions. `crossed`
     is the number of prompts under an intervention that is not meant for them (ablation on harmless, addition
-    on harmful prompts), None for all.
+    on harmful prompts), None for all. `directions_from` is the digest of the run or build that directions
+    come from, None where that is the data that is measured.
     """
 
     langs: tuple[str, ...]
@@ -99,11 +100,14 @@ class RunSettings:
     seed: int = 0
     refusal_tokens: str | None = None
     all_candidates: bool = False
+    directions_from: str | None = None
     batch_size: int | None = None
 
     @property
     def data_langs(self) -> tuple[str, ...]:
         """Languages whose prompts the run reads: measured ones, and those that give directions."""
+        if self.directions_from is not None:
+            return self.langs
         return tuple(dict.fromkeys([*self.langs, *(lang for lang in self.direction_langs if lang != POOLED)]))
 
     def signature(self) -> dict[str, Any]:
@@ -176,6 +180,15 @@ def grid(lang: str, sources: Sequence[str], settings: RunSettings) -> Iterator[M
     for row in graded:
         for strength in settings.strengths:
             yield Measurement(lang, row.moves, Condition(row.name, own, strength), settings.n_test)
+
+
+def baselines(settings: RunSettings) -> list[Measurement]:
+    """Return the measurements without an edit, which need no direction."""
+    return [
+        Measurement(lang, label, BASELINE_CONDITION, settings.n_test)
+        for lang in settings.langs
+        for label in LABELS
+    ]
 
 
 def _least(*limits: int | None) -> int | None:

@@ -28,6 +28,7 @@ from polyrefuse_eval.results.settings import (
     POOLED,
     SHUFFLED,
     Measurement,
+    baselines,
     grid,
 )
 from polyrefuse_eval.results.subset_files import write_prompts
@@ -122,12 +123,16 @@ class AnswerStage(Stage):
     def _open(self, identity: Identity) -> list[Task]:
         """Open the run of this model; return the tasks for its directions and baselines."""
         plan, settings = self.plan, self.plan.settings
+        if plan.direction_source is not None:
+            plan.direction_source.check_model(identity.signature)
         signature = signature_of(identity.signature, plan.data, settings, plan.judge_names, identity.versions)
         open_run(plan.out, signature, plan.request)
         self.lock()
         self.folder.mark_incomplete()
         self.loader = replace(self.loader, identity=identity)
         self._cache = self._baseline_cache(identity)
+        if plan.direction_source is not None:
+            plan.direction_source.copy(plan.out, settings.direction_langs)
         for lang in settings.langs:
             self._have[lang] = {completion.key for completion in self.folder.completions(lang)}
         limited = [self._test_rows(lang, label) for lang in settings.langs for label in LABELS]
@@ -140,12 +145,7 @@ class AnswerStage(Stage):
         tasks = [
             self._direction_task(lang) for lang in settings.direction_langs if lang not in self._searched
         ]
-        baselines = [
-            Measurement(lang, label, BASELINE_CONDITION, settings.n_test)
-            for lang in settings.langs
-            for label in LABELS
-        ]
-        tasks += self._answer_tasks(baselines, {}) + self._after_search()
+        tasks += self._answer_tasks(baselines(settings), {}) + self._after_search()
         return [*self._checks(), *tasks] if tasks else []
 
     def _checks(self) -> list[Task]:
@@ -162,7 +162,7 @@ class AnswerStage(Stage):
     # Directions
 
     def _direction_task(self, lang: str, control: bool = False) -> Task:
-        settings, data = self.plan.settings, self.plan.data
+        settings, data = self.plan.settings, self.plan.direction_data
         langs = settings.langs if lang == POOLED else (lang,)
         limits = {"train": settings.n_train, "validation": settings.n_validation}
         rows = {
@@ -320,17 +320,9 @@ class AnswerStage(Stage):
         if not outcome.ended:
             return
         self._finish(measurement)
-        self.time(
-            Timing(
-                "cell",
-                outcome.seconds,
-                measurement.lang,
-                measurement.label,
-                measurement.condition.name,
-                outcome.task.size or 0,
-                self._tokens[measurement],
-            )
-        )
+        place = (measurement.lang, measurement.label, measurement.condition.name)
+        size, tokens = outcome.task.size or 0, self._tokens[measurement]
+        self.time(Timing("cell", outcome.seconds, *place, size, tokens))
         self._missing[measurement.lang] -= 1
         self._note_complete(measurement.lang)
 

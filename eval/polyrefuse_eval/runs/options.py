@@ -16,7 +16,6 @@ from pydantic import StrictBool, ValidationError
 from pydantic.fields import FieldInfo
 
 from polyrefuse_data.core.errors import DatasetFolderError
-from polyrefuse_data.core.schema import LABELS
 from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
 from polyrefuse_eval.errors import EndpointError, RunFolderError, require
 from polyrefuse_eval.processes import require_processes, world_size
@@ -26,6 +25,7 @@ from polyrefuse_eval.runs.endpoint_options import (
     endpoint_identity,
     endpoint_spec,
 )
+from polyrefuse_eval.runs.gaps import say_gaps
 from polyrefuse_eval.runs.option_fields import (
     Folder,
     OptionalFolder,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from polyrefuse_eval.models.spec import ModelSpec
     from polyrefuse_eval.results.data import DataFolder
     from polyrefuse_eval.results.settings import RunSettings
+    from polyrefuse_eval.runs.direction_source import DirectionSource
     from polyrefuse_eval.runs.plan import RunPlan
 
 COMMAND_LINE_ONLY = ("trust_remote_code", "tensor_parallel", "key_variable", "prices", "budget")
@@ -100,10 +101,12 @@ class DirectionOptions(ModelOptions):
     )
     seed: int = option(0, "Seed of the controls.")
 
-    def settings(self, langs: str, directions: str | None, **more: Any) -> tuple[DataFolder, RunSettings]:
+    def settings(
+        self, langs: str, directions: str | None, elsewhere: DirectionSource | None = None, **more: Any
+    ) -> tuple[DataFolder, RunSettings]:
         """Return data and settings for these languages; raises `PolyRefuseError` for what is not there.
 
-        `directions` are None for a model that gives none.
+        `directions` are None for a model that gives none; they come from `elsewhere` where it is given.
         """
         from polyrefuse_eval.directions.selection import rule_steps
         from polyrefuse_eval.results.data import open_data
@@ -111,9 +114,12 @@ class DirectionOptions(ModelOptions):
 
         data = open_data(self.data)
         wanted = data.select(langs)
-        sources = [] if directions is None else [POOLED]
-        if directions not in (None, POOLED):
-            sources = data.select(str(directions))
+        if directions is None:
+            sources = []
+        elif elsewhere is not None:
+            sources = elsewhere.select(directions)
+        else:
+            sources = [POOLED] if directions == POOLED else data.select(directions)
         rule_steps(self.rule)
         settings = RunSettings(
             langs=tuple(wanted),
@@ -125,38 +131,10 @@ class DirectionOptions(ModelOptions):
             refusal_tokens=self.refusal_tokens,
             all_candidates=self.all_candidates,
             seed=self.seed,
+            directions_from=None if elsewhere is None else elsewhere.identity,
             **more,
         )
         return data, settings
-
-
-def say_gaps(data: DataFolder, settings: RunSettings, say: Callable[[str], None]) -> None:
-    """Say which test prompts the data lacks: their rates will be missing.
-
-    Raises `DatasetFolderError`, naming all of them, where a language lacks the prompts that its direction
-    needs, or has no test prompts at all.
-    """
-    from polyrefuse_eval.results.settings import POOLED
-
-    pooled = POOLED in settings.direction_langs
-    sources = settings.langs if pooled else settings.direction_langs
-    needed = [
-        f"{label} prompts in '{lang}', split {split}"
-        for lang, split, label in data.gaps(sources, ("train", "validation"))
-    ]
-    gaps = data.gaps(settings.langs, ("test",))
-    needed += [
-        f"test prompts in '{lang}'"
-        for lang in settings.langs
-        if all((lang, "test", label) in gaps for label in LABELS)
-    ]
-    if needed:
-        raise DatasetFolderError(
-            f"'{data.path}' holds no {'; no '.join(needed)}; leave these languages out of --langs or "
-            "--directions"
-        )
-    for lang, _, label in gaps:
-        say(f"no {label} test prompts in '{lang}': its rates on {label} prompts will be missing")
 
 
 class ReadingOptions(Options):
@@ -180,6 +158,12 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
 
     langs: Text = option("all", "Languages to measure in.")
     directions: Text = option("en", "Languages to take directions from, or 'pooled'.")
+    directions_from: OptionalText = option(
+        None,
+        "A run of the same model whose directions are taken, or a build on which they are found; --data "
+        "needs test prompts alone.",
+        json_schema_extra={"metavar": "RUN|BUILD"},
+    )
     judges: Text = option("native", "Judges of the answers, separated by commas.")
     max_new_tokens: Positive = option(512, "Longest answer.")
     test: OptionalPositive = option(None, "Test prompts of each label and language.  [default: all]")
@@ -220,9 +204,11 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
             check_without_endpoint(self)
         else:
             say(f"{self.model} gives no activations: its baselines are measured, without directions")
+        elsewhere = self._direction_source()
         data, settings = self.settings(
             self.langs,
             self.directions if endpoint is None else None,
+            elsewhere,
             max_new_tokens=self.max_new_tokens,
             n_test=self.test,
             coefficient=self.coefficient,
@@ -231,7 +217,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
             batch_size=self.batch_size,
             controls=self.controls and endpoint is None,
         )
-        say_gaps(data, settings, say)
+        say_gaps(data, settings, say, elsewhere)
         judges = {spec: spec() for spec in specs}
         check_languages(list(judges.values()), settings.langs)
         for judge in judges.values():
@@ -241,13 +227,19 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
                 say(f"{judge.name} was not made for {', '.join(foreign)}; read its verdicts there with care")
         names = [judge.name for judge in judges.values()]
         identity = self._identity() if endpoint is None else endpoint_identity(self, endpoint)
+        request = request_of(self.model, identity, data, settings, names)
+        if elsewhere is not None:
+            elsewhere.check_request(request)
+            if settings.controls:
+                elsewhere.check_control(settings.direction_langs[0])
         plan = RunPlan(
+            direction_source=elsewhere,
             load=endpoint or self.spec(**({"tensor_parallel": True} if self.tensor_parallel else {})),
             data=data,
             settings=settings,
             judges=list(judges.values()),
             out=out,
-            request=request_of(self.model, identity, data, settings, names),
+            request=request,
             judge_specs={judge.name: spec for spec, judge in judges.items() if spec.is_model},
         )
         if self.over_refusal is None:
@@ -279,6 +271,15 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
             settings=settings,
             request=request_of(self.model, identity, data, settings, plan.judge_names),
         )
+
+    def _direction_source(self) -> DirectionSource | None:
+        from polyrefuse_eval.runs.direction_source import open_direction_source
+
+        if self.directions_from is None:
+            return None
+        if is_endpoint(self.model):
+            raise EndpointError(NO_ACTIVATIONS.format(model=self.model))
+        return open_direction_source(Path(self.directions_from))
 
     def _identity(self) -> dict[str, Any]:
         """Return the options that change the numbers of a model that is loaded here."""

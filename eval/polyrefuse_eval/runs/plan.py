@@ -23,6 +23,7 @@ from polyrefuse_eval.results.growth import (
 )
 from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.results.subset_files import OVER_REFUSAL
+from polyrefuse_eval.runs.direction_source import DirectionSource
 from polyrefuse_eval.versions import versions
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ class RunPlan:
     judges: Sequence[Judge]
     out: Path
     request: Request | None = None
+    direction_source: DirectionSource | None = None
+    """Where directions come from; None for the training and validation prompts of `data`."""
     judge_specs: Mapping[str, JudgeSpec] = field(default_factory=dict)
     """What makes those of the judges that are models, by the name of the judge."""
     on_finished: Callable[[], None] = lambda: None
@@ -194,6 +197,12 @@ class RunPlan:
             on_finished=self.on_finished,
         )
         return [replace(self, over_refusal=None), inner]
+
+    @property
+    def direction_data(self) -> DataFolder:
+        """The data whose training and validation prompts directions are found on."""
+        source = self.direction_source
+        return self.data if source is None or source.data is None else source.data
 
     @property
     def judge_names(self) -> list[str]:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import click
 import pytest
@@ -74,7 +75,9 @@ def test_doctor_says_what_is_missing_for_what_and_shows_no_secret(monkeypatch: p
 
 def test_doctor_knows_every_extra_of_the_package() -> None:
     extras = set(metadata.metadata("polyrefuse").get_all("Provides-Extra") or [])
-    assert set(doctor.PURPOSES) - {""} == extras - {"test", "docs"}
+    assert set(doctor.PURPOSES) - {""} == extras - {"test", "docs", "notebook"}
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "install.md").read_text(encoding="utf-8")
+    assert [extra for extra in extras if f"`{extra}`" not in page] == []
 
 
 def test_shells_complete_commands_and_options() -> None:

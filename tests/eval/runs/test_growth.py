@@ -110,6 +110,23 @@ def test_a_language_more_costs_that_language_and_gives_the_files_of_a_run_of_bot
         assert finished(out, plan.request)
 
 
+def test_a_run_of_before_a_setting_existed_is_the_same_run(
+    chat: ChatModel, data_folder: Path, tmp_path: Path, work: Work
+) -> None:
+    out = tmp_path / "run"
+    grid.run(plan_of(chat, work, data_folder, out))
+    run = json.loads((out / "run.json").read_text())
+    for part in ("signature", "request"):
+        del run[part]["settings"]["directions_from"]
+    (out / "run.json").write_text(json.dumps(run))
+    before = files(out)
+    plan = plan_of(chat, work, data_folder, out)
+    assert finished(out, plan.grown().request)
+    assert growth_lines(plan, plan.grown()) == []
+    grid.run(plan)
+    assert files(out) == before
+
+
 class KilledError(Exception):
     pass
 
