@@ -47,7 +47,7 @@ EXECUTOR_OPTIONS = (
     click.option(
         "--threads",
         type=click.IntRange(1),
-        help="Threads of torch of a model; on a CPU, results depend on it.  [default: as torch takes here]",
+        help="PyTorch threads per model; on a CPU, results depend on this.  [default: torch's own]",
     ),
 )
 """Where, and with how many threads, a model computes."""

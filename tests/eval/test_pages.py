@@ -21,6 +21,9 @@ NOT_RUN = {
     r"--executor dask|^dask |--slurm": "starts a cluster; tests/eval/runs/test_dask_executor.py",
     r"models\.yaml": "measures real models; tests/eval/cli/test_grid.py",
     r"^(lm_eval|inspect) ": "another tool; tests/eval/integrations",
+    r"--model openai:": "needs a service; tests/eval/runs/test_endpoint_run.py",
+    r"--directions-from ": "needs a build of test prompts alone; tests/eval/runs/test_directions_from.py",
+    r"--over-refusal ": "needs a build with contrast pairs; tests/eval/runs/test_over_refusal.py",
     r"s3://": "needs a server; tests/eval/storage",
     r"hf://|polyrefuse publish|^hf ": "needs the Hub; tests/data/publish",
     r"RELEASE_FOLDER|MIRROR|sources (fetch|verify)": "needs upstream files; tests/data/test_real.py",
@@ -97,7 +100,7 @@ GUIDES = {
     "how-to/judges.md": [],
     "how-to/judge-languages.md": [],
     "how-to/compare.md": ["runs/before", "runs/after"],
-    "how-to/leaderboard.md": ["runs/before"],
+    "how-to/leaderboard.md": ["runs/mine", "submissions/theirs"],
     "how-to/cluster.md": ["runs/before"],
 }
 """Guides that are run on a tiny model, and the runs that they take as given."""

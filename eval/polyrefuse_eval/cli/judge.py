@@ -100,8 +100,8 @@ def judge_command(
     """Judge completions of any model: is each a refusal, and why?
 
     FILE is JSON Lines with `id`, `lang`, `response` and, for judges that are models, `prompt`. Lines that
-    cannot be read are named on standard error, all others are judged, and the exit status is 3. Killed,
-    the same command goes on where it was.
+    cannot be read are named on standard error, all others are judged, and the exit status is 3. Run the
+    same command again to resume after a kill.
     """
     from polyrefuse_eval.errors import JudgeError
     from polyrefuse_eval.judging.local_model import JudgeOptions

@@ -95,7 +95,7 @@ def run_command(
     After a kill the same command resumes the run; a complete run is left as it is. GRID is a YAML file with
     models and the settings that they share; each model gets a folder of its name under --out.
 
-    Exit status 3 if something failed as often as it may: it is named, and the rest is there.
+    Exit status 3 if something still failed after all retries: it is named, and the rest is kept.
     """
     cluster = take_cluster_options(options)
     parallel = bool(options["tensor_parallel"])

@@ -38,7 +38,7 @@ from polyrefuse_eval.harmfulness.reply_inversion import Inversion, invert
 from polyrefuse_eval.harmfulness.steering_sweep import sweep
 from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.tensor_files import other_model
+from polyrefuse_eval.models.tensor_files import check_run_model
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, read_json, write_json
 from polyrefuse_eval.results.harmfulness_records import (
@@ -137,7 +137,8 @@ class HarmfulnessRun:
             "judge": native.NAME,
             "versions": versions(),
         }
-        _same_model(out, chat)
+        if (out / RUN_FILE).is_file():
+            check_run_model(RunFolder(out), chat)
         folder = RunFolder.open(out / OWN_FOLDER, signature)
         return cls(chat=chat, data=data, settings=settings, out=out, folder=folder, extra=extra, **more)
 
@@ -341,15 +342,6 @@ class HarmfulnessRun:
                 )
             write_json(file, self._tokens[lang].to_json())
         return self._tokens[lang]
-
-
-def _same_model(out: Path, chat: ChatModel) -> None:
-    if not (out / RUN_FILE).is_file():
-        return
-    there = RunFolder.existing(out).signature.get("model", {})
-    differing = other_model(there if isinstance(there, dict) else {}, chat)
-    if differing:
-        raise RunFolderError(f"'{out}' is a run of another model ({differing}); choose another --out")
 
 
 def _behaviours(counts: Mapping[str, Mapping[str, int]]) -> dict[str, BehaviourCounts]:

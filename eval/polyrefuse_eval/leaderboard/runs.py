@@ -14,9 +14,9 @@ from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.subsets import OverRefusal, subset_rows
 from polyrefuse_eval.report.check import check_run
+from polyrefuse_eval.results.agreement_records import AgreementRecord
 from polyrefuse_eval.results.folder import RESULTS_FILE, Comparison, Result, RunFolder, Summary
 from polyrefuse_eval.results.harmfulness_records import HARMFULNESS_FORMAT, HarmfulnessFile
-from polyrefuse_eval.results.records import AgreementRecord
 from polyrefuse_eval.results.subset_files import (
     OVER_REFUSAL,
     over_refusal_run,

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.files import replacing
+from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.tensor_headers import Header, parse_header
 
 IDENTITY = ("model", "revision", "template_hash", "tokenizer_hash", "d_model", "n_layers")
@@ -52,6 +54,14 @@ def check_model(
     differing = other_model(theirs, chat)
     if differing:
         raise error(f"'{path}' is of another model: {differing}; {advice}")
+
+
+def check_run_model(folder: RunFolder, chat: ChatModel) -> None:
+    """Raise `RunFolderError`, saying what differs, where the run in `folder` is of another model."""
+    model = folder.signature.get("model", {})
+    differing = other_model(model if isinstance(model, Mapping) else {}, chat)
+    if differing:
+        raise RunFolderError(f"'{folder.path}' is a run of another model ({differing}); choose another --out")
 
 
 def check_shape(

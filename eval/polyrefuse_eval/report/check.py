@@ -25,8 +25,8 @@ SAMPLED = ("low", "high", "p", "p_holm")
 SAMPLED_CLOSE = 0.01
 """Largest difference of the ends of two bootstrap intervals: another version of numpy may draw others."""
 
-OF_ANSWERS = ("n_cut", "cut", "made_from")
-"""Fields that no verdict tells, or that are checked apart."""
+OF_ANSWERS = ("n_cut", "cut", "n_unfinished", "made_from")
+"""Fields that no published verdict tells, or that are checked apart."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,11 @@ from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_data.core.parsing import first_problem
 from polyrefuse_data.core.paths import refuse_linked_folders
 from polyrefuse_eval.report.robustness import FORMULA
+from polyrefuse_eval.results.agreement_records import AgreementFile
 from polyrefuse_eval.results.condition_files import safe_name
 from polyrefuse_eval.results.fields import UNPRINTABLE, Name
 from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder
-from polyrefuse_eval.results.records import RUN_FORMAT, AgreementFile, RunFile, VerdictRecord
+from polyrefuse_eval.results.records import RUN_FORMAT, RunFile, VerdictRecord
 from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.results.subset_files import SUBSETS_FILE, read_subsets
 from polyrefuse_eval.results.summary_records import Summary

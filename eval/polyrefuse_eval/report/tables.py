@@ -15,8 +15,9 @@ from polyrefuse_eval.report.markdown import comprehension_tables, markdown_table
 from polyrefuse_eval.report.over_refusal import plot_sides, sides_table, source_table, type_table
 from polyrefuse_eval.report.robustness import summary_of
 from polyrefuse_eval.report.subsets import contrast_results, subset_results
+from polyrefuse_eval.results.agreement_records import AgreementRecord
 from polyrefuse_eval.results.folder import RunFolder, write_text
-from polyrefuse_eval.results.records import AgreementRecord, Comparison, Result, VerdictRecord
+from polyrefuse_eval.results.records import Comparison, Result, VerdictRecord
 from polyrefuse_eval.results.settings import LABELS, Condition
 from polyrefuse_eval.results.subset_files import read_prompts, write_subsets
 from polyrefuse_eval.results.subset_records import ContrastResult, SubsetResult

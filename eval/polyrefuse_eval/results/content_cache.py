@@ -2,8 +2,7 @@
 
 An entry is one file, a ZIP archive without compression, called after the sha256 of its key. It appears whole
 or not at all, so writers need no lock and a kill leaves no half entry; one that cannot be read is as good as
-none. Reading an entry makes it the youngest; beyond the limit the oldest are removed, hidden states first,
-since they take the most room for the least work.
+none. Reading an entry makes it the youngest; beyond the limit the oldest are removed.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from polyrefuse_eval.errors import RunFolderError
 ENVIRONMENT = "POLYREFUSE_CACHE"
 LIMIT_ENVIRONMENT = "POLYREFUSE_CACHE_LIMIT"
 DEFAULT_LIMIT = 4 * 2**30
-"""Bytes: refusal tokens, directions and baselines of hundreds of runs, with the states of some."""
+"""Bytes: refusal tokens, directions and baselines of hundreds of runs."""
 
 PRUNED_TO = 0.9
 """Share of the limit that pruning leaves, so that it is not due again after the next entry."""
@@ -34,8 +33,7 @@ PRUNED_TO = 0.9
 CHECKED_EVERY = 64
 """Entries that a process writes between two looks at the size of the whole, which walk over all files."""
 
-HIDDEN_STATES = "hidden-states"
-KINDS = ("baselines", "refusal-tokens", "direction-sets", "directions", HIDDEN_STATES)
+KINDS = ("baselines", "refusal-tokens", "direction-sets", "directions")
 """What is kept, each in a folder of its own."""
 
 ENDING = ".zip"
@@ -163,12 +161,12 @@ def prune_cache(limit: int) -> int:
 
     Does nothing where the limit is not reached. Others may read, write and prune meanwhile.
     """
-    files = [(kind != HIDDEN_STATES, age, size, path) for kind in KINDS for path, size, age in _files(kind)]
-    total = sum(size for _, _, size, _ in files)
+    files = sorted((age, size, path) for kind in KINDS for path, size, age in _files(kind))
+    total = sum(size for _, size, _ in files)
     if total <= limit:
         return 0
     removed = 0
-    for _, _, size, path in sorted(files):
+    for _, size, path in files:
         if total - removed <= limit * PRUNED_TO:
             break
         with suppress(OSError):

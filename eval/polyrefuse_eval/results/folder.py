@@ -15,6 +15,7 @@ from typing import Any
 from polyrefuse_data.core.files import LOCK_FILE, PARTIAL_ENDING, make_folder
 from polyrefuse_data.core.paths import refuse_linked_folders
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.results.agreement_records import AgreementFile, AgreementRecord
 from polyrefuse_eval.results.condition_files import ConditionFiles, by_condition, safe_name
 from polyrefuse_eval.results.files import (
     check_writable,
@@ -28,8 +29,6 @@ from polyrefuse_eval.results.files import (
 )
 from polyrefuse_eval.results.records import (
     RUN_FORMAT,
-    AgreementFile,
-    AgreementRecord,
     Comparison,
     Completion,
     Result,

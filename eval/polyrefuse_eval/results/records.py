@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, with_config
 
+from polyrefuse_eval.results.agreement_records import AgreementFile
 from polyrefuse_eval.results.cost_records import AnswerCostRecord, ConditionCost
 from polyrefuse_eval.results.fields import (
     ConditionName,
@@ -42,7 +43,6 @@ from polyrefuse_eval.results.settings import Condition
 from polyrefuse_eval.results.subset_records import ContrastResult, PromptRecord, SubsetResult
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.validation import STRICT, json_schema
-from polyrefuse_eval.statistics.agreement import cohen_kappa
 from polyrefuse_eval.statistics.rates import bounds
 
 RUN_FORMAT = "polyrefuse-run-3"
@@ -145,8 +145,8 @@ class VerdictRecord:
 class Result:
     """The refusal rate of one condition, label, language and judge with its 95 % Wilson interval.
 
-    `n` counts judged answers, `n_unjudged` those that the judge could not decide; `n_service_refused` of the
-    `n_refused` are refusals of the service, not in the model's words. Among both, `n_incoherent`
+    `n_service_refused` of the `n_refused` are refusals of the service, not in the model's words. `n` counts
+    judged answers, `n_unjudged` those that the judge could not decide. Among both, `n_incoherent`
     are gibberish, `n_puzzled` did not understand what was asked, `n_in_language` are in the prompt's
     language and `n_in_english` in English (None where the judge tells no language), and `n_cut` were cut at
     the longest answer allowed (None where that is not known), `n_unfinished` of them in their reasoning.
@@ -240,47 +240,6 @@ class Comparison:
         check((self.p is None) == (self.difference is None), "it has p or a difference, and not both")
         if self.p is not None and self.p_holm is not None:
             check(self.p <= self.p_holm, f"p_holm {self.p_holm} is below p {self.p}")
-
-
-@with_config(STRICT)
-@dataclass(frozen=True, kw_only=True)
-class AgreementRecord:
-    """How far `judge` agrees with `reference` on the answers to harmful prompts in one language.
-
-    Counts and measures as in `agreement.Agreement`, positive meaning refused. A judge of harm is read as
-    saying that what is not harmful refuses. The compliance rates are each judge's own.
-    """
-
-    lang: Lang
-    reference: Name
-    judge: Name
-    n: Count
-    n_unjudged: Count
-    both_refused: Count
-    only_reference: Count
-    only_judge: Count
-    neither: Count
-    kappa: Difference | None
-    sensitivity: Share | None
-    specificity: Share | None
-    reference_compliance: Share | None
-    judge_compliance: Share | None
-
-    def __post_init__(self) -> None:
-        counts = (self.both_refused, self.only_reference, self.only_judge, self.neither)
-        check(sum(counts) == self.n, f"n is {self.n}; its counts add up to {sum(counts)}")
-        check_ratio("kappa", self.kappa, cohen_kappa(*counts))
-        refused, complied = counts[0] + counts[1], counts[2] + counts[3]
-        check_ratio("sensitivity", self.sensitivity, counts[0] / refused if refused else None)
-        check_ratio("specificity", self.specificity, counts[3] / complied if complied else None)
-
-
-@with_config(STRICT)
-@dataclass(frozen=True, kw_only=True)
-class AgreementFile:
-    """What `agreement.json` holds: a record for each language and pair of judges."""
-
-    agreement: tuple[AgreementRecord, ...]
 
 
 @with_config(STRICT)

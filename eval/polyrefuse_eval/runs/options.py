@@ -68,9 +68,9 @@ class ModelOptions(Options):
     quantization: OptionalText = option(None, "8bit or 4bit (needs bitsandbytes).")
     attention: OptionalText = option(None, "Attention implementation: sdpa, eager, flash_attention_2.")
     system: OptionalText = option(None, "System prompt.  [default: none]")
-    thinking: StrictBool = option(False, "Let models that can think before they answer.")
+    thinking: StrictBool = option(False, "Enable thinking mode, if the model has one.")
     max_thinking_tokens: Positive = option(
-        2048, "With --thinking: how many tokens thoughts may take before they are cut off."
+        2048, "With --thinking: longest reasoning, in tokens; what is longer is cut off."
     )
     structure: Text = option("", "Where the decoder layers are, if they are not found: layers=PATH.")
     trust_remote_code: StrictBool = option(False, "Run code that comes with the model.")

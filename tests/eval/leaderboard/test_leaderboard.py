@@ -33,8 +33,8 @@ from polyrefuse_eval.leaderboard.records import record_table
 from polyrefuse_eval.leaderboard.runs import Run, read_runs
 from polyrefuse_eval.leaderboard.site import write_site
 from polyrefuse_eval.leaderboard.tables import comma_separated, markdown
+from polyrefuse_eval.results.agreement_records import AgreementRecord
 from polyrefuse_eval.results.folder import RunFolder
-from polyrefuse_eval.results.records import AgreementRecord
 
 FEW: dict[str, Any] = {"langs": ("de", "en", "yo"), "n": 40, "layers": 6, "strengths": (0.5,)}
 

@@ -17,6 +17,7 @@ from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.judging.base import JudgeInput
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.report.check import check_run
+from polyrefuse_eval.report.publication import published_run
 from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.verification import made_from
@@ -82,6 +83,19 @@ def better(result: Record) -> None:
         hits, n = result["n_refused"] - 1, result["n"]
         low, high = wilson(hits, n)
         result.update(n_refused=hits, refusal_rate=hits / n, low=low, high=high)
+        bounds(result)
+
+
+def bounds(result: Record) -> None:
+    """State the bounds that follow from the counts."""
+    answers = result["n"] + result["n_unjudged"]
+    result["refusal_least"] = result["n_refused"] / answers
+    result["refusal_most"] = (result["n_refused"] + result["n_unjudged"]) / answers
+
+
+def more_answers(result: Record) -> None:
+    result["n_unjudged"] = 90
+    bounds(result)
 
 
 def first_verdict(change: Callable[[Record], Any]) -> Callable[[Path], None]:
@@ -142,7 +156,7 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
         "is no Result record",
     ),
     "a field of its own": (lines(lambda record: record.update(note="best")), "is no Result record"),
-    "more answers judged": (lines(lambda record: record.update(n_unjudged=90)), "n_unjudged is 90"),
+    "more answers judged": (lines(more_answers), "n_unjudged is 90; the verdicts give"),
     "a language that was not measured": (
         lines(lambda record: record.update(lang="fr") if record["lang"] == "de" else None),
         "fr",
@@ -313,3 +327,11 @@ def test_a_run_of_others_is_on_the_page_with_who_made_it_once_it_is_checked(
     assert "Example Lab" in (tmp_path / "site" / "index.html").read_text()
     unknown = CliRunner().invoke(eval_group, [*map(str, command), "--origin", "their=Example Lab"])
     assert "did you mean 'theirs'" in str(unknown.exception)
+
+
+def test_a_run_as_it_is_published_holds_together(honest: Path, tmp_path: Path) -> None:
+    published = tmp_path / "published"
+    for name, content in published_run(honest).files.items():
+        (published / name).parent.mkdir(parents=True, exist_ok=True)
+        (published / name).write_bytes(content)
+    assert check_run(RunFolder(published)).problems == ()

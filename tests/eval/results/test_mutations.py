@@ -31,10 +31,10 @@ from polyrefuse_eval.directions.fit import Direction, DirectionSet
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores, write_scores
 from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
+from polyrefuse_eval.results.agreement_records import AgreementRecord
 from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.folder import read_json
 from polyrefuse_eval.results.positions import Position
-from polyrefuse_eval.results.records import AgreementRecord
 from polyrefuse_eval.results.timings import Timing, add_timing, read_timings
 from polyrefuse_eval.statistics.thresholds import Threshold
 
