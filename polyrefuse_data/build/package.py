@@ -31,6 +31,7 @@ def safe_path(folder: Path, name: str) -> Path:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a build, complete or not; raises `DatasetFolderError`."""
     path = folder / MANIFEST
+    _refuse_device(path)
     try:
         value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -60,6 +61,7 @@ def altered_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 def read_rows(folder: Path, lang: str, split: str) -> list[Row]:
     """Return the rows of one file of a build; raises `DatasetFolderError` for what is none."""
     path = folder / lang / f"{split}.parquet"
+    _refuse_device(path)
     try:
         records = pq.ParquetFile(path).read().to_pylist()
     except (OSError, pa.ArrowException) as error:
@@ -77,3 +79,9 @@ def read_rows(folder: Path, lang: str, split: str) -> list[Row]:
                 f"{path}: a text of row {row.id} has {longest} characters; expected at most {LONGEST_TEXT}"
             )
     return rows
+
+
+def _refuse_device(path: Path) -> None:
+    """Raise `DatasetFolderError` for a pipe or a device, which may be read forever."""
+    if path.exists() and not path.is_file():
+        raise DatasetFolderError(f"{path} is no file; build the data set again")

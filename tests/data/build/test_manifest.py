@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from polyrefuse_data.build.package import read_manifest
+from polyrefuse_data.build.package import read_manifest, read_rows
 from polyrefuse_data.core.errors import DatasetFolderError
 
 
@@ -39,3 +40,13 @@ def test_a_manifest_of_other_types(
     (tmp_path / "build" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DatasetFolderError, match=rf"is no manifest of a build \(.*{problem}"):
         read_manifest(tmp_path / "build")
+
+
+def test_a_pipe_or_a_device_in_a_build_is_not_read_forever(tmp_path: Path) -> None:
+    (tmp_path / "en").mkdir()
+    os.mkfifo(tmp_path / "manifest.json")
+    (tmp_path / "en" / "test.parquet").symlink_to("/dev/zero")
+    with pytest.raises(DatasetFolderError, match=r"manifest\.json is no file"):
+        read_manifest(tmp_path)
+    with pytest.raises(DatasetFolderError, match=r"test\.parquet is no file"):
+        read_rows(tmp_path, "en", "test")
