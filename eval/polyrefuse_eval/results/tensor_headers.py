@@ -122,6 +122,8 @@ def read_direction_header(path: Path, error: type[PolyRefuseError]) -> Direction
 
     A safetensors file begins with 8 bytes of length and a JSON header.
     """
+    if path.exists() and not path.is_file():  # a pipe would be read forever
+        raise error(f"'{path}' is no direction that can be read")
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

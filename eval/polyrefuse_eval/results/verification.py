@@ -215,6 +215,9 @@ def _verdicts_digest(run: Path) -> str:
 def _cell_files(folder: Path, pattern: str) -> list[Path]:
     """Return the files of cells, without those that a kill left beside a finished one."""
     files = sorted(folder.glob(pattern + ENDING))
+    for file in files:
+        if not file.is_file():  # a pipe or a device would be read forever
+            raise RunFolderError(f"'{file}' is no file; remove it, or get the run again")
     finished = {file.with_name(file.name.removesuffix(ENDING)) for file in files}
     return [
         file

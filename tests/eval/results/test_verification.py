@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -204,3 +205,14 @@ def test_a_verdict_given_twice_is_refused(tmp_path: Path) -> None:
         RunFolderError, match="verdict of native-1 on de harmful-test-0000/baseline is there twice"
     ):
         verify_run(run, answers=True)
+
+
+@pytest.mark.parametrize("name", [ANSWERS, VERDICTS])
+def test_a_pipe_in_a_run_is_not_read_forever(name: str, tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    (run.path / name).unlink()
+    os.mkfifo(run.path / name)
+    with pytest.raises(RunFolderError, match=r"harmful\.baseline\.jsonl' is no file; remove it"):
+        made_from(run)
+    result = call("leaderboard", run.path, "--out", tmp_path / "site")
+    assert result.exit_code == 2 or isinstance(result.exception, PolyRefuseError)
