@@ -55,8 +55,10 @@ def flip_verdicts(run: Path) -> None:
 
 def flip_results(run: Path) -> None:
     def flip(record: dict[str, Any]) -> None:
-        hits = record["n"] - record["n_refused"]
+        hits, undecided = record["n"] - record["n_refused"], record["n_unjudged"]
+        answers = record["n"] + undecided
         record.update(n_refused=hits, refusal_rate=hits / record["n"], low=0.0, high=1.0)
+        record.update(refusal_least=hits / answers, refusal_most=(hits + undecided) / answers)
 
     change_lines(run / "results.jsonl", flip)
 
