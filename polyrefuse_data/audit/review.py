@@ -98,6 +98,10 @@ def export_review(
     in the build. Raises `PolyRefuseError` for what cannot be read or written.
     """
     check_output(out)
+    if folder.resolve() in out.resolve().parents:
+        raise PolyRefuseError(
+            f"'{out}' lies in the build, which holds its own files alone; choose another --out"
+        )
     is_page = out.suffix.lower() == ".html"
     if memory is not None and not is_page:
         raise PolyRefuseError(f"--memory {memory}: only a page (--out FILE.html) shows back-translations")

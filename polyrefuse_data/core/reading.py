@@ -142,8 +142,10 @@ def read_text(path: Path) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of the file at `path`; raises `FileFormatError`."""
+    """Return the content of the file or pipe at `path`; raises `FileFormatError`, also for a device."""
     try:
+        if path.is_char_device():  # some have no end
+            raise FileFormatError(f"'{path}' is a device; expected a file")
         return path.read_bytes()
     except OSError as error:
         raise FileFormatError(f"'{path}' cannot be read: {error.strerror}") from None

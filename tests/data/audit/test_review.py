@@ -24,6 +24,8 @@ from polyrefuse_data.audit.review import (
 from polyrefuse_data.build.package import read_rows
 from polyrefuse_data.build.pipeline import BuildRequest, build
 from polyrefuse_data.cli.command import cli
+from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.reading import read_bytes
 from polyrefuse_data.translate.memory.store import HUMAN, Entry, TranslationMemory, Translator
 
 SMALL = {"train": 16, "validation": 16, "test": 24}
@@ -245,6 +247,19 @@ def test_a_correction_may_begin_like_a_formula_if_an_apostrophe_says_that_it_is_
     import_review(review(edit), tmp_path / "m.sqlite")
     with TranslationMemory(tmp_path / "m.sqlite") as memory:
         assert {entry.text for entry in memory.entries()} == {"=良い訳文です。", "- 良い訳文です。"}
+
+
+def test_nothing_is_exported_into_the_build(small_build: Path) -> None:
+    manifest = (small_build / "manifest.json").read_bytes()
+    for name in ("manifest.json", "de/rows.csv", "page.html"):
+        with pytest.raises(PolyRefuseError, match="lies in the build"):
+            export_review(small_build, small_build / name, flagged=False)
+    assert (small_build / "manifest.json").read_bytes() == manifest
+
+
+def test_a_device_is_no_review(tmp_path: Path) -> None:
+    with pytest.raises(PolyRefuseError, match="'/dev/zero' is a device"):
+        read_bytes(Path("/dev/zero"))
 
 
 def test_only_flagged_rows_are_exported_if_asked(small_build: Path, tmp_path: Path) -> None:
