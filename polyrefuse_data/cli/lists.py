@@ -29,11 +29,17 @@ def sources(ctx: click.Context) -> None:
 
 @sources.command("verify")
 @click.argument("folder", type=folder_argument)
-def sources_verify(folder: Path) -> int:
-    """Check a local mirror FOLDER against the pinned checksums."""
-    from polyrefuse_data.prompts.sources import verify_mirror
+@click.option(
+    "--recipe", default="paper", show_default=True, help="Check the sources that this recipe draws on."
+)
+def sources_verify(folder: Path, recipe: str) -> int:
+    """Check a local mirror FOLDER against the pinned checksums of the sources of a recipe."""
+    from polyrefuse_data.prompts.recipe import load_recipe
+    from polyrefuse_data.prompts.sources import SOURCES, verify_mirror
 
-    problems = verify_mirror(folder)
+    pools = load_recipe(recipe)[0].pools.values()
+    used = dict.fromkeys(name for pool in pools for name in pool.sources)
+    problems = verify_mirror(folder, [name for name in used if name in SOURCES])
     for name, problem in problems.items():
         click.echo(f"ok     {name}" if problem is None else f"WRONG  {problem}")
     return EXIT_ERROR if any(problems.values()) else 0

@@ -6,6 +6,7 @@ address, verified by sha256 and kept in the user's cache. Nothing that fails its
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from polyrefuse_data.core.errors import SourceError, unknown_name
@@ -168,10 +169,11 @@ def read_mirror(row: Source, mirror: Path) -> bytes:
     return data
 
 
-def verify_mirror(mirror: Path) -> dict[str, str | None]:
-    """Return, for every source, None if `mirror` holds its pinned bytes, else what is wrong."""
+def verify_mirror(mirror: Path, names: Iterable[str] | None = None) -> dict[str, str | None]:
+    """Return, for each source of `names` (default: every one), None if `mirror` holds its pinned bytes, else
+    what is wrong."""
     problems: dict[str, str | None] = {}
-    for row in SOURCES.values():
+    for row in [SOURCES[name] for name in names] if names is not None else SOURCES.values():
         try:
             row.prompts(read_mirror(row, mirror))
         except SourceError as error:

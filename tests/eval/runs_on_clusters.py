@@ -51,7 +51,8 @@ def assert_same(run: Path, other: Path) -> None:
     """Assert that two runs wrote the same files with the same bytes."""
     ours, theirs = files(run), files(other)
     assert ours.keys() == theirs.keys()
-    assert [name for name, content in ours.items() if theirs[name] != content] == []
+    differing = [name for name, content in ours.items() if theirs[name] != content]
+    assert differing == [], (ours[differing[0]][:4000], theirs[differing[0]][:4000])
 
 
 def command(model: object, data: Path, out: Path, *more: object) -> list[object]:

@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from polyrefuse_data.core.parsing import first_problem, parse_yaml
 from polyrefuse_eval.errors import EndpointError
-from polyrefuse_eval.results.records import ServiceNote
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.results.records import ServiceNote
 
 DEFAULT_URL = "https://api.openai.com/v1"
 """The address of the service whose prices are known."""

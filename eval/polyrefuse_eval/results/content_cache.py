@@ -39,7 +39,7 @@ KINDS = ("baselines", "refusal-tokens", "direction-sets", "directions")
 ENDING = ".zip"
 _ENTRY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{32}\.zip|[0-9a-f]{24}/[^/]+\.jsonl")
 """Path of a finished file in the folder of its kind: an entry, or the baselines of a language."""
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raised when an entry of the same inputs would hold something else."""
 
 UNSAVED = "unsaved"

@@ -67,7 +67,7 @@ def test_numbers_and_signatures_only(hub: LoopbackHub, tmp_path: Path) -> None:
     for name in ("results.jsonl", "comparisons.jsonl"):
         assert files[name] == (folder / name).read_bytes()
     assert metadata_errors(files["README.md"].decode()) == []
-    assert "## v1.0.0\n\nFirst version: 1 runs." in files["CHANGELOG.md"].decode()
+    assert "## v1.0.0\n\nFirst version: 1 run." in files["CHANGELOG.md"].decode()
 
 
 def test_what_was_published_is_a_run_that_holds_together(hub: LoopbackHub, tmp_path: Path) -> None:
@@ -124,7 +124,12 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "broken": (lambda run: (run / "results.jsonl").write_text("{broken\n"), "line 1 is no JSON"),
     "a rate of other counts": (
-        change("results.jsonl", lambda record: record.update(n_refused=6, refusal_rate=1.0, high=1.0)),
+        change(
+            "results.jsonl",
+            lambda record: record.update(
+                n_refused=6, refusal_rate=1.0, high=1.0, refusal_least=1.0, refusal_most=1.0
+            ),
+        ),
         "results.jsonl is not what summary.json was made from",
     ),
     "a formula of their own": (

@@ -97,6 +97,7 @@ def test_the_steps_and_the_whole_way(
         "scores_en.png",
         "scores_de.png",
         "cosines.png",
+        "transfer.png",
     }
     drawn = call("activations", *common, "--langs", "en", "--out", tmp_path / "pca.png")
     assert drawn.exit_code == 0, drawn.output

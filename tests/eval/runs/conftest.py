@@ -30,13 +30,15 @@ def stumble(log: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def cluster(log: Path) -> Iterator[Any]:
-    """Two workers that log and fail as `worker_log` says."""
+def cluster(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Two workers that log and fail as `worker_log` says, with a cache of their own."""
     pytest.importorskip("distributed", reason="the dask extra is not installed")
     from clusters import cluster_of
 
-    with cluster_of(2, preload=[str(HERE / "worker_log.py")]) as two:
-        yield two
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POLYREFUSE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        with cluster_of(2, preload=[str(HERE / "worker_log.py")]) as two:
+            yield two
 
 
 @pytest.fixture(scope="session")
