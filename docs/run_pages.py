@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
+from polyrefuse_data.checks.languages_file import registered
+
 BLOCK = re.compile(r"^( *)```([a-z]+)([^\n]*)\n(.*?)^\1```", flags=re.MULTILINE | re.DOTALL)
 STATUS = re.compile(r"#\s*exit status (\d+)\s*$")
 
@@ -86,7 +88,8 @@ def run_command(line: str) -> str:
     words = shlex.split(line, comments=True)
     if words[0] == "polyrefuse":
         names = [sorted(glob(word)) if "*" in word and "://" not in word else [word] for word in words[1:]]  # noqa: PTH207
-        got, printed = run_polyrefuse([name for expanded in names for name in expanded])
+        with registered(()):  # as in a process of its own: no language of a command is known to the next
+            got, printed = run_polyrefuse([name for expanded in names for name in expanded])
     else:
         process = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)  # noqa: S602
         got, printed = process.returncode, process.stdout + process.stderr

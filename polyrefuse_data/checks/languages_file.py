@@ -137,14 +137,16 @@ def register(languages: Sequence[Language]) -> None:
 
 @contextmanager
 def registered(languages: Sequence[Language]) -> Iterator[None]:
-    """Register `languages` on entry, and forget them on exit."""
+    """Register `languages` on entry; on exit forget them, and any others that were registered meanwhile."""
     from polyrefuse_data.checks.language import forget_detectors
 
     before = dict(LANGUAGES)
-    register(languages)
+    if languages:
+        register(languages)
     try:
         yield
     finally:
-        LANGUAGES.clear()
-        LANGUAGES.update(before)
-        forget_detectors()
+        if before != LANGUAGES:
+            LANGUAGES.clear()
+            LANGUAGES.update(before)
+            forget_detectors()
