@@ -89,9 +89,15 @@ def _read_own(name: str, own: OwnSource, folder: Path) -> tuple[list[Prompt], So
 
 def _own_reader(own: OwnSource) -> Callable[[bytes, str], list[Record]]:
     if own.reader == "auto":
-        if own.file.endswith(".txt"):
-            return READERS["lines"]
-        return table_reader(own.text_column, own.category_column)
+        table = table_reader(own.text_column, own.category_column)
+        if own.file.endswith(".txt"):  # JSON Lines are often called so
+            return lambda data, file: (table if _begins_as_json(data) else READERS["lines"])(data, file)
+        return table
     if own.reader == "csv":
         return csv_reader(own.text_column or "text", own.category_column)
     return READERS[own.reader]
+
+
+def _begins_as_json(data: bytes) -> bool:
+    """Return whether a text file begins with a JSON object or a list of them, as no prompt does."""
+    return data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b'{"', b"[{"))

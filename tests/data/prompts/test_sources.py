@@ -12,8 +12,8 @@ import pytest
 from polyrefuse_data.core.errors import RecipeError, SourceError
 from polyrefuse_data.prompts import readers
 from polyrefuse_data.prompts.fetch import BASE_URL_VARIABLE, fetch, load
-from polyrefuse_data.prompts.load import read_sources
-from polyrefuse_data.prompts.recipe import load_recipe
+from polyrefuse_data.prompts.load import _own_reader, read_sources
+from polyrefuse_data.prompts.recipe import OwnSource, load_recipe
 from polyrefuse_data.prompts.source import Source
 from polyrefuse_data.prompts.sources import SOURCES, read_mirror, source, verify_mirror
 
@@ -226,3 +226,11 @@ def test_everything_that_a_recipe_lacks_is_named_at_once(tmp_path: Path) -> None
         load_recipe(str(recipe))
     for missing in ("title", "description", "seed", "pools", "draws", "sources.own.label"):
         assert f"at {missing}: missing" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"goal": "one"}\n{"goal": "two"}\n', '[{"goal": "one"}, {"goal": "two"}]', "one\ntwo\n"]
+)
+def test_json_in_a_file_called_txt_is_read_as_json(content: str) -> None:
+    own = OwnSource(label="harmful", licence="CC0-1.0", file="prompts.txt")
+    assert [record.text for record in _own_reader(own)(content.encode(), own.file)] == ["one", "two"]
