@@ -83,7 +83,7 @@ def build_release(folder: Path, allow_gaps: bool) -> LocalRelease:
     _check_gated(folder, manifest)
     if not allow_gaps:
         _check_sound(folder, manifest)
-    left_out = _left_out(folder, {*files, MANIFEST})
+    left_out = files_left_out(folder, {*files, MANIFEST})
     for name in left_out:
         if name.endswith(_DATA_SUFFIXES):
             refuse_completions(folder / name, f"{folder}/{name}")
@@ -145,7 +145,7 @@ def _check_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _left_out(folder: Path, known: set[str]) -> list[str]:
+def files_left_out(folder: Path, known: set[str]) -> list[str]:
     """Return the files of the folder that are not `known`, without hidden ones."""
     names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     return [
@@ -189,7 +189,7 @@ def results_release(folder: Path, workspace: Path) -> LocalRelease:
             files[prefix + name] = workspace / "files" / prefix / name
             write_bytes(files[prefix + name], content, error=PublishError)
     # Named without looking into them: completions stay where they are, and unread.
-    left_out = _left_out(folder, set(files))
+    left_out = files_left_out(folder, set(files))
     names = [prefix.rstrip("/") or folder.resolve().name for prefix in runs]
     hashes = {name: file_sha256(path) for name, path in files.items()}
     made = _results_texts(names, hashes, {name: path.stat().st_size for name, path in files.items()})

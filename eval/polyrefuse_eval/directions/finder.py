@@ -18,6 +18,7 @@ from polyrefuse_eval.directions.fit import (
     random_direction,
 )
 from polyrefuse_eval.directions.kept import KeptDirections, row_inputs
+from polyrefuse_eval.directions.places import control_file, direction_file
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
@@ -211,16 +212,6 @@ class DirectionFinder:
 
 def _groups(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.group for row in rows))
-
-
-def direction_file(lang: str) -> str:
-    """Return the place of the direction of `lang` in a run folder."""
-    return f"directions/{lang}.safetensors"
-
-
-def control_file(lang: str) -> str:
-    """Return the place of the control of `lang` from shuffled labels in a run folder."""
-    return f"directions/{lang}.shuffled.safetensors"
 
 
 def stored_directions(
