@@ -26,6 +26,9 @@ FAMILIES = (
 
 _LINEAR = ["linear_attention", "full_attention"]
 _SLIDING = ["sliding_attention", "full_attention"]
+_LATENT_ATTENTION = {"head_dim": None, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+                     "qk_nope_head_dim": 8, "v_head_dim": 8, "first_k_dense_replace": 1,
+                     "num_key_value_heads": 4}  # fmt: skip
 HYBRID: dict[str, dict[str, Any]] = {
     "qwen3_next": {"layer_types": _LINEAR * 2},
     "qwen3_5_text": {"layer_types": _LINEAR * 2},
@@ -46,6 +49,8 @@ HYBRID: dict[str, dict[str, Any]] = {
     "llama4_text": {"layer_types": ["chunked_attention", "full_attention"] * 2, "moe_layers": [1, 3],
                     "attention_chunk_size": 64, "intermediate_size_mlp": 48},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "deepseek_v2": {**_LATENT_ATTENTION, "n_group": 1, "topk_group": 1},
+    "deepseek_v3": {**_LATENT_ATTENTION, "n_group": 2, "topk_group": 1},
 }  # fmt: skip
 """Families whose layers differ from one another, or do more than attention and an MLP; by `model_type`."""
 
