@@ -22,14 +22,21 @@ class Board:
     """Lines that can be compared, the most robust first.
 
     Boards of the same `group` have the same data, judge and settings of unedited answers: their rates
-    without an edit can be compared, language by language. `differs`: in what from the first board.
+    without an edit can be compared, language by language. Boards are numbered from 1; `differs`: in what
+    from the first.
     """
 
     judge: str
     basis: Mapping[str, Any]
     entries: tuple[Entry, ...]
+    number: int = 1
     group: int = 0
     differs: tuple[str, ...] = ()
+
+    @property
+    def run_names(self) -> list[str]:
+        """The names of its runs, in their order."""
+        return list(dict.fromkeys(entry.run.name for entry in self.entries))
 
     @property
     def languages(self) -> list[str]:
@@ -63,8 +70,7 @@ class Leaderboard:
     def apart(self) -> list[str]:
         """One line for each board after the first: which runs it holds, and what sets it apart."""
         return [
-            f"shown apart: {', '.join(dict.fromkeys(entry.run.name for entry in board.entries))} "
-            f"(judge {board.judge}): {'; '.join(board.differs)}"
+            f"shown apart: {', '.join(board.run_names)} (judge {board.judge}): {'; '.join(board.differs)}"
             for board in self.boards[1:]
         ]
 
@@ -93,19 +99,18 @@ def leaderboard(runs: Sequence[Run], left_out: Sequence[LeftOut] = ()) -> Leader
             groups.setdefault(_key(basis.answers), []).append((entry, basis))
     ordered = sorted(groups.values(), key=lambda group: -len(group))
     parts = [(number, part) for number, group in enumerate(ordered) for part in _parts(group)]
-    first = parts[0][1][0][1].json() if parts else {}
-    boards = []
-    for number, part in parts:
-        basis = part[0][1].json()
-        boards.append(
-            Board(
-                judge=part[0][0].judge,
-                basis=basis,
-                entries=tuple(sorted((entry for entry, _ in part), key=_rank)),
-                group=number,
-                differs=tuple(differences_in_words(first, basis)) if boards else (),
-            )
+    bases = [part[0][1].json() for _, part in parts]
+    boards = [
+        Board(
+            judge=part[0][0].judge,
+            basis=basis,
+            entries=tuple(sorted((entry for entry, _ in part), key=_rank)),
+            number=number,
+            group=group,
+            differs=tuple(differences_in_words(bases[0], basis)),
         )
+        for number, ((group, part), basis) in enumerate(zip(parts, bases, strict=True), 1)
+    ]
     shown = tuple(folder for folder in left_out if folder.is_folder)
     return Leaderboard(boards=tuple(boards), runs=tuple(runs), left_out=shown)
 
