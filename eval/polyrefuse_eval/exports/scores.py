@@ -15,7 +15,8 @@ from polyrefuse_eval.leaderboard.runs import Run
 from polyrefuse_eval.results.condition_files import safe_name
 from polyrefuse_eval.results.interventions import ABLATION
 from polyrefuse_eval.results.records import Result
-from polyrefuse_eval.results.settings import BASELINE_CONDITION, CONTROLS
+from polyrefuse_eval.results.settings import BASELINE_CONDITION
+from polyrefuse_eval.results.sources import CONTROLS
 
 HARMFUL = "harmful"
 

@@ -11,19 +11,20 @@ from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.finder import stored_directions
-from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.directions.places import control_file, direction_file
 from polyrefuse_eval.errors import ChatModelError, DirectionError
+from polyrefuse_eval.models.interventions import EditDirection
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.processes import world_size
 from polyrefuse_eval.results.baseline_cache import BaselineCache
-from polyrefuse_eval.results.settings import CONTROLS, LABELS, POOLED, SHUFFLED, Measurement, baselines
+from polyrefuse_eval.results.settings import Measurement, baselines
+from polyrefuse_eval.results.sources import SHUFFLED
 from polyrefuse_eval.results.timings import Timing
 from polyrefuse_eval.runs.answers import AnswerStage
 from polyrefuse_eval.runs.measured_prompts import Identity
 from polyrefuse_eval.runs.plan import RunPlan
 from polyrefuse_eval.runs.progress import GridProgress
+from polyrefuse_eval.runs.run_directions import directions_of, search_of
 from polyrefuse_eval.runs.tasks import (
     AnswerPrompts,
     CheckPrompts,
@@ -31,10 +32,8 @@ from polyrefuse_eval.runs.tasks import (
     FindDirection,
     IdentifyModel,
     ModelLoader,
-    SentPrompts,
     edits_of,
     long_prompts,
-    read_files,
     take_directions,
     write_files,
 )
@@ -46,7 +45,7 @@ class ModelAnswerStage(AnswerStage):
     def __init__(self, plan: RunPlan, progress: GridProgress, threads: int) -> None:
         super().__init__(plan, progress)
         self.loader = ModelLoader(load=plan.load, key=f"run {plan.out}", threads=threads)
-        self._directions: Mapping[str, Direction] = {}
+        self._directions: Mapping[str, EditDirection] = {}
         """Source to its direction, once all are known."""
         self._searched: set[str] = set()
         """Languages whose directions were found, or cannot be; and the control."""
@@ -93,14 +92,14 @@ class ModelAnswerStage(AnswerStage):
         self.loader = replace(self.loader, identity=identity)
         self._cache = self._baseline_cache(identity)
         if plan.direction_source is not None:
-            plan.direction_source.copy(plan.out, settings.direction_langs)
+            plan.direction_source.copy(plan.out, settings.fitted_sources)
         if plan.directions_from is not None:
-            self._without = take_directions(plan.directions_from, plan.out, settings.direction_langs)
+            self._without = take_directions(plan.directions_from, plan.out, settings.fitted_sources)
         self._searched = set(self._without) | {
-            lang for lang in settings.direction_langs if (plan.out / direction_file(lang)).is_file()
+            source for source in settings.fitted_sources if (plan.out / direction_file(source)).is_file()
         }
         tasks = [
-            self._direction_task(lang) for lang in settings.direction_langs if lang not in self._searched
+            self._direction_task(source) for source in settings.fitted_sources if source not in self._searched
         ]
         tasks += self._answer_tasks(baselines(settings)) + self._after_search()
         return [*self._checks(), *tasks] if tasks else []
@@ -116,26 +115,9 @@ class ModelAnswerStage(AnswerStage):
             return None  # processes that share a model must all do the same, whatever another run adds
         return BaselineCache(identity.signature, self.plan.settings.max_new_tokens)
 
-    def _direction_task(self, lang: str, control: bool = False) -> Task:
-        settings, data = self.plan.settings, self.plan.direction_data
-        langs = settings.langs if lang == POOLED else (lang,)
-        limits = {"train": settings.n_train, "validation": settings.n_validation}
-        rows = {
-            (source, split, label): data.prompts(source, split, label, limit)
-            for source in langs
-            for split, limit in limits.items()
-            for label in LABELS
-        }
-        names = [f"refusal_tokens/{source}.json" for source in langs]
-        compute = FindDirection(
-            loader=self.loader,
-            lang=lang,
-            prompts=SentPrompts(data.digest, rows),
-            settings=settings,
-            files=read_files(self.plan.out, [*names, direction_file(lang)] if control else names),
-            control=control,
-        )
-        return self._task(f"{'control' if control else 'direction'} {lang}", compute, first=True)
+    def _direction_task(self, source: str, control: bool = False) -> Task:
+        name = f"{'control' if control else 'direction'} {source}"
+        return self._task(name, search_of(self.plan, self.loader, source, control=control), first=True)
 
     def _add_direction(self, compute: FindDirection, direction: DirectionFiles) -> list[Task]:
         write_files(self.plan.out, direction.files)
@@ -159,11 +141,12 @@ class ModelAnswerStage(AnswerStage):
         settings = self.plan.settings
         if not settings.direction_langs:
             return self._measured()
-        first = next((lang for lang in settings.direction_langs if lang not in self._without), None)
+        fitted = settings.fitted_sources
+        first = next((source for source in fitted if source not in self._without), None)
         if first is None:
             raise DirectionError(list(self._without.values())[-1])
         tasks: list[Task] = []
-        wanted = set(settings.direction_langs)
+        wanted = set(fitted)
         if settings.controls:
             wanted.add(SHUFFLED)
             if first in self._searched and not self._control_asked:
@@ -174,18 +157,9 @@ class ModelAnswerStage(AnswerStage):
                     tasks.append(self._direction_task(first, control=True))
         return tasks + (self._measured() if self._searched >= wanted else [])
 
-    def _stored_directions(self) -> dict[str, Direction]:
-        """Return the directions of the settings' languages by source, then the controls of the first."""
-        settings = self.plan.settings
-        real = [lang for lang in settings.direction_langs if lang not in self._without]
-        if not real:
-            return {}
-        controls = [name for name in CONTROLS if settings.controls and name not in self._without]
-        return stored_directions(self.plan.out, [*real, *controls], real[0], settings.seed)
-
     def _measured(self) -> list[Task]:
         """Return the tasks of all measurements but the baselines, once all directions are known."""
-        self._directions = self._stored_directions()
+        self._directions = directions_of(self.plan, self._without, self.progress.say)
         return self._all_answers(list(self._directions))
 
     def _answering(self, measurement: Measurement, rows: tuple[Row, ...]) -> AnswerPrompts:
