@@ -92,6 +92,11 @@ class Run:
         return str(self._of_model("revision") or "")
 
     @property
+    def short_revision(self) -> str:
+        """The revision as it is printed: 12 digits of a hash, anything else whole."""
+        return re.sub(r"^([0-9a-f]{12})[0-9a-f]+$", r"\1", self.revision)
+
+    @property
     def template_hash(self) -> str:
         return str(self._of_model("template_hash") or "")
 
