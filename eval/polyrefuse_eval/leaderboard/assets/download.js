@@ -173,7 +173,7 @@
 
   // A cell of CSV; a text that a spreadsheet would take for a formula begins with an apostrophe.
   const field = (value) => {
-    let text = String(value ?? "").replace(/\s+/g, " ").trim();
+    let text = String(value ?? "").replaceAll("\u00ad", "").replace(/\s+/g, " ").trim();
     if (/^[=+\-@＝＋－＠]/.test(text) && Number.isNaN(Number(text))) text = `'${text}`;
     return /[",]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
