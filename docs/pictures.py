@@ -1,10 +1,11 @@
 """Draw pictures of the documentation.
 
-`python docs/pictures.py SHARED SEPARATE` draws docs/images/transfer.svg from the runs of two organisms: those of
-`polyrefuse eval run --model organism` and `--model organism-per-language`, both with
+`python docs/pictures.py SHARED SEPARATE` draws docs/images/transfer.svg from the runs of two organisms:
+those of `polyrefuse eval run --model organism` and `--model organism-per-language`, both with
 `--langs de,en,ja,yo --directions de,en,ja,yo --rule mediating`.
 
-`python docs/pictures.py site/index.html` takes docs/images/leaderboard.png of a leaderboard's page with Chromium.
+`python docs/pictures.py site/index.html` takes docs/images/leaderboard.png of a leaderboard's page with
+Chromium.
 """
 
 from __future__ import annotations
