@@ -10,6 +10,7 @@ import torch
 from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, refusal_scores
 from polyrefuse_eval.judging.native import judge as native
+from polyrefuse_eval.models.batch_size import default_batch_size
 from polyrefuse_eval.models.batching import (
     accepted_arguments,
     kept_logits,
@@ -18,7 +19,7 @@ from polyrefuse_eval.models.batching import (
     next_rows,
 )
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.generate import Request, default_batch_size, generate
+from polyrefuse_eval.models.generate import Request, generate
 from polyrefuse_eval.models.intervene import BASELINE, Edits, applied
 
 ANSWER_TOKENS = 32
