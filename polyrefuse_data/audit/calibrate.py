@@ -8,6 +8,7 @@ are carried over.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,19 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, current: Th
     A list that raises the alignment alarm is not trusted. Raises `DatasetFolderError` if nothing is left.
     """
     opened = open_folder(folder, english, back)
+    thresholds = calibrate_lists(opened.lists, opened.title, current)
+    if thresholds is None:
+        raise DatasetFolderError(
+            f"{folder}: no list that is parallel to its English; nothing to calibrate from"
+        )
+    return thresholds
+
+
+def calibrate_lists(lists: Sequence[AuditList], title: str, current: Thresholds) -> Thresholds | None:
+    """Return `current` recalibrated on the parallel ones of `lists`, which `title` names; None if none is."""
     values: dict[str, dict[str, list[float]]] = {check: defaultdict(list) for check in CALIBRATED}
     rows: dict[str, int] = defaultdict(int)
-    trusted = [part for part in opened.lists if part.lang != SOURCE_LANGUAGE and _trusted(part, current)]
+    trusted = [part for part in lists if part.lang != SOURCE_LANGUAGE and _trusted(part, current)]
     for part in by_language(trusted):
         rows[part.lang] = len(part.ids)
         batch = Batch(language(part.lang), part.texts, part.english, part.backs)
@@ -59,16 +70,14 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, current: Th
             scores = CHECKS[check].scorer(batch) if kept is None else kept
             values[check][part.lang] += [score for score in scores if score is not None]
     if not rows:
-        raise DatasetFolderError(
-            f"{folder}: no list that is parallel to its English; nothing to calibrate from"
-        )
+        return None
     checks: dict[str, dict[str, Bounds]] = {check: dict(langs) for check, langs in current.checks.items()}
     for check, scores_by_language in values.items():
         for lang, scores in sorted(scores_by_language.items()):
             if len(scores) >= MINIMUM_ROWS:
                 checks.setdefault(check, {})[lang] = _bounds(check, scores)
     provenance = (
-        f"{', '.join(CALIBRATED)} calibrated from {opened.title}, {sum(rows.values())} parallel rows "
+        f"{', '.join(CALIBRATED)} calibrated from {title}, {sum(rows.values())} parallel rows "
         f"({100 * TAIL:g} and {100 * (1 - TAIL):g} % quantiles, "
         f"margins {RATIO_MARGIN:g} and {LOW_MARGIN:g}; fit, cut: {100 * (1 - FIT_TAIL):g} % quantile); "
         "the others by definition"

@@ -40,10 +40,11 @@ def check_tokens(tokens: Tokens) -> None:
         raise InterventionError(f"positions count from the prompt's end and are negative; given {tokens}")
 
 
-def orthonormal(directions: Tensor) -> Tensor:
-    """Return an orthonormal basis [k', d] (float32, k' ≤ k) of the span of `directions` [k, d].
+def orthonormal(directions: Tensor, rank: int | None = None) -> Tensor:
+    """Return an orthonormal basis [k', d] (float32, k' ≤ k) of the span of `directions` [k, d], by SVD.
 
-    Raises `InterventionError` where a direction is not finite, or zero.
+    With `rank`, of its leading singular directions alone: those along which the unit vectors of `directions`
+    have the most in common. Raises `InterventionError` where a direction is not finite, or zero.
     """
     rows = directions.reshape(-1, directions.shape[-1]).double().cpu()
     if not bool(torch.isfinite(rows).all()):
@@ -56,7 +57,7 @@ def orthonormal(directions: Tensor) -> Tensor:
         unit: Tensor = units.float()
         return unit
     _, values, right = torch.linalg.svd(units, full_matrices=False)
-    basis: Tensor = right[values > 1e-6 * values[0]].float()
+    basis: Tensor = right[values > 1e-6 * values[0]][:rank].float()
     return basis
 
 

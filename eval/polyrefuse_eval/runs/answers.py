@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.finder import control_file, direction_file, stored_directions
-from polyrefuse_eval.directions.fit import Direction
+from polyrefuse_eval.directions.finder import control_file, direction_file
 from polyrefuse_eval.errors import ChatModelError, DirectionError
+from polyrefuse_eval.models.interventions import EditDirection
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.processes import world_size
 from polyrefuse_eval.results.baseline_cache import BaselineCache, prompt_hash
@@ -23,18 +23,17 @@ from polyrefuse_eval.results.growth import open_run
 from polyrefuse_eval.results.records import Completion
 from polyrefuse_eval.results.settings import (
     BASELINE_CONDITION,
-    CONTROLS,
     LABELS,
-    POOLED,
-    SHUFFLED,
     Measurement,
     baselines,
     grid,
 )
+from polyrefuse_eval.results.sources import SHUFFLED
 from polyrefuse_eval.results.subset_files import write_prompts
 from polyrefuse_eval.results.timings import Timing
 from polyrefuse_eval.runs.plan import RunPlan, signature_of
 from polyrefuse_eval.runs.progress import GridProgress
+from polyrefuse_eval.runs.run_directions import directions_of, search_of
 from polyrefuse_eval.runs.stage import Stage
 from polyrefuse_eval.runs.tasks import (
     AnswerPrompts,
@@ -45,10 +44,8 @@ from polyrefuse_eval.runs.tasks import (
     Identity,
     MeasuredPrompts,
     ModelLoader,
-    SentPrompts,
     edits_of,
     long_prompts,
-    read_files,
     take_directions,
     write_files,
 )
@@ -132,18 +129,18 @@ class AnswerStage(Stage):
         self.loader = replace(self.loader, identity=identity)
         self._cache = self._baseline_cache(identity)
         if plan.direction_source is not None:
-            plan.direction_source.copy(plan.out, settings.direction_langs)
+            plan.direction_source.copy(plan.out, settings.fitted_sources)
         for lang in settings.langs:
             self._have[lang] = {completion.key for completion in self.folder.completions(lang)}
         limited = [self._test_rows(lang, label) for lang in settings.langs for label in LABELS]
         write_prompts(self.folder, (row for rows in limited for row in rows[: settings.n_test]))
         if plan.directions_from is not None:
-            self._without = take_directions(plan.directions_from, plan.out, settings.direction_langs)
+            self._without = take_directions(plan.directions_from, plan.out, settings.fitted_sources)
         self._searched = set(self._without) | {
-            lang for lang in settings.direction_langs if (plan.out / direction_file(lang)).is_file()
+            source for source in settings.fitted_sources if (plan.out / direction_file(source)).is_file()
         }
         tasks = [
-            self._direction_task(lang) for lang in settings.direction_langs if lang not in self._searched
+            self._direction_task(source) for source in settings.fitted_sources if source not in self._searched
         ]
         tasks += self._answer_tasks(baselines(settings), {}) + self._after_search()
         return [*self._checks(), *tasks] if tasks else []
@@ -161,26 +158,9 @@ class AnswerStage(Stage):
 
     # Directions
 
-    def _direction_task(self, lang: str, control: bool = False) -> Task:
-        settings, data = self.plan.settings, self.plan.direction_data
-        langs = settings.langs if lang == POOLED else (lang,)
-        limits = {"train": settings.n_train, "validation": settings.n_validation}
-        rows = {
-            (source, split, label): data.prompts(source, split, label, limit)
-            for source in langs
-            for split, limit in limits.items()
-            for label in LABELS
-        }
-        names = [f"refusal_tokens/{source}.json" for source in langs]
-        compute = FindDirection(
-            loader=self.loader,
-            lang=lang,
-            prompts=SentPrompts(data.digest, rows),
-            settings=settings,
-            files=read_files(self.plan.out, [*names, direction_file(lang)] if control else names),
-            control=control,
-        )
-        return self._task(f"{'control' if control else 'direction'} {lang}", compute, first=True)
+    def _direction_task(self, source: str, control: bool = False) -> Task:
+        name = f"{'control' if control else 'direction'} {source}"
+        return self._task(name, search_of(self.plan, self.loader, source, control=control), first=True)
 
     def _add_direction(self, compute: FindDirection, direction: DirectionFiles) -> list[Task]:
         write_files(self.plan.out, direction.files)
@@ -204,11 +184,12 @@ class AnswerStage(Stage):
         settings = self.plan.settings
         if not settings.direction_langs:
             return self._all_answers()
-        first = next((lang for lang in settings.direction_langs if lang not in self._without), None)
+        fitted = settings.fitted_sources
+        first = next((source for source in fitted if source not in self._without), None)
         if first is None:
             raise DirectionError(list(self._without.values())[-1])
         tasks: list[Task] = []
-        wanted = set(settings.direction_langs)
+        wanted = set(fitted)
         if settings.controls:
             wanted.add(SHUFFLED)
             if first in self._searched and not self._control_asked:
@@ -219,20 +200,12 @@ class AnswerStage(Stage):
                     tasks.append(self._direction_task(first, control=True))
         return tasks + (self._all_answers() if self._searched >= wanted else [])
 
-    def _directions(self) -> dict[str, Direction]:
-        """Return the directions of the settings' languages by source, then the controls of the first."""
-        settings = self.plan.settings
-        real = [lang for lang in settings.direction_langs if lang not in self._without]
-        if not real:
-            return {}
-        controls = [name for name in CONTROLS if settings.controls and name not in self._without]
-        return stored_directions(self.plan.out, [*real, *controls], real[0], settings.seed)
-
     # Completions
 
     def _all_answers(self) -> list[Task]:
         """Return the tasks of all measurements but the baselines."""
-        settings, directions = self.plan.settings, self._directions()
+        settings = self.plan.settings
+        directions = directions_of(self.plan, self._without, self.progress.say)
         measurements = [
             measurement
             for lang in settings.langs
@@ -246,7 +219,7 @@ class AnswerStage(Stage):
         return tasks
 
     def _answer_tasks(
-        self, measurements: Sequence[Measurement], directions: Mapping[str, Direction]
+        self, measurements: Sequence[Measurement], directions: Mapping[str, EditDirection]
     ) -> list[Task]:
         """Return the tasks of those of `measurements` that are not complete."""
         tasks = []
@@ -263,7 +236,9 @@ class AnswerStage(Stage):
         self.progress.expect(tasks, complete=len(measurements) - len(tasks))
         return tasks
 
-    def _computation(self, measurement: Measurement, directions: Mapping[str, Direction]) -> MeasuredPrompts:
+    def _computation(
+        self, measurement: Measurement, directions: Mapping[str, EditDirection]
+    ) -> MeasuredPrompts:
         lang = measurement.lang
         rows = tuple(self._test_rows(lang, measurement.label)[: measurement.limit])
         compute = self._answering(measurement, rows, directions)
@@ -272,7 +247,7 @@ class AnswerStage(Stage):
         return replace(compute, done=compute.keys & self._have[lang])
 
     def _answering(
-        self, measurement: Measurement, rows: tuple[Row, ...], directions: Mapping[str, Direction]
+        self, measurement: Measurement, rows: tuple[Row, ...], directions: Mapping[str, EditDirection]
     ) -> MeasuredPrompts:
         """Return what answers the prompts `rows` of a measurement."""
         return AnswerPrompts(

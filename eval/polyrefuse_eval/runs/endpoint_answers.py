@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.endpoint.prices import counted_tokens
 from polyrefuse_eval.endpoint.spec import EndpointSpec
+from polyrefuse_eval.models.interventions import EditDirection
 from polyrefuse_eval.results.baseline_cache import BaselineCache
 from polyrefuse_eval.results.records import Completion, ServiceFile, ServiceNote, ServiceVersion
 from polyrefuse_eval.results.settings import Measurement
@@ -58,7 +58,7 @@ class EndpointAnswerStage(AnswerStage):
         return None  # what a service answered once is no proof of what it answers now
 
     def _answering(
-        self, measurement: Measurement, rows: tuple[Row, ...], directions: Mapping[str, Direction]
+        self, measurement: Measurement, rows: tuple[Row, ...], directions: Mapping[str, EditDirection]
     ) -> MeasuredPrompts:
         return AskPrompts(endpoint=self._endpoint, measurement=measurement, rows=rows)
 

@@ -95,7 +95,7 @@ def opening_line(plans: Sequence[RunPlan]) -> str:
         not (plan.out / direction_file(lang)).is_file()
         for plan in plans
         if plan.directions_from is None
-        for lang in plan.settings.direction_langs
+        for lang in plan.settings.fitted_sources
     )
     planned = [measurement for plan in plans for measurement in planned_measurements(plan)]
     return f"directions to find: {directions}; {summary(planned)}"

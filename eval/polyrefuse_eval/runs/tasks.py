@@ -27,7 +27,7 @@ from polyrefuse_eval.judging.of_runs import verdict_records
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, generate
 from polyrefuse_eval.models.intervene import BASELINE, Edits
-from polyrefuse_eval.models.interventions import edit_with
+from polyrefuse_eval.models.interventions import EditDirection, edit_with
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import differences
 from polyrefuse_eval.results.interventions import INTERVENTIONS
@@ -272,7 +272,7 @@ class AnswerPrompts(MeasuredPrompts):
             ]
 
 
-def edits_of(condition: Condition, directions: Mapping[str, Direction]) -> Edits:
+def edits_of(condition: Condition, directions: Mapping[str, EditDirection]) -> Edits:
     """Return the edits that `condition` makes with the direction of its source."""
     if condition.source is None:
         return BASELINE

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from planted_errors import Pair, plant, sample_errors
+from meaning_errors import Pair, plant
 
 from polyrefuse_data.checks.lexicon import MINIMUM_ROWS, lexical_fit, units
 from polyrefuse_data.checks.rows import Batch, run_checks
@@ -18,7 +20,16 @@ LANGS = ("de", "zh")
 
 def sample_pairs(lang: str, rows: int = 480) -> list[Pair]:
     chosen = [sample_prompts()[(index * 1033) % 1920] for index in range(rows)]
-    return [Pair("test", prompt.text, prompt.translations[lang]) for prompt in chosen]
+    return [Pair(lang=lang, english=prompt.text, text=prompt.translations[lang]) for prompt in chosen]
+
+
+def planted(kind: str, pairs: list[Pair]) -> tuple[list[Pair], list[int]]:
+    """Return the pairs with errors of one kind in 5 % of them, and where those are."""
+    errors = plant(pairs, [kind], 0.05, seed=1)
+    changed = [
+        replace(pair, text=errors[row][1]) if row in errors else pair for row, pair in enumerate(pairs)
+    ]
+    return changed, sorted(errors)
 
 
 def batch(pairs: list[Pair], lang: str) -> Batch:
@@ -33,33 +44,40 @@ def flagged(check: str, scores: list[float], lang: str) -> list[bool]:
 def test_swapped_rows_fit_worse_than_other_rows(lang: str) -> None:
     pairs = sample_pairs(lang)
     clean = batch(pairs, lang).lexical_fit
-    planted = plant("swapped", pairs, lang, seed=1)
-    swapped = batch(planted.pairs, lang).lexical_fit
+    changed, rows = planted("swapped", pairs)
+    swapped = batch(changed, lang).lexical_fit
     assert clean is not None
     assert swapped is not None
     assert sum(flagged("fit", clean.better_fitting, lang)) <= 0.01 * len(pairs)
-    found = flagged("fit", [swapped.better_fitting[row] for row in planted.positions], lang)
+    found = flagged("fit", [swapped.better_fitting[row] for row in rows], lang)
     assert sum(found) >= 0.95 * len(found)
 
 
 @pytest.mark.parametrize("lang", LANGS)
 def test_texts_cut_in_half_are_seen(lang: str) -> None:
     pairs = sample_pairs(lang)
-    planted = plant("cut", pairs, lang, seed=1)
-    for rows, low, high in ((pairs, 0.0, 0.01), (planted.pairs, 0.9, 1.0)):
-        measured = batch(rows, lang)
+    changed, rows = planted("cut", pairs)
+    for texts, low, high in ((pairs, 0.0, 0.01), (changed, 0.75, 1.0)):
+        measured = batch(texts, lang)
         assert measured.truncation is not None
         assert measured.lexical_fit is not None
         odds = [sum(pair) for pair in zip(measured.truncation, measured.lexical_fit.omission, strict=True)]
-        found = flagged("cut", [odds[row] for row in planted.positions], lang)
+        found = flagged("cut", [odds[row] for row in rows], lang)
         assert low <= sum(found) / len(found) <= high
 
 
 def test_the_task_of_another_topic_in_the_same_words_is_seen() -> None:
-    planted = sample_errors("de", seed=1)["object-changed"]
-    fit = batch(planted.pairs, "de").lexical_fit
+    prompts = sample_prompts()
+    topic = 16  # rows of one topic: two labels in eight framings
+    pairs = [
+        Pair(lang="de", english=prompt.text, text=prompts[(index + 7 * topic) % 1920].translations["de"])
+        if index % 20 == 0
+        else Pair(lang="de", english=prompt.text, text=prompt.translations["de"])
+        for index, prompt in enumerate(prompts)
+    ]
+    fit = batch(pairs, "de").lexical_fit
     assert fit is not None
-    found = flagged("fit", [fit.better_fitting[row] for row in planted.positions], "de")
+    found = flagged("fit", fit.better_fitting[::20], "de")
     assert sum(found) >= 0.7 * len(found)
 
 

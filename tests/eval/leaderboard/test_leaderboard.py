@@ -19,15 +19,24 @@ from hypothesis import strategies as st
 from leaderboard_runs import FORMULA, JUDGE, write_harmfulness, write_run
 from leaderboard_site import HOSTILE, Elements, resolve, site
 
+from polyrefuse_data.checks.languages_file import registered
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.bars import bars
 from polyrefuse_eval.leaderboard.boards import leaderboard
 from polyrefuse_eval.leaderboard.entries import entry_of
-from polyrefuse_eval.leaderboard.figures import Figure, condition_text, mean_of, of_result, pointer
+from polyrefuse_eval.leaderboard.figures import (
+    Figure,
+    condition_text,
+    language_name,
+    mean_of,
+    of_result,
+    pointer,
+)
 from polyrefuse_eval.leaderboard.grids import strengths, transfer, transfers
 from polyrefuse_eval.leaderboard.harmfulness import harmfulness_of
 from polyrefuse_eval.leaderboard.layers import layer_chart, scale, score_charts
+from polyrefuse_eval.leaderboard.model_names import family_of, size_of
 from polyrefuse_eval.leaderboard.page import page
 from polyrefuse_eval.leaderboard.records import record_table
 from polyrefuse_eval.leaderboard.runs import Run, read_runs
@@ -35,6 +44,7 @@ from polyrefuse_eval.leaderboard.site import write_site
 from polyrefuse_eval.leaderboard.tables import comma_separated, markdown
 from polyrefuse_eval.results.agreement_records import AgreementRecord
 from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.results.timings import Timing, add_timing
 
 FEW: dict[str, Any] = {"langs": ("de", "en", "yo"), "n": 40, "layers": 6, "strengths": (0.5,)}
 
@@ -59,10 +69,10 @@ def test_every_number_on_the_page_is_the_number_in_its_json(tmp_path: Path) -> N
             continue
         value = resolve(out, attributes["href"] or "")
         first = (attributes["data-told"] or "").partition("\n")[0].replace("\u2212", "-").replace(",", "")
-        shown, percent = re.match(r"(-?[\d.]+)( %)?", first).groups()  # type: ignore[union-attr]
+        shown, percent = re.match(r"(-?[\d.]+)( %| points)?", first).groups()  # type: ignore[union-attr]
         scale, step = (100, 0.1) if percent else (1, 0.01)
         assert abs(float(shown) - scale * value) <= 0.5001 * step, (first, value)
-        printed = text.replace("\u2212", "-").replace(",", "").removesuffix(" %")
+        printed = text.replace("\u2212", "-").replace(",", "").removesuffix(" %").removesuffix(" points")
         if printed.strip():
             assert printed in (shown, f"{100 * value:.0f}"), (text, first)
         checked += 1
@@ -220,10 +230,13 @@ def test_a_bar_is_as_long_as_its_rate_and_its_whisker_as_wide_as_its_interval(tm
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"digest": "e" * 64}, 'data.digest: "dddddddddddd…" there, "eeeeeeeeeeee…" here'),
-        ({"judges": ("wildguard",)}, 'judge.name: "native-openers-1" there, "wildguard" here'),
-        ({"template_hash": "f" * 64}, "template: "),
-        ({"settings": {"max_new_tokens": 64}}, "settings.max_new_tokens: 512 there, 64 here"),
+        (
+            {"digest": "e" * 64},
+            "other data: digest eeeeeeeeeeee…, recipe paper instead of digest dddddddddddd…, recipe paper",
+        ),
+        ({"judges": ("wildguard",)}, "judged by wildguard instead of native-openers-1"),
+        ({"template_hash": "f" * 64}, "another chat template of example/model-a (ffffffffffff)"),
+        ({"settings": {"max_new_tokens": 64}}, "longest answer in tokens: 64 instead of 512"),
     ],
 )
 def test_what_differs_stands_apart_and_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -247,6 +260,83 @@ def test_other_models_templates_and_seeds_are_compared(tmp_path: Path) -> None:
     found = leaderboard(*read_runs([first, second]))
     assert len(found.boards) == 1
     assert found.apart == []
+
+
+def test_a_model_behind_an_endpoint_joins_the_table_of_local_models(tmp_path: Path) -> None:
+    few = {**FEW, "settings": {"n_test": 40, "max_new_tokens": 64, "rule": "robust"}}
+    folders = [
+        write_run(tmp_path / "local", **few),
+        write_run(tmp_path / "served", model="small-chat", endpoint=True, **few),
+        write_run(tmp_path / "longer", endpoint=True, **{**FEW, "settings": {"max_new_tokens": 128}}),
+    ]
+    compared = leaderboard(*read_runs(folders))
+    assert [[entry.run.name for entry in board.entries] for board in compared.boards] == [
+        ["local", "served"],
+        ["longer"],
+    ]
+    local, served = compared.boards[0].entries
+    assert (local.has_edits, served.has_edits) == (True, False)
+    assert served.run.endpoint == "https://api.example.org"
+    assert served.baseline is not None
+    assert (served.ablated, served.robustness) == (None, None)
+    assert [board.group for board in compared.boards] == [0, 1]
+    assert any("longest answer in tokens: 128 instead of 64" in line for line in compared.apart)
+
+
+def test_runs_with_other_edits_stand_apart_in_one_group(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / "robust", settings={"rule": "robust"}, **FEW),
+        write_run(tmp_path / "mediating", settings={"rule": "mediating"}, **FEW),
+        write_run(tmp_path / "german", settings={"rule": "robust"}, **{**FEW, "langs": ("de",)}),
+    ]
+    boards = leaderboard(*read_runs(folders)).boards
+    assert [board.entries[0].run.name for board in boards] == ["robust", "mediating", "german"]
+    assert {board.group for board in boards} == {0}, "rates without an edit can be compared"
+    assert boards[1].differs == ("rule of selecting a direction: mediating instead of robust",)
+    assert "languages: de instead of de en yo" in boards[2].differs
+
+
+def test_a_language_of_one_s_own_has_the_name_that_its_run_records(tmp_path: Path) -> None:
+    few = {**FEW, "langs": ("en", "sw"), "sources": ("en",)}
+    swahili = {"code": "sw", "name": "Swahili", "native_name": "Kiswahili", "scripts": ["Latin"]}
+    with registered([]):
+        alone = leaderboard(*read_runs([write_run(tmp_path / "alone", **few)]))
+        assert language_name("sw") == "sw"
+        folder = write_run(tmp_path / "run", own_languages=[swahili], **few)
+        named = leaderboard(*read_runs([folder]))
+        assert language_name("sw") == "Swahili (sw)"
+        assert "sw · Swahili · Kiswahili" in page(named)
+        other = write_run(tmp_path / "other", own_languages=[{**swahili, "name": "Kiswahili"}], **few)
+        _, (left_out,) = read_runs([folder, other])
+        assert "'sw' is Kiswahili there, and Swahili with other settings here" in left_out.reason
+    assert alone.boards
+
+
+@pytest.mark.parametrize(("dates", "shown"), [(("2026-03-01", "2026-02-11"), "2026-03-01"), ((), "")])
+def test_a_run_tells_when_it_was_measured(tmp_path: Path, dates: tuple[str, ...], shown: str) -> None:
+    folder = write_run(tmp_path / "run", **FEW)
+    for date in dates:
+        add_timing(folder, Timing(part="cell", seconds=1.0, date=date))
+    assert read_runs([folder])[0][0].measured == shown
+    (folder / "timings.jsonl").write_text("not JSON\n{}\n")
+    assert read_runs([folder])[0][0].measured == "", "no number depends on it"
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "size"),
+    [
+        ("google/gemma-2-9b-it", "gemma", "1 to 10 billion"),
+        ("qwen2.5-coder-0.5b-instruct", "qwen", "up to 1 billion"),
+        ("smollm2-135m-instruct", "smollm", "up to 1 billion"),
+        ("meta-llama/Meta-Llama-3.1-70B-Instruct", "llama", "10 to 100 billion"),
+        ("mistralai/Mixtral-8x22B-v0.1", "mixtral", "over 100 billion"),
+        ("organism-per-language", "organism", "not stated"),
+        ("01-ai/Yi-1.5", "yi-1.5", "not stated"),
+        ("gpt-4o-mini", "gpt", "not stated"),
+    ],
+)
+def test_family_and_size_come_from_a_model_s_name(name: str, family: str, size: str) -> None:
+    assert (family_of(name), size_of(name)) == (family, size)
 
 
 def test_the_most_robust_is_first_and_what_has_no_summary_last(tmp_path: Path) -> None:
