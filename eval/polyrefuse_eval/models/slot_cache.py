@@ -20,7 +20,7 @@ LEAST_SPARE = 16
 """Spare columns of a new store, at least."""
 
 
-class SlotLayer(DynamicLayer):
+class SlotLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """Keys and values [slots, heads, columns, head width] of one layer, views of stores with spare columns.
 
     Takes the place of a `DynamicLayer` that holds the keys and values of a batch's prompts.
@@ -32,8 +32,8 @@ class SlotLayer(DynamicLayer):
     def __init__(self, filled: DynamicLayer) -> None:
         self.__dict__.update(filled.__dict__)
         self.length: int = filled.get_seq_length()
-        self._stores: list[Tensor] = [self.keys, self.values]
-        self._begin, self._end = 0, self.keys.shape[-2]
+        self._stores = _states(filled)
+        self._begin, self._end = 0, self._stores[0].shape[-2]
 
     def get_seq_length(self) -> int:
         """Return how many columns the batch has, whether this layer still holds all of them or not."""
@@ -58,13 +58,14 @@ class SlotLayer(DynamicLayer):
 
         A slot behind the last is a new one. Where the rows are longer than the batch, it becomes as long.
         """
-        width, held = filled.keys.shape[-2], self._end - self._begin
+        joining = _states(filled)
+        width, held = joining[0].shape[-2], self._end - self._begin
         n_slots = max(len(self._stores[0]), max(slots) + 1)
         self._set_length(max(self.length, filled.get_seq_length()))
         if width > held or n_slots > len(self._stores[0]):
             self._resize(n_slots, max(width, held))
         rows, first = list(slots), self._end - width
-        for store, states in zip(self._stores, (filled.keys, filled.values), strict=True):
+        for store, states in zip(self._stores, joining, strict=True):
             store[rows, :, self._begin : first] = 0
             store[rows, :, first : self._end] = states
         self._show()
@@ -108,7 +109,7 @@ class SlotLayer(DynamicLayer):
         self._begin, self._end = 0, columns
 
 
-class SlidingSlotLayer(SlotLayer, DynamicSlidingWindowLayer):
+class SlidingSlotLayer(SlotLayer, DynamicSlidingWindowLayer):  # type: ignore[no-untyped-call]
     """Keys and values of a layer whose tokens see the last `sliding_window` columns alone."""
 
     def __init__(self, filled: DynamicSlidingWindowLayer) -> None:
@@ -119,9 +120,16 @@ class SlidingSlotLayer(SlotLayer, DynamicSlidingWindowLayer):
         self.length = self.cumulative_length = length
 
 
+def _states(layer: DynamicLayer) -> list[Tensor]:
+    """Return the keys and the values that `layer` holds; raises `ValueError` where it holds none."""
+    if layer.keys is None or layer.values is None:
+        raise ValueError("the layer of a cache holds no keys and values")
+    return [layer.keys, layer.values]
+
+
 def can_hold_slots(cache: Any) -> bool:
     """Return whether each layer of `cache` holds keys and values alone, so that rows can join."""
-    layers = getattr(cache, "layers", None)
+    layers = getattr(cache, "layers", None) or []
     return bool(layers) and all(type(layer) in _SLOT_LAYERS for layer in layers)
 
 
