@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -252,7 +253,8 @@ def score_command(
     if out is not None:
         check_new_file(out, GuardError)
     default = None if lang is None else language(lang).code
-    parts = stream_prompts(sys.stdin.buffer) if str(file) == "-" else iter([read_prompts(file)])
+    standard_input = cast(BufferedReader, sys.stdin.buffer)
+    parts = stream_prompts(standard_input) if str(file) == "-" else iter([read_prompts(file)])
     first = next(parts)
     need()
 
