@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.contents import read_file
 from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.parsing import parse_json
@@ -147,7 +148,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         if path.is_char_device():  # some have no end
             raise FileFormatError(f"'{path}' is a device; expected a file")
-        return path.read_bytes()
+        return read_file(path) if path.is_file() else path.read_bytes()
     except OSError as error:
         raise FileFormatError(f"'{path}' cannot be read: {error.strerror}") from None
 

@@ -18,7 +18,7 @@ from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.files import write_bytes, write_text
-from polyrefuse_data.core.paths import file_sha256
+from polyrefuse_data.core.paths import file_sha256, real_path
 from polyrefuse_data.core.schema import column_names
 from polyrefuse_data.prompts.sources import SOURCES
 from polyrefuse_data.publish.completion_guard import refuse_completions
@@ -179,7 +179,7 @@ def results_release(folder: Path, workspace: Path) -> LocalRelease:
     files: dict[str, Path] = {}
     notes: list[str] = []
     for prefix, run in runs.items():
-        if not _RUN_NAME.fullmatch(run.resolve().name) or run.is_symlink():
+        if not _RUN_NAME.fullmatch(real_path(run).name) or run.is_symlink():
             raise PublishError(
                 f"'{run}' is a link or has a name that is not of letters, digits, '.', '_' and '-'; rename it"
             )
@@ -190,7 +190,7 @@ def results_release(folder: Path, workspace: Path) -> LocalRelease:
             write_bytes(files[prefix + name], content, error=PublishError)
     # Named without looking into them: completions stay where they are, and unread.
     left_out = _left_out(folder, set(files))
-    names = [prefix.rstrip("/") or folder.resolve().name for prefix in runs]
+    names = [prefix.rstrip("/") or real_path(folder).name for prefix in runs]
     hashes = {name: file_sha256(path) for name, path in files.items()}
     made = _results_texts(names, hashes, {name: path.stat().st_size for name, path in files.items()})
     for name, text in made.items():

@@ -121,6 +121,7 @@ class Applied:
         self._given_width = prompt_width
         self._prompt_width = prompt_width
         self._offset = self._end = 0
+        self._rows_of_pass = 1
         self._rows = list(rows)
         self._assigned = list(range(len(rows)))
         self.uniform = uniform
@@ -203,16 +204,23 @@ class Applied:
             layer: given.selected(rows) for layer, given in self._given_transformations.items()
         }
 
-    def begin(self, past: int | None, width: int) -> None:
-        """Note that a forward pass over `width` tokens begins behind `past` cached ones; None where the
-        cache does not count them: behind those of the pass before."""
+    def begin(self, past: int | None, rows: int, width: int) -> None:
+        """Note that a forward pass over `rows` of `width` tokens begins behind `past` cached ones; None
+        where the cache does not count them: behind those of the pass before."""
+        self._rows_of_pass = rows
         self._offset = self._end if past is None else past
         self._end = self._offset + width
         if self._prompt_width is None:
             self._prompt_width = self._end
 
     def ablate(self, hidden: Tensor) -> Tensor:
-        """Return `hidden` with each row's directions taken out, of every stream where there are several."""
+        """Return `hidden` with each row's directions taken out, of every stream where there are several.
+
+        hidden: [rows, tokens, d], [streams, rows, tokens, d], or [rows * tokens, d].
+        """
+        if hidden.dim() == 2:
+            by_row = hidden.view(self._rows_of_pass, -1, hidden.shape[-1])
+            return self._ablations.apply(by_row, self._mask).view_as(hidden)
         return self._ablations.apply(hidden, self._mask)
 
     def add(self, layer: int, hidden: Tensor) -> Tensor:
@@ -291,7 +299,7 @@ def _install(chat: ChatModel, state: Applied, stack: ExitStack) -> None:
         tokens = args[0] if args else kwargs.get("input_ids")
         if tokens is None:
             tokens = kwargs["inputs_embeds"]
-        state.begin(cached_tokens(kwargs), tokens.shape[1])
+        state.begin(cached_tokens(kwargs), *tokens.shape[:2])
 
     def ablate_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return with_layer_input(args, kwargs, state.ablate(layer_input(args, kwargs)))

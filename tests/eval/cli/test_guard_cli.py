@@ -329,6 +329,45 @@ def test_a_model_of_another_shape_or_template_is_refused_before_it_is_loaded(
     assert not (tmp_path / "t").exists()
 
 
+def test_the_curve_shows_what_examples_bring_in_each_language(
+    common: tuple[object, ...], tmp_path: Path
+) -> None:
+    english = tmp_path / "en.safetensors"
+    fit = ("guard", "fit", *common, "--behaviour", "label", "--langs", "en", "--out", english)
+    assert call(*fit).exit_code == 0
+    curve = ("guard", "curve", *common, "--guard", english, "--draws", 20)
+    rules = ("--threshold", "balanced", "--threshold", "conformal=0.3")
+    drawn = call(*curve, *rules, "--examples", "1,3,16", "--out", tmp_path / "c")
+    assert drawn.exit_code == 0, drawn.output
+    record = json.loads((tmp_path / "c" / "curve.json").read_text())
+    assert record["format"] == "polyrefuse-guard-curve-1"
+    assert [(point["lang"], point["rule"], point["n_examples"]) for point in record["points"]] == [
+        (lang, *rest)
+        for lang in ("de", "en")
+        for rest in (
+            ("as it is", 0), ("balanced", 1), ("balanced", 3), ("balanced", 4),
+            ("conformal=0.3", 3), ("conformal=0.3", 4),
+        )
+    ]  # fmt: skip
+    assert record["points"][0]["miss"]["n"] == 5
+    assert (tmp_path / "c" / "table.md").read_text() == drawn.stdout
+    assert {file.name for file in (tmp_path / "c").iterdir()} == {
+        "curve.json", "curve.png", "curve.svg", "table.md",
+    }  # fmt: skip
+    svg = (tmp_path / "c" / "curve.svg").read_text()
+    assert "de (test: 5 harmful, 5 harmless)" in svg
+    tested = call("guard", "test", *common, "--guard", english, "--out", tmp_path / "t")
+    rows = json.loads((tmp_path / "t" / "guard.json").read_text())["detections"]["latent guard"]
+    misses = {row["lang"]: row["miss"]["rate"] for row in rows if row["kind"] == "data"}
+    assert tested.exit_code == 0
+    for point in record["points"]:
+        if point["rule"] == "as it is":
+            assert point["miss"]["rate"] == misses[point["lang"]]
+    assert "expected numbers of at least 1" in error(*curve, "--examples", "0,4", "--out", tmp_path / "x")
+    assert "unknown threshold rule" in error(*curve, "--threshold", "best", "--out", tmp_path / "x")
+    assert "not overwritten" in error(*curve, "--out", tmp_path / "c")
+
+
 def test_what_cannot_be_scored_says_why(guard: Path, model_folder: Path, tmp_path: Path) -> None:
     score = ("guard", "score", "--model", model_folder, "--guard", guard, "-q")
     assert "line 2: an empty prompt" in error(*score, "-", text="Sing.\n  \n")
