@@ -156,7 +156,7 @@ def select_command(
 @click.option(
     "--batch-size",
     type=at_least_one,
-    help="Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]",
+    help="Answers made together.  [default: up to 64 on a CPU, 256 on a GPU]",
 )
 @click.option(
     "--temperature", type=click.FloatRange(0.0), default=0.0, show_default=True, help="0 is greedy."

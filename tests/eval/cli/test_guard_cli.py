@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from pyarrow import parquet
 from tiny import CHATML, GEMMA, tiny_model, tokenizer
 
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_eval.cli.guard import score_command
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness import experiment as harmfulness_run
@@ -156,6 +160,31 @@ def test_counts_of_nothing_are_refused(command: tuple[str, ...], option: str) ->
         result = call(*command, option, count)
         assert result.exit_code == 2
         assert "is not in the range x>=1" in result.output
+
+
+def test_prompts_of_a_slow_writer_are_scored_as_they_arrive(
+    guard: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (their_input, ours), (our_output, theirs) = os.pipe(), os.pipe()
+    answers: list[str] = []
+
+    def write_slowly() -> None:
+        """Write each prompt only once the one before was answered."""
+        with os.fdopen(ours, "wb", buffering=0) as prompts, os.fdopen(our_output, encoding="utf-8") as scores:
+            for prompt in ("Sing.", "Why does rain fall?", "Hum."):
+                prompts.write(f"{prompt}\n".encode())
+                ready, _, _ = select.select([scores], [], [], 60)
+                answers.append(scores.readline() if ready else "")
+
+    writer = threading.Thread(target=write_slowly)
+    with os.fdopen(their_input) as stdin, os.fdopen(theirs, "w", encoding="utf-8") as stdout:
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("sys.stdout", stdout)
+        writer.start()
+        options = ("--model", str(model_folder), "--guard", str(guard), "-q")
+        score_command.main(list(options), standalone_mode=False)
+        writer.join()
+    assert [json.loads(line)["prompt"] for line in answers] == ["Sing.", "Why does rain fall?", "Hum."]
 
 
 SETS = Path(__file__).parents[1] / "results" / "prompt_sets"
