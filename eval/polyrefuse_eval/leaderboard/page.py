@@ -100,6 +100,7 @@ def _detail(entry: Entry) -> dict[str, Any]:
         "curves": layers.score_charts(entry.run),
         "agreement": _agreement(entry),
         **_subsets(entry),
+        "costs": record_table([asdict(cost) for cost in entry.run.costs], entry.run.file, "costs"),
         "robustness": entry.robustness,
     }
     grids = shown["transfer"] + ([by_strength] if by_strength else [])

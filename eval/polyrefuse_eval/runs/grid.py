@@ -47,7 +47,7 @@ def run_grid(
     progress = progress or GridProgress(quiet=True)
     threads = threads or torch.get_num_threads()
     single = len(plans) == 1
-    plans = [part.grown() for plan in plans for part in plan.with_over_refusal()]
+    plans = [part.grown() for plan in plans for part in plan.with_inner()]
     pending = [plan for plan in plans if not finished(plan.out, plan.request)]
     failures: Failures = {}
 
