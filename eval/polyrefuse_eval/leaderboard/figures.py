@@ -43,8 +43,8 @@ class Figure:
 
     @property
     def short(self) -> str:
-        """The number for a cell of a heat map: whole percent."""
-        if self.value is None or self.kind != "share":
+        """The number for a cell of a heat map: whole percent, or hundredths of a number from 0 to 1."""
+        if self.value is None or self.kind not in ("share", "number"):
             return self.text
         return f"{100 * self.value:.0f}"
 
@@ -110,6 +110,11 @@ def pointer(file: str, *parts: str | int) -> str:
 def language_name(code: str) -> str:
     """Return `German (de)`, or the code alone where the language is not known."""
     return f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code
+
+
+def shorten(text: str, length: int) -> str:
+    """Return `text` with at most `length` characters, cut with an ellipsis."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def condition_text(condition: str) -> str:

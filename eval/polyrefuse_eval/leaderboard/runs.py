@@ -11,6 +11,7 @@ from typing import Any
 
 from polyrefuse_data.checks.languages_file import RECORDED, register_recorded
 from polyrefuse_data.core.errors import PolyRefuseError, unknown_name
+from polyrefuse_data.core.paths import real_path
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.subsets import OverRefusal, subset_rows
@@ -94,6 +95,11 @@ class Run:
     @property
     def revision(self) -> str:
         return str(self._of_model("revision") or "")
+
+    @property
+    def short_revision(self) -> str:
+        """The revision as it is printed: 12 digits of a hash, anything else whole."""
+        return re.sub(r"^([0-9a-f]{12})[0-9a-f]+$", r"\1", self.revision)
 
     @property
     def template_hash(self) -> str:
@@ -188,7 +194,7 @@ def read_runs(
     `report.check`, and left out where a number in it does not follow. Raises `RunFolderError` where two of
     them have the same name, or where none is a run.
     """
-    folders = {path.resolve(): path for path in paths}
+    folders = {real_path(path): path for path in paths}
     names = [resolved.name for resolved in folders]
     unknown = sorted(set(origins or {}) - set(names))
     if unknown:

@@ -41,6 +41,12 @@ def signature_lines(run: Run, judge: str | None = None) -> Iterator[tuple[str, s
     yield "versions", flat(signature.get("versions"))
 
 
+def data_name(signature: Mapping[str, Any]) -> str:
+    """Return the recipe of the data that a run measured, empty where it states none."""
+    data = signature.get("data")
+    return str(data.get("recipe") or "") if isinstance(data, Mapping) else ""
+
+
 def flat(value: Any) -> str:
     """Return a part of a signature on one line: `digest abc, recipe paper`."""
     if value is None or value == {}:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from polyrefuse_eval.directions.finder import direction_file, stored_directions
+from polyrefuse_eval.directions.finder import stored_directions
 from polyrefuse_eval.directions.fit import Direction
+from polyrefuse_eval.directions.places import direction_file
 from polyrefuse_eval.directions.span import Span
 from polyrefuse_eval.errors import ChatModelError, RunFolderError
 from polyrefuse_eval.models.answer_costs import ANSWER_TOKENS, answer_costs

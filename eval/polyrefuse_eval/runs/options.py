@@ -205,7 +205,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         json_schema_extra={"metavar": "KIND=FILE"},
     )
     batch_size: OptionalPositive = option(
-        None, "Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
+        None, "Answers made together.  [default: up to 64 on a CPU, 256 on a GPU]"
     )
     controls: StrictBool = option(True, "Random and shuffled-label directions, too.")
     tensor_parallel: StrictBool = option(False, "Spread the model over processes, under torchrun.")
