@@ -98,7 +98,7 @@ def generate(
     Rounds follow from the requests and `batch_size` alone, so the same call makes the same batches, and with
     as many threads on the same kind of processor the same bytes. An answer does not depend on the others of
     its batch: in float32 its tokens are those of the prompt alone, but for two that are likeliest to within
-    rounding; in bfloat16 such a tie is wider, and about one answer in a few takes another turn somewhere. A
+    rounding; in bfloat16 such a tie is wider (7 of 84 answers of tiny models differed). A
     round whose keys are all in `done` is left out; another is made whole again, so that a resumed call ends
     with the bytes of an undisturbed one. `batch_size` is halved when memory runs out; raises
     `OutOfMemoryError` where even one row does not fit.
