@@ -37,16 +37,18 @@ def cost_command(
     resume; a language that is measured is left alone.
     """
     from polyrefuse_data.core.display import visible_lines
+    from polyrefuse_eval.report.costs import cost_table
+    from polyrefuse_eval.results.cost_files import COSTS_FILE
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.results.folder import RunFolder
 
     folder, build = RunFolder.existing(run), open_data(data)
     need()
-    from polyrefuse_eval.runs.costs import check_run, cost_table, measure_costs
+    from polyrefuse_eval.runs.costs import check_run, measure_costs
 
     wanted = check_run(folder, build, [lang.strip() for lang in langs.split(",")] if langs else None)
     costs = measure_costs(
         load_chat(options), folder, build, wanted, limit=limit, max_tokens=tokens, progress=not quiet
     )
     click.echo(visible_lines(cost_table(costs)), nl=False)
-    click.echo(f"Costs: {run / 'costs.jsonl'}")
+    click.echo(f"Costs: {run / COSTS_FILE}")

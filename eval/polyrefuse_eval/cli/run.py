@@ -166,7 +166,7 @@ def _print_plans(plans: Sequence[RunPlan], out: Place, workers: int | None) -> N
 
     with folders_to_read([out], lambda _name: True) as (folder,):
         plans = [replace(plan, out=folder / plan.out) for plan in plans]
-        plans = [part.grown(only_read=True) for plan in plans for part in plan.with_over_refusal()]
+        plans = [part.grown(only_read=True) for plan in plans for part in plan.with_inner()]
         for line in dry_run_lines(plans, workers):
             click.echo(line)
 
@@ -192,7 +192,7 @@ def _run(
     from polyrefuse_eval.runs.dry_run import check_room
     from polyrefuse_eval.runs.plan import finished
 
-    parts = [part.grown() for plan in plans for part in plan.with_over_refusal()]
+    parts = [part.grown() for plan in plans for part in plan.with_inner()]
     if all(finished(part.out, part.request) for part in parts):
         return {}
     check_room(plans)
@@ -230,8 +230,9 @@ def _print_results(plans: Sequence[RunPlan], failures: Failures, out: Place, *, 
     """
     from polyrefuse_eval.processes import rank
     from polyrefuse_eval.report.brief import brief_table
+    from polyrefuse_eval.report.over_refusal import kind_table
     from polyrefuse_eval.results.folder import RunFolder
-    from polyrefuse_eval.results.subset_files import over_refusal_run
+    from polyrefuse_eval.results.subset_files import OVER_REFUSAL, USER_PROMPTS, inner_runs, read_subsets
 
     if rank() > 0:
         return
@@ -242,11 +243,17 @@ def _print_results(plans: Sequence[RunPlan], failures: Failures, out: Place, *, 
             folder = RunFolder(plan.out)
             sources = plan.settings.direction_langs
             click.echo(brief_table(folder.results(), folder.summary(), sources), nl=False)
-            inner = over_refusal_run(folder) if plan.over_refusal is not None else None
-            if inner is not None:
-                click.echo("\nharmless prompts that look harmful, and harmful ones beside them:")
-                click.echo(brief_table(inner.results(), inner.summary(), sources), nl=False)
-                _say(f"by type and pair: {out}/{inner.path.name}/table.md")
+            for inner in inner_runs(folder):
+                name = inner.path.name
+                if name not in plan.inner:
+                    continue
+                if name == OVER_REFUSAL:
+                    click.echo("\nharmless prompts that look harmful, and harmful ones beside them:")
+                    click.echo(brief_table(inner.results(), inner.summary(), sources), nl=False)
+                elif name == USER_PROMPTS:
+                    click.echo("")
+                    click.echo(kind_table(read_subsets(inner)), nl=False)
+                _say(f"by {'type and pair' if name == OVER_REFUSAL else 'kind'}: {out}/{name}/table.md")
             _say(f"all rates: {out}/table.md; next: polyrefuse eval leaderboard {out} --out site")
         else:
             click.echo(plan.out)

@@ -118,6 +118,7 @@ class DirectionFinder:
                 self._validation(home, "harmless"),
                 tokens,
                 progress=self.progress,
+                kl_tokens=self.settings.kl_tokens,
             )
             if self.settings.all_candidates:
                 scorer.complete()
@@ -134,6 +135,8 @@ class DirectionFinder:
         selection = direction.metadata["selection"]
         share = direction.metadata.get("measured", 1.0)
         notes = f", {share:.0%} of all scores measured" if share < 1 else ""
+        tokens = direction.metadata.get("kl_tokens", 1)
+        notes += f", KL over {tokens} tokens" if tokens > 1 else ""
         notes += "; found before" if found_before else ""
         self.say(
             f"direction {direction.lang}: position {direction.position.label}, layer {direction.layer} of "
@@ -178,6 +181,8 @@ class DirectionFinder:
             "filter": self.settings.filter_prompts,
             "rule": self.settings.rule,
             "all candidates": self.settings.all_candidates,
+            # Not where it is the default: what was kept before there was a choice serves on.
+            **({"kl tokens": self.settings.kl_tokens} if self.settings.kl_tokens > 1 else {}),
         }
 
     def _train(self, lang: str) -> tuple[list[Row], list[Row]]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from polyrefuse_data.core.progress import Progress
+from polyrefuse_eval.directions.answer_divergence import AnswerBatch, answer_batches
 from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS, Direction, DirectionSet, direction_at
 from polyrefuse_eval.directions.racing import (
     KL,
@@ -64,8 +65,10 @@ class CandidateScorer:
     """Compute the scores of the candidates of `directions` on demand, each once.
 
     `harmful` and `harmless` are validation prompts, `refusal_tokens` those of their language: found ones,
-    words or ids. Prompts are measured in an order drawn by `seed`, round by round (`racing.round_ends`).
-    Raises `DirectionError` where a label has no prompt, or a token is none of the model's.
+    words or ids. Prompts are measured in an order drawn by `seed`, round by round (`racing.round_ends`). KL
+    is that of the first token, or with `kl_tokens` above 1 the mean over the first tokens of the unedited
+    model's own answer. Raises `DirectionError` where a label has no prompt, or a token is none of the
+    model's.
     """
 
     chat: ChatModel
@@ -76,6 +79,7 @@ class CandidateScorer:
     tokens_per_batch: int | None = None
     progress: bool = False
     seed: int = 0
+    kl_tokens: int = 1
 
     def __repr__(self) -> str:
         prompts = f"{len(self.harmful)} harmful and {len(self.harmless)} harmless prompts"
@@ -85,10 +89,9 @@ class CandidateScorer:
         if not self.harmful or not self.harmless:
             raise DirectionError("selection needs validation prompts of both labels")
         self.tokens = as_refusal_tokens(self.chat, self.refusal_tokens, self.directions.lang)
-        self._rounds = {
-            label: self._batches(texts)
-            for label, texts in (("harmful", self.harmful), ("harmless", self.harmless))
-        }
+        self._texts = {"harmful": self._shuffled(self.harmful), "harmless": self._shuffled(self.harmless)}
+        self._rounds = {label: self._batches(rounds) for label, rounds in self._texts.items()}
+        self._answers: dict[int, list[AnswerBatch]] = {}
         counts = {
             score: len(self.harmful if label == "harmful" else self.harmless)
             for score, label in LABELS.items()
@@ -146,15 +149,19 @@ class CandidateScorer:
         """The share of all scores of all candidates on all prompts that was measured."""
         return self._table.size / (len(self.candidates) * sum(self._table.counts.values()))
 
-    def _batches(self, texts: Sequence[str]) -> list[list[Batch]]:
-        """Return the batches of each round, whose prompts are indices into the round."""
+    def _shuffled(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return the prompts of each round, in an order that `seed` draws."""
         generator = torch.Generator().manual_seed(self.seed)
         order = torch.randperm(len(texts), generator=generator).tolist()
-        prompts = self.chat.encode([texts[index] for index in order])
         ends = round_ends(len(texts))
         return [
-            plan_batches(self.chat, prompts[start:end], self.tokens_per_batch)
-            for start, end in zip((0, *ends), ends, strict=False)
+            [texts[index] for index in order[start:end]] for start, end in zip((0, *ends), ends, strict=False)
+        ]
+
+    def _batches(self, rounds: Sequence[Sequence[str]]) -> list[list[Batch]]:
+        """Return the batches of each round, whose prompts are indices into the round."""
+        return [
+            plan_batches(self.chat, self.chat.encode(list(texts)), self.tokens_per_batch) for texts in rounds
         ]
 
     def _has_direction(self, key: Key) -> bool:
@@ -186,6 +193,9 @@ class CandidateScorer:
             f"selection {self.directions.lang}: {NAMES[score]} of {len(keys)} of {len(self.candidates)} "
             f"candidates, prompts {ends[index] - values.shape[1] + 1} to {ends[index]} of {ends[-1]}"
         )
+        if score == KL and self.kl_tokens > 1:
+            self._measure_answers(values, rows, real, index, step)
+            return values
         with Progress(len(real) * len(batches), "passes", step, quiet=not self.progress) as progress:
             for batch, base in zip(batches, unedited, strict=True):
                 columns = list(batch.prompts)
@@ -195,6 +205,21 @@ class CandidateScorer:
                     values[rows[key], columns] = measured.double().cpu().numpy()
                     progress.advance()
         return values
+
+    def _measure_answers(
+        self, values: Array, rows: dict[Key, int], keys: Sequence[Key], index: int, step: str
+    ) -> None:
+        """Set the KL along answers of each of `keys`, in its row of `values`, on the prompts of a round."""
+        if index not in self._answers:
+            texts = self._texts[LABELS[KL]][index]
+            self._answers[index] = answer_batches(self.chat, texts, self.kl_tokens, self.tokens_per_batch)
+        batches = self._answers[index]
+        with Progress(len(keys) * len(batches), "passes", step, quiet=not self.progress) as progress:
+            for batch in batches:
+                for key in keys:
+                    with applied(self.chat, Ablation(self.directions.at(*key))):
+                        values[rows[key], list(batch.batch.prompts)] = batch.kl(self.chat).numpy()
+                    progress.advance()
 
     def _edited(
         self, score: str, batch: Batch, unedited: _Unedited, keys: Sequence[Key]
@@ -313,5 +338,6 @@ def choose_direction(scorer: CandidateScorer, rule: str = "robust") -> tuple[Dir
         refusal_tokens=scorer.tokens.to_json(),
         baseline_refusal=scorer.baseline(),
         n_validation={"harmful": len(scorer.harmful), "harmless": len(scorer.harmless)},
+        **({"kl_tokens": scorer.kl_tokens} if scorer.kl_tokens > 1 else {}),
     )
     return direction, selection

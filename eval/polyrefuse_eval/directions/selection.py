@@ -29,7 +29,8 @@ class CandidateScore:
 
     `refusal_score`: mean log-odds of refusal on harmful prompts with the direction ablated (less is
     better). `steering_score`: the same on harmless prompts with the direction added (more is
-    better). `kl_div_score`: mean KL(unedited ‖ ablated) of the first token on harmless prompts, nats.
+    better). `kl_div_score`: mean KL(unedited ‖ ablated) of the first token on harmless prompts, nats; or,
+    where that was asked for, the mean a token over more tokens of the unedited model's answer.
     """
 
     position: int | str

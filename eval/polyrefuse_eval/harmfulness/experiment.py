@@ -19,6 +19,7 @@ from polyrefuse_eval.harmfulness.behaviour import (
     by_first_token,
 )
 from polyrefuse_eval.harmfulness.by_category import by_category
+from polyrefuse_eval.harmfulness.by_kind import by_kind
 from polyrefuse_eval.harmfulness.clusters import aurocs, cluster_scatter
 from polyrefuse_eval.harmfulness.directions import (
     KINDS,
@@ -229,6 +230,7 @@ class HarmfulnessRun:
                 flips=tuple(flips for flips in inversion.flips if flips.category is None),
             ),
             by_category=by_category(scatter, steered, inversion),
+            by_kind=by_kind(scatter),
         )
         write_record(file, record)
         self.say(f"{lang}: done")

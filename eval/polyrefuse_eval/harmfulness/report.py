@@ -45,6 +45,8 @@ def harmfulness_tables(record: HarmfulnessFile) -> str:
     ]
     if any(language.by_category for language in record.languages.values()):
         parts.append("## By category of harm\n\n" + _by_category(record.languages))
+    if any(language.by_kind for language in record.languages.values()):
+        parts.append("## By kind of prompt\n\n" + _by_kind(record.languages))
     for lang, reason in record.lacking.items():
         parts.append(f"{lang} is left out: {visible(reason)}\n")
     return "\n".join(parts)
@@ -156,6 +158,34 @@ def _by_category(languages: Languages) -> str:
     note = (
         "\nHarmful prompts of all languages together; steered and flipped: those of them that were, at the "
         "layer where the effect is largest. By language: `by_category` in harmfulness.json.\n"
+    )
+    return _markdown(header, rows) + note
+
+
+def _by_kind(languages: Languages) -> str:
+    """Return a row for each kind and label in each language."""
+    rows = [
+        [
+            lang,
+            visible(kind),
+            label,
+            f"{measures.n.refused} / {measures.n.accepted}",
+            f"{measures.harmful:+.3f}",
+            _percent((measures.called_harmful.hits, measures.called_harmful.n)),
+            f"{measures.refuse:+.3f}",
+            _percent((measures.called_refused.hits, measures.called_refused.n)),
+        ]
+        for lang, language in languages.items()
+        for kind, by_label in language.by_kind.items()
+        for label, measures in by_label.items()
+    ]
+    header = [
+        "language", "kind", "prompts", "refused / accepted", "Δ_harmful, mean", "Δ_harmful ≥ 0",
+        "Δ_refuse, mean", "Δ_refuse ≥ 0",
+    ]  # fmt: skip
+    note = (
+        "\nNo edit; `data` are the build's prompts. Prompts that are accepted with a Δ_harmful as high as "
+        "that of refused ones are still taken for harmful: they keep the model from refusing alone.\n"
     )
     return _markdown(header, rows) + note
 

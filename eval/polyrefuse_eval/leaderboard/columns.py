@@ -36,6 +36,10 @@ def _understood(name: str) -> Getter:
     return lambda row: row.comprehension.get(name)
 
 
+def _cost(name: str) -> Getter:
+    return lambda row: row.costs.get(name)
+
+
 BY_LANGUAGE = (
     Column(
         label="Robustness", get=lambda row: row.robustness if row.is_ranked else None, optional=False,
@@ -61,6 +65,8 @@ BY_LANGUAGE = (
     Column(label="Incoherent", get=_understood("incoherent")),
     Column(label="Puzzled", get=_understood("puzzled")),
     Column(label="Cut off", get=_understood("cut")),
+    Column(label="KL a token, ablated", get=_cost("kl_ablated"), first="ascending", of_edits=True),
+    Column(label="KL a token, added", get=_cost("kl_added"), first="ascending", of_edits=True),
     Column(label="n", get=lambda row: row.count("n"), optional=False),
     Column(label="Undecided", get=lambda row: row.count("n_unjudged"), optional=False),
 )  # fmt: skip

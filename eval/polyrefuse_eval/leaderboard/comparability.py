@@ -9,6 +9,7 @@ from typing import Any
 
 from polyrefuse_eval.leaderboard.runs import Run
 from polyrefuse_eval.leaderboard.signatures import flat, judge_signature
+from polyrefuse_eval.results.growth import DEFAULTS
 from polyrefuse_eval.results.settings import RunSettings
 
 PER_MODEL = frozenset({"refusal_tokens", "batch_size", "seed"})
@@ -35,6 +36,8 @@ SETTINGS_IN_WORDS = {
     "controls": "control directions",
     "coefficient": "coefficient of addition",
     "strengths": "further strengths of ablation",
+    "addition_strengths": "further strengths of addition",
+    "kl_tokens": "tokens of an answer over which a candidate's KL is taken",
     "crossed": "prompts under an edit that is not meant for them",
     "all_candidates": "all candidate directions scored",
     "directions_from": "run that directions come from",
@@ -67,6 +70,8 @@ def basis_of(run: Run, judge: str, template: str, formula: str | None, *, has_ed
     """
     stated = run.signature.get("settings")
     settings = stated if isinstance(stated, Mapping) else {}
+    if "langs" in settings:  # a run that is older than a setting was made with its default
+        settings = {**DEFAULTS, **settings}
     of_edits = {name: settings[name] for name in sorted(EDIT_SETTINGS & settings.keys())}
     if not has_edits:
         of_edits = {name: value for name, value in of_edits.items() if name == "langs"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from polyrefuse_eval.leaderboard.figures import Figure, language_name, mean_of, of_result, pointer
 from polyrefuse_eval.leaderboard.runs import Run
-from polyrefuse_eval.results.interventions import ABLATION
+from polyrefuse_eval.results.interventions import ABLATION, INTERVENTIONS
 from polyrefuse_eval.results.summary_records import Estimate, LanguageSummary, Robustness, Worst
 from polyrefuse_eval.statistics.rates import Rate
 
@@ -31,6 +31,9 @@ COMPREHENSION = {
 }
 """What tells whether a model understood a language, by the field of `Comprehension`."""
 
+COSTS = {f"kl_{row.participle}": row for row in INTERVENTIONS.values()}
+"""Name of a cost to its intervention: the KL a token along unedited answers to harmless prompts."""
+
 
 @dataclass(frozen=True)
 class LanguageRow:
@@ -46,6 +49,8 @@ class LanguageRow:
     robustness: Figure | None
     parts: Mapping[str, Figure | None]
     comprehension: Mapping[str, Figure | None]
+    costs: Mapping[str, Figure | None]
+    """What the direction of `source` costs when it is ablated or added, by the names of `COSTS`."""
     is_ranked: bool = True
     """Whether it counts in means and ranks: its answers are not mostly incoherent."""
 
@@ -66,6 +71,7 @@ class LanguageRow:
             **figures,
             "parts": {name: _json(part) for name, part in self.parts.items()},
             "comprehension": {name: _json(figure) for name, figure in self.comprehension.items()},
+            "costs": {name: _json(figure) for name, figure in self.costs.items()},
             "ranked": self.is_ranked,
         }
 
@@ -196,6 +202,7 @@ def _row(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> La
             for name, about in PARTS.items()
         },
         comprehension=_comprehension(run, judge, lang, summary),
+        costs=_costs(run, lang, source),
         is_ranked=summary is None or summary.is_ranked,
     )
 
@@ -221,6 +228,28 @@ def _comprehension(
             figure = Figure(share.rate, of_lang, link, share.low, share.high, share.n, share.n_unjudged)
         if figure.value is not None:
             figures[name] = figure
+    return figures
+
+
+def _costs(run: Run, lang: str, source: str | None) -> dict[str, Figure | None]:
+    """Return the numbers of `COSTS` in one language; None where the run does not state them."""
+    figures: dict[str, Figure | None] = dict.fromkeys(COSTS)
+    for index, cost in enumerate(run.costs):
+        for name, intervention in COSTS.items():
+            if cost.kl_per_token is None or (cost.lang, cost.condition) != (
+                lang,
+                intervention.condition(source),
+            ):
+                continue
+            figures[name] = Figure(
+                cost.kl_per_token,
+                f"KL(unedited ‖ edited) in nats a token along {cost.n} unedited answers to harmless prompts, "
+                f"{language_name(lang)}, {cost.condition}",
+                pointer(run.file, "costs", index, "kl_per_token"),
+                cost.low,
+                cost.high,
+                kind="number",
+            )
     return figures
 
 

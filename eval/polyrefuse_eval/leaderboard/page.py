@@ -131,6 +131,7 @@ def _detail(entry: Entry) -> dict[str, Any]:
         "curves": layers.score_charts(entry.run),
         "agreement": _agreement(entry),
         **_subsets(entry),
+        "costs": record_table([asdict(cost) for cost in entry.run.costs], entry.run.file, "costs"),
         "robustness": entry.robustness,
     }
     missing = [sentence for name, sentence in WITHOUT.items() if not shown[name]]

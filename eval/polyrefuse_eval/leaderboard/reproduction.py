@@ -18,6 +18,8 @@ OPTIONS = {
     "n_validation": "validation",
     "rule": "rule",
     "strengths": "strengths",
+    "addition_strengths": "addition-strengths",
+    "kl_tokens": "kl",
     "crossed": "crossed",
     "coefficient": "coefficient",
     "max_new_tokens": "max-new-tokens",
@@ -33,7 +35,7 @@ FLAGS = {
 }
 """Flags of `eval run`, by the setting and the value that it gets from them."""
 
-NOTHING = {"strengths": "none", "crossed": "all"}
+NOTHING = {"strengths": "none", "addition_strengths": "none", "crossed": "all"}
 """How an option says that its setting is empty or None."""
 
 
@@ -95,6 +97,8 @@ def _options(settings: Mapping[str, Any], *, served: bool) -> Iterator[str]:
         if is_usual or (served and setting not in ("n_test", "max_new_tokens", "seed")):
             continue
         text = _value(value) or NOTHING.get(setting, "")
+        if setting == "kl_tokens":
+            text = f"tokens={text}"
         if text:
             yield f"--{name} {shlex.quote(text)}"
     for setting, (value, name) in FLAGS.items():

@@ -17,6 +17,8 @@ from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.subsets import OverRefusal, subset_rows
 from polyrefuse_eval.report.check import check_run
 from polyrefuse_eval.results.agreement_records import AgreementRecord
+from polyrefuse_eval.results.cost_files import COSTS_FILE, read_costs
+from polyrefuse_eval.results.cost_records import ConditionCost
 from polyrefuse_eval.results.folder import (
     RESULTS_FILE,
     RUN_FILE,
@@ -48,6 +50,7 @@ SHOWN = (
     "summary.json",
     "agreement.json",
     "subsets.jsonl",
+    COSTS_FILE,
     TIMINGS_FILE,
     *(f"{OVER_REFUSAL}/{name}" for name in OVER_REFUSAL_FILES),
     HARMFULNESS_FILE,
@@ -76,6 +79,7 @@ class Run:
     harmfulness: HarmfulnessFile | None = None
     subsets: tuple[SubsetResult, ...] = ()
     over_refusal: OverRefusal | None = None
+    costs: tuple[ConditionCost, ...] = ()
     origin: str = ""
     """Who made the run, where somebody else did."""
     request: Mapping[str, Any] | None = None
@@ -151,6 +155,7 @@ class Run:
                 judge: {"sides": self.over_refusal.sides(judge), "types": self.over_refusal.types(judge)}
                 for judge in self.judges
             },
+            "costs": [asdict(cost) for cost in self.costs],
             "harmfulness": None if self.harmfulness is None else json_value(self.harmfulness),
         }
 
@@ -256,6 +261,7 @@ def _read(path: Path, name: str, file: str) -> Run:
         harmfulness=harmfulness,
         subsets=tuple(read_subsets(folder)),
         over_refusal=_over_refusal(folder),
+        costs=tuple(read_costs(folder)),
         request=run_file.request,
         measured=_measured(path),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from polyrefuse_data.core.display import spreadsheet_cell, visible
 from polyrefuse_eval.leaderboard.boards import Board, Leaderboard
-from polyrefuse_eval.leaderboard.entries import COMPREHENSION, PARTS, Entry, LanguageRow
+from polyrefuse_eval.leaderboard.entries import COMPREHENSION, COSTS, PARTS, Entry, LanguageRow
 from polyrefuse_eval.leaderboard.figures import MISSING, Figure, language_name
 from polyrefuse_eval.leaderboard.signatures import ORGANISM, signature_lines
 from polyrefuse_eval.leaderboard.subsets import markdown_rows
@@ -46,6 +46,7 @@ def markdown(compared: Leaderboard) -> str:
     """Return the leaderboard as Markdown: a table for each board, then one for each of its languages."""
     lines = ["# Refusal robustness by language", ""]
     understood = [name.replace("_", " ") for name in COMPREHENSION]
+    costs = [f"KL a token, {intervention.participle}" for intervention in COSTS.values()]
     for number, board in enumerate(compared.boards, 1):
         lines += [f"## {board_title(board, number, len(compared.boards), markdown_text)}", ""]
         if board.differs:
@@ -84,6 +85,7 @@ def markdown(compared: Leaderboard) -> str:
                     *_RATES.values(),
                     "change",
                     *understood,
+                    *costs,
                     "n",
                     "undecided",
                 ],
@@ -95,6 +97,7 @@ def markdown(compared: Leaderboard) -> str:
                         *(_cell(getattr(row, name)) for name in _RATES),
                         _cell(row.change),
                         *(_cell(row.comprehension.get(name)) for name in COMPREHENSION),
+                        *(_cell(row.costs.get(name)) for name in COSTS),
                         str(row.baseline.n if row.baseline else 0),
                         str(row.baseline.n_unjudged if row.baseline else 0),
                     ]
@@ -124,6 +127,8 @@ def comma_separated(compared: Leaderboard) -> str:
     for name in ("baseline", "ablated"):
         header += [f"n_{name}", f"n_unjudged_{name}", f"{name}_least", f"{name}_most"]
     header += PARTS
+    for name in COSTS:
+        header += [name, f"{name}_low", f"{name}_high"]
     header += [*COMPREHENSION, "ranked"]
     header += ["data_digest", "template_hash"]
     writer.writerow(header)
@@ -158,19 +163,23 @@ def _csv_rows(number: int, entry: Entry) -> Iterator[list[Any]]:
         line = [*start, "mean" if row is None else spreadsheet_cell(row.lang)]
         line.append("" if row is None or row.source is None else spreadsheet_cell(row.source))
         for figure in figures:
-            line += (
-                ["", "", ""] if figure is None else [_csv(figure.value), _csv(figure.low), _csv(figure.high)]
-            )
+            line += _csv_interval(figure)
         for figure in (figures[1], figures[2]):
             line += ["", ""] if figure is None else [figure.n, figure.n_unjudged]
             line += ["", ""] if figure is None or figure.bounds is None else figure.bounds
         parts = {} if row is None else row.parts
         line += [_csv(part.value) if (part := parts.get(name)) else "" for name in PARTS]
+        for name in COSTS:
+            line += _csv_interval(None if row is None else row.costs.get(name))
         understood = {} if row is None else row.comprehension
         line += [_csv(figure.value) if (figure := understood.get(name)) else "" for name in COMPREHENSION]
         line.append("" if row is None else row.is_ranked)
         line += [spreadsheet_cell(run.data_digest), spreadsheet_cell(run.template_hash)]
         yield line
+
+
+def _csv_interval(figure: Figure | None) -> list[float | str]:
+    return ["", "", ""] if figure is None else [_csv(figure.value), _csv(figure.low), _csv(figure.high)]
 
 
 def _csv(value: float | None) -> float | str:

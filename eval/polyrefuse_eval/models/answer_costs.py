@@ -59,8 +59,8 @@ class AnswerCost:
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """Where the tokens of one prompt and its answer stand: indices into their ids."""
+class Reading:
+    """Where the tokens that are read of one prompt and its answer stand: indices into their ids."""
 
     prompt: range
     answer: range
@@ -88,13 +88,13 @@ def answer_costs(
     costs: dict[str, list[AnswerCost | None]] = {name: [None] * len(answers) for name in edits}
     first_own = min((prompt.start for prompt in encoded), default=0)
     with Progress(len(answers) * len(edits), "answers", progress) as shown:
-        for batch in plan_batches(chat, encoded, _budget(chat), most_shared=first_own):
+        for batch in plan_batches(chat, encoded, logits_budget(chat), most_shared=first_own):
             # Where the tokens stand that are read, and which they are
-            rows, columns, targets = _columns(batch, encoded, readings)
-            unedited = _logits(chat, batch, rows, columns)
+            rows, columns, targets = token_places(batch, encoded, readings)
+            unedited = logits_at(chat, batch, rows, columns)
             for name, edit in edits.items():
                 with applied(chat, edit):
-                    edited = _logits(chat, batch, rows, columns)
+                    edited = logits_at(chat, batch, rows, columns)
                 measured = _measure(unedited, edited, targets)
                 _deal(costs[name], batch, readings, measured)
                 shown.advance(len(batch.prompts))
@@ -103,31 +103,34 @@ def answer_costs(
 
 def _encode(
     chat: ChatModel, answers: Sequence[tuple[str, str]], max_tokens: int
-) -> tuple[list[EncodedPrompt], list[_Reading]]:
+) -> tuple[list[EncodedPrompt], list[Reading]]:
     """Return each prompt with the first tokens of its answer behind it, and where both stand."""
     encoded: list[EncodedPrompt] = []
-    readings: list[_Reading] = []
+    readings: list[Reading] = []
     for prompt, (_, answer) in zip(chat.encode([text for text, _ in answers]), answers, strict=True):
         tokens = chat.tokenizer(answer, add_special_tokens=False)["input_ids"][:max_tokens]
         encoded.append(replace(prompt, ids=(*prompt.ids, *tokens)))
         first = min(prompt.start, prompt.t_inst)
         readings.append(
-            _Reading(range(first + 1, prompt.t_inst + 1), range(len(prompt), len(prompt) + len(tokens)))
+            Reading(range(first + 1, prompt.t_inst + 1), range(len(prompt), len(prompt) + len(tokens)))
         )
     chat.fit_context(encoded, [text for text, _ in answers])
     return encoded, readings
 
 
-def _budget(chat: ChatModel) -> int:
+def logits_budget(chat: ChatModel) -> int:
     """Return how many tokens a batch holds, so that the logits of all of them fit."""
     vocabulary = int(chat.model.get_input_embeddings().weight.shape[0])
     return max(64, min(TOKENS_PER_BATCH.get(chat.device.type, 1024), LOGITS_PER_BATCH // vocabulary))
 
 
-def _columns(
-    batch: Batch, encoded: Sequence[EncodedPrompt], readings: Sequence[_Reading]
+def token_places(
+    batch: Batch, encoded: Sequence[EncodedPrompt], readings: Sequence[Reading]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return row and column of the token before each one that is read, and its id: [tokens] each."""
+    """Return row and column of the token before each one that is read, and its id: [tokens] each.
+
+    `encoded` are the prompts that `batch` was planned of.
+    """
     rows: list[int] = []
     columns: list[int] = []
     targets: list[int] = []
@@ -140,7 +143,7 @@ def _columns(
     return torch.tensor(rows), torch.tensor(columns), torch.tensor(targets)
 
 
-def _logits(chat: ChatModel, batch: Batch, rows: Tensor, columns: Tensor) -> Tensor:
+def logits_at(chat: ChatModel, batch: Batch, rows: Tensor, columns: Tensor) -> Tensor:
     """Return the logits [tokens, vocabulary] of `batch` at `rows`, `columns`."""
     arguments = accepted_arguments(chat, dict(batch.arguments))
     with ExitStack() as stack:
@@ -170,7 +173,7 @@ def _measure(unedited: Tensor, edited: Tensor, targets: Tensor) -> Tensor:
 
 
 def _deal(
-    costs: list[AnswerCost | None], batch: Batch, readings: Sequence[_Reading], measured: Tensor
+    costs: list[AnswerCost | None], batch: Batch, readings: Sequence[Reading], measured: Tensor
 ) -> None:
     """Set the costs of the answers in `batch` from what was `measured` of their tokens, in its order."""
     start = 0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,20 +10,24 @@ from polyrefuse_data.core.schema import LABELS
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.judging.base import JudgeInput
 from polyrefuse_eval.judging.native.judge import NativeJudge
+from polyrefuse_eval.report.check_costs import cost_problems
+from polyrefuse_eval.report.differing import SAMPLED, by_name, different
 from polyrefuse_eval.report.tables import TABLE_FILE, tables_of
+from polyrefuse_eval.results.cost_files import ANSWER_COSTS, COSTS_FILE, read_answer_costs, read_costs
 from polyrefuse_eval.results.data import DataFolder
-from polyrefuse_eval.results.folder import RESULTS_FILE, RunFolder
+from polyrefuse_eval.results.folder import RESULTS_FILE, RunFolder, differences
 from polyrefuse_eval.results.records import VerdictRecord
 from polyrefuse_eval.results.settings import Condition
 from polyrefuse_eval.results.sources import CONTROLS
+from polyrefuse_eval.results.subset_files import (
+    CONTRASTS_FILE,
+    PROMPTS_FILE,
+    SUBSETS_FILE,
+    inner_runs,
+    read_contrasts,
+    read_subsets,
+)
 from polyrefuse_eval.results.verification import answer_problems, run_problems
-
-CLOSE = 1e-6
-"""Largest difference of two numbers that follow from the same counts."""
-
-SAMPLED = ("low", "high", "p", "p_holm")
-SAMPLED_CLOSE = 0.01
-"""Largest difference of the ends of two bootstrap intervals: another version of numpy may draw others."""
 
 OF_ANSWERS = ("n_cut", "cut", "n_unfinished", "made_from")
 """Fields that no published verdict tells, or that are checked apart."""
@@ -49,6 +52,8 @@ def check_run(folder: RunFolder, data: DataFolder | None = None) -> CheckedRun:
         lambda: _impossible_verdicts(folder),
         lambda: _recomputed(folder),
         lambda: _judged_again(folder),
+        lambda: cost_problems(folder),
+        lambda: _inner(folder),
     ]
     if data is not None:
         checks.append(lambda: _foreign_prompts(folder, data))
@@ -125,7 +130,7 @@ def _recomputed(folder: RunFolder) -> Iterator[str]:
     tables = tables_of(folder, langs)
     there = (folder.path / "completions").is_dir()
     ignored = OF_ANSWERS if not there else ("made_from",)
-    pairs = (
+    pairs: tuple[tuple[str, Sequence[Any], Sequence[Any], tuple[str, ...], tuple[str, ...]], ...] = (
         (RESULTS_FILE, folder.results(), tables.results, ("lang", "label", "condition", "judge"), ()),
         (
             "comparisons.jsonl",
@@ -136,18 +141,39 @@ def _recomputed(folder: RunFolder) -> Iterator[str]:
         ),
         ("agreement.json", folder.agreement(), tables.agreement, ("lang", "reference", "judge"), ()),
     )
+    if (folder.path / PROMPTS_FILE).is_file():  # else nobody knows the types and pairs of the prompts
+        subset = ("kind", "subset", "lang", "label", "condition", "judge")
+        pair = ("lang", "condition", "judge")
+        pairs += (
+            (SUBSETS_FILE, read_subsets(folder), tables.subsets, subset, ()),
+            (CONTRASTS_FILE, read_contrasts(folder), tables.contrasts, pair, SAMPLED),
+        )
     for file, stated, expected, key, sampled in pairs:
-        yield from _different(
-            f"{file}:", _by_name(stated, key), _by_name(expected, key), ignored=ignored, sampled=sampled
+        yield from different(
+            f"{file}:", by_name(stated, key), by_name(expected, key), ignored=ignored, sampled=sampled
         )
     summary = folder.summary()
     if summary is not None:
-        yield from _different(
+        yield from different(
             "summary.json:", asdict(summary), asdict(tables.summary), ignored=ignored, sampled=SAMPLED
         )
     table = folder.path / TABLE_FILE
     if there and table.is_file() and table.read_text(encoding="utf-8", errors="replace") != tables.markdown:
         yield f"{TABLE_FILE} is not the table of the verdicts"
+
+
+def _inner(folder: RunFolder) -> Iterator[str]:
+    """Yield what is wrong with the runs inside a run, and where they are not of its model or directions."""
+    for inner in inner_runs(folder):
+        name, signatures = inner.path.name, (folder.signature, inner.signature)
+        models = [{"model": signature.get("model")} for signature in signatures]
+        yield from differences(models[0], models[1], f"{name}/run.json: ")
+        settings = [signature.get("settings", {}) for signature in signatures]
+        for key in ("langs", "direction_langs"):
+            foreign = [value for value in settings[1].get(key, ()) if value not in settings[0].get(key, ())]
+            if foreign:
+                yield f"{name}/run.json names {', '.join(map(str, foreign))} in {key}; run.json does not"
+        yield from (f"{name}/: {problem}" for problem in check_run(inner).problems)
 
 
 def _judged_again(folder: RunFolder) -> Iterator[str]:
@@ -208,6 +234,8 @@ def _unchecked(folder: RunFolder, data: DataFolder | None) -> Iterator[str]:
         yield "without verdicts/, rates are not recomputed"
     if not (folder.path / "completions").is_dir():
         yield "without completions/, it is not checked that verdicts are of the answers"
+    if read_costs(folder) and not read_answer_costs(folder):
+        yield f"without {ANSWER_COSTS}/, {COSTS_FILE} is not recomputed"
     if data is None:
         yield "without --data, it is not checked that the prompts are those of the data set"
 
@@ -220,46 +248,6 @@ def _verdicts(folder: RunFolder) -> Iterator[tuple[str, str, list[VerdictRecord]
 
 def _judged_languages(folder: RunFolder) -> list[str]:
     return sorted({lang for judge in folder.judges() for lang in folder.judged_languages(judge)})
-
-
-def _by_name(records: Sequence[Any], key: Sequence[str]) -> dict[str, Any]:
-    return {" ".join(str(getattr(record, name)) for name in key): asdict(record) for record in records}
-
-
-def _different(
-    place: str, stated: Any, expected: Any, *, ignored: Sequence[str], sampled: Sequence[str]
-) -> Iterator[str]:
-    """Yield where two values differ by more than numbers may that were computed elsewhere."""
-    pairs: list[tuple[str, Any, Any]]
-    if isinstance(stated, Mapping) and isinstance(expected, Mapping):
-        names = [name for name in dict.fromkeys([*stated, *expected]) if name not in ignored]
-        pairs = [(name, stated.get(name), expected.get(name)) for name in names]
-    elif isinstance(stated, list | tuple) and isinstance(expected, list | tuple):
-        longest = range(max(len(stated), len(expected)))
-        pairs = [(str(place), *(_at(of, place) for of in (stated, expected))) for place in longest]
-    else:
-        close = SAMPLED_CLOSE if place.rpartition(".")[2] in sampled else CLOSE
-        if not _same(stated, expected, close):
-            yield f"{place} is {_shown(stated)}; the verdicts give {_shown(expected)}"
-        return
-    for name, one, other in pairs:
-        yield from _different(f"{place}.{name}", one, other, ignored=ignored, sampled=sampled)
-
-
-def _at(values: Sequence[Any], place: int) -> Any:
-    return values[place] if place < len(values) else None
-
-
-def _same(stated: Any, expected: Any, close: float) -> bool:
-    if isinstance(stated, bool) or isinstance(expected, bool):
-        return stated is expected
-    if isinstance(stated, int | float) and isinstance(expected, int | float):
-        return math.isclose(stated, expected, rel_tol=0, abs_tol=close)
-    return bool(stated == expected)
-
-
-def _shown(value: Any) -> str:
-    return "a record" if isinstance(value, Mapping) else "nothing" if value is None else str(value)[:80]
 
 
 def _word(refused: bool | None) -> str:

@@ -40,6 +40,17 @@ def type_table(subsets: Sequence[SubsetResult]) -> str:
     )
 
 
+def kind_table(subsets: Sequence[SubsetResult]) -> str:
+    """Return refusal rates by kind of a user's prompts as Markdown, a table for each judge and condition."""
+    return "\n".join(
+        _by_judge(
+            [result for result in subsets if (result.kind, result.condition) == ("source", condition)],
+            f"% refused by kind of the prompts, {condition}:",
+        )
+        for condition in dict.fromkeys(result.condition for result in subsets)
+    )
+
+
 def sides_table(results: Sequence[Result], contrasts: Sequence[ContrastResult]) -> str:
     """Return over-refusal and compliance side by side as Markdown, and contrast pairs, judge by judge."""
     paired = {(row.judge, row.lang, row.condition): row for row in contrasts}

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,13 @@ from polyrefuse_data.core.paths import refuse_linked_folders
 from polyrefuse_eval.report.robustness import FORMULA
 from polyrefuse_eval.results.agreement_records import AgreementFile
 from polyrefuse_eval.results.condition_files import safe_name
+from polyrefuse_eval.results.cost_files import (
+    ANSWER_COSTS,
+    COSTS_FILE,
+    answer_costs_file,
+    read_answer_costs,
+    read_costs,
+)
 from polyrefuse_eval.results.fields import UNPRINTABLE, Name
 from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder
 from polyrefuse_eval.results.records import RUN_FORMAT, RunFile, VerdictRecord
@@ -76,6 +83,9 @@ def published_run(path: Path) -> PublishedRun:
         files["comparisons.jsonl"] = record_lines(comparisons)
     if subsets := read_subsets(folder):
         files[SUBSETS_FILE] = record_lines(subsets)
+    if costs := read_costs(folder):
+        files[COSTS_FILE] = record_lines(costs)
+        files |= {f"{ANSWER_COSTS}/{lang}.jsonl": text for lang, text in _answer_costs(folder, langs)}
     if agreement := folder.agreement():
         files["agreement.json"] = _json(AgreementFile(agreement=agreement))
     verdicts = dict(_verdict_files(folder))
@@ -141,13 +151,28 @@ def _verdict_files(folder: RunFolder) -> Iterator[tuple[str, str]]:
         for lang in folder.judged_languages(judge):
             cells: dict[str, list[VerdictRecord]] = {}
             for verdict in folder.verdicts(judge, lang):
-                for text in (verdict.id, verdict.group):
-                    if not PLAIN_NAME.fullmatch(text):
-                        raise PublishError(f"'{place / name / lang}': '{text}' is no id of a row or a group")
+                _check_ids(place / name / lang, verdict.id, verdict.group)
                 file = folder.verdicts_file(judge, lang, verdict.label, verdict.condition)
                 cells.setdefault(file.name, []).append(replace(verdict, reason=""))
             for cell, verdicts in cells.items():
                 yield f"verdicts/{name}/{lang}/{cell}", record_lines(verdicts)
+
+
+def _answer_costs(folder: RunFolder, langs: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield language and content of what conditions cost on single answers; no record holds a text."""
+    for lang, records in read_answer_costs(folder).items():
+        file = answer_costs_file(folder, lang)
+        for record in records:
+            if record.lang != lang or lang not in langs:
+                raise PublishError(f"'{file}' holds a record in '{record.lang}', of which there is no result")
+            _check_ids(file, record.id, record.group)
+        yield lang, record_lines(records)
+
+
+def _check_ids(place: Path, *texts: str) -> None:
+    for text in texts:
+        if not PLAIN_NAME.fullmatch(text):
+            raise PublishError(f"'{place}': '{text}' is no id of a row or a group")
 
 
 def _check_plain(value: Any, place: str, file: Path) -> None:

@@ -19,7 +19,7 @@ from polyrefuse_eval.report.published_release import (
 from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
-from polyrefuse_eval.results.subset_files import over_refusal_run
+from polyrefuse_eval.results.subset_files import inner_runs
 from polyrefuse_eval.results.verification import answer_problems, refuse, unverified_notes, verify_run
 
 
@@ -113,10 +113,10 @@ def rescore_run(
 
 
 def _runs(folder: Path) -> list[RunFolder]:
-    """Return the run in `folder`, or those in its folders; each before its run on over-refusal."""
+    """Return the run in `folder`, or those in its folders; each before the runs inside it."""
     whole = [folder] if (folder / RUN_FILE).is_file() else []
     runs = [RunFolder(path) for path in whole or sorted(file.parent for file in folder.glob(f"*/{RUN_FILE}"))]
-    return [part for run in runs for part in (run, over_refusal_run(run)) if part is not None]
+    return [part for run in runs for part in (run, *inner_runs(run))]
 
 
 def _check_prompts(run: RunFolder, judges: Sequence[Judge], data: DataFolder | None) -> None:

@@ -12,7 +12,13 @@ from polyrefuse_eval.judging.cascade import cascade_statistics
 from polyrefuse_eval.report.comprehension import AnswerEnds, count, was_cut, written_in
 from polyrefuse_eval.report.groups import Groups, by_cell
 from polyrefuse_eval.report.markdown import comprehension_tables, markdown_table
-from polyrefuse_eval.report.over_refusal import plot_sides, sides_table, source_table, type_table
+from polyrefuse_eval.report.over_refusal import (
+    kind_table,
+    plot_sides,
+    sides_table,
+    source_table,
+    type_table,
+)
 from polyrefuse_eval.report.robustness import summary_of
 from polyrefuse_eval.report.subsets import contrast_results, subset_results
 from polyrefuse_eval.results.agreement_records import AgreementRecord
@@ -22,6 +28,7 @@ from polyrefuse_eval.results.settings import LABELS, Condition
 from polyrefuse_eval.results.subset_files import read_prompts, write_subsets
 from polyrefuse_eval.results.subset_records import ContrastResult, SubsetResult
 from polyrefuse_eval.results.summary_records import Summary
+from polyrefuse_eval.results.user_prompt_data import RECIPE
 from polyrefuse_eval.results.verification import made_from
 from polyrefuse_eval.statistics.agreement import agreement
 from polyrefuse_eval.statistics.rates import bounds, holm, rate
@@ -67,7 +74,9 @@ def tables_of(folder: RunFolder, langs: Sequence[str]) -> Tables:
     prompts = read_prompts(folder)
     subsets = [result for of_judge in verdicts.values() for result in subset_results(of_judge, prompts)]
     contrasts = [result for of_judge in verdicts.values() for result in contrast_results(of_judge, prompts)]
-    parts = [markdown_table(results, sources), comprehension_tables(summary), source_table(subsets)]
+    is_users = signature.get("data", {}).get("recipe") == RECIPE
+    by_source = kind_table(subsets) if is_users else source_table(subsets)
+    parts = [markdown_table(results, sources), comprehension_tables(summary), by_source]
     if contrasts:
         parts += [sides_table(results, contrasts), type_table(subsets)]
     return Tables(

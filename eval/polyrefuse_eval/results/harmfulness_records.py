@@ -167,11 +167,33 @@ class CategoryMeasures:
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
+class KindMeasures:
+    """What was measured of the test prompts of one kind and label, without an edit.
+
+    `harmful` and `refuse` are mean cluster scores, `called_harmful` and `called_refused` the rates of prompts
+    with Δ_harmful ≥ 0 and with Δ_refuse ≥ 0.
+    """
+
+    n: BehaviourCounts
+    harmful: Finite
+    refuse: Finite
+    called_harmful: Rate
+    called_refused: Rate
+
+    def __post_init__(self) -> None:
+        prompts = self.n.refused + self.n.accepted + self.n.unjudged
+        for name, share in (("called_harmful", self.called_harmful), ("called_refused", self.called_refused)):
+            check(share.n == prompts, f"{name} is of {share.n} of {prompts} prompts")
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class LanguageHarmfulness:
     """What was measured in one language with the directions of language `directions`.
 
     `cosine` is between the harmfulness and the refusal direction, by layer; `auroc` how well each cluster
-    score tells labels or behaviours apart.
+    score tells labels or behaviours apart. `by_kind` is there where a user brought prompts: `data` are those
+    of the build.
     """
 
     directions: Lang
@@ -184,6 +206,7 @@ class LanguageHarmfulness:
     steering: tuple[Steered, ...]
     inversion: InversionRecord
     by_category: dict[Name, CategoryMeasures] = field(default_factory=dict)
+    by_kind: dict[Name, dict[Label, KindMeasures]] = field(default_factory=dict)
 
 
 @with_config(STRICT)

@@ -85,7 +85,8 @@ class RunSettings:
     the first; `addition_strengths` the same of addition, whose first coefficient is `coefficient`. `crossed`
     is the number of prompts under an intervention that is not meant for them (ablation on harmless, addition
     on harmful prompts), None for all. `directions_from` is the digest of the run or build that directions
-    come from, None where that is the data that is measured.
+    come from, None where that is the data that is measured. `kl_tokens` are the tokens of the unedited answer
+    over which the KL of a candidate direction is taken.
     """
 
     langs: tuple[str, ...]
@@ -105,6 +106,7 @@ class RunSettings:
     all_candidates: bool = False
     directions_from: str | None = None
     addition_strengths: tuple[float, ...] = ()
+    kl_tokens: int = 1
     batch_size: int | None = None
 
     @property
@@ -163,6 +165,23 @@ def parse_addition_strengths(text: str, coefficient: float) -> tuple[float, ...]
             "0.5,2, or 'none' (--coefficient is always measured)"
         )
     return tuple(value for value in strengths if value != coefficient)
+
+
+FIRST = "first-token"
+LARGEST_KL_TOKENS = 512
+
+
+def parse_kl(text: str) -> int:
+    """Return over how many tokens of an answer the KL of a candidate is taken: 1 for `first-token`, N for
+    `tokens=N`; raises `RunFolderError` for anything else."""
+    name, _, number = text.strip().partition("=")
+    if text.strip() == FIRST:
+        return 1
+    if name != "tokens" or not number.isdecimal() or not 1 <= int(number) <= LARGEST_KL_TOKENS:
+        raise RunFolderError(
+            f"kl '{text}': expected {FIRST}, or tokens=N with N from 1 to {LARGEST_KL_TOKENS}"
+        )
+    return int(number)
 
 
 def parse_crossed(text: str) -> int | None:

@@ -14,6 +14,8 @@ SUBSETS_FILE = "subsets.jsonl"
 CONTRASTS_FILE = "contrasts.jsonl"
 OVER_REFUSAL = "over_refusal"
 """The folder inside a run's that holds its run on prompts that look harmful and are not."""
+USER_PROMPTS = "user_prompts"
+"""The folder inside a run's that holds its run on a user's own prompts."""
 
 
 def write_prompts(folder: RunFolder, rows: Iterable[Row]) -> None:
@@ -61,3 +63,9 @@ def over_refusal_run(folder: RunFolder) -> RunFolder | None:
     """Return the run on prompts that look harmful, which lies inside `folder`; None where there is none."""
     inner = folder.path / OVER_REFUSAL
     return RunFolder(inner) if (inner / RUN_FILE).is_file() else None
+
+
+def inner_runs(folder: RunFolder) -> list[RunFolder]:
+    """Return the runs that lie inside `folder`: those of other prompts with its directions."""
+    places = [folder.path / name for name in (OVER_REFUSAL, USER_PROMPTS)]
+    return [RunFolder(place) for place in places if (place / RUN_FILE).is_file()]

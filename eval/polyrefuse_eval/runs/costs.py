@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
-
-import numpy as np
 
 from polyrefuse_eval.directions.finder import stored_directions
 from polyrefuse_eval.directions.fit import Direction
@@ -16,7 +13,13 @@ from polyrefuse_eval.directions.span import Span
 from polyrefuse_eval.errors import ChatModelError, RunFolderError
 from polyrefuse_eval.models.answer_costs import ANSWER_TOKENS, answer_costs
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.report.markdown import table
+from polyrefuse_eval.report.costs import condition_costs, cost_table
+from polyrefuse_eval.results.cost_files import (
+    COSTS_TABLE,
+    answer_costs_file,
+    read_answer_costs,
+    write_costs,
+)
 from polyrefuse_eval.results.cost_records import AnswerCostRecord, ConditionCost
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RunFolder, differences, write_text
@@ -26,10 +29,6 @@ from polyrefuse_eval.results.settings import Condition
 from polyrefuse_eval.results.sources import fitted_sources
 from polyrefuse_eval.results.validation import read_records, write_records
 from polyrefuse_eval.runs.tasks import edits_of
-from polyrefuse_eval.statistics.rates import interval, resampled_rates, resamples
-
-COSTS_FILE = "costs.jsonl"
-COSTS_TABLE = "costs.md"
 
 
 def check_run(folder: RunFolder, data: DataFolder, langs: Sequence[str] | None) -> list[str]:
@@ -83,61 +82,17 @@ def measure_costs(
         for lang in wanted:
             answers = _baselines(folder, lang)[:limit]
             conditions = _conditions(folder, lang)
-            if _is_measured(_costs_file(folder, lang), answers, conditions, max_tokens):
+            file = answer_costs_file(folder, lang)
+            if _is_measured(file, answers, conditions, max_tokens):
                 continue
             records = _measure(chat, folder, data, answers, conditions, max_tokens, progress)
-            write_records(_costs_file(folder, lang), records)
+            write_records(file, records)
             on_finished()
-        costs = [cost for path in sorted((folder.path / "costs").glob("*.jsonl")) for cost in _means(path)]
-        write_records(folder.path / COSTS_FILE, costs)
+        costs = condition_costs(read_answer_costs(folder))
+        write_costs(folder, costs)
         write_text(folder.path / COSTS_TABLE, cost_table(costs))
         on_finished()
     return costs
-
-
-def cost_table(costs: Sequence[ConditionCost]) -> str:
-    """Return the costs as Markdown."""
-    header = [
-        "language",
-        "condition",
-        "KL a token",
-        "first token",
-        "answers",
-        "unedited",
-        "prompts",
-        "unedited",
-    ]
-    rows = [
-        [
-            cost.lang,
-            cost.condition,
-            "not measured"
-            if cost.kl_per_token is None or cost.low is None or cost.high is None
-            else f"{cost.kl_per_token:.3f} [{cost.low:.3f}, {cost.high:.3f}]",
-            *(
-                "" if value is None else f"{value:.3f}"
-                for value in (
-                    cost.first_kl,
-                    cost.cross_entropy,
-                    cost.unedited_cross_entropy,
-                    cost.prompt_cross_entropy,
-                    cost.unedited_prompt_cross_entropy,
-                )
-            ),
-        ]
-        for cost in costs
-    ]
-    counts = sorted({(cost.n, cost.limit) for cost in costs})
-    read = "; ".join(f"{n} answers, at most {limit} tokens each" for n, limit in counts)
-    return table(header, rows) + (
-        f"\nIn nats a token, on the unedited model's own answers to harmless prompts ({read}). KL(unedited ‖ "
-        "edited) with its 95 % bootstrap interval over prompts; cross-entropy of the answers and of the "
-        "prompts, under the edit and unedited.\n"
-    )
-
-
-def _costs_file(folder: RunFolder, lang: str) -> Path:
-    return folder.path / "costs" / f"{lang}.jsonl"
 
 
 def _baselines(folder: RunFolder, lang: str) -> list[Completion]:
@@ -209,44 +164,3 @@ def _directions(
     fitted = fitted_sources(settings["direction_langs"], settings["langs"])
     first = next((source for source in fitted if (path / direction_file(source)).is_file()), fitted[0])
     return stored_directions(path, list(sources), first, settings["seed"], settings["langs"], chat)
-
-
-def _means(file: Path) -> list[ConditionCost]:
-    """Return the cost of each condition, from the records of a language."""
-    records = read_records(AnswerCostRecord, file)
-    return [
-        _mean(list(of_condition)) for _, of_condition in groupby(records, lambda record: record.condition)
-    ]
-
-
-def _mean(records: Sequence[AnswerCostRecord]) -> ConditionCost:
-    # Prompts of one group are drawn together, as in all intervals of a run
-    groups = {group: place for place, group in enumerate(dict.fromkeys(record.group for record in records))}
-    sums, tokens = np.zeros((len(groups), 1)), np.zeros((len(groups), 1))
-    for record in records:
-        sums[groups[record.group], 0] += record.kl
-        tokens[groups[record.group], 0] += record.n_tokens
-    low, high = interval(resampled_rates(resamples(len(groups)), sums, tokens)) or (None, None)
-    n_tokens = sum(record.n_tokens for record in records)
-    n_prompt_tokens = sum(record.n_prompt_tokens for record in records)
-    begun = [record.first_kl for record in records if record.n_tokens]
-
-    def per_token(name: str, n: int) -> float | None:
-        return sum(getattr(record, name) for record in records) / n if n else None
-
-    return ConditionCost(
-        lang=records[0].lang,
-        condition=records[0].condition,
-        limit=records[0].limit,
-        n=len(records),
-        n_tokens=n_tokens,
-        kl_per_token=per_token("kl", n_tokens),
-        low=low,
-        high=high,
-        first_kl=sum(begun) / len(begun) if begun else None,
-        cross_entropy=per_token("cross_entropy", n_tokens),
-        unedited_cross_entropy=per_token("unedited_cross_entropy", n_tokens),
-        n_prompt_tokens=n_prompt_tokens,
-        prompt_cross_entropy=per_token("prompt_cross_entropy", n_prompt_tokens),
-        unedited_prompt_cross_entropy=per_token("unedited_prompt_cross_entropy", n_prompt_tokens),
-    )

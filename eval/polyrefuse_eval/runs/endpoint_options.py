@@ -49,6 +49,7 @@ NEEDS_ACTIVATIONS = (
     "no_filter",
     "refusal_tokens",
     "all_candidates",
+    "kl",
     "directions",
     "coefficient",
     "strengths",

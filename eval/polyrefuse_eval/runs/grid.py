@@ -46,7 +46,7 @@ def run_grid(
             raise ChatModelError("a loaded model cannot be sent to workers; give a ModelSpec")
     progress = progress or GridProgress(quiet=True)
     single = len(plans) == 1
-    plans = [part.grown() for plan in plans for part in plan.with_over_refusal()]
+    plans = [part.grown() for plan in plans for part in plan.with_inner()]
     pending = [plan for plan in plans if not finished(plan.out, plan.request)]
     failures: Failures = {}
 

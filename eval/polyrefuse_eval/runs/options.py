@@ -15,7 +15,6 @@ from annotated_types import Ge
 from pydantic import StrictBool, ValidationError
 from pydantic.fields import FieldInfo
 
-from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
 from polyrefuse_eval.errors import EndpointError, RunFolderError, require
 from polyrefuse_eval.processes import require_processes, world_size
@@ -99,6 +98,11 @@ class DirectionOptions(ModelOptions):
     all_candidates: StrictBool = option(
         False, "Measure every score of every candidate; else none that cannot decide."
     )
+    kl: Text = option(
+        "first-token",
+        "Divergence by which side effects of a candidate are limited: of the first-token, or with tokens=16 "
+        "the mean a token along the first 16 of the model's own answers.",
+    )
     seed: int = option(0, "Seed of the controls.")
 
     def settings(
@@ -110,7 +114,7 @@ class DirectionOptions(ModelOptions):
         """
         from polyrefuse_eval.directions.selection import rule_steps
         from polyrefuse_eval.results.data import open_data
-        from polyrefuse_eval.results.settings import RunSettings
+        from polyrefuse_eval.results.settings import RunSettings, parse_kl
         from polyrefuse_eval.results.sources import parse_sources
 
         data = open_data(self.data)
@@ -131,6 +135,7 @@ class DirectionOptions(ModelOptions):
             filter_prompts=not self.no_filter,
             refusal_tokens=self.refusal_tokens,
             all_candidates=self.all_candidates,
+            kl_tokens=parse_kl(self.kl),
             seed=self.seed,
             directions_from=None if elsewhere is None else elsewhere.identity,
             **more,
@@ -188,6 +193,17 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         None,
         "A build with contrast pairs (recipe over-refusal): measure its prompts, too, under every condition.",
     )
+    extra: tuple[str, ...] = option(
+        (),
+        "Prompts of your own, with kinds: JSON, JSON Lines or CSV with a label, or harmful=FILE; measured "
+        "under every condition, too.",
+        json_schema_extra={"metavar": "FILE"},
+    )
+    jailbreaks: tuple[str, ...] = option(
+        (),
+        "Published jailbreaks to measure, too: suffix, persuasion or template = CSV, JSON or JSON Lines.",
+        json_schema_extra={"metavar": "KIND=FILE"},
+    )
     batch_size: OptionalPositive = option(
         None, "Answers made together.  [default: up to 64 on a CPU, 256 on a GPU]"
     )
@@ -201,13 +217,19 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         """
         from polyrefuse_eval.judging.local_model import JudgeOptions
         from polyrefuse_eval.judging.registry import check_languages, judge_specs
+        from polyrefuse_eval.results.jailbreaks import read_jailbreaks
         from polyrefuse_eval.results.settings import (
             parse_addition_strengths,
             parse_crossed,
             parse_strengths,
         )
+        from polyrefuse_eval.results.subset_files import OVER_REFUSAL, USER_PROMPTS
+        from polyrefuse_eval.results.user_prompts import read_extra
+        from polyrefuse_eval.runs.inner_plans import over_refusal_plan, user_prompts_plan
         from polyrefuse_eval.runs.plan import RunPlan, request_of
 
+        user_prompts = [prompt for source in self.extra for prompt in read_extra(source, say)]
+        user_prompts += [prompt for source in self.jailbreaks for prompt in read_jailbreaks(source, say)]
         options = JudgeOptions(self.device, batch_size=self.judge_batch_size)
         phrases = [Path(path) for path in self.phrases]
         specs = judge_specs(self.judges, models=self.judge_model, options=options, phrases=phrases)
@@ -255,35 +277,16 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
             request=request,
             judge_specs={judge.name: spec for spec, judge in judges.items() if spec.is_model},
         )
-        if self.over_refusal is None:
-            return plan
-        return replace(plan, over_refusal=self._over_refusal_plan(plan, self.over_refusal, identity, say))
 
-    def _over_refusal_plan(
-        self, plan: RunPlan, build: Path, identity: Mapping[str, Any], say: Callable[[str], None]
-    ) -> RunPlan:
-        """Return the plan for the prompts of `build`: every condition of `plan` on both labels.
+        def asked(data: DataFolder, settings: RunSettings) -> dict[str, Any]:
+            return request_of(self.model, identity, data, settings, names)
 
-        Raises `DatasetFolderError` where it holds no contrast pairs, or lacks a language.
-        """
-        from polyrefuse_eval.results.data import open_data
-        from polyrefuse_eval.runs.plan import request_of
-
-        data = open_data(build, plan.settings.langs)
-        if not any(row.pair is not None for row in data.rows(plan.settings.langs[0], "test")):
-            raise DatasetFolderError(
-                f"--over-refusal '{build}' holds no contrast pairs; build one with: polyrefuse build "
-                "--recipe over-refusal (or over-refusal-sample, which needs no network)"
-            )
-        settings = replace(plan.settings, strengths=(), addition_strengths=(), crossed=None, controls=False)
-        for lang, _, label in data.gaps(settings.langs, ("test",)):
-            say(f"no {label} over-refusal prompts in '{lang}': its rates on them will be missing")
-        return replace(
-            plan,
-            data=data,
-            settings=settings,
-            request=request_of(self.model, identity, data, settings, plan.judge_names),
-        )
+        inner = {}
+        if self.over_refusal is not None:
+            inner[OVER_REFUSAL] = over_refusal_plan(plan, self.over_refusal, asked, say)
+        if user_prompts:
+            inner[USER_PROMPTS] = user_prompts_plan(plan, user_prompts, asked)
+        return replace(plan, inner=inner)
 
     def _direction_source(self) -> DirectionSource | None:
         from polyrefuse_eval.runs.direction_source import open_direction_source

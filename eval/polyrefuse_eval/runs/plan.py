@@ -24,7 +24,6 @@ from polyrefuse_eval.results.growth import (
     only_judges_differ,
 )
 from polyrefuse_eval.results.settings import RunSettings
-from polyrefuse_eval.results.subset_files import OVER_REFUSAL
 from polyrefuse_eval.runs.direction_source import DirectionSource
 from polyrefuse_eval.versions import versions
 
@@ -177,8 +176,8 @@ class RunPlan:
     """What makes those of the judges that are models, by the name of the judge."""
     on_finished: Callable[[], None] = lambda: None
     """Called in this process after each file of the run that is finished; sends it to an address."""
-    over_refusal: RunPlan | None = None
-    """What else to measure: prompts that look harmful and are not, with the directions of this run."""
+    inner: Mapping[str, RunPlan] = field(default_factory=dict)
+    """Runs of other prompts with the directions of this run, by the name of their folder in `out`."""
     directions_from: Path | None = None
     """The folder of the run that gives the directions; None where this run finds its own."""
 
@@ -188,17 +187,13 @@ class RunPlan:
         inside = self.directions_from is not None and self.out.parent == self.directions_from
         return f"{self.out.parent.name}/{self.out.name}" if inside else self.out.name
 
-    def with_over_refusal(self) -> list[RunPlan]:
-        """Return this plan, and the plan of its run on prompts that look harmful where it has one."""
-        if self.over_refusal is None:
-            return [self]
-        inner = replace(
-            self.over_refusal,
-            out=self.out / OVER_REFUSAL,
-            directions_from=self.out,
-            on_finished=self.on_finished,
-        )
-        return [replace(self, over_refusal=None), inner]
+    def with_inner(self) -> list[RunPlan]:
+        """Return this plan, and those of the runs inside it."""
+        inner = [
+            replace(plan, out=self.out / name, directions_from=self.out, on_finished=self.on_finished)
+            for name, plan in self.inner.items()
+        ]
+        return [replace(self, inner={}), *inner]
 
     @property
     def direction_data(self) -> DataFolder:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from directions import filter_ids
 from tiny import CHATML, FAMILIES, MISTRAL, PROMPTS, chat_model
+from torch import Tensor
 
+from polyrefuse_eval.directions.answer_divergence import answer_batches
 from polyrefuse_eval.directions.fit import (
     Direction,
     DirectionSet,
@@ -25,6 +27,7 @@ from polyrefuse_eval.directions.selection import read_scores, write_scores
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.activations import all_positions, capture
 from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.models.intervene import Ablation, applied
 from polyrefuse_eval.results.positions import T_INST, Position
 
 HARMFUL = PROMPTS[:4]
@@ -58,6 +61,60 @@ def test_extraction_and_scores_equal_the_plain_loops(family: str, packs: bool) -
         assert score.steering_score == pytest.approx(theirs["addition_harmless"], abs=1e-4, rel=1e-4)
     spread = {round(score.refusal_score or 0, 2) for score in scores}
     assert len(spread) > 2, "candidates must differ for this to say anything"
+
+
+@torch.inference_mode()
+def plain_answer_kl(chat: ChatModel, prompt: str, direction: Tensor, n_tokens: int) -> float:
+    """Return the mean KL along the greedy unedited answer, with a whole pass for each of its tokens."""
+    ids = list(chat.encode([prompt])[0].ids)
+    ends = {chat.tokenizer.eos_token_id}
+    divergences = []
+    for _ in range(n_tokens):
+        tokens = torch.tensor([ids])
+        log_p = torch.log_softmax(chat.model(input_ids=tokens).logits[0, -1].double(), -1)
+        with applied(chat, Ablation(direction)):
+            log_q = torch.log_softmax(chat.model(input_ids=tokens).logits[0, -1].double(), -1)
+        divergences.append(float((log_p.exp() * (log_p - log_q)).sum()))
+        ids.append(int(log_p.argmax()))
+        if ids[-1] in ends:
+            break
+    return sum(divergences) / len(divergences)
+
+
+@pytest.mark.parametrize(("family", "packs"), [("llama", True), ("llama", False), ("gemma2", True)])
+def test_kl_along_answers_equals_a_plain_loop_and_of_one_token_that_of_the_first(
+    family: str, packs: bool
+) -> None:
+    chat = chat_model(family)
+    chat.packs = packs
+    longer = scorer(chat, kl_tokens=5, tokens_per_batch=90)
+    first = {(score.position, score.layer): score for score in scorer(chat).complete()}
+    scores = longer.complete()
+    directions = {
+        (score.position, score.layer): longer.directions.at(Position.parse(score.position), score.layer)
+        for score in scores
+    }
+    compared = [score for score in scores if float(directions[score.position, score.layer].norm()) > 1e-6]
+    for score in compared[:: len(compared) // 3]:
+        direction = directions[score.position, score.layer]
+        expected = [plain_answer_kl(chat, prompt, direction, 5) for prompt in HARMLESS]
+        assert score.kl_div_score == pytest.approx(sum(expected) / len(expected), abs=2e-5, rel=2e-3)
+        assert score.refusal_score == pytest.approx(
+            first[score.position, score.layer].refusal_score, abs=1e-4
+        )
+    moved = [
+        abs((score.kl_div_score or 0.0) - (first[score.position, score.layer].kl_div_score or 0.0))
+        for score in scores
+    ]
+    assert max(moved) > 1e-3, "later tokens must matter for this to say anything"
+    for batch in answer_batches(chat, HARMLESS, 1):
+        assert batch.counts == (1,) * len(batch.batch.prompts)
+
+
+def test_the_tokens_of_kl_are_recorded_with_the_direction_that_was_chosen() -> None:
+    direction, _ = choose_direction(scorer(chat_model(), kl_tokens=3))
+    assert direction.metadata["kl_tokens"] == 3
+    assert "kl_tokens" not in choose_direction(scorer(chat_model()))[0].metadata
 
 
 MORE = [

@@ -14,6 +14,7 @@ from polyrefuse_eval.results.settings import (
     grid,
     own_source,
     parse_addition_strengths,
+    parse_kl,
 )
 from polyrefuse_eval.results.sources import fitted_sources, members, parse_sources, span_rank
 
@@ -102,6 +103,13 @@ def test_strengths_of_addition_are_read_or_refused() -> None:
     for text in ("0", "-1", "1001", "nan", "inf", "much", ""):
         with pytest.raises(PolyRefuseError, match="expected numbers above 0 and up to 1000"):
             parse_addition_strengths(text, 1.0)
+
+
+def test_the_kl_of_selection_is_read_or_refused() -> None:
+    assert (parse_kl("first-token"), parse_kl("tokens=1"), parse_kl(" tokens=16")) == (1, 1, 16)
+    for text in ("16", "tokens", "tokens=0", "tokens=-1", "tokens=1e3", "last-token", ""):
+        with pytest.raises(PolyRefuseError, match="expected first-token, or tokens=N"):
+            parse_kl(text)
 
 
 @pytest.mark.parametrize(

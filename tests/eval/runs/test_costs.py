@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +17,14 @@ from tiny_runs import run
 
 from polyrefuse_data.cli import cli
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_eval.leaderboard.boards import leaderboard
+from polyrefuse_eval.leaderboard.page import page
+from polyrefuse_eval.leaderboard.runs import read_runs
+from polyrefuse_eval.leaderboard.tables import comma_separated, markdown
 from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.report.check import check_run
+from polyrefuse_eval.report.publication import published_run
+from polyrefuse_eval.results.cost_files import read_costs
 from polyrefuse_eval.results.cost_records import AnswerCostRecord, ConditionCost
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.validation import read_records
@@ -26,6 +36,89 @@ def finished(model_folder: Path, data_folder: Path, tmp_path_factory: pytest.Tem
     torch.set_num_threads(1)
     run(ChatModel.load(str(model_folder)), data_folder, out)
     return out
+
+
+@pytest.fixture(scope="module")
+def costed(
+    finished: Path, model_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The run with what its conditions cost on three answers of four tokens."""
+    out = Path(shutil.copytree(finished, tmp_path_factory.mktemp("costed") / "run"))
+    result = cost(out, model_folder, data_folder, "--limit", "3", "--tokens", "4")
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def changed(
+    run_folder: Path, to: Path, file: str, change: Callable[[list[dict[str, Any]]], Any]
+) -> RunFolder:
+    """Return a copy of a run in which `change` was made to the records of `file`."""
+    shutil.copytree(run_folder, to)
+    records = [json.loads(line) for line in (to / file).read_text("utf-8").splitlines()]
+    change(records)
+    (to / file).write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    return RunFolder(to)
+
+
+def test_costs_are_checked_published_and_on_the_leaderboard(costed: Path, tmp_path: Path) -> None:
+    assert check_run(RunFolder(costed)).problems == ()
+    published = tmp_path / "published"
+    for name, content in published_run(costed).files.items():
+        (published / name).parent.mkdir(parents=True, exist_ok=True)
+        (published / name).write_bytes(content)
+    for name in ("costs.jsonl", "costs/en.jsonl", "costs/de.jsonl"):
+        assert (published / name).read_bytes() == (costed / name).read_bytes()
+    assert check_run(RunFolder(published)).problems == ()
+    compared = leaderboard(read_runs([published])[0])
+    stated = {(cost.lang, cost.condition): cost for cost in read_costs(RunFolder(costed))}
+    rows = csv.DictReader(comma_separated(compared).splitlines())
+    row = next(row for row in rows if row["lang"] == "de")
+    kl = stated[row["lang"], f"ablation:{row['source']}"]
+    assert [float(row[f"kl_ablated{end}"]) for end in ("", "_low", "_high")] == [
+        kl.kl_per_token,
+        kl.low,
+        kl.high,
+    ]
+    assert "KL a token, ablated | KL a token, added" in markdown(compared)
+    html = page(compared)
+    assert "What an edit costs" in html
+    assert f"{kl.kl_per_token:.2f}" in html
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "problem"),
+    [
+        (
+            "costs.jsonl",
+            lambda records: records[0].update(kl_per_token=records[0]["low"]),
+            "kl_per_token is",
+        ),
+        ("costs.jsonl", lambda records: records.pop(), "is nothing; costs/ gives a record"),
+        ("costs/de.jsonl", lambda records: records[0].update(kl=records[0]["kl"] * 2), "costs/ gives"),
+        ("costs/de.jsonl", lambda records: records.append(records[0]), "is there twice"),
+        ("costs/de.jsonl", lambda records: records.pop(), "measured on the same answers"),
+        (
+            "costs/de.jsonl",
+            lambda records: [record.update(id="elsewhere-1") for record in records[:1]],
+            "is of no harmless prompt that was answered",
+        ),
+        (
+            "costs/de.jsonl",
+            lambda records: records[-1].update(unedited_cross_entropy=0.0),
+            "unedited_cross_entropy is 0.0; its record under",
+        ),
+        (
+            "costs/de.jsonl",
+            lambda records: records[0].update(condition="ablation:yo"),
+            "is of a language or condition without results",
+        ),
+    ],
+)
+def test_a_lie_about_costs_is_found(
+    costed: Path, tmp_path: Path, file: str, change: Callable[[list[dict[str, Any]]], Any], problem: str
+) -> None:
+    run_folder = changed(costed, tmp_path / "run", file, change)
+    assert any(problem in line for line in check_run(run_folder).problems)
 
 
 def cost(run_folder: Path, model: Path, data: Path, *more: str) -> Result:
@@ -41,9 +134,9 @@ def refused(run_folder: Path, model: Path, data: Path, *more: str) -> str:
 
 
 def test_every_condition_has_its_cost(
-    finished: Path, model_folder: Path, data_folder: Path, tmp_path: Path
+    costed: Path, model_folder: Path, data_folder: Path, tmp_path: Path
 ) -> None:
-    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    out = Path(shutil.copytree(costed, tmp_path / "run"))
     first = cost(out, model_folder, data_folder, "--limit", "3", "--tokens", "4")
     assert first.exit_code == 0, first.output
     costs = read_records(ConditionCost, out / "costs.jsonl")

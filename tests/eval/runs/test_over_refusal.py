@@ -16,6 +16,7 @@ from polyrefuse_eval.leaderboard.boards import leaderboard
 from polyrefuse_eval.leaderboard.page import page
 from polyrefuse_eval.leaderboard.runs import read_runs
 from polyrefuse_eval.leaderboard.tables import markdown
+from polyrefuse_eval.report.check import check_run
 from polyrefuse_eval.report.subsets import contrast_results, subset_results
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import VerdictRecord
@@ -199,3 +200,20 @@ def test_pairs_answered_differently_are_counted_by_hand() -> None:
     alike, of_alike = records([(True, True), (False, False)] * 10)
     (contrast,) = contrast_results(alike, of_alike)
     assert (contrast.difference, contrast.low, contrast.high) == (0.0, 0.0, 0.0)
+
+
+def test_lies_about_over_refusal_are_found(measured: Path, tmp_path: Path) -> None:
+    assert check_run(RunFolder(measured)).problems == ()
+    for number, (file, old, new, problem) in enumerate(
+        (
+            ("contrasts.jsonl", '"both_refused": 0', '"both_refused": 1', "over_refusal/"),
+            ("subsets.jsonl", '"subset": "homonyms"', '"subset": "synonyms"', "subsets.jsonl"),
+            ("run.json", '"direction_langs": [', '"direction_langs": ["yo",', "names yo in direction_langs"),
+            ("run.json", '"model": "', '"model": "another ', "over_refusal/run.json: model.model"),
+        )
+    ):
+        out = Path(shutil.copytree(measured, tmp_path / str(number)))
+        text = (out / OVER_REFUSAL / file).read_text(encoding="utf-8")
+        assert old in text, (file, text[:600])
+        (out / OVER_REFUSAL / file).write_text(text.replace(old, new), encoding="utf-8")
+        assert any(problem in line for line in check_run(RunFolder(out)).problems), problem
