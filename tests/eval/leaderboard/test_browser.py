@@ -324,7 +324,7 @@ def test_two_models_are_compared_language_by_language(open_page: Any, folder: Pa
     second = browser.find_element(By.ID, "compare-second")
     possible = [option.text for option in Select(second).options if option.is_enabled()]
     assert possible == [f"{LONG} · b · {JUDGE}"], "not itself, nor one of another judge or data"
-    rows = shown(browser, "#compare tbody tr")
+    rows = shown(browser, "#compare table.compared tbody tr")
     assert len(rows) == 14
     cells = rows[1].find_elements(By.TAG_NAME, "td")
     rates = [
@@ -350,9 +350,20 @@ def test_two_models_are_compared_language_by_language(open_page: Any, folder: Pa
     status = browser.find_element(By.ID, "compared").text
     for rate in ("Refused, no edit", "Refused, direction ablated", "Over-refusal"):
         assert f"{rate}: {differing.count(rate)} of 14" in status
+    ours, theirs = shown(browser, "#compared-maps table.grid")
+    heads = [
+        [head.text for head in each.find_elements(By.CSS_SELECTOR, "th[scope=col]")]
+        for each in (ours, theirs)
+    ]
+    assert heads[0] == heads[1]
+    link = theirs.find_elements(By.CSS_SELECTOR, "a.n")[1]
+    browser.execute_script("arguments[0].focus()", link)
+    assert "example/model-with-a-long-name-7b-instruct@" in tip(browser)
+    press(browser, Keys.ARROW_DOWN)
+    assert "direction of ar ablated" in tip(browser)
     Select(browser.find_element(By.ID, "compare-first")).select_by_index(3)
     assert "No other run has the same judge" in browser.find_element(By.ID, "compared").text
-    assert not shown(browser, "#compare tbody tr")
+    assert not shown(browser, "#compare table.compared tbody tr")
 
 
 def saved(browser: Any, folder: Path, scope: Any, kind: str) -> bytes:
