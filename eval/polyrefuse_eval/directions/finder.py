@@ -18,12 +18,12 @@ from polyrefuse_eval.directions.fit import (
     random_direction,
 )
 from polyrefuse_eval.directions.kept import KeptDirections, row_inputs
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
+from polyrefuse_eval.directions.places import control_file, direction_file
+from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, parse_refusal_tokens
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
 from polyrefuse_eval.directions.span import Span, span_of
 from polyrefuse_eval.errors import DirectionError
-from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import Prompts
 from polyrefuse_eval.results.folder import read_json, write_json
@@ -61,7 +61,7 @@ class DirectionFinder:
                 harmful, harmless = (
                     [row.text for row in rows[:N_TOKEN_PROMPTS]] for rows in self._train(lang)
                 )
-                tokens = self._found_tokens(lang, harmful, harmless)
+                tokens = self._kept.refusal_tokens(lang, harmful, harmless, progress=self.progress)
             write_json(file, tokens.to_json())
             self._tokens[lang] = tokens
         return self._tokens[lang]
@@ -160,16 +160,6 @@ class DirectionFinder:
         control.save(file)
         return control
 
-    def _found_tokens(self, lang: str, harmful: list[str], harmless: list[str]) -> RefusalTokens:
-        inputs = {"lang": lang, "harmful": harmful, "harmless": harmless, "judge": native.NAME}
-        tokens = self._kept.tokens(inputs)
-        if tokens is None:
-            tokens = find_refusal_tokens(
-                self.chat, harmful, harmless, lang, native.refuses, progress=self.progress
-            )
-            self._kept.keep_tokens(inputs, tokens)
-        return tokens
-
     def _inputs(self, lang: str, shuffle_labels: int | None = None) -> dict[str, Any]:
         """Return all that the directions of `lang` depend on besides the model."""
         langs = self.settings.langs if lang == POOLED else (lang,)
@@ -213,16 +203,6 @@ class DirectionFinder:
 
 def _groups(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.group for row in rows))
-
-
-def direction_file(lang: str) -> str:
-    """Return the place of the direction of `lang` in a run folder."""
-    return f"directions/{lang}.safetensors"
-
-
-def control_file(lang: str) -> str:
-    """Return the place of the control of `lang` from shuffled labels in a run folder."""
-    return f"directions/{lang}.shuffled.safetensors"
 
 
 def stored_directions(

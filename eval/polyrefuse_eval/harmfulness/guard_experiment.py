@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from polyrefuse_eval.directions.refusal_tokens import find_refusal_tokens
+from polyrefuse_eval.directions.kept import KeptDirections
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness.behaviour import (
     TOKEN_PROMPTS,
@@ -15,7 +15,6 @@ from polyrefuse_eval.harmfulness.behaviour import (
     by_first_token,
 )
 from polyrefuse_eval.harmfulness.latent_guard import LabelledPrompts, LatentGuard, fit_guard
-from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.statistics.thresholds import Rule
@@ -141,12 +140,6 @@ def _detector(
     bar = f"behaviour {lang}" if progress else None
     if behaviour == "answers":
         return by_answers(chat, progress=bar)
-    tokens = find_refusal_tokens(
-        chat,
-        prompts.harmful[:TOKEN_PROMPTS],
-        prompts.harmless[:TOKEN_PROMPTS],
-        lang,
-        native.refuses,
-        progress=progress,
-    )
+    harmful, harmless = (texts[:TOKEN_PROMPTS] for texts in (prompts.harmful, prompts.harmless))
+    tokens = KeptDirections(chat).refusal_tokens(lang, harmful, harmless, progress=progress)
     return by_first_token(chat, {lang: tokens}, progress=bar)

@@ -11,6 +11,7 @@ from typing import Any
 
 from polyrefuse_data.checks.languages_file import RECORDED, register_recorded
 from polyrefuse_data.core.errors import PolyRefuseError, unknown_name
+from polyrefuse_data.core.paths import real_path
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.subsets import OverRefusal, subset_rows
@@ -188,7 +189,7 @@ def read_runs(
     `report.check`, and left out where a number in it does not follow. Raises `RunFolderError` where two of
     them have the same name, or where none is a run.
     """
-    folders = {path.resolve(): path for path in paths}
+    folders = {real_path(path): path for path in paths}
     names = [resolved.name for resolved in folders]
     unknown = sorted(set(origins or {}) - set(names))
     if unknown:

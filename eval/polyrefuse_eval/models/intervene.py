@@ -113,7 +113,7 @@ def as_edits(edits: Edit | Sequence[Edit]) -> Edits:
 
 
 class Applied:
-    """What `applied` yields: tells the hooks which rows are left, and where a new prompt begins."""
+    """Tell the hooks of `applied` which edits each row of the batch has, and where a new prompt begins."""
 
     def __init__(
         self, chat: ChatModel, rows: Sequence[Edits], uniform: bool, prompt_width: int | None
@@ -123,22 +123,23 @@ class Applied:
         self._offset = self._end = 0
         self._rows_of_pass = 1
         self._rows = list(rows)
+        self._assigned = list(range(len(rows)))
         self.uniform = uniform
         """One edit for all rows, whatever their number."""
         self._check(chat)
         ablations = [[edit for edit in row if isinstance(edit, Ablation)] for row in rows]
         self.ablates = any(ablations)
-        self._ablations = RowAblations(
+        self._given_ablations = self._ablations = RowAblations(
             [[(edit.directions, edit.coefficient, edit.tokens) for edit in row] for row in ablations],
             chat.width,
         )
         self._structure = chat.structure
-        self._additions = {
+        self._given_additions = self._additions = {
             layer: RowAdditions([_sums(row, layer) for row in rows], chat.width)
             for layer in sorted({edit.layer for row in rows for edit in row if isinstance(edit, Addition)})
         }
         transformations = [[edit for edit in row if isinstance(edit, Transformation)] for row in rows]
-        self._transformations = {
+        self._given_transformations = self._transformations = {
             layer: RowTransformations(
                 [
                     [
@@ -188,15 +189,20 @@ class Applied:
         """Forget the last prompt; `width` is the next one's, else its first forward pass tells."""
         self._prompt_width = width or self._given_width
 
-    def select(self, rows: Tensor) -> None:
-        """Keep only `rows` (indices) of the batch: the others have finished."""
-        if not self.uniform:
-            indices = [int(row) for row in rows]
-            self._ablations.select(indices)
-            for addition in self._additions.values():
-                addition.select(indices)
-            for transformation in self._transformations.values():
-                transformation.select(indices)
+    def end_prompt(self) -> None:
+        """Count all tokens that follow, up to the next prompt, as behind the prompts of their rows."""
+        self._prompt_width = 0
+
+    def assign(self, rows: Sequence[int]) -> None:
+        """Give each row of the batch the edits of one of the given rows, by its index."""
+        if self.uniform or list(rows) == self._assigned:
+            return
+        self._assigned = list(rows)
+        self._ablations = self._given_ablations.selected(rows)
+        self._additions = {layer: given.selected(rows) for layer, given in self._given_additions.items()}
+        self._transformations = {
+            layer: given.selected(rows) for layer, given in self._given_transformations.items()
+        }
 
     def begin(self, past: int | None, rows: int, width: int) -> None:
         """Note that a forward pass over `rows` of `width` tokens begins behind `past` cached ones; None

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from polyrefuse_eval.directions.finder import direction_file, stored_directions
+from polyrefuse_eval.directions.finder import stored_directions
 from polyrefuse_eval.directions.fit import Direction
+from polyrefuse_eval.directions.places import direction_file
 from polyrefuse_eval.directions.span import Span
 from polyrefuse_eval.errors import ChatModelError, RunFolderError
 from polyrefuse_eval.models.answer_costs import ANSWER_TOKENS, answer_costs

@@ -189,7 +189,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         "A build with contrast pairs (recipe over-refusal): measure its prompts, too, under every condition.",
     )
     batch_size: OptionalPositive = option(
-        None, "Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
+        None, "Answers made together.  [default: up to 64 on a CPU, 256 on a GPU]"
     )
     controls: StrictBool = option(True, "Random and shuffled-label directions, too.")
     tensor_parallel: StrictBool = option(False, "Spread the model over processes, under torchrun.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from polyrefuse_eval.directions.finder import direction_file, stored_directions
+from polyrefuse_eval.directions.finder import stored_directions
 from polyrefuse_eval.directions.fit import Direction
+from polyrefuse_eval.directions.places import direction_file
 from polyrefuse_eval.directions.span import Span
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.results.settings import LABELS, RunSettings

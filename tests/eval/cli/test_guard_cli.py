@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from pyarrow import parquet
 from tiny import CHATML, GEMMA, tiny_model, tokenizer
 
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_eval.cli.guard import score_command
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness import experiment as harmfulness_run
@@ -158,6 +162,31 @@ def test_counts_of_nothing_are_refused(command: tuple[str, ...], option: str) ->
         assert "is not in the range x>=1" in result.output
 
 
+def test_prompts_of_a_slow_writer_are_scored_as_they_arrive(
+    guard: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (their_input, ours), (our_output, theirs) = os.pipe(), os.pipe()
+    answers: list[str] = []
+
+    def write_slowly() -> None:
+        """Write each prompt only once the one before was answered."""
+        with os.fdopen(ours, "wb", buffering=0) as prompts, os.fdopen(our_output, encoding="utf-8") as scores:
+            for prompt in ("Sing.", "Why does rain fall?", "Hum."):
+                prompts.write(f"{prompt}\n".encode())
+                ready, _, _ = select.select([scores], [], [], 60)
+                answers.append(scores.readline() if ready else "")
+
+    writer = threading.Thread(target=write_slowly)
+    with os.fdopen(their_input) as stdin, os.fdopen(theirs, "w", encoding="utf-8") as stdout:
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("sys.stdout", stdout)
+        writer.start()
+        options = ("--model", str(model_folder), "--guard", str(guard), "-q")
+        score_command.main(list(options), standalone_mode=False)
+        writer.join()
+    assert [json.loads(line)["prompt"] for line in answers] == ["Sing.", "Why does rain fall?", "Hum."]
+
+
 SETS = Path(__file__).parents[1] / "results" / "prompt_sets"
 
 
@@ -298,6 +327,45 @@ def test_a_model_of_another_shape_or_template_is_refused_before_it_is_loaded(
         assert difference in error(*score, text="Sing.")
     assert "no folder './none'" in error(*test, "--transfer", "./none")
     assert not (tmp_path / "t").exists()
+
+
+def test_the_curve_shows_what_examples_bring_in_each_language(
+    common: tuple[object, ...], tmp_path: Path
+) -> None:
+    english = tmp_path / "en.safetensors"
+    fit = ("guard", "fit", *common, "--behaviour", "label", "--langs", "en", "--out", english)
+    assert call(*fit).exit_code == 0
+    curve = ("guard", "curve", *common, "--guard", english, "--draws", 20)
+    rules = ("--threshold", "balanced", "--threshold", "conformal=0.3")
+    drawn = call(*curve, *rules, "--examples", "1,3,16", "--out", tmp_path / "c")
+    assert drawn.exit_code == 0, drawn.output
+    record = json.loads((tmp_path / "c" / "curve.json").read_text())
+    assert record["format"] == "polyrefuse-guard-curve-1"
+    assert [(point["lang"], point["rule"], point["n_examples"]) for point in record["points"]] == [
+        (lang, *rest)
+        for lang in ("de", "en")
+        for rest in (
+            ("as it is", 0), ("balanced", 1), ("balanced", 3), ("balanced", 4),
+            ("conformal=0.3", 3), ("conformal=0.3", 4),
+        )
+    ]  # fmt: skip
+    assert record["points"][0]["miss"]["n"] == 5
+    assert (tmp_path / "c" / "table.md").read_text() == drawn.stdout
+    assert {file.name for file in (tmp_path / "c").iterdir()} == {
+        "curve.json", "curve.png", "curve.svg", "table.md",
+    }  # fmt: skip
+    svg = (tmp_path / "c" / "curve.svg").read_text()
+    assert "de (test: 5 harmful, 5 harmless)" in svg
+    tested = call("guard", "test", *common, "--guard", english, "--out", tmp_path / "t")
+    rows = json.loads((tmp_path / "t" / "guard.json").read_text())["detections"]["latent guard"]
+    misses = {row["lang"]: row["miss"]["rate"] for row in rows if row["kind"] == "data"}
+    assert tested.exit_code == 0
+    for point in record["points"]:
+        if point["rule"] == "as it is":
+            assert point["miss"]["rate"] == misses[point["lang"]]
+    assert "expected numbers of at least 1" in error(*curve, "--examples", "0,4", "--out", tmp_path / "x")
+    assert "unknown threshold rule" in error(*curve, "--threshold", "best", "--out", tmp_path / "x")
+    assert "not overwritten" in error(*curve, "--out", tmp_path / "c")
 
 
 def test_what_cannot_be_scored_says_why(guard: Path, model_folder: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ pytest.importorskip("polyrefuse_eval.organisms", reason="the organism is not the
 pytest.importorskip("polyrefuse_data.build.pipeline", reason="the builder is not there yet")
 
 from polyrefuse_data.core.languages import LANGUAGES
-from polyrefuse_eval.directions.finder import direction_file
 from polyrefuse_eval.directions.fit import Direction
+from polyrefuse_eval.directions.places import direction_file
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import open_data

@@ -99,8 +99,9 @@ def there(server: FlakyS3, path: str = "bucket/runs/one") -> dict[str, bytes]:
 
 def put(folder: Path, path: str) -> None:
     store = bucket()
-    for name, content in files(folder).items():
-        store.pipe_file(f"{path}/{name}", content)
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            store.pipe_file(f"{path}/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
 
 def line(result: Result) -> str:

@@ -1,0 +1,191 @@
+"""Measure a small real model as docs/results.md shows them, and write its tables anew.
+
+    python benchmarks/results.py measure --models DIR --material DIR --work DIR [STEP ...]
+    python benchmarks/results.py write --work DIR
+
+`measure` runs the steps below one after another, each as the command that the page prints; a step that was
+killed goes on, and one that is done costs seconds. `--models` holds the folder `qwen2.5-coder-0.5b-instruct`,
+`--material` the upstream files, `--work` the filled translation memory `memory.sqlite`. `write` copies rates,
+never a prompt or an answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_eval.report.markdown import comprehension_tables, table
+from polyrefuse_eval.report.over_refusal import type_table
+from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.results.records import Result
+from polyrefuse_eval.results.subset_records import SubsetResult
+from polyrefuse_eval.results.validation import read_records
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "results.md"
+TIMES = "seconds.json"
+
+QWEN = "--model MODELS/qwen2.5-coder-0.5b-instruct"
+SIZES = "--test 24 --crossed 24 --strengths none --max-new-tokens 40"
+
+COLUMNS = (
+    ("harmful", "baseline"),
+    ("harmful", "ablation:en"),
+    ("harmful", "ablation:random"),
+    ("harmless", "baseline"),
+    ("harmless", "addition:en"),
+    ("harmless", "addition:random"),
+)
+"""Label and condition of the columns of a table of rates."""
+
+XSTEST = """\
+name: xstest
+title: XSTest
+description: The safe prompts of XSTest and their unsafe contrasts.
+seed: 1
+pools:
+  harmless: {label: harmless, sources: [xstest_safe]}
+  harmful: {label: harmful, sources: [xstest_unsafe]}
+draws:
+  - {pool: harmless, split: test, size: 250, method: first}
+  - {pool: harmful, split: test, size: 200, method: first}
+duplicates: mark
+"""
+
+STEPS = {
+    "paper": "polyrefuse build --recipe paper --langs all --sources MATERIAL "
+    "--memory memory.sqlite --translator replay --allow-gaps --out paper",
+    "xstest": "polyrefuse build --recipe xstest.yaml --langs en --sources MATERIAL --out xstest",
+    "qwen": f"polyrefuse eval run {QWEN} --data paper --langs en,de,ja {SIZES} --out runs/qwen",
+    "languages": f"polyrefuse eval run {QWEN} --data paper --langs all --no-controls "
+    f"{SIZES.replace('--crossed 24', '--crossed 0')} --out runs/languages",
+    "cost": f"polyrefuse eval cost runs/qwen {QWEN} --data paper",
+    "over-refusal": f"polyrefuse eval run {QWEN} --data xstest --directions-from runs/qwen --no-controls "
+    "--crossed 0 --strengths none --max-new-tokens 40 --out runs/xstest",
+}
+"""Commands by the name of their step, in order; `MODELS` and `MATERIAL` are folders of the caller."""
+
+
+def measure(steps: Sequence[str], models: Path, material: Path, work: Path) -> None:
+    """Run the commands of `steps` in `work`, and add the seconds that each took to those noted there."""
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "xstest.yaml").write_text(XSTEST, encoding="utf-8")
+    times = work / TIMES
+    program = str(Path(sys.executable).with_name("polyrefuse"))
+    for step in steps:
+        line = STEPS[step].replace("MODELS", str(models)).replace("MATERIAL", str(material))
+        print(f"{step}: {line}", flush=True)
+        start = time.monotonic()
+        subprocess.run([program, *shlex.split(line)[1:]], cwd=work, check=True)
+        seconds = json.loads(times.read_text(encoding="utf-8")) if times.is_file() else {}
+        seconds[step] = round(seconds.get(step, 0.0) + time.monotonic() - start, 1)
+        times.write_text(json.dumps(seconds, indent=1), encoding="utf-8")
+
+
+def signature_hash(run: Path) -> str:
+    """Return the first 16 digits of the sha256 of a run's signature, the same wherever it is made anew."""
+    signature = RunFolder.existing(run).signature
+    return hashlib.sha256(json.dumps(signature, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def commands(work: Path, *steps: str) -> str:
+    """Return the commands of `steps` as a block, and the signature of the last one's run below it."""
+    block = "".join(f"{STEPS[step]}\n" for step in steps)
+    folder = work / STEPS[steps[-1]].rpartition("--out ")[2]
+    signed = f"Signature `{signature_hash(folder)}`.\n" if (folder / "run.json").is_file() else ""
+    return f"```text\n{block}```\n\n{signed}"
+
+
+def rates(run: Path) -> str:
+    """Return a table of a run: refusal rates in the conditions of its English direction, by language."""
+    folder = RunFolder.existing(run)
+    results = {(row.lang, row.label, row.condition): row for row in folder.results()}
+    langs = list(dict.fromkeys(row.lang for row in results.values()))
+    columns = [
+        (label, condition)
+        for label, condition in COLUMNS
+        if any((lang, label, condition) in results for lang in langs)
+    ]
+    header = ["language", *(f"{label}, {condition}" for label, condition in columns)]
+    rows = [
+        [LANGUAGES[lang].name, *(rate(results.get((lang, *column))) for column in columns)] for lang in langs
+    ]
+    return table(header, rows)
+
+
+def rate(result: Result | None) -> str:
+    """Return refusals of judged answers and the 95 % interval of their share, such as 15/24 [43, 79]."""
+    if result is None or result.low is None or result.high is None:
+        return "–"
+    return f"{result.n_refused}/{result.n} [{100 * result.low:.0f}, {100 * result.high:.0f}]"
+
+
+def understood(run: Path) -> str:
+    """Return the table that tells whether the model understood each language."""
+    summary = RunFolder.existing(run).summary()
+    if summary is None:
+        raise SystemExit(f"{run} is not complete")
+    return comprehension_tables(summary)
+
+
+def blocks(work: Path) -> dict[str, str]:
+    """Return what stands between the marks of the page, by the name of the mark."""
+    runs = work / "runs"
+    return {
+        "refusal": commands(work, "paper", "qwen") + "\n" + rates(runs / "qwen"),
+        "languages": commands(work, "languages") + "\n" + rates(runs / "languages"),
+        "comprehension": understood(runs / "languages"),
+        "cost": commands(work, "cost") + "\n" + (runs / "qwen" / "costs.md").read_text(encoding="utf-8"),
+        "over-refusal": commands(work, "xstest", "over-refusal")
+        + "\n"
+        + rates(runs / "xstest")
+        + "\n"
+        + type_table(read_records(SubsetResult, runs / "xstest" / "subsets.jsonl")),
+    }
+
+
+def write(work: Path) -> None:
+    """Put the tables of the runs in `work` into the page; its prose stays."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name, text in blocks(work).items():
+        mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+        if not mark.search(page):
+            raise SystemExit(f"{PAGE} has no mark <!-- {name} -->")
+        page = mark.sub(lambda found, text=text: f"{found[1]}{text.strip()}\n{found[2]}", page, count=1)
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("measure", "write"))
+    parser.add_argument("steps", nargs="*", choices=(*STEPS, []), help="what to measure, else all")
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--material", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    arguments = parser.parse_args()
+    if arguments.what == "write":
+        write(arguments.work)
+        return
+    if arguments.models is None or arguments.material is None:
+        parser.error("measure needs --models and --material")
+    measure(
+        arguments.steps or list(STEPS),
+        arguments.models.resolve(),
+        arguments.material.resolve(),
+        arguments.work,
+    )
+
+
+if __name__ == "__main__":
+    main()
