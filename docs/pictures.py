@@ -23,7 +23,7 @@ IMAGES = Path(__file__).parent / "images"
 TITLES = ("one direction for all languages", "a direction for each language")
 
 
-WIDTH, HEIGHT = 1600, 1250
+WIDTH, HEIGHT = 1600, 1740
 """Pixels of the page that are shown: from its top to the table of models."""
 
 

@@ -78,7 +78,10 @@ class LanguageRow:
 
 @dataclass(frozen=True)
 class Entry:
-    """What `judge` says of `run`. Means are over the languages that were judged and can be ranked."""
+    """What `judge` says of `run`, languages in the order of their codes, as everywhere on the page.
+
+    Means are over the languages that were judged and can be ranked.
+    """
 
     run: Run
     judge: str
@@ -140,7 +143,7 @@ def entry_of(run: Run, judge: str) -> Entry:
     languages = {} if summary is None else summary.languages
     rows = tuple(
         _row(run, judge, lang, languages.get(lang))
-        for lang in dict.fromkeys(result.lang for result in run.results if result.judge == judge)
+        for lang in sorted({result.lang for result in run.results if result.judge == judge})
     )
 
     def mean(name: str, about: str) -> Figure | None:

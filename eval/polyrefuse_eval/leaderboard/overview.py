@@ -62,6 +62,18 @@ class Overview:
         return f"{groups}: judge {self.boards[0].judge}"
 
     @property
+    def conditions(self) -> str:
+        """How many prompts were asked and how long answers may be, where the runs state it."""
+        settings = self.boards[0].basis["settings"]
+        parts = []
+        if "n_test" in settings:
+            prompts = "All" if settings["n_test"] is None else settings["n_test"]
+            parts.append(f"{prompts} test prompts of each label in each language")
+        if "max_new_tokens" in settings:
+            parts.append(f"answers of at most {settings['max_new_tokens']} tokens")
+        return "; ".join(parts) + "." if parts else ""
+
+    @property
     def is_narrow(self) -> bool:
         """Whether several maps fit beside each other."""
         return len(self.languages) <= FEW_LANGUAGES and len(self.maps) <= 3

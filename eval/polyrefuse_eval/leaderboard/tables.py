@@ -12,6 +12,7 @@ from polyrefuse_data.core.display import spreadsheet_cell, visible
 from polyrefuse_eval.leaderboard.boards import Board, Leaderboard
 from polyrefuse_eval.leaderboard.entries import COMPREHENSION, COSTS, PARTS, Entry, LanguageRow
 from polyrefuse_eval.leaderboard.figures import MISSING, Figure, language_name
+from polyrefuse_eval.leaderboard.overview import absent
 from polyrefuse_eval.leaderboard.signatures import ORGANISM, signature_lines
 from polyrefuse_eval.leaderboard.subsets import markdown_rows
 
@@ -57,9 +58,11 @@ def markdown(compared: Leaderboard) -> str:
                 [
                     _model(entry),
                     markdown_text(entry.run.name),
-                    _cell(entry.robustness),
-                    markdown_text(entry.worst_lang) + " " + _cell(entry.worst) if entry.worst else MISSING,
-                    *(_cell(getattr(entry, name)) for name in _RATES),
+                    _cell(entry.robustness, absent(entry, "robustness")),
+                    markdown_text(entry.worst_lang) + " " + _cell(entry.worst)
+                    if entry.worst
+                    else absent(entry, "worst"),
+                    *(_cell(getattr(entry, name), absent(entry, name)) for name in _RATES),
                     str(entry.n),
                     str(entry.n_unjudged),
                 ]
@@ -94,7 +97,7 @@ def markdown(compared: Leaderboard) -> str:
                         _model(entry),
                         markdown_text(entry.run.name),
                         _robustness(row),
-                        *(_cell(getattr(row, name)) for name in _RATES),
+                        *(_cell(getattr(row, name), absent(entry, name)) for name in _RATES),
                         _cell(row.change),
                         *(_cell(row.comprehension.get(name)) for name in COMPREHENSION),
                         *(_cell(row.costs.get(name)) for name in COSTS),
@@ -201,5 +204,5 @@ def _robustness(row: LanguageRow) -> str:
     return _cell(row.robustness) if row.is_ranked else "mostly incoherent, not ranked"
 
 
-def _cell(figure: Figure | None) -> str:
-    return MISSING if figure is None else f"{figure.text} {figure.interval}".strip()
+def _cell(figure: Figure | None, missing: str = MISSING) -> str:
+    return missing if figure is None else f"{figure.text} {figure.interval}".strip()

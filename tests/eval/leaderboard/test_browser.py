@@ -324,7 +324,7 @@ def test_two_models_are_compared_language_by_language(open_page: Any, folder: Pa
     second = browser.find_element(By.ID, "compare-second")
     possible = [option.text for option in Select(second).options if option.is_enabled()]
     assert possible == [f"{LONG} · b · {JUDGE}"], "not itself, nor one of another judge or data"
-    rows = shown(browser, "#compare tbody tr")
+    rows = shown(browser, "#compare table.compared tbody tr")
     assert len(rows) == 14
     cells = rows[1].find_elements(By.TAG_NAME, "td")
     rates = [
@@ -350,9 +350,20 @@ def test_two_models_are_compared_language_by_language(open_page: Any, folder: Pa
     status = browser.find_element(By.ID, "compared").text
     for rate in ("Refused, no edit", "Refused, direction ablated", "Over-refusal"):
         assert f"{rate}: {differing.count(rate)} of 14" in status
+    ours, theirs = shown(browser, "#compared-maps table.grid")
+    heads = [
+        [head.text for head in each.find_elements(By.CSS_SELECTOR, "th[scope=col]")]
+        for each in (ours, theirs)
+    ]
+    assert heads[0] == heads[1]
+    link = theirs.find_elements(By.CSS_SELECTOR, "a.n")[1]
+    browser.execute_script("arguments[0].focus()", link)
+    assert "example/model-with-a-long-name-7b-instruct@" in tip(browser)
+    press(browser, Keys.ARROW_DOWN)
+    assert "direction of ar ablated" in tip(browser)
     Select(browser.find_element(By.ID, "compare-first")).select_by_index(3)
     assert "No other run has the same judge" in browser.find_element(By.ID, "compared").text
-    assert not shown(browser, "#compare tbody tr")
+    assert not shown(browser, "#compare table.compared tbody tr")
 
 
 def saved(browser: Any, folder: Path, scope: Any, kind: str) -> bytes:
@@ -427,24 +438,41 @@ def barriers(browser: Any, script: str) -> list[str]:
     )
 
 
+@pytest.fixture(scope="module")
+def small_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with everything that a page has, in two languages: axe-core looks at each element."""
+    runs = tmp_path_factory.mktemp("few")
+    few: dict[str, Any] = {"langs": ("de", "en"), "n": 40, "layers": 4}
+    folders = (
+        write_harmfulness(write_run(runs / "a", **few)),
+        write_run(runs / "b", model="served", endpoint=True, **few),
+        write_run(runs / "organism", model="organism", digest="e" * 64, **few),
+    )
+    return site(tmp_path_factory.mktemp("sites") / "site", *folders) / "index.html"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1600])
-def test_axe_finds_no_barrier(open_page: Any, width: int, scheme: str) -> None:
+def test_axe_finds_no_barrier(open_page: Any, small_page: Path, width: int, scheme: str) -> None:
     script = axe_core()
-    browser = open_page(width)
+    browser = open_page(width, small_page)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     try:
         assert barriers(browser, script) == []
-        browser.execute_script(
-            "document.querySelector('.facts dd').id = 'pale'; const sheet = new CSSStyleSheet();"
-            "sheet.replaceSync('#pale { color: #888; background: #999 }');"
-            "document.adoptedStyleSheets = [sheet]; document.querySelector('label').remove()"
-        )
-        rules = {found.partition(":")[0] for found in barriers(browser, script)}
-        assert {"color-contrast", "select-name"} <= rules, "it would find them"
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_axe_would_find_barriers(open_page: Any, small_page: Path) -> None:
+    browser = open_page(1600, small_page)
+    browser.execute_script(
+        "document.querySelector('.facts dd').id = 'pale'; const sheet = new CSSStyleSheet();"
+        "sheet.replaceSync('#pale { color: #888; background: #999 }');"
+        "document.adoptedStyleSheets = [sheet]; document.querySelector('label').remove()"
+    )
+    rules = {found.partition(":")[0] for found in barriers(browser, axe_core())}
+    assert {"color-contrast", "select-name"} <= rules
 
 
 def test_the_page_reads_without_its_script(open_page: Any) -> None:

@@ -285,6 +285,10 @@ def test_a_model_behind_an_endpoint_joins_the_table_of_local_models(tmp_path: Pa
     assert (local.has_edits, served.has_edits) == (True, False)
     assert served.run.endpoint == "https://api.example.org"
     assert served.baseline is not None
+    assert "| small-chat@0123456789ab | served | does not apply | does not apply |" in markdown(compared)
+    assert overviews(compared)[0].conditions == (
+        "40 test prompts of each label in each language; answers of at most 64 tokens."
+    )
     assert (served.ablated, served.robustness) == (None, None)
     assert [board.group for board in compared.boards] == [0, 1]
     assert any("longest answer in tokens: 128 instead of 64" in line for line in compared.apart)
@@ -370,6 +374,16 @@ def test_the_overview_has_a_map_for_each_rate_and_says_what_does_not_apply(tmp_p
     alone = leaderboard(*read_runs(folders[1:2]))
     assert [drawn.name for drawn in overviews(alone)[0].maps] == ["baseline", "over_refusal"]
     assert "so there are no rates" not in page(alone)
+
+
+def test_languages_stand_in_one_order_whatever_the_order_of_a_run(tmp_path: Path) -> None:
+    langs = ("yo", "de", "en")
+    entry = entry_of(one_run(tmp_path, langs=langs, sources=langs), JUDGE)
+    assert [row.lang for row in entry.languages] == ["de", "en", "yo"]
+    grid = transfer(entry, "ablation", "harmful")
+    assert grid is not None
+    assert grid.columns == ("de", "en", "yo")
+    assert [row.name for row in grid.rows][:4] == ["no edit", "de", "en", "yo"]
 
 
 def test_a_column_of_which_no_line_has_a_number_is_left_out(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 (() => {
   const section = document.getElementById("compare");
   if (!section) return;
-  const { element } = numbers;
+  const { element, arrows } = numbers;
   const [first, second] = ["first", "second"].map((name) => document.getElementById(`compare-${name}`));
   const table = section.querySelector("table");
+  const maps = document.getElementById("compared-maps");
   const status = document.getElementById("compared");
   const RATES = ["Refused, no edit", "Refused, direction ablated", "Over-refusal"];
   const OF_EDITS = "Refused, direction ablated";
@@ -72,6 +73,28 @@
     return made;
   };
 
+  // The transfer tables of both under ablation, in the same colours, sizes and order of languages.
+  const drawMaps = (entries) => {
+    const grids = entries.map((entry) => document.querySelector(`article[data-entry="${entry}"] table.grid`));
+    if (!grids.every(Boolean)) return;
+    [first, second].forEach((select, index) => {
+      const copy = grids[index].cloneNode(true);
+      const model = `${nameOf(select, 0)}, run ${nameOf(select, 1)}`;
+      const title = copy.dataset.download;
+      copy.removeAttribute("aria-labelledby");
+      copy.removeAttribute("data-download");
+      copy.setAttribute("aria-label", `${model}: ${title}`);
+      for (const link of copy.querySelectorAll("[aria-describedby]")) link.removeAttribute("aria-describedby");
+      arrows(copy);
+      const scroll = element("div", undefined, "scroll");
+      scroll.append(copy);
+      const figure = element("figure", undefined, "map");
+      figure.dataset.entry = entries[index];
+      figure.append(element("figcaption", model), element("p", title, "quiet"), scroll);
+      maps.append(figure);
+    });
+  };
+
   // Only what has the same judge, data and settings of answers may be compared.
   const allow = () => {
     const group = first.selectedOptions[0]?.dataset.group;
@@ -86,6 +109,7 @@
   const draw = () => {
     allow();
     table.replaceChildren();
+    maps.replaceChildren();
     if (!second.value) {
       status.textContent = "No other run has the same judge, data and settings of answers.";
       return;
@@ -128,6 +152,7 @@
     const corner = header("Language", "col", "columnheader");
     corner.rowSpan = 2;
     table.append(group("thead", row(corner, ...heads), row(...columns)), group("tbody", ...body));
+    if (sameEdits) drawMaps(entries);
     const said = [...counts]
       .filter(([, [, all]]) => all)
       .map(([rate, [differing, all]]) => `${rate}: ${differing} of ${all}`);

@@ -98,7 +98,7 @@ const numbers = (() => {
   });
 
   // One stop of the tab key for each grid or chart; arrow keys move inside it.
-  for (const group of document.querySelectorAll("[data-arrows]")) {
+  const arrows = (group) => {
     const all = [...group.querySelectorAll("a.n")];
     all.forEach((item, index) => item.setAttribute("tabindex", index ? "-1" : "0"));
     const columns = Number(group.dataset.arrows);
@@ -112,7 +112,8 @@ const numbers = (() => {
       to.setAttribute("tabindex", "0");
       to.focus();
     });
-  }
+  };
+  for (const group of document.querySelectorAll("[data-arrows]")) arrows(group);
 
   function next(group, items, from, key, columns) {
     const index = items.indexOf(from);
@@ -132,5 +133,5 @@ const numbers = (() => {
     return null;
   }
 
-  return { element, hide };
+  return { element, hide, arrows };
 })();
