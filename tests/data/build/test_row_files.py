@@ -60,7 +60,6 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         put("id", [None, "a"], pa.string()),
         put("label", [-1, 1], pa.int64()),
         put("label", ["harmful", "harmful"], pa.string()),
-        put("lang", ["zz", "de"], pa.string()),
         put("score_empty", ["much", "more"], pa.string()),
         put("flt_empty", ["maybe", "no"], pa.string()),
         put("score_empty", [{"a": 1}, {"a": 2}], pa.struct([("a", pa.int64())])),
