@@ -31,6 +31,7 @@ from polyrefuse_data.core.paths import check_output, real_path
 from polyrefuse_data.core.reading import FileFormatError, parse_table, read_text
 from polyrefuse_data.core.schema import LABELS, SPLITS, Row, text_hash
 from polyrefuse_data.core.surrogates import REPLACEMENT
+from polyrefuse_data.core.unicode_text import LONGEST_TEXT
 from polyrefuse_data.translate.memory.store import HUMAN, Entry, TranslationMemory, Translator
 
 COLUMNS = ("id", "lang", "label", "flags", "text_en", "text", "correction", "who", "comment", "group", "key")
@@ -290,6 +291,8 @@ def _problem_of_correction(cell: str, cells: dict[str, str]) -> str | None:
         return "the correction holds control characters"
     if REPLACEMENT in text:
         return "the correction holds U+FFFD, a character that was lost; save the file as 'CSV UTF-8'"
+    if len(text) > LONGEST_TEXT:
+        return f"the correction has {len(text)} characters; expected at most {LONGEST_TEXT}"
     letters = regex.findall(r"\p{L}", text)
     if not letters:
         return "the correction holds no letter; leave the cell empty where there is nothing to correct"

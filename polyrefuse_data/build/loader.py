@@ -13,7 +13,6 @@ from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.errors import DatasetFolderError, unknown_name
 from polyrefuse_data.core.languages import language
-from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.schema import SPLITS
 
 if TYPE_CHECKING:
@@ -109,12 +108,21 @@ def _rows(manifest: Mapping[str, Any], langs: Sequence[str], split: str) -> int:
 
 
 def _dataset(folder: Path, langs: Sequence[str], split: str) -> Dataset:
-    """Return the rows of one split, with the features that the metadata of the files name."""
+    """Return the rows of one split, with the features of our columns, whatever the files say of them."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
     from datasets import Dataset, DatasetInfo, Features, NamedSplit
 
-    table = pa.concat_tables(pq.ParquetFile(folder / lang / f"{split}.parquet").read() for lang in langs)
-    by_name = parse_json(table.schema.metadata[b"huggingface"])["info"]["features"]
-    features = Features.from_dict({name: by_name[name] for name in table.column_names})
-    return Dataset(table.cast(features.arrow_schema), DatasetInfo(features=features), NamedSplit(split))
+    from polyrefuse_data.build.model import features
+    from polyrefuse_data.build.row_files import read_row_table
+
+    paths = [folder / lang / f"{split}.parquet" for lang in langs]
+    try:
+        table = pa.concat_tables([read_row_table(path, str(path)) for path in paths])
+        by_name = features(pairs=True)
+        of_columns = Features.from_dict({name: by_name[name] for name in table.column_names})
+    except (KeyError, pa.ArrowException):
+        raise DatasetFolderError(
+            f"{folder}: the files of '{split}' have not the columns of a build; build the data set again"
+        ) from None
+    info = DatasetInfo(features=of_columns)
+    return Dataset(table.cast(of_columns.arrow_schema), info, NamedSplit(split))

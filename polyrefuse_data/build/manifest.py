@@ -78,6 +78,14 @@ class RecipeFacts:
 
 @with_config(_READ)
 @dataclass(frozen=True, kw_only=True)
+class SourceFacts:
+    """The digest of an upstream file; None of what comes with the package."""
+
+    sha256: str | None = None
+
+
+@with_config(_READ)
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
     """Digests of what each language was made from."""
 
@@ -100,6 +108,7 @@ class Manifest:
     severities: dict[str, Count] = field(default_factory=dict)
     sizes: dict[str, dict[str, Count]] = field(default_factory=dict)
     inputs: Inputs = field(default_factory=Inputs)
+    sources: list[SourceFacts] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("digest", "languages", "findings"):

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from polyrefuse_data.build.manifest import manifest_problem
+from polyrefuse_data.build.row_files import read_row_table
 from polyrefuse_data.core.contents import read_utf8
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.parsing import parse_json
@@ -32,7 +30,6 @@ def safe_path(folder: Path, name: str) -> Path:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a build, complete or not; raises `DatasetFolderError`."""
     path = folder / MANIFEST
-    _refuse_device(path)
     try:
         value = parse_json(read_utf8(path))
     except FileNotFoundError:
@@ -40,7 +37,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: no {MANIFEST}; expected a complete build (make one with `polyrefuse build`)"
         ) from None
     except (OSError, ValueError) as error:
-        raise DatasetFolderError(f"{path} cannot be read ({error}); build the data set again") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DatasetFolderError(f"{path} cannot be read ({reason}); build the data set again") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DatasetFolderError(f"{path} is no manifest of format {FORMAT}; build the data set again")
     problem = manifest_problem(value)
@@ -62,27 +60,16 @@ def altered_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 def read_rows(folder: Path, lang: str, split: str) -> list[Row]:
     """Return the rows of one file of a build; raises `DatasetFolderError` for what is none."""
     path = folder / lang / f"{split}.parquet"
-    _refuse_device(path)
     try:
-        records = pq.ParquetFile(path).read().to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetFolderError(f"{path} cannot be read ({error}); build the data set again") from None
-    try:
-        rows = [row_from_values(record, split) for record in records]
-        lengths = [max(len(row.text), len(row.text_en)) for row in rows]
-    except (KeyError, IndexError, TypeError):
+        rows = [row_from_values(record, split) for record in read_row_table(path, str(path)).to_pylist()]
+    except (KeyError, ValueError):
         raise DatasetFolderError(
             f"{path} has not the columns and types of a build; build the data set again"
         ) from None
-    for row, longest in zip(rows, lengths, strict=True):
+    for row in rows:
+        longest = max(len(row.text), len(row.text_en))
         if longest > LONGEST_TEXT:
             raise DatasetFolderError(
                 f"{path}: a text of row {row.id} has {longest} characters; expected at most {LONGEST_TEXT}"
             )
     return rows
-
-
-def _refuse_device(path: Path) -> None:
-    """Raise `DatasetFolderError` for a pipe or a device, which may be read forever."""
-    if path.exists() and not path.is_file():
-        raise DatasetFolderError(f"{path} is no file; build the data set again")

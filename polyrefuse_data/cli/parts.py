@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from polyrefuse_data.core.display import visible
+
 EXIT_ERROR = 2
 
 folder_argument = click.Path(path_type=Path, file_okay=False)
@@ -16,7 +18,7 @@ file_argument = click.Path(path_type=Path, dir_okay=False)
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print `rows` below `header`, each column as wide as its widest cell."""
-    cells = [[str(value) for value in row] for row in [header, *rows]]
+    cells = [[visible(value) for value in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -21,21 +21,15 @@ import httpx
 
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.version import __version__
+from polyrefuse_data.http.bodies import Body, without_key
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError, excerpt
 from polyrefuse_data.http.network import deadline, open_transport
 
 CONNECT_SECONDS = 10.0
 """Seconds that a connection may take, of those of the request."""
 
-MAXIMUM_BYTES = 4_000_000
-"""Largest response body that is read; no translation or verdict comes near it."""
-
 MAXIMUM_RETRY_AFTER = 30 * 86400.0
 """Longest Retry-After in seconds; longer ones are cut to it."""
-
-LEAST_KEY = 12
-"""Characters of the shortest key that is taken out of answers: shorter ones, such as `none` or `EMPTY` for
-local servers, are words that an answer may hold."""
 
 _QUADRATIC = ("punycode",)
 """Charsets whose decoders take time that is quadratic in the length: 17 s for 400 kB."""
@@ -73,15 +67,6 @@ def check_address(address: str, option: str = "--translator-url") -> str:
     return address
 
 
-def without_key(body: bytes, key: str | None) -> bytes:
-    """Return the `body` of an answer with asterisks for the `key`, which services quote, as JSON too."""
-    if key is None or len(key) < LEAST_KEY:
-        return body
-    for form in (key, dumps(key)[1:-1], key.replace("/", "\\/")):
-        body = body.replace(form.encode("utf-8"), b"***")
-    return body
-
-
 def retry_after(value: str | None, now: float | None = None) -> float | None:
     """Return the seconds of a Retry-After header (a number or an HTTP date), None if it is unreadable."""
     if not value:
@@ -112,11 +97,7 @@ class Response:
     @property
     def text(self) -> str:
         """The body in the charset that the response names, else in UTF-8."""
-        charset = "utf-8" if self.charset.strip().lower() in _QUADRATIC else self.charset
-        try:
-            return self.content.decode(charset, "replace")
-        except (LookupError, UnicodeError):  # an unknown charset, or one that cannot replace
-            return self.content.decode("utf-8", "replace")
+        return _decoded(self.content, self.charset)
 
     @property
     def sample(self) -> str:
@@ -134,6 +115,15 @@ class Response:
 
     def close(self) -> None:
         """Do nothing: the body is read and the connection returned."""
+
+
+def _decoded(content: bytes, charset: str) -> str:
+    if charset.strip().lower() in _QUADRATIC:
+        charset = "utf-8"
+    try:
+        return content.decode(charset, "replace")
+    except (LookupError, UnicodeError):  # an unknown charset, or one that cannot replace
+        return content.decode("utf-8", "replace")
 
 
 class HttpClient:
@@ -224,21 +214,19 @@ class HttpClient:
     def _exchange(self, transport: httpx.HTTPTransport, request: httpx.Request) -> Response:
         """Send a request and read its response, of any status, to the end."""
         with contextlib.closing(transport.handle_request(request)) as answer:
-            chunks: list[bytes] = []
-            size = 0
+            body = Body(answer.headers.get("Content-Encoding"))
             try:
-                for chunk in answer.iter_bytes():
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size > MAXIMUM_BYTES:
-                        raise Fault("page", f"an answer of more than {MAXIMUM_BYTES} bytes")
+                for chunk in answer.iter_raw():
+                    body.add(chunk)
             except httpx.TimeoutException:
                 raise
-            except (httpx.TransportError, httpx.DecodingError):
+            except httpx.TransportError:
                 raise Fault("truncated", "the answer broke off") from None
-            charset = answer.charset_encoding or "utf-8"
+            content, charset = body.content(), answer.charset_encoding or "utf-8"
             key = os.environ.get(self.key_variable or "", "").strip()
-            content = without_key(b"".join(chunks), key)
+            if key:
+                text = without_key(_decoded(content, charset), key)
+                content, charset = text.encode("utf-8", "surrogatepass"), "utf-8"
             return Response(answer.status_code, answer.headers, content, charset, key)
 
     def _check(self, response: Response, address: str) -> None:

@@ -163,16 +163,10 @@ def compare(old: Snapshot, new: Snapshot) -> Differences:
 def _records(snapshot: Snapshot, name: str, facts: Any) -> list[dict[str, Any]]:
     if not facts:
         return []
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from polyrefuse_data.core.errors import DatasetFolderError
+    from polyrefuse_data.build.row_files import read_row_table
 
     with snapshot.file(name) as path:
-        try:
-            records: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise DatasetFolderError(f"{name} of {snapshot.name} cannot be read ({error})") from None
+        records: list[dict[str, Any]] = read_row_table(path, f"{name} of {snapshot.name}").to_pylist()
     return records
 
 

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from polyrefuse_data.http.client import MAXIMUM_BYTES, origin, retry_after, without_key
+from polyrefuse_data.http.bodies import Body, without_key
+from polyrefuse_data.http.client import origin, retry_after
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError, excerpt
 from polyrefuse_data.http.limits import Breaker, BreakerSettings, TokenBucket
 from polyrefuse_eval.endpoint.prices import Budget, Price, counted_tokens
@@ -37,9 +38,6 @@ BUDGET_SECONDS = 0.05
 
 KEPT_HEADERS = ("Retry-After",)
 """Headers of a response that are read; others say how to unpack or decode it, or keep state."""
-
-CHUNK_BYTES = 1 << 16
-"""Bytes of a response that are looked at together."""
 
 NO_KEY = "none"
 """What stands for the key in a request to a service without keys; local servers take any."""
@@ -240,15 +238,14 @@ def _http_client(openai: Any, spec: EndpointSpec, response_type: Any) -> Any:
                     request.headers.pop(name, None)
             response = await super().send(request, **{**options, "stream": True})
             try:
-                content = bytearray()
-                async for chunk in response.aiter_bytes(CHUNK_BYTES):
-                    content += chunk
-                    if len(content) > MAXIMUM_BYTES:
-                        raise Fault("page", f"an answer of more than {MAXIMUM_BYTES} bytes")
+                received = Body(response.headers.get("Content-Encoding"))
+                async for chunk in response.aiter_raw():
+                    received.add(chunk)
             finally:
                 await response.aclose()
             headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
-            body = without_key(bytes(content), spec.key)
+            text = without_key(received.content().decode("utf-8", "surrogateescape"), spec.key)
+            body = text.encode("utf-8", "surrogateescape")
             return response_type(response.status_code, headers=headers, content=body, request=request)
 
     return BoundedClient(follow_redirects=False)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,6 +37,9 @@ REFERENCE_FIELDS = ("refused", "refusal")
 """Fields of the input that are taken for a reference verdict where none is named."""
 
 EXPECTED = "expected records with id, lang, response and, optionally, prompt, one JSON object a line"
+
+_RECORD_FIELDS = {"id", "lang", "line", "judge", *(field.name for field in fields(Verdict))}
+"""Fields of a verdict in the output, see `record_of`."""
 
 _CELLS: dict[str, bool | None] = {"true": True, "1": True, "false": False, "0": False, "": None}
 """How a verdict stands in a cell of CSV."""
@@ -254,7 +257,7 @@ def _judge_rest(
     source: Path, judges: Sequence[Judge], partial: Path, n_lines: int, file: BinaryIO, progress: bool
 ) -> None:
     """Let each judge read the lines of which `partial` holds no verdict of it; write to `file`, its end."""
-    done = len(read_jsonl(partial, mend=True))
+    done = _done(partial, judges, n_lines)
     for index, judge in enumerate(judges):
         start = min(max(done - index * n_lines, 0), n_lines)
         if start == n_lines:
@@ -273,6 +276,17 @@ def _judge_rest(
                 )
                 file.write(text.encode("utf-8"))
                 file.flush()
+
+
+def _done(partial: Path, judges: Sequence[Judge], n_lines: int) -> int:
+    """Return how many verdicts `partial` holds; raises `JudgeError` where another is expected."""
+    records = read_jsonl(partial, mend=True)
+    for number, record in enumerate(records):
+        judge = judges[number // n_lines].name if number < n_lines * len(judges) else "no judge"
+        known = record.get("judge") == judge and record.keys() == _RECORD_FIELDS
+        if not known or any(type(record[name]) not in (bool, type(None)) for name in ("refused", "harmful")):
+            raise JudgeError(f"'{partial}', line {number + 1} is no verdict of {judge}; remove the file")
+    return len(records)
 
 
 def record_of(line: Line, judge: str, verdict: Verdict) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def tables_of(folder: RunFolder, langs: Sequence[str]) -> Tables:
     coefficient, sources = settings.get("coefficient", 1.0), settings.get("direction_langs", ())
     verdicts = {
         judge: [verdict for lang in langs for verdict in folder.verdicts(judge, lang)]
-        for judge in signature["judges"]
+        for judge in folder.judges()
     }
     ends = {
         (lang, completion.label, completion.key): completion.ended

@@ -15,9 +15,9 @@ from pydantic import with_config
 from polyrefuse_data.core.files import make_folder
 from polyrefuse_data.core.schema import text_hash
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.content_cache import cache_folder
-from polyrefuse_eval.results.files import locked
-from polyrefuse_eval.results.folder import Signature, write_jsonl
+from polyrefuse_eval.results.content_cache import cache_folder, is_behind_link
+from polyrefuse_eval.results.files import json_line, locked, write_text
+from polyrefuse_eval.results.folder import Signature
 from polyrefuse_eval.results.records import Completion
 from polyrefuse_eval.results.validation import STRICT, read_records
 
@@ -40,23 +40,36 @@ class BaselineCache:
     def __init__(self, model: Signature, max_new_tokens: int, folder: Path | None = None) -> None:
         key = json.dumps([dict(model), max_new_tokens], sort_keys=True)
         name = hashlib.sha256(key.encode("utf-8")).hexdigest()[:24]
-        self.path = (folder or cache_folder()) / "baselines" / name
+        self._root = folder or cache_folder()
+        self.path = self._root / "baselines" / name
 
     def load(self, lang: str) -> dict[str, BaselineAnswer]:
-        """Return the answers in `lang` by the hash of the prompt."""
+        """Return the answers in `lang` by the hash of the prompt; none where they cannot be read."""
         file = self.path / f"{lang}.jsonl"
+        if is_behind_link(file, self._root):
+            return {}
         with suppress(OSError):
             os.utime(file)  # used: the last to be pruned
-        answers = read_records(BaselineAnswer, file)
+        try:
+            answers = read_records(BaselineAnswer, file)
+        except RunFolderError:  # what it held can be generated again
+            return {}
         return {answer.prompt_hash: answer for answer in answers}
 
     def add(self, lang: str, answers: Iterable[BaselineAnswer]) -> None:
-        """Add `answers` in `lang`, and replace the file whole. Several runs may do so at the same time."""
-        make_folder(self.path, private=True, error=RunFolderError)
-        with locked(self.path, wait=True):
-            known = self.load(lang)
-            known.update((answer.prompt_hash, answer) for answer in answers)
-            write_jsonl(self.path / f"{lang}.jsonl", (asdict(known[key]) for key in sorted(known)))
+        """Add `answers` in `lang`, and replace the file whole. Several runs may do so at the same time.
+
+        A cache that cannot be written is no error.
+        """
+        if is_behind_link(self.path, self._root):
+            return
+        with suppress(RunFolderError):
+            make_folder(self.path, private=True, error=RunFolderError)
+            with locked(self.path, wait=True):
+                known = self.load(lang)
+                known.update((answer.prompt_hash, answer) for answer in answers)
+                lines = [json_line(asdict(known[key])) for key in sorted(known)]
+                write_text(self.path / f"{lang}.jsonl", "".join(lines), private=True)
 
     def add_completions(
         self, lang: str, completions: Iterable[Completion], prompts: Mapping[str, str]

@@ -105,6 +105,12 @@ def entry_path(kind: str, key: Mapping[str, Any]) -> Path:
     return cache_folder() / kind / name[:2] / f"{name}{ENDING}"
 
 
+def is_behind_link(path: Path, root: Path) -> bool:
+    """Return whether `path`, or a folder between `root` and it, is a link: others may write into a cache."""
+    below = [place for place in path.parents if place != root and place.is_relative_to(root)]
+    return any(place.is_symlink() for place in (path, *below))
+
+
 def load_entry(kind: str, key: Mapping[str, Any]) -> dict[str, bytes] | None:
     """Return the files of an entry by name; None where there is none, or none that can be read.
 
@@ -112,7 +118,7 @@ def load_entry(kind: str, key: Mapping[str, Any]) -> dict[str, bytes] | None:
     """
     path = entry_path(kind, key)
     try:
-        if path.is_symlink() or not path.is_file():
+        if is_behind_link(path, cache_folder()) or not path.is_file():
             return None
         content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -139,6 +145,8 @@ def keep_entry(kind: str, key: Mapping[str, Any], files: Mapping[str, bytes]) ->
         for name, data in sorted(files.items()):
             archive.writestr(zipfile.ZipInfo(name), data)
     path = entry_path(kind, key)
+    if is_behind_link(path.parent, cache_folder()):
+        return
     with suppress(RunFolderError, OSError):
         make_folder(path.parent, private=True, error=RunFolderError)
         write_bytes(path, content.getvalue(), private=True, error=RunFolderError)

@@ -104,7 +104,12 @@ def check_signature(signature: Mapping[str, Any]) -> None:
     check(named, "judges of its signature are not a list of names")
     settings = signature.get("settings", {})
     coefficient = settings.get("coefficient", 1.0)
-    check(isinstance(coefficient, int | float), f"coefficient of its settings is {coefficient!r}")
+    is_number = isinstance(coefficient, int | float) and abs(coefficient) <= LARGEST_COUNT
+    check(is_number, f"coefficient of its settings is {coefficient!r}")
+    for name in ("n_test", "crossed", "max_new_tokens", "seed"):
+        value = settings.get(name)
+        is_count = type(value) is int and abs(value) <= LARGEST_COUNT
+        check(value is None or is_count, f"{name} of its settings is {value!r:.40}, not a count")
     for name in ("langs", "direction_langs"):
         value = settings.get(name, [])
         codes = isinstance(value, list | tuple) and all(isinstance(code, str) for code in value)

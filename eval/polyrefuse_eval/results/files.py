@@ -53,7 +53,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = parse_json(read_utf8(path))
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"'{path}' cannot be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunFolderError(f"'{path}' cannot be read: {reason}") from None
     if not isinstance(value, dict):
         raise RunFolderError(f"'{path}' holds no JSON object")
     return value

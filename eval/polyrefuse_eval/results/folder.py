@@ -132,7 +132,7 @@ class RunFolder:
         Further judges may have read its completions.
         """
         there, here = self.signature, plain(signature)
-        unread = [judge for judge in here.pop("judges", []) if judge not in there["judges"]]
+        unread = [judge for judge in here.pop("judges", []) if judge not in self.judges()]
         differing = differences({key: value for key, value in there.items() if key != "judges"}, here)
         if differing:
             raise RunFolderError(
@@ -140,7 +140,7 @@ class RunFolder:
             )
         if unread:
             raise RunFolderError(
-                f"'{self.path}' was judged by others ({', '.join(there['judges']) or 'none'}); let "
+                f"'{self.path}' was judged by others ({', '.join(self.judges()) or 'none'}); let "
                 f"{', '.join(unread)} read it with: polyrefuse eval rescore {self.path} --judges NAMES"
             )
 

@@ -22,7 +22,7 @@ from polyrefuse_eval.results.cost_files import (
 )
 from polyrefuse_eval.results.cost_records import AnswerCostRecord, ConditionCost
 from polyrefuse_eval.results.data import DataFolder
-from polyrefuse_eval.results.folder import RunFolder, differences, write_text
+from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, differences, write_text
 from polyrefuse_eval.results.interventions import BASELINE_NAME
 from polyrefuse_eval.results.records import Completion
 from polyrefuse_eval.results.settings import Condition
@@ -44,6 +44,12 @@ def check_run(folder: RunFolder, data: DataFolder, langs: Sequence[str] | None) 
         raise RunFolderError(
             f"'{data.path}' is not the data of '{folder.path}': "
             f"digest {data.digest} there, {digest} in the run"
+        )
+    settings = folder.signature.get("settings", {})
+    stated = isinstance(folder.signature.get("model"), Mapping) and settings.get("direction_langs")
+    if not stated or settings.get("seed") is None:
+        raise RunFolderError(
+            f"'{folder.path / RUN_FILE}' does not say which model and directions the run has; get it again"
         )
     measured = [lang for lang in folder.languages() if _baselines(folder, lang)]
     unknown = [lang for lang in langs or () if lang not in measured]
@@ -131,6 +137,12 @@ def _measure(
     """Return a record for each condition and answer."""
     lang = answers[0].lang
     prompts = {row.id: row.text for row in data.prompts(lang, "test", "harmless")}
+    foreign = [answer.id for answer in answers if answer.id not in prompts]
+    if foreign:
+        raise RunFolderError(
+            f"'{folder.path}' has {len(foreign)} answers in '{lang}' to prompts that '{data.path}' lacks, "
+            f"the first to {foreign[0]}"
+        )
     coefficient = folder.signature["settings"].get("coefficient", 1.0)
     parsed = {name: Condition.parse(name, coefficient) for name in conditions}
     directions = _directions(chat, folder, parsed)

@@ -123,10 +123,10 @@ def growth_lines(asked: RunPlan, grown: RunPlan) -> list[str]:
     signature = folder.signature
     wanted, whole = plain(asked.settings.signature()), plain(grown.settings.signature())
     added = _changes(signature["settings"], whole)
-    judges = [name for name in asked.judge_names if name not in signature["judges"]]
+    judges = [name for name in asked.judge_names if name not in signature.get("judges", ())]
     added += [f"judges {', '.join(judges)}"] if judges else []
     kept = _changes(wanted, whole)
-    absent = [name for name in signature["judges"] if name not in asked.judge_names]
+    absent = [name for name in signature.get("judges", ()) if name not in asked.judge_names]
     lines = []
     if added:
         lines.append(f"'{asked.name}' grows: {'; '.join(added)}; what is there stays")

@@ -120,6 +120,12 @@ class MemoryFile:
             raise MemoryFileError(
                 f"{self.path} is a SQLite file of another program; expected a translation memory"
             )
+        active = run("SELECT name FROM sqlite_master WHERE type IN ('view', 'trigger')").fetchone()
+        if active is not None:
+            raise MemoryFileError(
+                f"translation memory {self.path} holds '{active[0]}', a view or trigger, which runs when "
+                "it is read; import an export of it into a new file"
+            )
         if version > FORMAT_VERSION:
             raise MemoryFileError(
                 f"translation memory {self.path} has format {version}, this version reads {FORMAT_VERSION}; "

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from polyrefuse_data.core.errors import unknown_name
+from polyrefuse_data.core.errors import MemoryFileError, unknown_name
 from polyrefuse_data.core.schema import text_hash
 from polyrefuse_data.translate.memory.sqlite_file import MemoryFile
 
@@ -253,6 +253,11 @@ class TranslationMemory(MemoryFile):
                 text,
                 note,
             ) in self._connection.execute(query):
+                texts = (english, lang, given, backend, version, parameters, text, note)
+                if not all(isinstance(value, str) for value in texts):
+                    raise MemoryFileError(
+                        f"translation memory {self.path} holds an entry that is no text; restore a copy"
+                    )
                 translator = Translator(backend, version, parameters)
                 yield Entry(english, lang, translator, text, direction, given, occurrence, note)
 

@@ -26,6 +26,8 @@ from polyrefuse_data.core.errors import DatasetFolderError
         (lambda manifest: manifest["languages"].update({"\x1b]0;x\x07": {}}), r"languages\..*x1b"),
         (lambda manifest: manifest["languages"].update(en=None), "languages.en"),
         (lambda manifest: manifest["files"]["en/test.parquet"].pop("rows_sha256"), "rows_sha256 of en/test"),
+        (lambda manifest: manifest.update(sources=[None]), "sources.0"),
+        (lambda manifest: manifest.update(sources={"a": 1}), "sources"),
         (lambda manifest: manifest["files"]["en/test.parquet"].update(rows=-1), "files.en/test.parquet.rows"),
         (lambda manifest: manifest["files"]["en/test.parquet"].update(bytes=10**400), "bytes"),
     ],
@@ -46,7 +48,7 @@ def test_a_pipe_or_a_device_in_a_build_is_not_read_forever(tmp_path: Path) -> No
     (tmp_path / "en").mkdir()
     os.mkfifo(tmp_path / "manifest.json")
     (tmp_path / "en" / "test.parquet").symlink_to("/dev/zero")
-    with pytest.raises(DatasetFolderError, match=r"manifest\.json is no file"):
+    with pytest.raises(DatasetFolderError, match=r"manifest\.json cannot be read \(it is no file\)"):
         read_manifest(tmp_path)
     with pytest.raises(DatasetFolderError, match=r"test\.parquet is no file"):
         read_rows(tmp_path, "en", "test")

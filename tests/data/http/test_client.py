@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from polyrefuse_data.core.languages import LANGUAGES
-from polyrefuse_data.http.client import MAXIMUM_BYTES, HttpClient
+from polyrefuse_data.http.bodies import MAXIMUM_BYTES
+from polyrefuse_data.http.client import HttpClient
 from polyrefuse_data.http.faults import Fault, TranslatorError
 from polyrefuse_data.translate.answers import Judge
 from polyrefuse_data.translate.backends.base import Settings
@@ -175,6 +176,7 @@ def test_what_was_packed_cut_or_written_in_another_charset_is_read() -> None:
         (b"Content-Length: 20\r\n\r\nhalf", "truncated"),
         (b"Transfer-Encoding: chunked\r\n\r\nff\r\nhalf", "truncated"),
         (b"Content-Encoding: gzip\r\n\r\nno gzip", "truncated"),
+        (b"Content-Encoding: gzip, gzip\r\n\r\n" + gzip.compress(gzip.compress(bytes(10**7))), "page"),
         (None, "connection"),
     ],
 )
@@ -267,6 +269,19 @@ def test_a_key_that_a_service_quotes_is_not_in_the_answer(
     for quoted in (key, key.replace("/", "\\/")):
         with listening(body(json.dumps({"a": "KEY"}).replace("KEY", quoted).encode())) as address:
             assert HttpClient(5.0, "SOME_KEY").get(address).json() == {"a": shown}
+
+
+def test_a_key_in_another_charset_or_escaped_is_not_in_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "sk-0123456789/a"
+    monkeypatch.setenv("SOME_KEY", key)
+    escaped = "".join(f"\\u{ord(character):04x}" for character in key)
+    for content, charset in (
+        (json.dumps({"a": key}).encode("utf-16"), "utf-16"),
+        (f'{{"a": "{escaped}"}}'.encode(), "utf-8"),
+        (f'{{"a": "{escaped}"}}'.encode("utf-16"), "utf-16"),
+    ):
+        with listening(body(content, f"application/json; charset={charset}")) as address:
+            assert HttpClient(5.0, "SOME_KEY").get(address).json() == {"a": "***"}
 
 
 def test_a_charset_whose_decoder_is_quadratic_is_not_taken() -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,7 @@ def test_a_locked_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 _WRITER = """
 import sys
+from contextlib import closing
 from pathlib import Path
 from polyrefuse_data.translate.memory.store import *
 with TranslationMemory(Path(sys.argv[1]), create=True) as memory:
@@ -207,3 +209,33 @@ def test_nothing_committed_is_lost_by_a_kill(tmp_path: Path) -> None:
     assert len(said) > 5
     assert all((text_hash(f"text {number}"), 0) in kept for number in said)
     assert len(kept) - (said[-1] + 1) in (0, 1)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER runs AFTER INSERT ON translation BEGIN DELETE FROM source_text; END",
+        "CREATE VIEW runs AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT * FROM n",
+    ],
+)
+@pytest.mark.timeout(30)
+def test_what_runs_when_it_is_read_is_no_memory(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "m.sqlite"
+    TranslationMemory(path, create=True).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    with pytest.raises(MemoryFileError, match="'runs', a view or trigger"):
+        TranslationMemory(path)
+
+
+def test_bytes_in_a_memory_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.sqlite"
+    with TranslationMemory(path, create=True) as opened:
+        opened.add([Entry("a", "de", Translator("x", "1"), "b")])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE translation SET text = x'ff00'")
+        connection.commit()
+    with TranslationMemory(path) as opened, pytest.raises(MemoryFileError, match="no text"):
+        export_jsonl(opened, tmp_path / "e.jsonl")
+    assert not (tmp_path / "e.jsonl").exists()

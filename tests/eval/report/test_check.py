@@ -335,3 +335,25 @@ def test_a_run_as_it_is_published_holds_together(honest: Path, tmp_path: Path) -
         (published / name).parent.mkdir(parents=True, exist_ok=True)
         (published / name).write_bytes(content)
     assert check_run(RunFolder(published)).problems == ()
+
+
+@pytest.mark.parametrize("name", ["judges", "settings", "data", "model"])
+def test_a_run_whose_signature_lacks_a_part_is_no_traceback(honest: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(honest, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    content = json.loads(file.read_text())
+    del content["signature"][name]
+    file.write_text(json.dumps(content))
+    assert check_run(RunFolder(tmp_path / "run")) is not None
+
+
+@pytest.mark.parametrize("name", ["n_test", "seed", "crossed"])
+def test_a_setting_that_is_no_count_is_a_problem(honest: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(honest, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    content = json.loads(file.read_text())
+    content["signature"].setdefault("settings", {})[name] = "many"
+    file.write_text(json.dumps(content))
+    assert any(
+        f"{name} of its settings is" in line for line in check_run(RunFolder(tmp_path / "run")).problems
+    )

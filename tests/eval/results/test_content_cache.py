@@ -214,3 +214,27 @@ def test_no_change_of_an_entry_is_a_traceback() -> None:
             content[chance.randrange(len(content))] = chance.choice((0, 1, 8, 255, chance.randrange(256)))
         path.write_bytes(content[: chance.choice((len(content), chance.randrange(len(content))))])
         load_entry("directions", key(1))
+
+
+@pytest.mark.parametrize("link", ["baselines", "model"])
+def test_no_baseline_is_written_or_read_behind_a_link(tmp_path: Path, link: str) -> None:
+    home, root = tmp_path / "home", tmp_path / "cache"
+    home.mkdir()
+    cache = BaselineCache({"model": "m"}, 8, root)
+    place = root / "baselines" if link == "baselines" else cache.path
+    place.parent.mkdir(parents=True)
+    place.symlink_to(home)
+    cache.add("en", [BaselineAnswer(prompt_hash="a", response="b", n_tokens=1, ended=True)])
+    assert not list(home.iterdir())
+    assert cache.load("en") == {}
+
+
+def test_a_baseline_that_cannot_be_read_is_generated_again(tmp_path: Path) -> None:
+    cache = BaselineCache({"model": "m"}, 8, tmp_path)
+    answer = BaselineAnswer(prompt_hash="a", response="b", n_tokens=1, ended=True)
+    cache.add("en", [answer])
+    assert cache.load("en") == {"a": answer}
+    (cache.path / "en.jsonl").write_text('{"prompt_hash": 1}\n')
+    assert cache.load("en") == {}
+    cache.add("en", [answer])
+    assert cache.load("en") == {"a": answer}
