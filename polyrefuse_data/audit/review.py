@@ -20,6 +20,7 @@ from pathlib import Path
 import regex
 
 from polyrefuse_data.audit.review_page import review_page
+from polyrefuse_data.audit.worst_rows import WorstRows
 from polyrefuse_data.build.package import read_manifest, read_rows
 from polyrefuse_data.checks.language import SCRIPT_MAJORITY, LanguageVotes
 from polyrefuse_data.checks.languages_file import register_recorded
@@ -90,12 +91,14 @@ def export_review(
     flagged: bool,
     langs: Sequence[str] | None = None,
     memory: Path | None = None,
+    worst: WorstRows | None = None,
 ) -> int:
     """Write rows of the build in `folder` to `out`; return how many. English rows stay out.
 
     `out` is a CSV file, or a page for the browser if its name ends in `.html`; the page shows the
     back-translations of the translation memory `memory`. `langs` restricts to some languages; each must be
-    in the build. Raises `PolyRefuseError` for what cannot be read or written.
+    in the build. With `worst`, only the worst rows of each language are written, the worst first. Raises
+    `PolyRefuseError` for what cannot be read or written.
     """
     check_output(out)
     if folder.resolve() in out.resolve().parents:
@@ -106,6 +109,8 @@ def export_review(
     if memory is not None and not is_page:
         raise PolyRefuseError(f"--memory {memory}: only a page (--out FILE.html) shows back-translations")
     rows = _rows_to_review(folder, flagged, langs)
+    if worst is not None:
+        rows = worst.of(folder, rows)
     if is_page:
         shown = [_page_row(row, backs) for row, backs in _with_backs(rows, memory)]
         write_bytes(out, review_page(folder.name, COLUMNS, shown).encode("utf-8"))
