@@ -220,7 +220,7 @@ def _corrections(path: Path, who: str, when: str, check_text: bool = True) -> tu
     corrections: dict[tuple[str, str], Correction] = {}
     lines_by_row: dict[tuple[str, str], int] = {}
     untouched = 0
-    for line, raw in _rows(path):
+    for line, raw in review_cells(path):
         if not raw["correction"].strip():
             untouched += 1
             continue
@@ -313,7 +313,7 @@ def _problem_of_correction(cell: str, cells: dict[str, str]) -> str | None:
     return None
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def review_cells(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line number, cells) of a review file, whatever divides its columns, as they stand there."""
     try:
         table = parse_table(read_text(path), str(path))

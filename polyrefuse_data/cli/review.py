@@ -105,3 +105,18 @@ def withdraw(file: Path, memory: Path | None) -> None:
     path = memory or default_memory()
     count = withdraw_review(file, path)
     click.echo(f"{count} corrections withdrawn from {path}; build again without them")
+
+
+@review.command("agree")
+@click.argument("first", type=file_argument)
+@click.argument("second", type=file_argument)
+def agree(first: Path, second: Path) -> None:
+    """Compare two reviewers' files of the same export: Cohen's kappa, and the rows on which they differ.
+
+    A row without a correction counts as left as it is.
+    """
+    from polyrefuse_data.audit.agreement import reviewer_agreement
+    from polyrefuse_data.core.display import visible
+
+    for line in reviewer_agreement(first, second).lines():
+        click.echo(visible(line))

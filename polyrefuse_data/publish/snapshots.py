@@ -140,3 +140,18 @@ def open_snapshot(given: str, api: HfApi | None = None) -> Snapshot:
     of_commit = latest_version({tag: target for tag, target in state.tags.items() if target == commit})
     version = parse_version(revision) or (of_commit[0] if of_commit else None)
     return HubSnapshot(hub, revision, version)
+
+
+def read_records(snapshot: Snapshot, name: str, facts: Any) -> list[dict[str, Any]]:
+    """Return the records of a Parquet file; none where the manifest has no `facts` of it."""
+    if not facts:
+        return []
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with snapshot.file(name) as path:
+        try:
+            records: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetFolderError(f"{name} of {snapshot.name} cannot be read ({error})") from None
+    return records
