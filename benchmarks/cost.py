@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polyrefuse_data.core.languages import LANGUAGES
-from polyrefuse_eval.results.settings import CONTROLS, RunSettings, grid
+from polyrefuse_eval.results.settings import RunSettings, grid
+from polyrefuse_eval.results.sources import CONTROLS
 from polyrefuse_eval.results.timings import read_timings
 
 SIZES = (0.5, 1.5, 3.0, 7.0, 14.0, 32.0, 70.0)

@@ -6,9 +6,11 @@ Both sides run on the same random model and prompts in this one run, each stage 
 own, so that its peak memory is its own (resident set on a CPU, allocated bytes on a GPU; how much of it
 was there before, libraries and weights, is in the output too: on a CPU it is most of ours). The
 plain side is `plain_directions.py`. `extract` keeps the training prompts whose refusal score has the
-sign of their label, as both papers do; `unfiltered` takes all. Prompt lengths follow those of the
-papers' validation prompts (log-normal); the template has 3 tokens before the instruction and 5 after
-it, as Qwen's in Arditi et al. Random weights give most candidates a small KL, so its filter helps
+sign of their label, as both papers do; `unfiltered` takes all. `generate` makes answers of one length;
+`varied` draws their lengths from a geometric distribution with a cap of three times its mean, as real
+answers end early or are cut, and neither side knows of them before an answer ends. Prompt lengths follow
+those of the papers' validation prompts (log-normal); the template has 3 tokens before the instruction and
+5 after it, as Qwen's in Arditi et al. Random weights give most candidates a small KL, so its filter helps
 little here; how many candidates we scored in full is in the output.
 
 `--plain-candidates N` lets the plain side score N candidates only and multiplies its time: said in
@@ -57,13 +59,16 @@ SHAPES: dict[str, dict[str, int]] = {
         "num_key_value_heads": 4,
     },
 }
-STAGES = ("extract", "unfiltered", "select", "generate")
+STAGES = ("extract", "unfiltered", "select", "generate", "varied")
 """`extract` takes the prompts that the model refuses or accepts, as is usual; `unfiltered` takes all."""
 LENGTHS = {"harmful": (2.85, 0.34), "harmless": (2.47, 0.36)}
 """Mean and deviation of the logarithm of a prompt's tokens (1.25 a word) in the published lists."""
 
 N_TRAIN, N_VALIDATION, N_GENERATE = 128, 32, 32
 NEW_TOKENS = 48
+N_VARIED, VARIED_CAP = 96, 96
+"""Prompts of `varied` under each of three conditions, and the most tokens of an answer."""
+
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>user\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "<|im_start|>assistant\n"
@@ -176,13 +181,28 @@ def run_stage(
         if side == "plain" and stage == "extract":
             save_file({"vectors": vectors.cpu().contiguous()}, vectors_file)
         return found
-    vectors = load_file(vectors_file)["vectors"].to(device)
     if stage == "select":
+        vectors = load_file(vectors_file)["vectors"].to(device)
         _warm_up(chat)
         return measure(device, lambda: _select(side, chat, vectors, harmful, harmless, limit))
-    unit = vectors[-1, chat.n_layers // 2]
+    # What an edit costs does not depend on its direction.
+    unit = 0.1 * torch.randn(chat.width, generator=torch.Generator().manual_seed(0)).to(device)
     _warm_up(chat)
-    return measure(device, lambda: _generate(side, chat, unit, prompts("harmful", N_GENERATE, 2)))
+    if stage == "varied":
+        texts = prompts("harmful", N_VARIED, 2)
+        return measure(device, lambda: _generate(side, chat, unit, texts, varied_lengths()))
+    lengths = [[NEW_TOKENS] * N_GENERATE] * 3
+    return measure(device, lambda: _generate(side, chat, unit, prompts("harmful", N_GENERATE, 2), lengths))
+
+
+def varied_lengths() -> list[list[int]]:
+    """Return the tokens of each answer under each condition: geometric, cut at `VARIED_CAP`, a mean of about
+    a third of it."""
+    generator = random.Random("lengths")
+    mean = VARIED_CAP * 0.355  # 0.33 of the cap behind the cut
+    return [
+        [min(VARIED_CAP, 1 + int(generator.expovariate(1 / mean))) for _ in range(N_VARIED)] for _ in range(3)
+    ]
 
 
 def _warm_up(chat: Any) -> None:
@@ -263,26 +283,28 @@ def _select(side: str, chat: Any, vectors: Any, harmful: list[str], harmless: li
     }
 
 
-def _generate(side: str, chat: Any, vector: Any, texts: list[str]) -> Any:
+def _generate(side: str, chat: Any, vector: Any, texts: list[str], lengths: list[list[int]]) -> Any:
+    """Return the tokens of the answers [condition][prompt], each of them ended after its given length."""
     middle = chat.n_layers // 2
     if side == "plain":
         import plain_directions as plain
 
         kinds: list[dict[str, Any]] = [{}, {"ablate": vector}, {"add": (middle, vector)}]
-        return [plain.answers(chat, texts, NEW_TOKENS, **kind) for kind in kinds]
+        return [
+            plain.answers(chat, texts, of_kind, **kind) for of_kind, kind in zip(lengths, kinds, strict=True)
+        ]
     from polyrefuse_eval.models.generate import Request, generate
     from polyrefuse_eval.models.intervene import Ablation, Addition
 
     edits = [(), (Ablation(vector),), (Addition(vector, middle),)]
     requests = [
-        Request(f"{kind} {index}", text, edit)
+        Request(f"{kind} {index}", text, edit, lengths[kind][index])
         for kind, edit in enumerate(edits)
         for index, text in enumerate(texts)
     ]
-    made = {
-        a.key: list(a.ids) for batch in generate(chat, requests, max_new_tokens=NEW_TOKENS) for a in batch
-    }
-    return [[made[f"{kind} {index}"] for index in range(len(texts))] for kind in range(3)]
+    limit = max(max(of_kind) for of_kind in lengths)
+    answers = {a.key: list(a.ids) for batch in generate(chat, requests, max_new_tokens=limit) for a in batch}
+    return [[answers[f"{kind} {index}"] for index in range(len(texts))] for kind in range(3)]
 
 
 def in_process(
@@ -333,8 +355,9 @@ def compare(stage: str, plain: dict[str, Any], ours: dict[str, Any], state: Path
             f"{max(gaps):.1e} over {len(shared)} candidates; "
             f"{len(a['scores'])} scored plainly, {len(b['scores'])} by us"
         )
-    same = [x == y for one, two in zip(a, b, strict=True) for x, y in zip(one, two, strict=True)]
-    return f"{sum(same)} of {len(same)} answers equal, {len(same) * NEW_TOKENS} tokens"
+    pairs = [pair for both in zip(a, b, strict=True) for pair in zip(*both, strict=True)]
+    equal = sum(plainly == by_us for plainly, by_us in pairs)
+    return f"{equal} of {len(pairs)} answers equal, {sum(len(answer) for answer, _ in pairs)} tokens"
 
 
 def summary(plain: dict[str, Any], ours: dict[str, Any]) -> str:
@@ -376,9 +399,11 @@ def main() -> None:
         else arguments.plain_candidates
     )
     table = {}
+    wanted = arguments.stage or STAGES
     with tempfile.TemporaryDirectory() as folder:
         for stage in STAGES:
-            if stage != "extract" and arguments.stage and stage not in arguments.stage:
+            needed = stage == "extract" and "select" in wanted
+            if stage not in wanted and not needed:
                 continue
             plain, ours = (
                 in_process(arguments, side, stage, limit, Path(folder)) for side in ("plain", "ours")

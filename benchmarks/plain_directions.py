@@ -153,22 +153,34 @@ def candidate_scores(
 
 
 @torch.no_grad()
-def answers(chat: Any, prompts: Sequence[str], max_new_tokens: int, **edit: Any) -> list[list[int]]:
-    """Greedy answers in batches of 8 through `model.generate`, under one intervention."""
-    from transformers import GenerationConfig
+def answers(chat: Any, prompts: Sequence[str], lengths: Sequence[int], **edit: Any) -> list[list[int]]:
+    """Greedy answers in batches of 8 through `model.generate`, under one intervention.
 
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        pad_token_id=chat.pad_id,
-        eos_token_id=sorted(chat.stop_ids),
-    )
+    The answer to `prompts[i]` ends after `lengths[i]` tokens: its next one is the end of the sequence.
+    """
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    end = min(chat.stop_ids)
     made = []
     for start in range(0, len(prompts), GENERATION_BATCH_SIZE):
-        inputs = _padded(chat, prompts[start : start + GENERATION_BATCH_SIZE])
+        part = slice(start, start + GENERATION_BATCH_SIZE)
+        inputs = _padded(chat, prompts[part])
+        width = inputs.input_ids.shape[1]
+        ends_at = torch.tensor(lengths[part], device=chat.device)
+
+        def force_end(ids: Tensor, logits: Tensor, ends_at: Tensor = ends_at, width: int = width) -> Tensor:
+            logits[ends_at <= ids.shape[1] - width, end] = torch.inf
+            return logits
+
+        settings = GenerationConfig(
+            max_new_tokens=max(lengths[part]), do_sample=False, pad_token_id=chat.pad_id, eos_token_id=end
+        )
         with hooked(chat, **edit):
             output = chat.model.generate(
-                input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=settings
+                input_ids=inputs.input_ids,
+                attention_mask=inputs.attention_mask,
+                generation_config=settings,
+                logits_processor=LogitsProcessorList([force_end]),
             )
-        made += output[:, inputs.input_ids.shape[1] :].tolist()
+        made += [row[:length] for row, length in zip(output[:, width:].tolist(), lengths[part], strict=True)]
     return made

@@ -1,11 +1,17 @@
-"""Draw docs/images/transfer.svg from runs of two organisms: `python docs/pictures.py SHARED SEPARATE`.
+"""Draw pictures of the documentation.
 
-The runs are those of `polyrefuse eval run --model organism` and `--model organism-per-language`, both with
+`python docs/pictures.py SHARED SEPARATE` draws docs/images/transfer.svg from the runs of two organisms:
+those of `polyrefuse eval run --model organism` and `--model organism-per-language`, both with
 `--langs de,en,ja,yo --directions de,en,ja,yo --rule mediating`.
+
+`python docs/pictures.py site/index.html` takes docs/images/leaderboard.png of a leaderboard's page with
+Chromium.
 """
 
 from __future__ import annotations
 
+import base64
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,7 +23,31 @@ IMAGES = Path(__file__).parent / "images"
 TITLES = ("one direction for all languages", "a direction for each language")
 
 
-def main(runs: list[Path]) -> None:
+WIDTH, HEIGHT = 1600, 1250
+"""Pixels of the page that are shown: from its top to the table of models."""
+
+
+def photograph(page: Path) -> None:
+    """Take a picture of the top of `page`."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for argument in ("--headless=new", "--no-sandbox", "--hide-scrollbars"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
+    try:
+        size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get(page.resolve().as_uri())
+        picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
+    finally:
+        browser.quit()
+    (IMAGES / "leaderboard.png").write_bytes(base64.b64decode(picture["data"]))
+
+
+def draw_transfer(runs: list[Path]) -> None:
     """Draw the transfer matrices of the runs side by side."""
     figure, axes = new_figure(1, len(runs), 9, 4)
     for axis, run, title in zip(axes[0], runs, TITLES, strict=True):
@@ -36,4 +66,8 @@ def main(runs: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main([Path(argument) for argument in sys.argv[1:]])
+    paths = [Path(argument) for argument in sys.argv[1:]]
+    if len(paths) == 1:
+        photograph(paths[0])
+    else:
+        draw_transfer(paths)

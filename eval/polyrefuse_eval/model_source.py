@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.contents import read_file
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.weights import WeightsError, check_files
 from polyrefuse_eval.errors import require
@@ -40,7 +41,7 @@ def adapter_in(folder: Path) -> Adapter | None:
 def read_adapter(path: Path) -> Adapter:
     """Return what the adapter configuration at `path` says; raises `ValueError` where it cannot be read."""
     try:
-        config = parse_json(path.read_bytes())
+        config = parse_json(read_file(path))
         base = config["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"'{path}' cannot be read: {error or 'it names no base model'}") from None
@@ -83,7 +84,9 @@ def folder_revision(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     wanted = sorted(
-        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".jinja", ".model")
+        path
+        for path in folder.iterdir()
+        if path.suffix in (".json", ".safetensors", ".jinja", ".model") and path.is_file()
     )
     for path in wanted:
         size = path.stat().st_size

@@ -29,6 +29,20 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def torch_threads() -> int:
+    """Return how many threads torch takes in this process."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def set_torch_threads(threads: int) -> None:
+    """Let torch take `threads` in this process."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
 def require_processes() -> None:
     """Raise `ChatModelError` unless `torchrun` started this process."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:

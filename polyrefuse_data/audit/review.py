@@ -28,7 +28,7 @@ from polyrefuse_data.checks.text import script_share
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE, language
-from polyrefuse_data.core.paths import check_output
+from polyrefuse_data.core.paths import check_output, real_path
 from polyrefuse_data.core.reading import FileFormatError, parse_table, read_text
 from polyrefuse_data.core.schema import LABELS, SPLITS, Row, text_hash
 from polyrefuse_data.core.surrogates import REPLACEMENT
@@ -101,7 +101,7 @@ def export_review(
     `PolyRefuseError` for what cannot be read or written.
     """
     check_output(out)
-    if folder.resolve() in out.resolve().parents:
+    if real_path(folder) in real_path(out).parents:
         raise PolyRefuseError(
             f"'{out}' lies in the build, which holds its own files alone; choose another --out"
         )

@@ -23,6 +23,7 @@ from polyrefuse_data.build.companions import companion_files
 from polyrefuse_data.build.model import LanguagePart, Package, count_rows, rows_digest, rows_table
 from polyrefuse_data.build.package import FORMAT, MANIFEST, altered_files, read_manifest, safe_path
 from polyrefuse_data.core import files
+from polyrefuse_data.core.contents import read_utf8
 from polyrefuse_data.core.errors import BuildError, DatasetFolderError
 from polyrefuse_data.core.findings import Finding, count_by_severity
 from polyrefuse_data.core.parsing import parse_json
@@ -30,6 +31,7 @@ from polyrefuse_data.core.paths import (
     check_output,
     file_sha256,
     inside,
+    real_path,
     refuse_linked_folders,
     remove_unchanged,
 )
@@ -68,7 +70,7 @@ class PackageFolder:
         `exp1`, and keeps them in its cache as those of `exp[1]`.
         """
         check_output(self.path, error=BuildError)
-        pattern = _PATTERN.search(str(self.path.resolve()))
+        pattern = _PATTERN.search(str(real_path(self.path)))
         if pattern:
             raise BuildError(
                 f"--out {self.path}: datasets.load_dataset reads '{pattern[0]}' in a path as a pattern, not "
@@ -129,7 +131,7 @@ class PackageFolder:
     def staged_part(self, lang: str, digest: str) -> LanguagePart | None:
         """Return the part of `lang` made from the inputs of `digest`: staged before, or in the old build."""
         try:
-            record = parse_json((self._staging / f"{lang}.json").read_text(encoding="utf-8"))
+            record = parse_json(read_utf8(self._staging / f"{lang}.json"))
         except (OSError, ValueError):
             record = {}
         return _whole_part(record, digest, self._staging) or self._from_old(lang, digest)

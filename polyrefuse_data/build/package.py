@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from polyrefuse_data.build.manifest import manifest_problem
+from polyrefuse_data.core.contents import read_utf8
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.paths import file_sha256
@@ -33,7 +34,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     _refuse_device(path)
     try:
-        value = parse_json(path.read_text(encoding="utf-8"))
+        value = parse_json(read_utf8(path))
     except FileNotFoundError:
         raise DatasetFolderError(
             f"{folder}: no {MANIFEST}; expected a complete build (make one with `polyrefuse build`)"

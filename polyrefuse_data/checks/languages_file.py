@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import regex
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.languages import LANGUAGES, PUBLISHED_LANGUAGES, Language
 from polyrefuse_data.core.parsing import parse_yaml
@@ -31,16 +32,26 @@ _TextLoader.yaml_implicit_resolvers = {
 }
 
 
+def _shown(text: str) -> str:
+    if visible(text) != text:
+        raise ValueError("expected one line of characters that are seen")
+    return text
+
+
+_ShortText = Annotated[str, Field(max_length=100), AfterValidator(_shown)]
+_SCRIPT = regex.compile(r"[A-Za-z][A-Za-z_ -]{0,50}")
+
+
 class _Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     code: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-([A-Za-z]{2,8}|[0-9]{3}))*$")]
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    native_name: Annotated[str, Field(max_length=100)] = ""
-    scripts: Annotated[tuple[str, ...], Field(min_length=1)] = ("Latin",)
+    name: Annotated[_ShortText, Field(min_length=1)]
+    native_name: _ShortText = ""
+    scripts: Annotated[tuple[str, ...], Field(min_length=1, max_length=20)] = ("Latin",)
     required_script: str | None = None
     diacritics: bool = False
     spaced: bool = True
-    codes: dict[str, str | None] = {}
+    codes: dict[_ShortText, _ShortText | None] = {}
 
 
 def load_languages(path: Path) -> list[Language]:
@@ -121,10 +132,13 @@ def _check_script(script: str, source: str, number: int) -> None:
     try:
         for name in names:
             regex.compile(rf"\p{{Script={name}}}")
+        known = bool(_SCRIPT.fullmatch(script))  # it becomes part of patterns
     except regex.error:
+        known = False
+    if not known:
         raise PolyRefuseError(
             f"languages {source}, row {number}: unknown script '{script[:40]}'; expected one such as Latin"
-        ) from None
+        )
 
 
 def register(languages: Sequence[Language]) -> None:

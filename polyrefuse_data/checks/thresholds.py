@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.parsing import parse_yaml
+from polyrefuse_data.core.reading import FileFormatError, read_text
 
 DEFAULT = "default"
 
@@ -78,9 +79,9 @@ def load_thresholds(path: Path | None = None) -> Thresholds:
                 encoding="utf-8"
             )
         else:
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
         file = _File.model_validate(parse_yaml(text))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (FileFormatError, yaml.YAMLError) as error:
         raise PolyRefuseError(f"cannot read the thresholds {where}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from collections.abc import Sequence
@@ -91,6 +92,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0, 1 for findings of an audit, 2 for an error, 3 for gaps, 130 for Ctrl-C."""
     _keep_progress_to_this_process()
+    _print_any_name()
     try:
         status = cli.main(args=arguments, prog_name="polyrefuse", standalone_mode=False)
     except PolyRefuseError as error:
@@ -107,6 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except MemoryError:
+        click.echo("Error: there is not enough memory; nothing that was complete is lost", err=True)
+        sys.exit(EXIT_ERROR)
     except OSError as error:
         # A full disk or a folder that may not be written; without a file's name it is a bug.
         if error.filename is None:
@@ -114,6 +119,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(visible(f"Error: '{error.filename}': {error.strerror}"), err=True)
         sys.exit(EXIT_ERROR)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _print_any_name() -> None:
+    """Print what the terminal's encoding lacks, and names of files that are no text, as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _keep_progress_to_this_process() -> None:

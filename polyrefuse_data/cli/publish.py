@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @click.command("publish")
 @click.argument("folder", type=folder_argument)
 @click.option(
-    "--to", required=True, metavar="NAME/DATASET", help="The data set on the Hub; created private if absent."
+    "--to",
+    required=True,
+    metavar="NAME/DATASET",
+    help="The data set on the Hub, or the Space with --site; created private if absent.",
 )
 @click.option(
     "--gated", type=click.Choice(["manual", "auto"]), help="Who asks is let in by you, or by the Hub."
@@ -27,17 +30,22 @@ if TYPE_CHECKING:
 @click.option(
     "--ungated", is_flag=True, help="Allow a public release without a gate; a gate that is there stays."
 )
-@click.option("--public", is_flag=True, help="Make the data set public, after everything was read back.")
+@click.option("--public", is_flag=True, help="Make it public, after everything was read back.")
 @click.option(
     "--allow-gaps", is_flag=True, help="Publish a build with gaps or failed checks; its card names them."
 )
 @click.option("--version", help="Version to tag, as 1.2.0.  [default: the next one by what changed]")
 @click.option("--results", is_flag=True, help="FOLDER holds results of `polyrefuse eval run`, not a build.")
+@click.option(
+    "--site", is_flag=True, help="FOLDER holds a page of `polyrefuse eval leaderboard`, for a static Space."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be sent and what changed; send nothing.")
 @languages_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def publish_command(quiet: bool, **options: Any) -> None:
     """Publish a complete build to the Hugging Face Hub: one commit, a tag, and everything read back.
+
+    With --results, publish the numbers of runs; with --site, the page of a leaderboard as a static Space.
 
     The token is taken from HF_TOKEN or from `hf auth login`. Interrupted, the Hub shows the old version or
     the new one; the same command again finishes. A second time, it sends nothing.
@@ -47,6 +55,7 @@ def publish_command(quiet: bool, **options: Any) -> None:
       polyrefuse publish builds/paper --to acme/polyrefuse --gated manual --dry-run
       polyrefuse publish builds/paper --to acme/polyrefuse --gated manual
       polyrefuse publish --results runs/A --to acme/polyrefuse-results
+      polyrefuse publish --site site --to acme/leaderboard --public
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -66,19 +75,22 @@ def publish_command(quiet: bool, **options: Any) -> None:
 
 
 def _result_lines(result: PublishResult, dry_run: bool) -> list[str]:
+    from huggingface_hub import constants
+
     from polyrefuse_data.publish.changelog import difference_lines
 
     plan = result.plan
+    name = plan.name if plan.tag is None else f"{plan.name} {plan.tag}"
     lines = []
     if dry_run:
         lines += _plan_lines(plan)
     elif plan.nothing_to_do:
+        kind = "page" if plan.tag is None else "build"
         lines.append(
-            f"Nothing sent: {plan.name} {plan.tag} is this build already "
-            f"({counted(result.verified, 'file')} read back)"
+            f"Nothing sent: {name} is this {kind} already ({counted(result.verified, 'file')} read back)"
         )
     else:
-        lines.append(f"Published: {plan.name} {plan.tag}, commit {result.commit}")
+        lines.append(f"Published: {name}, commit {result.commit}")
         lines.append(
             f"Sent {counted(result.sent, 'file')} ({plan.bytes_to_send:,} bytes), "
             f"removed {len(plan.delete)}, {len(plan.same)} were there; {result.verified} read back, all equal"
@@ -92,31 +104,37 @@ def _result_lines(result: PublishResult, dry_run: bool) -> list[str]:
         lines.append(
             f'Load:   datasets.load_dataset("{plan.name}", "{lang}", split="test", revision="{plan.tag}")'
         )
+    if not dry_run and plan.tag is None:
+        lines.append(f"Open:   {constants.ENDPOINT}/spaces/{plan.name}")
     return lines
 
 
 def _plan_lines(plan: Plan) -> list[str]:
     state = plan.state
     visibility = "private" if state is None or state.private else "public"
-    gated = (state.gated if state else False) or "no gate"
     lines = [
         f"Dry run, nothing was sent. {plan.name}: "
         + ("would be created, private" if state is None else "is there")
     ]
     if state is not None:
-        lines.append(f"  {visibility}, {gated}, main at {state.head[:12]}, {counted(len(state.tags), 'tag')}")
+        facts = [visibility, f"main at {state.head[:12]}"]
+        if plan.tag is not None:
+            facts[1:1] = [str(state.gated or "no gate")]
+            facts.append(counted(len(state.tags), "tag"))
+        lines.append(f"  {', '.join(facts)}")
     if plan.gate:
         lines.append(f"  gating would be turned to {plan.gate}")
     if plan.make_public:
         lines.append("  would be made public at the end")
-    lines.append(f"  version {plan.tag}{', tagged already' if plan.tagged else ''}")
+    if plan.tag is not None:
+        lines.append(f"  version {plan.tag}{', tagged already' if plan.tagged else ''}")
     lines.append(
         f"  send {counted(len(plan.send), 'file')}, {plan.bytes_to_send:,} bytes; "
         f"{len(plan.same)} are there already"
     )
     lines += [f"    {name}  {plan.sizes[name]:,}" for name in plan.send]
     lines += [f"    remove {name}" for name in plan.delete]
-    lines += [f"    leave {name}, which no build put there" for name in plan.kept]
+    lines += [f"    leave {name}, which was not published from here" for name in plan.kept]
     lines += [f"    not part of the release, stays here: {name}" for name in plan.release.left_out]
     return lines
 

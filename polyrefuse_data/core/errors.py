@@ -10,6 +10,15 @@ from collections.abc import Iterable
 
 from polyrefuse_data.core.display import visible
 
+LONGEST_MESSAGE = 4_000
+"""Characters of a message; of a longer one, which quotes what a file holds, the middle is left out."""
+
+LONGEST_NAME = 60
+"""Characters of an unknown name that are shown and looked at: it may come from a file."""
+
+MOST_NAMES = 1_000
+"""Available names among which the nearest is looked for."""
+
 
 class PolyRefuseError(Exception):
     """Base of every error that the packages raise on purpose.
@@ -18,7 +27,13 @@ class PolyRefuseError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(visible(" ".join(message.split())))
+        super().__init__(_shortened(visible(_shortened(" ".join(message.split())))))
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    return f"{text[: LONGEST_MESSAGE * 3 // 4]} … {text[-LONGEST_MESSAGE // 5 :]}"
 
 
 class FileError(PolyRefuseError):
@@ -64,11 +79,13 @@ def unknown_name(kind: str, given: str, available: Iterable[str]) -> UnknownName
     "unknown language 'jp'; did you mean 'ja'? available: ja, pl"
     """
     names = list(available)
+    if len(given) > LONGEST_NAME:
+        given = f"{given[:LONGEST_NAME]}…"
 
     def likeness(name: str) -> float:
-        one, other = given.lower(), name.lower()
-        return difflib.SequenceMatcher(None, one, other).ratio() + 0.1 * (one[:1] == other[:1])
+        unknown, known = given.lower(), name[:LONGEST_NAME].lower()
+        return difflib.SequenceMatcher(None, unknown, known).ratio() + 0.1 * (unknown[:1] == known[:1])
 
-    near = max(names, key=likeness, default="")
+    near = max(names[:MOST_NAMES], key=likeness, default="")
     hint = f" did you mean '{near}'?" if near and likeness(near) >= 0.5 else ""
     return UnknownNameError(f"unknown {kind} '{given}';{hint} available: {', '.join(names)}")

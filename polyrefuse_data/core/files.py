@@ -34,6 +34,8 @@ WORK_PREFIX = ".polyrefuse-work-"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+"""Opens a pipe at once, not when somebody writes into it."""
 
 ErrorType = type[PolyRefuseError]
 
@@ -95,7 +97,7 @@ def appending(
     """
     with disk_errors(f"write '{path}'", path, error):
         make_folder(path.parent, error=error)
-        with open(path, "ab", opener=_opener(0o600 if private else 0o666)) as file:
+        with open(path, "ab", opener=own_file_opener(0o600 if private else 0o666)) as file:
             if alone and not (lock_descriptor(file.fileno(), blocking=False) and _is_at(file, path)):
                 raise error(f"another process is writing '{path}'; wait until it has ended")
             yield file
@@ -110,7 +112,7 @@ def cut_torn_line(path: Path, *, error: ErrorType = FileError) -> None:
         return
     with (
         disk_errors(f"write '{path}'", path, error),
-        open(path, "rb+", opener=_opener(0o666)) as file,
+        open(path, "rb+", opener=own_file_opener(0o666)) as file,
     ):
         content = file.read()
         if content and not content.endswith(b"\n"):
@@ -228,7 +230,7 @@ def _new_file(folder: Path, prefix: str, mode: int) -> tuple[Path, BinaryIO]:
     """Create a file of a random name in `folder`, held by this process for as long as it is open."""
     while True:
         path = folder / f".{prefix}-{secrets.token_hex(8)}{PARTIAL_ENDING}"
-        file = open(path, "xb", opener=_opener(mode))  # noqa: SIM115
+        file = open(path, "xb", opener=own_file_opener(mode))  # noqa: SIM115
         if _take(file.fileno()):
             return path, file
         file.close()
@@ -248,7 +250,7 @@ def _remove_abandoned(folder: Path, pattern: str) -> None:
         if not re.fullmatch(pattern, path.name) or path.is_symlink():
             continue
         with suppress(OSError), ExitStack() as stack:
-            descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW)
+            descriptor = os.open(path, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT)
             stack.callback(os.close, descriptor)
             if os.fstat(descriptor).st_uid == os.geteuid() and lock_descriptor(descriptor, blocking=False):
                 if path.is_dir():
@@ -257,11 +259,11 @@ def _remove_abandoned(folder: Path, pattern: str) -> None:
                     path.unlink()
 
 
-def _opener(mode: int) -> Callable[[str, int], int]:
+def own_file_opener(mode: int = 0o666) -> Callable[[str, int], int]:
     """Return an opener that follows no link and refuses what is not a file of this name alone."""
 
     def open_own(path: str, flags: int) -> int:
-        descriptor = os.open(path, flags | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0), mode)
+        descriptor = os.open(path, flags | _NO_FOLLOW | _NO_WAIT, mode)
         try:
             _check_own(Path(path), os.fstat(descriptor))
         except BaseException:
@@ -302,7 +304,7 @@ def _room(path: Path) -> str:
 
 def _first_line(path: Path) -> str:
     try:
-        with open(path, "rb", opener=_opener(0o666)) as file:
+        with open(path, "rb", opener=own_file_opener(0o666)) as file:
             return file.readline(200).decode("utf-8", "replace").strip()
     except OSError:
         return ""

@@ -64,11 +64,16 @@ def check_output(path: Path, *, option: str = "--out", error: ErrorType = FileEr
     """Raise `error` where `path` is an address, or is a folder of the system or lies in one."""
     if _ADDRESS.match(str(path)):
         raise error(f"{option} {path} is an address; expected a path on this machine")
-    place = path.resolve()
+    place = real_path(path)
     named = place.relative_to(place.anchor)
     scratch = any(named.is_relative_to(folder) for folder in _SCRATCH_FOLDERS)
     if place == Path(place.anchor) or (named.parts[0] in _SYSTEM_FOLDERS and not scratch):
         raise error(f"{option} {path} belongs to the system; choose another place")
+
+
+def real_path(path: Path) -> Path:
+    """Return `path` as an absolute one without links; unlike `Path.resolve`, also of links in a loop."""
+    return Path(os.path.realpath(path))
 
 
 def normalise_paths(record: object, *fields: str) -> None:

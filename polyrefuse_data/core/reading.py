@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.contents import read_file
 from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.parsing import parse_json
@@ -112,17 +113,18 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value.strip() in ("", "NaN", "nan"))
 
 
-def decode(content: bytes, source: object) -> str:
+def decode(content: bytes, source: object, first_line: int = 1) -> str:
     """Return the text of `content`: UTF-8, or UTF-16 and UTF-32 where they say so.
 
     A byte order mark decides; UTF-16 without one is known by its NUL bytes. Raises `FileFormatError`, with
-    the line, for other encodings and for NUL characters, which no text holds.
+    the line (the first of `content` is `first_line`), for other encodings and for NUL characters, which no
+    text holds.
     """
     encoding = _encoding(content)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = content.count(b"\n", 0, error.start) + first_line
         if encoding != "utf-8":
             problem = f"'{source}', line {line}: not valid {encoding.upper()}; is it cut, or no text?"
             raise FileFormatError(problem) from None
@@ -131,7 +133,7 @@ def decode(content: bytes, source: object) -> str:
             "(is the file Latin-1 or Windows-1252?); save it as UTF-8"
         ) from None
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
+        line = text.count("\n", 0, text.index("\0")) + first_line
         raise FileFormatError(f"'{source}', line {line}: a NUL character; is this a text file?")
     return text
 
@@ -146,18 +148,18 @@ def read_bytes(path: Path) -> bytes:
     try:
         if path.is_char_device():  # some have no end
             raise FileFormatError(f"'{path}' is a device; expected a file")
-        return path.read_bytes()
+        return read_file(path) if path.is_file() else path.read_bytes()
     except OSError as error:
         raise FileFormatError(f"'{path}' cannot be read: {error.strerror}") from None
 
 
-def text_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of `text` with their numbers (from 1), cut at line feeds alone.
+def text_lines(text: str, first: int = 1) -> Iterator[tuple[int, str]]:
+    """Yield the lines of `text` with their numbers (from `first`), cut at line feeds alone.
 
     `str.splitlines` would cut a prompt at U+2028, U+0085 or a form feed.
     """
     if text:
-        for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        for number, line in enumerate(text.removesuffix("\n").split("\n"), first):
             yield number, line.removesuffix("\r")
 
 
@@ -188,7 +190,7 @@ def parse_table(text: str, source: str) -> Table:
         value = parse_json(text)
     except json.JSONDecodeError as error:
         if _first_line_is_json(stripped):
-            return _parse_json_lines(text, source)
+            return parse_json_lines(text, source)
         raise FileFormatError(
             f"'{source}', line {error.lineno}: not valid JSON ({error.msg}); is it cut?"
         ) from None
@@ -239,9 +241,13 @@ def _first_line_is_json(text: str) -> bool:
     return True
 
 
-def _parse_json_lines(text: str, source: str) -> Table:
+def parse_json_lines(text: str, source: str, first_line: int = 1) -> Table:
+    """Return the table of `text`, a JSON object a line; `first_line` is the number of its first line.
+
+    Raises `FileFormatError`, with the line, for anything else; blank lines are left out.
+    """
     numbered = []
-    for number, line in text_lines(text):
+    for number, line in text_lines(text, first_line):
         if not line.strip():
             continue
         try:

@@ -18,6 +18,7 @@ from typing import Any
 
 import regex
 
+from polyrefuse_data.core.contents import read_file, read_utf8
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE
@@ -113,7 +114,7 @@ def read_release(folder: Path, english: Path | None, back: Path | None) -> Relea
     if english is not None:
         _read_english(english, release)
     for path in _kind(folder, back=False):
-        hasher.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        hasher.update(path.name.encode() + hashlib.sha256(_content(path)).digest())
         _read_list(path, release)
     if back is not None:
         if not back.is_dir():
@@ -125,11 +126,21 @@ def read_release(folder: Path, english: Path | None, back: Path | None) -> Relea
     return release
 
 
+def _content(path: Path) -> bytes:
+    """Return the bytes of a list, none of what cannot be read, which becomes a finding."""
+    try:
+        return read_file(path)
+    except OSError:
+        return b""
+
+
 def _objects(path: Path) -> list[dict[str, Any]]:
     try:
-        value = parse_foreign_json(path.read_text(encoding="utf-8"))
+        value = parse_foreign_json(read_utf8(path))
     except UnicodeDecodeError as error:
         raise _BadFileError(f"{path.name} is not UTF-8 (byte {error.start})") from None
+    except OSError as error:
+        raise _BadFileError(f"{path.name} cannot be read: {error.strerror}") from None
     except json.JSONDecodeError as error:
         raise _BadFileError(f"{path.name}, line {error.lineno}: not valid JSON ({error.msg})") from None
     if not isinstance(value, list) or not value:

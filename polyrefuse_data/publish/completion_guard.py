@@ -12,6 +12,7 @@ from typing import Any
 
 import regex
 
+from polyrefuse_data.core.contents import read_utf8
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.parsing import parse_json
 
@@ -61,7 +62,7 @@ def completion_columns(names: Iterable[str]) -> list[str]:
 def _records(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (number of the line, value) of a JSON or JSON Lines file, a line at a time where it has lines."""
     if path.suffix == ".json":
-        yield 1, parse_json(path.read_text(encoding="utf-8"))
+        yield 1, parse_json(read_utf8(path))
         return
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):

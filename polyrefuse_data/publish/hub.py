@@ -1,4 +1,4 @@
-"""Read and change one data set on the Hub through `huggingface_hub`; errors are one line.
+"""Read and change one data set or Space on the Hub through `huggingface_hub`; errors are one line.
 
 Works with the client's generations 1 (httpx) and 2 (httpx2), of which it uses only what both have.
 """
@@ -6,7 +6,6 @@ Works with the client's generations 1 (httpx) and 2 (httpx2), of which it uses o
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,16 +17,19 @@ from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.files import temporary_folder
 from polyrefuse_data.core.hub_access import hub_is_reachable
 from polyrefuse_data.core.paths import file_sha256
+from polyrefuse_data.publish.hub_errors import HubError, explain, is_bad_token, status_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 
     Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
-DATASET = "dataset"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 SERVER_FILES = (".gitattributes",)
 """Files that the Hub makes itself and that are left as they are."""
+
+STATIC = "static"
+"""The SDK of a Space that serves files as they are."""
 
 NOT_LOST = "nothing was published"
 
@@ -61,25 +63,35 @@ def git_oid(path: Path) -> str:
 
 @dataclass(frozen=True)
 class RemoteState:
-    """The state of a data set on the Hub: commit of its main branch, visibility, gate, tags."""
+    """The state of a repository on the Hub: commit of its main branch, visibility, gate, tags.
+
+    `sdk` is what runs a Space, None for a data set.
+    """
 
     head: str
     private: bool
     gated: str | bool
     tags: Mapping[str, str]
     """Name -> commit."""
+    sdk: str | None = None
 
 
-class HubDataset:
-    """A data set on the Hub. Every method raises `PublishError` in one line, without the token in it.
+class HubRepository:
+    """A repository on the Hub. Every method raises `PublishError` in one line, without the token in it.
 
     `outcome` is what such a line says of the work that did not happen.
     """
 
+    repo_type = ""
+    noun = ""
+    """What messages call it."""
+    _create_options: Mapping[str, Any] = {}
+
     def __init__(self, name: str, api: HfApi | None = None, outcome: str = NOT_LOST) -> None:
         if not NAME.fullmatch(name) or ".." in name or "--" in name:
             raise PublishError(
-                f"'{name}' is no name of a data set on the Hub; expected NAMESPACE/NAME, as acme/polyrefuse"
+                f"'{name}' is no name of a {self.noun} on the Hub; expected NAMESPACE/NAME, as "
+                "acme/polyrefuse"
             )
         from huggingface_hub import HfApi, get_token
 
@@ -110,26 +122,32 @@ class HubDataset:
             )
 
     def state(self) -> RemoteState | None:
-        """Return the state, or None if the data set does not exist (or the token may not see it)."""
+        """Return the state, or None if the repository does not exist (or the token may not see it)."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
         with self._one_line(f"reading {self.name}"):
             try:
-                info = self.api.repo_info(self.name, repo_type=DATASET, revision="main")
-                refs = self.api.list_repo_refs(self.name, repo_type=DATASET)
+                info = self.api.repo_info(self.name, repo_type=self.repo_type, revision="main")
+                refs = self.api.list_repo_refs(self.name, repo_type=self.repo_type)
             except GatedRepoError:
                 raise
             except RepositoryNotFoundError as error:
-                if _is_bad_token(error):
+                if is_bad_token(error):
                     raise
                 return None
         tags = {tag.name: tag.target_commit for tag in refs.tags}
-        return RemoteState(str(info.sha), bool(info.private), info.gated or False, tags)
+        return RemoteState(
+            head=str(info.sha),
+            private=bool(info.private),
+            gated=getattr(info, "gated", None) or False,
+            tags=tags,
+            sdk=getattr(info, "sdk", None),
+        )
 
     def commit_of(self, revision: str) -> str:
         """Return the commit that a branch, tag or commit id names."""
         with self._one_line(f"reading {self.name} at {revision}"):
-            return str(self.api.repo_info(self.name, repo_type=DATASET, revision=revision).sha)
+            return str(self.api.repo_info(self.name, repo_type=self.repo_type, revision=revision).sha)
 
     def files(self, revision: str) -> dict[str, RemoteFile]:
         """Return path -> file of a revision, without those that the Hub makes itself."""
@@ -138,7 +156,7 @@ class HubDataset:
         files = {}
         with self._one_line(f"listing {self.name}"):
             for entry in self.api.list_repo_tree(
-                self.name, recursive=True, revision=revision, repo_type=DATASET
+                self.name, recursive=True, revision=revision, repo_type=self.repo_type
             ):
                 if isinstance(entry, RepoFile) and entry.path not in SERVER_FILES:
                     sha256 = entry.lfs.sha256 if entry.lfs else None
@@ -146,23 +164,23 @@ class HubDataset:
         return files
 
     def create_private(self) -> None:
-        """Create the data set, private."""
+        """Create the repository, private."""
         with self._one_line(f"creating {self.name}"):
-            self.api.create_repo(self.name, repo_type=DATASET, private=True)
+            self.api.create_repo(self.name, repo_type=self.repo_type, private=True, **self._create_options)
 
     def change_settings(self, *, gated: str | None = None, private: bool | None = None) -> None:
-        """Turn gating on, or change who sees the data set; read back what the Hub made of it."""
+        """Turn gating on, or change who sees the repository; read back what the Hub made of it."""
         given = {key: value for key, value in (("gated", gated), ("private", private)) if value is not None}
         with self._one_line(f"changing the settings of {self.name}"):
-            self.api.update_repo_settings(self.name, repo_type=DATASET, **given)  # type: ignore[arg-type]
-            info = self.api.repo_info(self.name, repo_type=DATASET)
+            self.api.update_repo_settings(self.name, repo_type=self.repo_type, **given)  # type: ignore[arg-type]
+            info = self.api.repo_info(self.name, repo_type=self.repo_type)
         if gated is not None and info.gated != gated:
             raise PublishError(
                 f"{self.name}: the Hub did not turn gating to '{gated}' (it says {info.gated}); {NOT_LOST}"
             )
         if private is not None and info.private != private:
             raise PublishError(
-                f"{self.name}: the Hub did not make the data set {'private' if private else 'public'}"
+                f"{self.name}: the Hub did not make the {self.noun} {'private' if private else 'public'}"
             )
 
     def commit(self, operations: Sequence[Operation], parent: str, title: str, description: str = "") -> str:
@@ -173,7 +191,7 @@ class HubDataset:
                 operations,
                 commit_message=title,
                 commit_description=description,
-                repo_type=DATASET,
+                repo_type=self.repo_type,
                 revision="main",
                 parent_commit=parent,
                 num_threads=4,
@@ -183,7 +201,9 @@ class HubDataset:
     def tag(self, tag: str, commit: str, message: str) -> None:
         """Name a commit."""
         with self._one_line(f"tagging {self.name}", lost="the files are published, the tag is not"):
-            self.api.create_tag(self.name, tag=tag, tag_message=message, revision=commit, repo_type=DATASET)
+            self.api.create_tag(
+                self.name, tag=tag, tag_message=message, revision=commit, repo_type=self.repo_type
+            )
 
     @contextmanager
     def downloaded(self, path: str, revision: str, lost: str | None = None) -> Iterator[Path]:
@@ -193,7 +213,7 @@ class HubDataset:
                 local = self.api.hf_hub_download(
                     self.name,
                     path,
-                    repo_type=DATASET,
+                    repo_type=self.repo_type,
                     revision=revision,
                     cache_dir=folder,
                     force_download=True,
@@ -211,7 +231,8 @@ class HubDataset:
             raise
         except Exception as error:
             # From None: the chain holds requests with their headers, and so the token.
-            raise HubError(self._redacted(_explain(error, self.name, doing, lost)), _status(error)) from None
+            line = explain(error, self.name, self.noun, doing, lost)
+            raise HubError(self._redacted(line), status_of(error)) from None
 
     def _check_client(self, doing: str, lost: str) -> None:
         """Raise where the client cannot send anything: it is offline, or its token cannot be sent."""
@@ -238,101 +259,21 @@ class HubDataset:
         return text.replace(token, "***") if isinstance(token, str) and token else text
 
 
-class HubError(PublishError):
-    """An error of the Hub; `status` is the HTTP status, None without a response."""
+class HubDataset(HubRepository):
+    """A data set on the Hub."""
 
-    def __init__(self, message: str, status: int | None) -> None:
-        super().__init__(message)
-        self.status = status
-
-    @property
-    def may_have_happened(self) -> bool:
-        """Whether the request may have taken its effect all the same: the answer was lost."""
-        return self.status is None or self.status >= 500
+    repo_type = "dataset"
+    noun = "data set"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+class HubSpace(HubRepository):
+    """A static Space on the Hub: files that the Hub serves as they are."""
 
+    repo_type = "space"
+    noun = "Space"
+    _create_options: Mapping[str, Any] = {"space_sdk": STATIC}
 
-def _response(error: BaseException) -> Any:
-    """Return the HTTP answer behind an error, if there is one."""
-    for link in _chain(error):
-        response = getattr(link, "response", None)
-        if response is not None:
-            return response
-    return None
-
-
-def _status(error: BaseException) -> int | None:
-    response = _response(error)
-    return None if response is None else int(response.status_code)
-
-
-def _is_bad_token(error: BaseException) -> bool:
-    response = _response(error)
-    return response is not None and "invalid" in str(response.headers.get("X-Error-Message", "")).lower()
-
-
-def _said(response: Any) -> str:
-    """Return what the server said of its refusal, in short."""
-    said = response.headers.get("X-Error-Message") or ""
-    if not said:
-        try:
-            value = response.json()
-            said = value.get("error") or "" if isinstance(value, dict) else ""
-        except Exception:  # the body may be anything, or read already
-            said = ""
-    return " ".join(str(said).split())[:200]
-
-
-def _explain(error: BaseException, name: str, doing: str, lost: str) -> str:
-    response = _response(error)
-    if response is not None and isinstance(error, ValueError) and "metadata" in str(error):
-        # The client asks the Hub to check the card before anything is sent.
-        return f"the Hub does not accept the card: {str(error)[:300]}; {lost}"
-    if response is None:
-        return _explain_without_answer(error, name, doing, lost)
-    status, said = int(response.status_code), _said(response)
-    because = f" ({said})" if said else ""
-    code = response.headers.get("X-Error-Code") or ""
-    if code == "GatedRepo":
-        return f"{name} is gated and this token was not granted access ({status}); ask for access on its page"
-    if code == "RevisionNotFound":
-        return f"{name} has no such revision ({status}){because}; look at its tags and branches"
-    if code == "EntryNotFound":
-        return f"{doing}: the file is not there ({status})"
-    if status == 401 and code != "RepoNotFound":
-        return (
-            f"the Hub does not accept the token (401){because}; make a new one with write access, "
-            f"set HF_TOKEN or run `hf auth login`; {lost}"
-        )
-    if status == 403:
-        return (
-            f"the token may not do this: {doing} (403){because}; use one with write access to {name}; {lost}"
-        )
-    if status in (401, 404):
-        return f"no data set {name} on the Hub, or this token may not see it ({status}); {lost}"
-    if status in (409, 412):
-        return f"{name} was changed by somebody else while {doing} ({status}){because}; {lost}: run again"
-    if status == 429:
-        wait = response.headers.get("Retry-After") or ""
-        when = f"after {wait} seconds" if wait.isdigit() else "later"
-        return f"the Hub allows no more requests now (429), {doing}; {lost}; run again {when}"
-    if status >= 500:
-        return f"the Hub failed ({status}), {doing}{because}; {lost}; run again to finish"
-    return f"the Hub refused ({status}), {doing}{because}; {lost}"
-
-
-def _explain_without_answer(error: BaseException, name: str, doing: str, lost: str) -> str:
-    last = list(_chain(error))[-1]
-    kind = type(last).__name__
-    if isinstance(error, KeyError) or (isinstance(error, ValueError) and error.__cause__ is None):
-        return f"{doing}: the answer is not what a Hub says ({error}); {lost}"
-    if isinstance(error, OSError) and error.errno is not None and error.filename:
-        return f"{doing}: {error.filename}: {error.strerror}; {lost}"
-    endpoint = os.environ.get("HF_ENDPOINT", "the Hub")
-    return f"the connection to {endpoint} broke ({kind}), {doing}; {lost}; run again to finish"
+    def has_one_commit(self) -> bool:
+        """Return whether the Space is as the Hub created it, with the files of its template."""
+        with self._one_line(f"reading {self.name}"):
+            return len(self.api.list_repo_commits(self.name, repo_type=self.repo_type)) == 1

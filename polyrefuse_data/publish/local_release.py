@@ -18,7 +18,7 @@ from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.files import write_bytes, write_text
-from polyrefuse_data.core.paths import file_sha256
+from polyrefuse_data.core.paths import file_sha256, real_path
 from polyrefuse_data.core.schema import MODEL_CHECKS, column_names
 from polyrefuse_data.prompts.sources import SOURCES
 from polyrefuse_data.publish.completion_guard import refuse_completions
@@ -83,7 +83,7 @@ def build_release(folder: Path, allow_gaps: bool) -> LocalRelease:
     _check_gated(folder, manifest)
     if not allow_gaps:
         _check_sound(folder, manifest)
-    left_out = _left_out(folder, {*files, MANIFEST})
+    left_out = files_left_out(folder, {*files, MANIFEST})
     for name in left_out:
         if name.endswith(_DATA_SUFFIXES):
             refuse_completions(folder / name, f"{folder}/{name}")
@@ -146,7 +146,7 @@ def _check_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _left_out(folder: Path, known: set[str]) -> list[str]:
+def files_left_out(folder: Path, known: set[str]) -> list[str]:
     """Return the files of the folder that are not `known`, without hidden ones."""
     names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     return [
@@ -180,7 +180,7 @@ def results_release(folder: Path, workspace: Path) -> LocalRelease:
     files: dict[str, Path] = {}
     notes: list[str] = []
     for prefix, run in runs.items():
-        if not _RUN_NAME.fullmatch(run.resolve().name) or run.is_symlink():
+        if not _RUN_NAME.fullmatch(real_path(run).name) or run.is_symlink():
             raise PublishError(
                 f"'{run}' is a link or has a name that is not of letters, digits, '.', '_' and '-'; rename it"
             )
@@ -190,8 +190,8 @@ def results_release(folder: Path, workspace: Path) -> LocalRelease:
             files[prefix + name] = workspace / "files" / prefix / name
             write_bytes(files[prefix + name], content, error=PublishError)
     # Named without looking into them: completions stay where they are, and unread.
-    left_out = _left_out(folder, set(files))
-    names = [prefix.rstrip("/") or folder.resolve().name for prefix in runs]
+    left_out = files_left_out(folder, set(files))
+    names = [prefix.rstrip("/") or real_path(folder).name for prefix in runs]
     hashes = {name: file_sha256(path) for name, path in files.items()}
     made = _results_texts(names, hashes, {name: path.stat().st_size for name, path in files.items()})
     for name, text in made.items():

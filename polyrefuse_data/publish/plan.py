@@ -42,6 +42,7 @@ class PublishRequest:
     allow_gaps: bool = False
     version: str | None = None
     results: bool = False
+    site: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -55,7 +56,8 @@ class Plan:
     name: str
     release: LocalRelease
     state: RemoteState | None
-    version: Version
+    version: Version | None
+    """None for a Space, which has no versions."""
     send: Mapping[str, Path]
     delete: tuple[str, ...]
     same: tuple[str, ...]
@@ -69,8 +71,14 @@ class Plan:
     """Bytes of every file of the release."""
 
     @property
-    def tag(self) -> str:
-        return version_tag(self.version)
+    def tag(self) -> str | None:
+        """The tag of the version, None without one."""
+        return None if self.version is None else version_tag(self.version)
+
+    @property
+    def label(self) -> str:
+        """What is published, in messages of commits and tags."""
+        return self.release.title if self.tag is None else f"{self.release.title}, {self.tag}"
 
     @property
     def bytes_to_send(self) -> int:
@@ -78,7 +86,8 @@ class Plan:
 
     @property
     def tagged(self) -> bool:
-        return self.state is not None and self.tag in self.state.tags
+        """Whether the version is tagged on the Hub; a Space needs no tag."""
+        return self.state is not None and (self.tag is None or self.tag in self.state.tags)
 
     @property
     def nothing_to_do(self) -> bool:

@@ -1,9 +1,9 @@
 """Publish a release to the Hub: one commit against the revision that was read, verified by reading it back.
 
 In this order, so that an interruption anywhere leaves the old version or the new one, and running again
-finishes: look at the folder, look at the Hub, create the data set private, turn gating on, commit everything
-at once, read everything back and compare, tag, and only then make public, if that was asked for. A commit
-whose files do not come back as they were sent is undone.
+finishes: look at the folder, look at the Hub, create the repository private, turn gating on, commit
+everything at once, read everything back and compare, tag, and only then make public, if that was asked for.
+A commit whose files do not come back as they were sent is undone. A Space has neither gate nor tags.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.files import temporary_folder
 from polyrefuse_data.core.paths import file_sha256
-from polyrefuse_data.publish.hub import HubDataset, HubError, RemoteFile
+from polyrefuse_data.publish.hub import HubDataset, HubRepository, HubSpace, RemoteFile
+from polyrefuse_data.publish.hub_errors import HubError
 from polyrefuse_data.publish.local_release import build_release, results_release
 from polyrefuse_data.publish.plan import Plan, PublishRequest, make_plan
+from polyrefuse_data.publish.site import plan_site, site_release
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -65,21 +67,26 @@ def publish(
 def _publish(
     request: PublishRequest, workspace: Path, api: HfApi | None, progress: Progress
 ) -> PublishResult:
-    if request.results:
+    if request.site:
+        release = site_release(request.folder, workspace)
+    elif request.results:
         release = results_release(request.folder, workspace)
     else:
         release = build_release(request.folder, request.allow_gaps)
-    hub = HubDataset(request.to, api)
+    hub = HubSpace(request.to, api) if request.site else HubDataset(request.to, api)
     if not request.dry_run or hub.has_token:
         hub.check_token()
     progress("comparing", 0, 1)
-    plan = make_plan(request, release, hub, workspace)
+    if isinstance(hub, HubSpace):
+        plan = plan_site(request, release, hub)
+    else:
+        plan = make_plan(request, release, hub, workspace)
     if request.dry_run:
         return PublishResult(plan)
     return _carry_out(plan, hub, progress)
 
 
-def _carry_out(plan: Plan, hub: HubDataset, progress: Progress) -> PublishResult:
+def _carry_out(plan: Plan, hub: HubRepository, progress: Progress) -> PublishResult:
     state = plan.state
     if state is None:
         hub.create_private()
@@ -100,14 +107,14 @@ def _carry_out(plan: Plan, hub: HubDataset, progress: Progress) -> PublishResult
     wrong = _read_back(plan, hub, commit, progress)
     if wrong:
         _undo(plan, hub, state.head, commit, wrong, before)
-    if plan.tag not in state.tags:
-        hub.tag(plan.tag, commit, f"{plan.release.title}, {plan.tag}")
+    if plan.tag is not None and plan.tag not in state.tags:
+        hub.tag(plan.tag, commit, plan.label)
     if plan.make_public:
         hub.change_settings(private=False)
     return PublishResult(plan, commit, len(plan.send), len(plan.release.files))
 
 
-def _commit(plan: Plan, hub: HubDataset, parent: str) -> str:
+def _commit(plan: Plan, hub: HubRepository, parent: str) -> str:
     """Make the commit; if its answer is lost, look whether it is there."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -116,7 +123,7 @@ def _commit(plan: Plan, hub: HubDataset, parent: str) -> str:
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in plan.send.items()
     ]
     try:
-        return hub.commit(operations, parent, f"{plan.release.title}, {plan.tag}")
+        return hub.commit(operations, parent, plan.label)
     except HubError as error:
         if not error.may_have_happened:
             raise
@@ -138,7 +145,7 @@ def _holds(plan: Plan, there: Mapping[str, RemoteFile]) -> bool:
     )
 
 
-def _read_back(plan: Plan, hub: HubDataset, commit: str, progress: Progress) -> list[str]:
+def _read_back(plan: Plan, hub: HubRepository, commit: str, progress: Progress) -> list[str]:
     """Read every file of the release from the Hub and return the names of those with another hash."""
     names = sorted(plan.release.files)
     wrong = []
@@ -157,7 +164,7 @@ def _read_back(plan: Plan, hub: HubDataset, commit: str, progress: Progress) -> 
     return sorted(wrong)
 
 
-def _comes_back(hub: HubDataset, name: str, commit: str, sha256: str) -> bool:
+def _comes_back(hub: HubRepository, name: str, commit: str, sha256: str) -> bool:
     # Twice before it counts, for an error of the transfer is not one of what is stored.
     for _ in range(2):
         with hub.downloaded(name, commit, lost=UNREAD) as path:
@@ -166,7 +173,7 @@ def _comes_back(hub: HubDataset, name: str, commit: str, sha256: str) -> bool:
     return False
 
 
-def _content_before(plan: Plan, hub: HubDataset, head: str) -> dict[str, bytes | None]:
+def _content_before(plan: Plan, hub: HubRepository, head: str) -> dict[str, bytes | None]:
     """Return what the files that will be overwritten or removed hold now: None for those in large storage.
 
     Those the Hub itself can put back. The others (card, manifest, ...: small) are read before, and compared
@@ -192,7 +199,7 @@ def _content_before(plan: Plan, hub: HubDataset, head: str) -> dict[str, bytes |
 
 def _undo(
     plan: Plan,
-    hub: HubDataset,
+    hub: HubRepository,
     parent: str,
     commit: str,
     wrong: list[str],
@@ -218,18 +225,18 @@ def _undo(
             )
         else:
             operations.append(CommitOperationDelete(path_in_repo=name))
-    title = f"Undo {plan.tag}: {len(wrong)} files did not come back as they were sent"
+    title = f"Undo {plan.label}: {len(wrong)} files did not come back as they were sent"
     try:
         hub.commit(operations, commit, title)
     except HubError as error:
         if not (error.may_have_happened and _undone(plan, hub, parent, commit)):
             raise PublishError(
-                f"{said}, and the old version could not be put back ({error}); {plan.tag} was not tagged"
+                f"{said}, and the old version could not be put back ({error}); {plan.label} is not published"
             ) from None
     raise PublishError(f"{said}; the old version was put back and nothing was tagged: run again")
 
 
-def _undone(plan: Plan, hub: HubDataset, parent: str, commit: str) -> bool:
+def _undone(plan: Plan, hub: HubRepository, parent: str, commit: str) -> bool:
     """Return whether main lists the old files again, after the answer to the undoing commit was lost."""
     try:
         state = hub.state()

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TextIO
 
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.files import own_file_opener
 from polyrefuse_data.core.progress import Progress
 from polyrefuse_data.core.schema import text_hash
 from polyrefuse_data.http.faults import Fault, TranslatorError, excerpt
@@ -64,7 +65,7 @@ class TranslationProgress(Tally):
         if log is not None:
             try:
                 log.parent.mkdir(parents=True, exist_ok=True)
-                self._log = log.open("a", encoding="utf-8")
+                self._log = open(log, "a", encoding="utf-8", opener=own_file_opener())  # noqa: SIM115
             except OSError as error:
                 raise PolyRefuseError(f"cannot write the log {log}: {error.strerror}") from None
         self._progress: Progress | None = None

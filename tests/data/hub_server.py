@@ -1,8 +1,8 @@
 """A Hub on loopback that the real clients speak to, and that misbehaves on purpose.
 
-It keeps data sets as lists of commits in memory and answers what `huggingface_hub` and `datasets` ask:
-creation, pre-upload, LFS basic transfer, commits against a parent, tags, refs, tree, resolve with ranges and
-ETags, settings, gated access. `fault()` arranges for an answer to go wrong.
+It keeps data sets and Spaces as lists of commits in memory and answers what `huggingface_hub` and `datasets`
+ask: creation, pre-upload, LFS basic transfer, commits against a parent, tags, refs, history, tree, resolve
+with ranges and ETags, settings, gated access. `fault()` arranges for an answer to go wrong.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ TOKENS = {
     STRANGER_TOKEN: {"name": "stranger", "role": "write"},
 }
 LFS_SUFFIXES = (".parquet",)
+DATE = "2026-01-01T00:00:00.000Z"
 TREE_PAGE = 20
 """Entries of a tree that one answer holds: few, so that clients have to follow the links."""
 
@@ -57,7 +58,7 @@ class Commit:
 
 @dataclass
 class Repo:
-    """One data set."""
+    """A data set or a Space."""
 
     owner: str
     private: bool = True
@@ -66,6 +67,8 @@ class Repo:
     head: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     granted: set[str] = field(default_factory=set)
+    sdk: str | None = None
+    """What runs a Space; None for a data set."""
 
     def resolve(self, revision: str) -> Commit | None:
         sha = self.head if revision in ("main", "refs/heads/main") else self.tags.get(revision, revision)
@@ -359,9 +362,12 @@ class _Handler(BaseHTTPRequestHandler):
                 {},
             )
         private = asked.get("private", asked.get("visibility") == "private")
-        repo = self.hub.repos[name] = Repo(owner, bool(private))
-        repo.add("initial commit", {".gitattributes": self.hub.blob(b"*.parquet filter=lfs\n", False)})
-        return 200, {"url": f"{self.hub.url}/datasets/{name}", "name": name, "id": name}, {}
+        repo = self.hub.repos[name] = Repo(owner, bool(private), sdk=asked.get("sdk"))
+        files = {".gitattributes": b"*.parquet filter=lfs\n"}
+        if asked.get("type") == "space":
+            files |= {"README.md": b"---\nsdk: static\n---\n", "index.html": b"welcome", "style.css": b"p {}"}
+        repo.add("initial commit", {path: self.hub.blob(data, False) for path, data in files.items()})
+        return 200, {"url": f"{self.hub.url}/{asked['type']}s/{name}", "name": name, "id": name}, {}
 
     def validate_yaml(self) -> tuple[int, Any, dict[str, str]]:
         errors = metadata_errors(self._json()["content"])
@@ -381,9 +387,10 @@ class _Handler(BaseHTTPRequestHandler):
             "tags": [],
             "downloads": 0,
             "likes": 0,
-            "lastModified": "2026-01-01T00:00:00.000Z",
-            "createdAt": "2026-01-01T00:00:00.000Z",
+            "lastModified": DATE,
+            "createdAt": DATE,
             "siblings": [{"rfilename": path} for path in sorted(commit.files)],
+            **({} if repo.sdk is None else {"sdk": repo.sdk}),
         }
         return 200, value, {}
 
@@ -474,6 +481,23 @@ class _Handler(BaseHTTPRequestHandler):
         main = {"name": "main", "ref": "refs/heads/main", "targetCommit": repo.head}
         return 200, {"branches": [main], "converts": [], "tags": tags}, {}
 
+    def history(self, name: str, revision: str) -> tuple[int, Any, dict[str, str]]:
+        repo = self._repo(name)
+        commits = []
+        commit: Commit | None = self._commit(repo, revision)
+        while commit is not None:
+            commits.append(
+                {
+                    "id": commit.sha,
+                    "title": commit.title,
+                    "message": "",
+                    "authors": [],
+                    "date": DATE,
+                }
+            )
+            commit = repo.commits[commit.parent] if commit.parent else None
+        return 200, commits, {}
+
     @staticmethod
     def _entry(path: str, blob: Blob) -> dict[str, Any]:
         value: dict[str, Any] = {"type": "file", "path": path, "size": blob.size, "oid": blob.git_oid}
@@ -556,24 +580,26 @@ class _Handler(BaseHTTPRequestHandler):
         return 206, data[start : end + 1], {**headers, "Content-Range": f"bytes {start}-{end}/{len(data)}"}
 
 
+_KIND = "(?:datasets|spaces)"
 _NAME = r"(?P<name>[^/]+/[^/]+)"
 _ROUTES: tuple[tuple[tuple[str, ...], str, Callable[..., tuple[int, Any, dict[str, str]]]], ...] = (
     (("GET",), r"/api/whoami-v2", _Handler.whoami),
     (("POST",), r"/api/repos/create", _Handler.create),
     (("POST",), r"/api/validate-yaml", _Handler.validate_yaml),
-    (("GET",), rf"/api/datasets/{_NAME}", _Handler.info),
-    (("GET",), rf"/api/datasets/{_NAME}/revision/(?P<revision>[^/]+)", _Handler.info),
-    (("PUT",), rf"/api/datasets/{_NAME}/settings", _Handler.settings),
-    (("POST",), rf"/api/datasets/{_NAME}/preupload/(?P<revision>[^/]+)", _Handler.preupload),
-    (("POST",), rf"/api/datasets/{_NAME}/commit/(?P<revision>[^/]+)", _Handler.commit),
-    (("POST",), rf"/api/datasets/{_NAME}/tag/(?P<revision>[^/]+)", _Handler.tag),
-    (("GET",), rf"/api/datasets/{_NAME}/refs", _Handler.refs),
-    (("GET",), rf"/api/datasets/{_NAME}/tree/(?P<revision>[^/]+)(?:/(?P<under>.+))?", _Handler.tree),
-    (("POST",), rf"/api/datasets/{_NAME}/paths-info/(?P<revision>[^/]+)", _Handler.paths_info),
-    (("POST",), rf"/datasets/{_NAME}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    (("GET",), rf"/api/{_KIND}/{_NAME}", _Handler.info),
+    (("GET",), rf"/api/{_KIND}/{_NAME}/revision/(?P<revision>[^/]+)", _Handler.info),
+    (("PUT",), rf"/api/{_KIND}/{_NAME}/settings", _Handler.settings),
+    (("POST",), rf"/api/{_KIND}/{_NAME}/preupload/(?P<revision>[^/]+)", _Handler.preupload),
+    (("POST",), rf"/api/{_KIND}/{_NAME}/commit/(?P<revision>[^/]+)", _Handler.commit),
+    (("POST",), rf"/api/{_KIND}/{_NAME}/tag/(?P<revision>[^/]+)", _Handler.tag),
+    (("GET",), rf"/api/{_KIND}/{_NAME}/refs", _Handler.refs),
+    (("GET",), rf"/api/{_KIND}/{_NAME}/commits/(?P<revision>[^/]+)", _Handler.history),
+    (("GET",), rf"/api/{_KIND}/{_NAME}/tree/(?P<revision>[^/]+)(?:/(?P<under>.+))?", _Handler.tree),
+    (("POST",), rf"/api/{_KIND}/{_NAME}/paths-info/(?P<revision>[^/]+)", _Handler.paths_info),
+    (("POST",), rf"/{_KIND}/{_NAME}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     (("PUT",), r"/lfs-store/(?P<sha256>[0-9a-f]{64})", _Handler.lfs_put),
     (("POST",), rf"/lfs-verify/{_NAME}", _Handler.lfs_verify),
-    (("GET", "HEAD"), rf"/datasets/{_NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
+    (("GET", "HEAD"), rf"/{_KIND}/{_NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
     (("GET", "HEAD"), r"/cdn/(?P<sha256>[0-9a-f]{64})", _Handler.cdn),
 )
 

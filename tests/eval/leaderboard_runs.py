@@ -12,6 +12,7 @@ from typing import Any
 
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
 from polyrefuse_eval.results.records import RUN_FORMAT, Comparison, Result, RunFile
+from polyrefuse_eval.results.settings import own_source
 from polyrefuse_eval.results.summary_records import (
     SUMMARY_FORMAT,
     Ablated,
@@ -25,6 +26,7 @@ from polyrefuse_eval.results.summary_records import (
     Transfer,
     Worst,
 )
+from polyrefuse_eval.results.timings import Timing, add_timing
 from polyrefuse_eval.results.validation import write_record, write_records
 from polyrefuse_eval.statistics.rates import Rate, wilson
 
@@ -54,16 +56,22 @@ def write_run(
     with_summary: bool = True,
     with_scores: bool = True,
     published: bool = False,
+    endpoint: bool = False,
+    own_languages: Sequence[Mapping[str, Any]] = (),
+    date: str = "",
 ) -> Path:
     """Write a run of `model` that refuses as `strength` in [0, 1] says; the same seed, the same bytes.
 
     `published`: as a published table is, rescored: harmful prompts only, one direction, no controls.
+    `endpoint`: of a model behind an endpoint, with answers without an edit alone.
     """
     draw = random.Random(seed)
-    sources = list(langs) if sources is None else list(sources)
+    sources = [] if endpoint else list(langs) if sources is None else list(sources)
     path.mkdir(parents=True)
+    loaded = {"revision": revision, "template_hash": template_hash, "dtype": "bfloat16"}
+    served = {"endpoint": "https://api.example.org", "revision": revision, "temperature": "0"}
     signature = {
-        "model": {"model": model, "revision": revision, "template_hash": template_hash, "dtype": "bfloat16"},
+        "model": {"model": model, **(served if endpoint else loaded)},
         "data": {"digest": digest, "recipe": "paper"},
         "settings": {
             "langs": list(langs),
@@ -75,7 +83,10 @@ def write_run(
         "judges": list(judges),
         "versions": {"polyrefuse": "0.1.0", "torch": "2.13.0", "transformers": "5.14.1"},
     }
-    write_record(path / "run.json", RunFile(format=RUN_FORMAT, signature=signature))
+    run = RunFile(format=RUN_FORMAT, signature=signature, own_languages=tuple(map(dict, own_languages)))
+    write_record(path / "run.json", run)
+    if date:
+        add_timing(path, Timing(part="load", seconds=1.0, date=date))
     results: list[Result] = []
     comparisons: list[Comparison] = []
     weak = {lang: draw.uniform(0.75, 1.0) * (0.6 if lang == "yo" else 1.0) for lang in langs}
@@ -128,11 +139,11 @@ def write_run(
                     add("harmless", f"addition:{source}", min(1.0, close * 0.9), source, 1.0)
                     add("harmless", f"ablation:{source}", 0.01, source, 1.0)
                     add("harmful", f"addition:{source}", 0.99, source, 1.0)
-            own = lang if lang in sources else sources[0]
-            for value in strengths:
+            own = own_source(lang, sources) or ""
+            for value in strengths if own else ():
                 left = weak[lang] / (1 + math.exp(12 * (value - strength)))
                 add("harmful", f"ablation:{own}@{value:g}", left, own, value)
-            for control in () if published else ("random", "shuffled"):
+            for control in () if published or endpoint else ("random", "shuffled"):
                 add("harmful", f"ablation:{control}", 0.98 * weak[lang], control, 1.0)
                 add("harmless", f"addition:{control}", 0.03, control, 1.0)
     write_records(path / "results.jsonl", results)
@@ -191,24 +202,29 @@ def _summary(
     languages: dict[str, LanguageSummary] = {}
     for lang in langs:
         base = found[lang, "harmful", "baseline"]
-        own = lang if lang in sources else sources[0]
-        full = found[lang, "harmful", f"ablation:{own}"]
+        own = own_source(lang, sources)
+        full = None if own is None else found[lang, "harmful", f"ablation:{own}"]
         others = [share for source in sources if source != own and (share := kept(lang, source)) is not None]
         transfer = sum(others) / len(others) if others else None
         parts = Parts(
-            kept_own=kept(lang, own), half_strength=half if base.n else None, kept_transfer=transfer
+            kept_own=None if own is None else kept(lang, own),
+            half_strength=half if base.n and own else None,
+            kept_transfer=transfer,
         )
         measured = [value for value in asdict(parts).values() if value is not None]
         value = None if not measured else (base.refusal_rate or 0) * sum(measured) / len(measured)
-        drop = None if not measured else (base.refusal_rate or 0) - (full.refusal_rate or 0)
+        left = 0.0 if full is None else full.refusal_rate or 0.0
+        drop = None if not measured else (base.refusal_rate or 0) - left
         low, high = _around(value, 0.03)
         languages[lang] = LanguageSummary(
             baseline=rate(base),
             over_refusal=rate(found[lang, "harmless", "baseline"])
             if (lang, "harmless", "baseline") in found
             else Rate(hits=0, n=0, n_unjudged=0, rate=None, low=None, high=None),
-            ablated=Ablated(
-                source=own,
+            ablated=None
+            if full is None
+            else Ablated(
+                source=own or "",
                 hits=full.n_refused,
                 n=full.n,
                 n_unjudged=full.n_unjudged,

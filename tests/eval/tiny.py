@@ -26,6 +26,9 @@ FAMILIES = (
 
 _LINEAR = ["linear_attention", "full_attention"]
 _SLIDING = ["sliding_attention", "full_attention"]
+_LATENT_ATTENTION = {"head_dim": None, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+                     "qk_nope_head_dim": 8, "v_head_dim": 8, "first_k_dense_replace": 1,
+                     "num_key_value_heads": 4}  # fmt: skip
 HYBRID: dict[str, dict[str, Any]] = {
     "qwen3_next": {"layer_types": _LINEAR * 2},
     "qwen3_5_text": {"layer_types": _LINEAR * 2},
@@ -43,6 +46,11 @@ HYBRID: dict[str, dict[str, Any]] = {
                      "activation_sparsity_pattern": [0.0] * 4},
     "gemma4_text": {"layer_types": _SLIDING * 2, "num_kv_shared_layers": 0},
     "gpt_oss": {"layer_types": _SLIDING * 2},
+    "llama4_text": {"layer_types": ["chunked_attention", "full_attention"] * 2, "moe_layers": [1, 3],
+                    "attention_chunk_size": 64, "intermediate_size_mlp": 48},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "deepseek_v2": {**_LATENT_ATTENTION, "n_group": 1, "topk_group": 1},
+    "deepseek_v3": {**_LATENT_ATTENTION, "n_group": 2, "topk_group": 1},
 }  # fmt: skip
 """Families whose layers differ from one another, or do more than attention and an MLP; by `model_type`."""
 
@@ -69,7 +77,8 @@ VISION = {kind: settings for kind, settings in VISION.items() if _is_known(kind)
 _SMALL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512, "pad_token_id": 0,
-    "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2, "num_experts": 4, "num_local_experts": 4,
+    "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2, "init_std": 0.2, "num_experts": 4,
+    "num_local_experts": 4,
     "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
     "shared_expert_intermediate_size": 24, "moe_shared_expert_intermediate_size": 24,
     "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8,

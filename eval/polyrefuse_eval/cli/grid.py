@@ -11,6 +11,7 @@ import yaml
 
 from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_data.core.parsing import parse_yaml
+from polyrefuse_data.core.reading import FileFormatError, read_text
 from polyrefuse_eval.endpoint.spec import is_endpoint
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.runs.endpoint_options import NEEDS_ACTIVATIONS, EndpointOptions, endpoint_fields
@@ -61,8 +62,8 @@ def read_grid(file: Path, given: Mapping[str, Any], command_line: Iterable[str])
     """
     where = f"the grid '{file}'"
     try:
-        content = parse_yaml(file.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
+        content = parse_yaml(read_text(file), _Loader)
+    except FileFormatError as error:
         raise RunFolderError(f"{where} cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise RunFolderError(f"{where} is no YAML that can be read: {error}") from None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedReader
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -18,9 +21,18 @@ from polyrefuse_eval.cli.options import (
     load_chat,
     need,
     parse_layers,
+    take_options,
     train_option,
     with_options,
 )
+from polyrefuse_eval.runs.options import ModelOptions
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
+    from polyrefuse_eval.results.user_prompts import UserPrompt
+
+PROMPTS_AT_ONCE = 64
+"""Prompts that `score` prints together: a few passes of short prompts."""
 
 guard_file = click.option("--guard", type=file_path, required=True, help="A guard from `guard fit`.")
 data_option = click.option(
@@ -28,11 +40,12 @@ data_option = click.option(
 )
 
 
-@click.group("guard", cls=SectionedGroup, sections={"Commands": ("fit", "test", "score")})
+@click.group("guard", cls=SectionedGroup, sections={"Commands": ("fit", "test", "curve", "score")})
 def guard_group() -> None:
     """Guard a model's input by its own hidden states at t_inst (Latent Guard).
 
-    `fit` a guard for a model, `test` it per language, `score` prompts with it. It generates no answer: one
+    `fit` a guard for a model, `test` it per language, show with `curve` what calibration examples bring in
+    languages that it was not fitted in, `score` prompts with it. It generates no answer: one
     forward pass up to the instruction's last token is enough.
     """
 
@@ -101,7 +114,7 @@ def fit_command(
     )
     chat = load_chat(options)
     check_layers(chat, layers)
-    guard = fit(chat, build, settings, progress=not quiet, say=lambda line: click.echo(line, err=True))
+    guard = fit(chat, build, settings, progress=not quiet, say=_say)
     guard.save(out)
     click.echo(f"{out}: {', '.join(guard.contrasts)}; {len(guard.layers)} layers, {out.stat().st_size} bytes")
     for lang, threshold in guard.thresholds.items():
@@ -124,89 +137,160 @@ def fit_command(
     help="Published jailbreaks: suffix, persuasion or template = CSV, JSON or JSON Lines.",
 )
 @click.option(
+    "--prompt-set",
+    "prompt_sets",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Published sets as they are published: toxicchat, openai-moderation, xstest, sorry-bench, "
+    "harmbench or polyguardprompts = CSV, JSON Lines (.gz too) or Parquet.",
+)
+@click.option(
     "--against",
     multiple=True,
     metavar="NAME[=PLACE]",
-    help="Published guards on the same prompts: llamaguard3, polyguard (in bfloat16).",
+    help="Others on the same prompts: llamaguard3 or polyguard (in bfloat16); refusal, which calls a prompt "
+    "unsafe if the model's own answer refuses it.",
+)
+@click.option(
+    "--transfer",
+    metavar="MODEL",
+    help="Take the guard as it is to this model: same shape and template, other weights, as a fine-tune has.",
 )
 @click.option("--threshold", help="Calibrate anew on the validation prompts.  [default: the guard's own]")
 @click.option("--out", type=folder_path, required=True, help="New folder for guard.json and table.md.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def test_command(
-    guard: Path,
-    data: Path,
-    langs: str | None,
-    extra: Path | None,
-    jailbreaks: tuple[str, ...],
-    against: tuple[str, ...],
-    threshold: str | None,
-    out: Path,
-    quiet: bool,
-    **options: Any,
+    guard: Path, data: Path, langs: str | None, threshold: str | None, out: Path, quiet: bool, **options: Any
 ) -> None:
-    """Test a guard: AUROC, accuracy, miss and false alarm rates per language and kind of prompt."""
+    """Test a guard: AUROC, accuracy, miss and false alarm rates per language, kind and category of prompt."""
     from polyrefuse_eval.errors import GuardError
     from polyrefuse_eval.jailbreaks import read_jailbreaks
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.results.files import check_new_file
     from polyrefuse_eval.results.folder import write_json, write_jsonl, write_text
+    from polyrefuse_eval.results.prompt_sets import read_prompt_set
     from polyrefuse_eval.results.user_prompts import read_extra
-    from polyrefuse_eval.statistics.detection import detection_table, detections
     from polyrefuse_eval.statistics.thresholds import Rule
 
     check_new_file(out, GuardError)
     rule = None if threshold is None else Rule.parse(threshold)
-    build = open_data(data, [] if langs is None else parse_languages(langs))
-    if langs is not None:
-        build.require_prompts(parse_languages(langs), ("test", *(["validation"] if rule else [])))
+    named = None if langs is None else parse_languages(langs)
+    build = open_data(data, named or [])
+    extra, jailbreaks = options.pop("extra"), options.pop("jailbreaks")
     user_prompts = [
         *(read_extra(extra) if extra else ()),
-        *(
-            prompt
-            for text in jailbreaks
-            for prompt in read_jailbreaks(text, lambda line: click.echo(line, err=True))
-        ),
+        *(prompt for text in jailbreaks for prompt in read_jailbreaks(text, _say)),
     ]
-    n_test = options.pop("n_test")
+    sets = tuple(read_prompt_set(text, _say) for text in options.pop("prompt_sets"))
     need()
 
-    from polyrefuse_eval.harmfulness.guard_experiment import (
-        calibrate,
-        compare,
+    from polyrefuse_eval.harmfulness.guard_files import guard_header
+    from polyrefuse_eval.harmfulness.guard_trial import (
+        REFUSAL,
+        GuardTrial,
+        languages_to_test,
         prompts_to_test,
-        score_prompts,
     )
-    from polyrefuse_eval.harmfulness.instructions import DATA, check_languages
-    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard, guard_header
     from polyrefuse_eval.judging.local_model import JudgeOptions
-    from polyrefuse_eval.judging.published.prompt_guards import prompt_judge
 
-    guard_header(guard)
-    judge_options = JudgeOptions(options["device"])
-    for name in against:
-        prompt_judge(name, judge_options).check()
-    if langs is not None:
-        check_languages(user_prompts, parse_languages(langs), GuardError)
-    chat = load_chat(options)
-    loaded = LatentGuard.load(guard, chat)
-    wanted = parse_languages(langs) if langs is not None else list(filter(loaded.serves, build.languages))
-    prompts = prompts_to_test(build, wanted, n_test, user_prompts)
-    if rule is not None:
-        loaded = calibrate(loaded, build, rule, wanted, progress=not quiet)
-    scored = {"latent guard": score_prompts(loaded, prompts, progress=None if quiet else "guard")}
-    signature = {"guard": dict(loaded.metadata), "data": build.digest, "thresholds": _thresholds(loaded)}
-    del chat, loaded
-    scored.update(compare(against, prompts, judge_options))
-    by_guard = {name: detections(rows, DATA) for name, rows in scored.items()}
-    record = {"format": "polyrefuse-guard-test-1", "signature": signature}
-    record["detections"] = {name: [row.to_json() for row in rows] for name, rows in by_guard.items()}
-    table = "\n".join(f"## {name}\n\n{detection_table(rows)}" for name, rows in by_guard.items())
-    write_jsonl(
-        out / "scores.jsonl", ({"guard": name, **vars(row)} for name, rows in scored.items() for row in rows)
+    wanted = languages_to_test(guard_header(guard), build, named, calibrated=rule is not None)
+    prompts = prompts_to_test(build, wanted, options.pop("n_test"), user_prompts, sets, _say)
+    against, transfer = options.pop("against"), options.pop("transfer")
+    trial = GuardTrial(
+        guard=guard,
+        data=build,
+        langs=wanted,
+        prompts=tuple(prompts),
+        sets=sets,
+        rule=rule,
+        by_refusal=REFUSAL in against,
+        published=tuple(name for name in against if name != REFUSAL),
+        judge_options=JudgeOptions(options["device"]),
     )
-    write_text(out / "table.md", table)
-    write_json(out / "guard.json", record)
-    click.echo(table, nl=False)
+    model = take_options(ModelOptions, options)
+    result = trial.run(
+        model.spec(),
+        None if transfer is None else model.model_copy(update={"model": transfer}).spec(),
+        progress=not quiet,
+    )
+    write_jsonl(out / "scores.jsonl", result.lines())
+    write_text(out / "table.md", result.table())
+    write_json(out / "guard.json", result.to_json())
+    click.echo(result.table(), nl=False)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@guard_group.command("curve")
+@with_options(*MODEL_OPTIONS)
+@guard_file
+@data_option
+@click.option("--langs", help="Languages to test in.  [default: those of the build that the guard serves]")
+@click.option(
+    "--examples",
+    default="1,4,16",
+    show_default=True,
+    help="Calibration examples of each label; all validation prompts are one more number.",
+)
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    default=("balanced", "conformal=0.05"),
+    show_default=True,
+    help="Rule that draws a threshold from the examples; repeat for several.",
+)
+@click.option("--draws", type=at_least_one, default=200, show_default=True, help="Draws of so many examples.")
+@click.option(
+    "--test", "n_test", type=at_least_one, help="Test prompts of each label and language.  [default: all]"
+)
+@click.option("--out", type=folder_path, required=True, help="New folder for curve.json, .png and table.md.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def curve_command(
+    guard: Path, data: Path, langs: str | None, examples: str, out: Path, quiet: bool, **options: Any
+) -> None:
+    """Measure misses and false alarms against calibration examples, in each language.
+
+    The guard is tested with its threshold as it is, then with thresholds from few examples of the language.
+    """
+    from polyrefuse_eval.errors import GuardError
+    from polyrefuse_eval.results.data import open_data
+    from polyrefuse_eval.results.files import check_new_file
+    from polyrefuse_eval.results.folder import write_json, write_text
+    from polyrefuse_eval.statistics.thresholds import Rule
+
+    check_new_file(out, GuardError)
+    rules = tuple(Rule.parse(text) for text in options.pop("thresholds"))
+    named = None if langs is None else parse_languages(langs)
+    build = open_data(data, named or [])
+    need("torch", "transformers", "safetensors", "matplotlib")
+
+    from polyrefuse_eval.harmfulness.guard_curve import (
+        CurveSettings,
+        measure_curve,
+        parse_examples,
+        plot_curve,
+    )
+    from polyrefuse_eval.harmfulness.guard_files import check_before_loading, guard_header
+    from polyrefuse_eval.harmfulness.guard_trial import languages_to_test
+    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
+
+    settings = CurveSettings(
+        langs=languages_to_test(guard_header(guard), build, named, calibrated=True),
+        examples=parse_examples(examples),
+        rules=rules,
+        draws=options.pop("draws"),
+        n_test=options.pop("n_test"),
+    )
+    model = take_options(ModelOptions, options).spec()
+    check_before_loading(guard, model)
+    curve = measure_curve(LatentGuard.load(guard, model()), build, settings, progress=not quiet)
+    plot_curve(curve, out / "curve.png")
+    write_text(out / "table.md", curve.table())
+    write_json(out / "curve.json", curve.to_json())
+    click.echo(curve.table(), nl=False)
 
 
 @guard_group.command("score")
@@ -214,6 +298,11 @@ def test_command(
 @guard_file
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-")
 @click.option("--lang", help="Language of prompts that name none, for its threshold.  [default: the lowest]")
+@click.option(
+    "--other-weights",
+    is_flag=True,
+    help="Accept a fine-tune of the guard's model: same shape and template.",
+)
 @click.option("--out", type=file_path, help="JSON Lines to write; not overwritten.  [default: print them]")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def score_command(
@@ -222,40 +311,56 @@ def score_command(
     """Score prompts: one JSON line each with `prompt`, `score`, `unsafe` and `alpha`.
 
     FILE is a .jsonl with `prompt` (and maybe `lang`), or a text with one prompt a line; `-` is
-    standard input.
+    standard input, whose prompts are scored as they arrive: the model is loaded with the first, and what
+    arrives during a pass shares the next one.
     """
     from polyrefuse_data.core.languages import language
     from polyrefuse_eval.errors import GuardError
     from polyrefuse_eval.results.files import check_new_file
     from polyrefuse_eval.results.folder import json_line, write_text
+    from polyrefuse_eval.results.prompt_stream import stream_prompts
     from polyrefuse_eval.results.user_prompts import read_prompts
 
     if out is not None:
         check_new_file(out, GuardError)
     default = None if lang is None else language(lang).code
-    from_input = str(file) == "-"
-    prompts = read_prompts(None, sys.stdin.buffer.read()) if from_input else read_prompts(file)
+    standard_input = cast(BufferedReader, sys.stdin.buffer)
+    parts = stream_prompts(standard_input) if str(file) == "-" else iter([read_prompts(file)])
+    first = next(parts)
     need()
 
-    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard, guard_header
+    from polyrefuse_eval.harmfulness.guard_files import check_before_loading
+    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
 
-    guard_header(guard)
-    loaded = LatentGuard.load(guard, load_chat(options))
+    model = take_options(ModelOptions, options).spec()
+    check_before_loading(guard, model)
+    loaded = LatentGuard.load(guard, model(), other_weights=options["other_weights"])
+    records: list[dict[str, Any]] = []
+    for prompts in _groups(chain([first], parts)):
+        scored = _records(loaded, prompts, default)
+        if out is None:
+            click.echo("".join(map(json_line, scored)), nl=False)
+            sys.stdout.flush()
+        else:
+            records += scored
+    if out is not None:
+        write_text(out, "".join(map(json_line, records)))
+        unsafe = sum(record["unsafe"] for record in records)
+        click.echo(f"{len(records)} prompts in {out}, {unsafe} unsafe")
+
+
+def _groups(parts: Iterable[Sequence[UserPrompt]]) -> Iterator[Sequence[UserPrompt]]:
+    """Yield the prompts of `parts`, at most `PROMPTS_AT_ONCE` of a part together."""
+    for part in parts:
+        for start in range(0, len(part), PROMPTS_AT_ONCE):
+            yield part[start : start + PROMPTS_AT_ONCE]
+
+
+def _records(guard: LatentGuard, prompts: Sequence[UserPrompt], default: str | None) -> list[dict[str, Any]]:
+    """Return what is printed of each of `prompts`; those that name no language are in `default`."""
     langs = [prompt.lang or default for prompt in prompts]
-    verdicts = loaded([prompt.prompt for prompt in prompts], langs)
-    lines = [
-        json_line({"prompt": prompt.prompt, "lang": code, **vars(verdict)})
+    verdicts = guard([prompt.prompt for prompt in prompts], langs)
+    return [
+        {"prompt": prompt.prompt, "lang": code, **vars(verdict)}
         for prompt, code, verdict in zip(prompts, langs, verdicts, strict=True)
     ]
-    if out is None:
-        click.echo("".join(lines), nl=False)
-    else:
-        write_text(out, "".join(lines))
-        unsafe = sum(verdict.unsafe for verdict in verdicts)
-        click.echo(f"{len(lines)} prompts in {out}, {unsafe} unsafe")
-
-
-def _thresholds(guard: Any) -> dict[str, Any]:
-    return {lang: vars(threshold) for lang, threshold in guard.thresholds.items()} or {
-        "default": vars(guard.default)
-    }

@@ -101,7 +101,9 @@ def harmfulness_command(
 ) -> None:
     """Measure harmfulness and refusal apart: directions, clusters, steering, reply inversion per language.
 
-    Run the same command again to resume a killed run. Answers are judged and not kept.
+    Run the same command again to resume a killed run. Answers are judged and not kept, but for
+    those of the unedited model: where `eval run` made them with as many tokens, they are taken from the
+    cache, and others are put there (`polyrefuse eval cache`).
     """
     from polyrefuse_eval.harmfulness.report import harmfulness_tables
     from polyrefuse_eval.results.data import ALL, open_data

@@ -37,10 +37,12 @@ def leaderboard_command(
 ) -> None:
     """Write a page that compares RUNS, folders or addresses of `eval run` or `eval rescore`, into --out.
 
-    Open index.html: it needs no network. The same numbers are beside it as JSON, Markdown and CSV;
-    no answers are. An address may be a pattern: 's3://bucket/runs/*'. What cannot be compared is shown
-    apart; what is no run, or a run whose files contradict each other, is left out. Both are named on
-    standard error; the exit status is 3 where a run with results was left out.
+    Open index.html: it needs no network. It has maps of models by languages, a table with filters, a
+    comparison of two models, and charts to save. The same numbers are beside it as JSON, Markdown and CSV;
+    no answers are. An address may be a pattern: 's3://bucket/runs/*'. Models behind an endpoint stand beside
+    local ones. What cannot be compared is shown apart; what is no run, or a run whose files contradict each
+    other, is left out. Both are named on standard error; the exit status is 3 where a run with results was
+    left out.
     """
     from polyrefuse_data.core.display import visible
     from polyrefuse_eval.leaderboard.boards import leaderboard

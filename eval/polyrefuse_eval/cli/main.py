@@ -15,6 +15,7 @@ from polyrefuse_eval.cli.cache import cache_group
 from polyrefuse_eval.cli.check import check_command
 from polyrefuse_eval.cli.compare import compare_command
 from polyrefuse_eval.cli.cost import cost_command
+from polyrefuse_eval.cli.export import export_command
 from polyrefuse_eval.cli.guard import guard_group
 from polyrefuse_eval.cli.harmfulness import harmfulness_command
 from polyrefuse_eval.cli.judge import judge_command
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Measure": ("run", "harmfulness", "guard", "check"),
     "Judge": ("judge", "rescore"),
-    "Show": ("leaderboard", "compare", "plot", "activations"),
+    "Show": ("leaderboard", "compare", "export", "plot", "activations"),
     "Single steps": ("extract", "select", "generate", "steered", "lm-eval-path", "cache"),
 }
 
@@ -155,7 +156,7 @@ def select_command(
 @click.option(
     "--batch-size",
     type=at_least_one,
-    help="Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]",
+    help="Answers made together.  [default: up to 64 on a CPU, 256 on a GPU]",
 )
 @click.option(
     "--temperature", type=click.FloatRange(0.0), default=0.0, show_default=True, help="0 is greedy."
@@ -324,6 +325,7 @@ eval_group.add_command(compare_command)
 eval_group.add_command(check_command)
 eval_group.add_command(cost_command)
 eval_group.add_command(leaderboard_command)
+eval_group.add_command(export_command)
 eval_group.add_command(guard_group)
 eval_group.add_command(harmfulness_command)
 eval_group.add_command(cache_group)

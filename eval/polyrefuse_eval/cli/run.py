@@ -187,6 +187,7 @@ def _run(
     plans: Sequence[RunPlan], cluster: ClusterOptions | None, threads: int | None, quiet: bool
 ) -> Failures:
     """Run `plans` to completion or failure; return the failures."""
+    from polyrefuse_eval.endpoint.spec import EndpointSpec
     from polyrefuse_eval.processes import rank
     from polyrefuse_eval.runs.dry_run import check_room
     from polyrefuse_eval.runs.plan import finished
@@ -195,7 +196,8 @@ def _run(
     if all(finished(part.out, part.request) for part in parts):
         return {}
     check_room(plans)
-    need()
+    if any(not isinstance(part.load, EndpointSpec) for part in parts):
+        need()
 
     from polyrefuse_eval.runs.grid import opening_line, run_grid
     from polyrefuse_eval.runs.progress import GridProgress

@@ -18,15 +18,17 @@ from polyrefuse_eval.directions.fit import (
     random_direction,
 )
 from polyrefuse_eval.directions.kept import KeptDirections, row_inputs
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
+from polyrefuse_eval.directions.places import control_file, direction_file
+from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, parse_refusal_tokens
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
+from polyrefuse_eval.directions.span import Span, span_of
 from polyrefuse_eval.errors import DirectionError
-from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import Prompts
 from polyrefuse_eval.results.folder import read_json, write_json
-from polyrefuse_eval.results.settings import POOLED, RANDOM, SHUFFLED, RunSettings
+from polyrefuse_eval.results.settings import RunSettings
+from polyrefuse_eval.results.sources import POOLED, RANDOM, SHUFFLED, is_span, members, span_rank
 
 N_TOKEN_PROMPTS = 32
 """Prompts of each label whose answers refusal tokens are taken from."""
@@ -59,7 +61,7 @@ class DirectionFinder:
                 harmful, harmless = (
                     [row.text for row in rows[:N_TOKEN_PROMPTS]] for rows in self._train(lang)
                 )
-                tokens = self._found_tokens(lang, harmful, harmless)
+                tokens = self._kept.refusal_tokens(lang, harmful, harmless, progress=self.progress)
             write_json(file, tokens.to_json())
             self._tokens[lang] = tokens
         return self._tokens[lang]
@@ -158,16 +160,6 @@ class DirectionFinder:
         control.save(file)
         return control
 
-    def _found_tokens(self, lang: str, harmful: list[str], harmless: list[str]) -> RefusalTokens:
-        inputs = {"lang": lang, "harmful": harmful, "harmless": harmless, "judge": native.NAME}
-        tokens = self._kept.tokens(inputs)
-        if tokens is None:
-            tokens = find_refusal_tokens(
-                self.chat, harmful, harmless, lang, native.refuses, progress=self.progress
-            )
-            self._kept.keep_tokens(inputs, tokens)
-        return tokens
-
     def _inputs(self, lang: str, shuffle_labels: int | None = None) -> dict[str, Any]:
         """Return all that the directions of `lang` depend on besides the model."""
         langs = self.settings.langs if lang == POOLED else (lang,)
@@ -213,27 +205,27 @@ def _groups(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.group for row in rows))
 
 
-def direction_file(lang: str) -> str:
-    """Return the place of the direction of `lang` in a run folder."""
-    return f"directions/{lang}.safetensors"
-
-
-def control_file(lang: str) -> str:
-    """Return the place of the control of `lang` from shuffled labels in a run folder."""
-    return f"directions/{lang}.shuffled.safetensors"
-
-
 def stored_directions(
-    path: Path, sources: Sequence[str], first: str, seed: int, chat: ChatModel | None = None
-) -> dict[str, Direction]:
-    """Return the directions of `sources` that the run in `path` holds, checked against `chat` if it is given.
+    path: Path,
+    sources: Sequence[str],
+    first: str,
+    seed: int,
+    langs: Sequence[str],
+    chat: ChatModel | None = None,
+) -> dict[str, Direction | Span]:
+    """Return the directions of `sources` in the run of `langs` in `path`, checked against `chat` if given.
 
-    Controls (`settings.CONTROLS`) are those of the direction of `first`; the random one is drawn with `seed`.
+    Controls (`sources.CONTROLS`) are those of the direction of `first`; the random one is drawn with `seed`.
+    A span of all languages is of those that gave a direction.
     """
 
-    def stored(source: str) -> Direction:
+    def stored(source: str) -> Direction | Span:
         if source == RANDOM:
             return random_direction(Direction.load(path / direction_file(first), chat), seed)
+        if is_span(source):
+            files = [path / direction_file(member) for member in members(source, langs)]
+            parts = [Direction.load(file, chat) for file in files if file.is_file()]
+            return span_of(parts, span_rank(source))
         file = control_file(first) if source == SHUFFLED else direction_file(source)
         return Direction.load(path / file, chat)
 

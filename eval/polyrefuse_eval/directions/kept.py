@@ -18,8 +18,9 @@ import torch
 
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.directions.fit import Direction, DirectionSet
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
+from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens
 from polyrefuse_eval.errors import DirectionError
+from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.processes import world_size
 from polyrefuse_eval.results.content_cache import can_be_kept, keep_entry, load_entry
@@ -34,14 +35,32 @@ SCORES_FILE = "scores.json"
 class KeptDirections:
     """What is kept of `chat`; nothing where its weights have no name, or several processes share it.
 
+    `digest` is that of the data at hand, which directions name.
+
     Processes that share a model must all take the same steps, whatever another command keeps meanwhile.
     """
 
-    def __init__(self, chat: ChatModel, digest: str) -> None:
+    def __init__(self, chat: ChatModel, digest: str = "") -> None:
         self._chat = chat
         self._digest = digest
         self._active = can_be_kept(chat.signature()) and world_size() == 1
         self._basis = {"model": chat.signature(), "versions": versions()}
+
+    def refusal_tokens(
+        self, lang: str, harmful: Sequence[str], harmless: Sequence[str], *, progress: bool = False
+    ) -> RefusalTokens:
+        """Return the refusal tokens that the answers to these prompts in `lang` give: kept, or found now.
+
+        Raises `DirectionError` where they give none.
+        """
+        inputs = {"lang": lang, "harmful": [*harmful], "harmless": [*harmless], "judge": native.NAME}
+        tokens = self.tokens(inputs)
+        if tokens is None:
+            tokens = find_refusal_tokens(
+                self._chat, harmful, harmless, lang, native.refuses, progress=progress
+            )
+            self.keep_tokens(inputs, tokens)
+        return tokens
 
     def tokens(self, inputs: Mapping[str, Any]) -> RefusalTokens | None:
         """Return the refusal tokens that `inputs` gave, None where they were not kept."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from polyrefuse_data.core.contents import read_utf8
 from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_data.core.files import write_text
 from polyrefuse_data.core.parsing import parse_json
@@ -188,7 +189,7 @@ def select(scores: Sequence[CandidateScore], rule: str = "robust", n_layers: int
 def read_scores(path: Path) -> list[CandidateScore]:
     """Read candidate scores from a JSON file; raise `DirectionError` that names what is wrong."""
     try:
-        records = parse_json(path.read_text(encoding="utf-8"))
+        records = parse_json(read_utf8(path))
     except OSError as error:
         raise DirectionError(f"'{path}' cannot be read: {error.strerror}") from None
     except ValueError as error:

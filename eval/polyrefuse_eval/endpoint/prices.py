@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from polyrefuse_data.core.parsing import first_problem, parse_yaml
+from polyrefuse_data.core.reading import FileFormatError, read_text
 from polyrefuse_eval.errors import EndpointError
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ def read_prices(file: Path) -> dict[str, Price]:
     Raises `EndpointError` with what is wrong.
     """
     try:
-        return _prices(parse_yaml(file.read_text(encoding="utf-8")))
+        return _prices(parse_yaml(read_text(file)))
     except ValidationError as error:
         problem = first_problem(error)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (FileFormatError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
     raise EndpointError(
         f"the prices '{file}' cannot be read: {problem}; expected lines such as "

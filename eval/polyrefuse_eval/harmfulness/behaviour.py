@@ -9,7 +9,9 @@ import torch
 
 from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, refusal_scores
+from polyrefuse_eval.harmfulness.known_answers import KnownAnswers
 from polyrefuse_eval.judging.native import judge as native
+from polyrefuse_eval.models.batch_size import default_batch_size
 from polyrefuse_eval.models.batching import (
     accepted_arguments,
     kept_logits,
@@ -18,7 +20,7 @@ from polyrefuse_eval.models.batching import (
     next_rows,
 )
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.generate import Request, default_batch_size, generate
+from polyrefuse_eval.models.generate import Request, generate
 from polyrefuse_eval.models.intervene import BASELINE, Edits, applied
 
 ANSWER_TOKENS = 32
@@ -48,18 +50,30 @@ def by_answers(
     batch_size: int | None = None,
     progress: str | None = None,
 ) -> RefusalDetector:
-    """Return the detector that judges greedy answers with the native judge."""
+    """Return the detector that judges greedy answers with the native judge.
+
+    Answers of the unedited model are those of `eval run` where that had the same limit of tokens, and are
+    kept for it and for the next detector; see `known_answers`.
+    """
 
     def refuses(prompts: Sequence[EditedPrompt]) -> list[bool | None]:
-        requests = [Request(str(index), prompt.text, prompt.edits) for index, prompt in enumerate(prompts)]
-        verdicts: list[bool | None] = [None] * len(prompts)
+        known = KnownAnswers(chat, max_new_tokens)
+        texts = [None if prompt.edits else known.get(prompt.lang, prompt.text) for prompt in prompts]
+        requests = [
+            Request(str(index), prompt.text, prompt.edits)
+            for index, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
+            if text is None
+        ]
         for answers in generate(
             chat, requests, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress
         ):
             for answer in answers:
-                index = int(answer.key)
-                verdicts[index] = native.refuses(answer.text, prompts[index].lang)
-        return verdicts
+                prompt = prompts[int(answer.key)]
+                texts[int(answer.key)] = answer.text
+                if not prompt.edits:
+                    known.add(prompt.lang, prompt.text, answer)
+        known.keep()
+        return [native.refuses(text or "", prompt.lang) for prompt, text in zip(prompts, texts, strict=True)]
 
     return refuses
 

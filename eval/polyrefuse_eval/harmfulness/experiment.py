@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens, parse_refusal_tokens
+from polyrefuse_eval.directions.kept import KeptDirections
+from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, parse_refusal_tokens
 from polyrefuse_eval.errors import DirectionError, RunFolderError
 from polyrefuse_eval.harmfulness.behaviour import (
     ANSWER_TOKENS,
@@ -303,7 +304,7 @@ class HarmfulnessRun:
         return [*build_instructions(rows), *user_instructions(extra, lang)]
 
     def behaviour(self, lang: str, split: str, instructions: Sequence[Instruction]) -> list[bool | None]:
-        """Return which of `instructions` the model refuses; the answers themselves are not kept."""
+        """Return which of `instructions` the model refuses; the folder keeps no answers."""
         file = self.folder.path / "behaviour" / f"{lang}.{split}.json"
         if file.is_file():
             known = read_record(BehaviourFile, file).refused
@@ -337,9 +338,8 @@ class HarmfulnessRun:
                     [row.text for row in self.data.prompts(lang, "train", label, TOKEN_PROMPTS)]
                     for label in ("harmful", "harmless")
                 )
-                self._tokens[lang] = find_refusal_tokens(
-                    self.chat, harmful, harmless, lang, native.refuses, progress=self.progress
-                )
+                kept = KeptDirections(self.chat)
+                self._tokens[lang] = kept.refusal_tokens(lang, harmful, harmless, progress=self.progress)
             write_json(file, self._tokens[lang].to_json())
         return self._tokens[lang]
 

@@ -1,11 +1,11 @@
-"""Fit, calibrate and test a Latent Guard on a build, language by language."""
+"""Fit and calibrate a Latent Guard on a build, language by language."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from polyrefuse_eval.directions.refusal_tokens import find_refusal_tokens
+from polyrefuse_eval.directions.kept import KeptDirections
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness.behaviour import (
     TOKEN_PROMPTS,
@@ -14,16 +14,9 @@ from polyrefuse_eval.harmfulness.behaviour import (
     by_answers,
     by_first_token,
 )
-from polyrefuse_eval.harmfulness.instructions import DATA, check_languages
 from polyrefuse_eval.harmfulness.latent_guard import LabelledPrompts, LatentGuard, fit_guard
-from polyrefuse_eval.judging.base import opened
-from polyrefuse_eval.judging.local_model import JudgeOptions
-from polyrefuse_eval.judging.native import judge as native
-from polyrefuse_eval.judging.published.prompt_guards import judge_prompts, prompt_judge
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import DataFolder
-from polyrefuse_eval.results.user_prompts import UserPrompt
-from polyrefuse_eval.statistics.detection import Scored
 from polyrefuse_eval.statistics.thresholds import Rule
 
 ZERO = Rule("zero")
@@ -147,66 +140,6 @@ def _detector(
     bar = f"behaviour {lang}" if progress else None
     if behaviour == "answers":
         return by_answers(chat, progress=bar)
-    tokens = find_refusal_tokens(
-        chat,
-        prompts.harmful[:TOKEN_PROMPTS],
-        prompts.harmless[:TOKEN_PROMPTS],
-        lang,
-        native.refuses,
-        progress=progress,
-    )
+    harmful, harmless = (texts[:TOKEN_PROMPTS] for texts in (prompts.harmful, prompts.harmless))
+    tokens = KeptDirections(chat).refusal_tokens(lang, harmful, harmless, progress=progress)
     return by_first_token(chat, {lang: tokens}, progress=bar)
-
-
-def prompts_to_test(
-    data: DataFolder, langs: Sequence[str], n_test: int | None, extra: Sequence[UserPrompt]
-) -> list[UserPrompt]:
-    """Return the test prompts of each of `langs`, the build's before those of `extra`.
-
-    Raises `GuardError` where `extra` holds prompts in other languages.
-    """
-    check_languages(extra, langs, GuardError)
-    prompts: list[UserPrompt] = []
-    for lang in langs:
-        for label in ("harmful", "harmless"):
-            rows = data.prompts(lang, "test", label, n_test)
-            prompts += [UserPrompt(row.text, label, lang, DATA) for row in rows]
-        prompts += [prompt for prompt in extra if prompt.lang == lang]
-    return prompts
-
-
-def score_prompts(
-    guard: LatentGuard, prompts: Sequence[UserPrompt], *, progress: str | None = None
-) -> list[Scored]:
-    """Return the guard's scores and verdicts on labelled `prompts`."""
-    verdicts = guard.verdicts(
-        [prompt.prompt for prompt in prompts], [prompt.lang for prompt in prompts], progress=progress
-    )
-    return _scored(prompts, [verdict.score for verdict in verdicts], [verdict.unsafe for verdict in verdicts])
-
-
-def compare(
-    names: Sequence[str], prompts: Sequence[UserPrompt], options: JudgeOptions
-) -> Mapping[str, list[Scored]]:
-    """Return the verdicts of published guards on the same `prompts`, None where one is undecided.
-
-    Each is loaded and unloaded in turn, in bfloat16 unless `options` say otherwise.
-    """
-    options = replace(options, dtype="bfloat16") if options.dtype == "auto" else options
-    scored: dict[str, list[Scored]] = {}
-    for name in names:
-        with opened(prompt_judge(name, options)) as judge:
-            verdicts = judge_prompts(judge, [(prompt.prompt, prompt.lang or "") for prompt in prompts])
-            scored[judge.name] = _scored(prompts, [None] * len(prompts), verdicts)
-    return scored
-
-
-def _scored(
-    prompts: Sequence[UserPrompt], scores: Sequence[float | None], verdicts: Sequence[bool | None]
-) -> list[Scored]:
-    return [
-        Scored(
-            f"{prompt.kind}-{index:05d}", prompt.lang or "", prompt.label or "", prompt.kind, score, unsafe
-        )
-        for index, (prompt, score, unsafe) in enumerate(zip(prompts, scores, verdicts, strict=True))
-    ]

@@ -18,17 +18,21 @@ from torch import Tensor
 
 from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS
 from polyrefuse_eval.errors import GuardError
+from polyrefuse_eval.harmfulness.guard_files import FIT_AGAIN, POOLED, contrast_key, read_guard
 from polyrefuse_eval.models.activations import ActivationMeans, capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.template import EncodedPrompt
-from polyrefuse_eval.models.tensor_files import check_model, check_shape, read_tensors, write_tensors
+from polyrefuse_eval.models.tensor_files import (
+    SHAPE,
+    check_model,
+    check_shape,
+    other_model,
+    write_tensors,
+)
 from polyrefuse_eval.results.positions import T_INST
-from polyrefuse_eval.results.tensor_headers import GUARD_FORMAT, GuardHeader
+from polyrefuse_eval.results.tensor_headers import GUARD_FORMAT
 from polyrefuse_eval.statistics.thresholds import Rule, Threshold, choose_threshold
 from polyrefuse_eval.versions import versions
-
-POOLED = "pooled"
-"""Key of the contrast of a guard that is fitted on the prompts of several languages together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +75,19 @@ class LatentGuard:
         """
         return min(self.thresholds.values(), key=lambda threshold: threshold.alpha, default=Threshold(0.0))
 
-    def serves(self, lang: str) -> bool:
-        """Return whether the guard has a contrast for `lang`."""
-        return lang in self.contrasts or POOLED in self.contrasts or len(self.contrasts) == 1
-
     def contrast(self, lang: str | None) -> str:
         """Return the key in `contrasts` that serves `lang`: its own, `pooled`, or the only one.
 
         Raises `GuardError` where several languages have contrasts and `lang` has none.
         """
-        if lang is not None and lang in self.contrasts:
-            return lang
-        if POOLED in self.contrasts:
-            return POOLED
-        if len(self.contrasts) == 1:
-            return next(iter(self.contrasts))
-        raise GuardError(
-            f"the guard was fitted in {', '.join(self.contrasts)}, each for itself, and is asked about "
-            f"{'an unnamed language' if lang is None else repr(lang)}; name one of these, or fit it --pooled"
-        )
+        key = contrast_key(list(self.contrasts), lang)
+        if key is None:
+            raise GuardError(
+                f"the guard was fitted in {', '.join(self.contrasts)}, each for itself, and is asked about "
+                f"{'an unnamed language' if lang is None else repr(lang)}; name one of these, or fit it "
+                "--pooled"
+            )
+        return key
 
     def __call__(
         self, prompts: str | Sequence[str], lang: str | Sequence[str | None] | None = None
@@ -167,6 +165,19 @@ class LatentGuard:
             self, thresholds=chosen, metadata={**self.metadata, **metadata, "threshold_rule": str(rule)}
         )
 
+    def transferred(self, chat: ChatModel) -> LatentGuard:
+        """Return the guard, contrasts and thresholds as they are, reading the states of `chat`.
+
+        Raises `GuardError` unless `chat` has the width, the number of layers and the template of the guard's
+        model, which is what a fine-tune of it has.
+        """
+        differing = other_model(self.metadata["model"], chat, SHAPE)
+        if differing:
+            raise GuardError(
+                f"'{chat.name}' has another shape or template than the guard's model: {differing}"
+            )
+        return replace(self, chat=chat)
+
     def save(self, path: str | Path) -> None:
         """Write contrasts (float32), thresholds and metadata as one safetensors file."""
         header = {
@@ -183,14 +194,16 @@ class LatentGuard:
         )
 
     @classmethod
-    def load(cls, path: str | Path, chat: ChatModel) -> LatentGuard:
+    def load(cls, path: str | Path, chat: ChatModel, *, other_weights: bool = False) -> LatentGuard:
         """Return the guard of `chat` that `save` wrote.
 
-        Raises `GuardError` for a missing or broken file, and, saying what differs, for another model's.
+        With `other_weights`, `chat` may be another model with the same width, number of layers and template,
+        such as a fine-tune of the guard's: nothing is promised then, so test it first. Raises `GuardError`
+        for a missing or broken file, and, saying what differs, for another model's.
         """
         path = Path(path)
-        tensors, header = _read(path)
-        check_model(path, header.metadata, chat, GuardError, "fit it again for this one")
+        tensors, header = read_guard(path)
+        check_model(path, header.metadata, chat, GuardError, FIT_AGAIN, other_weights=other_weights)
         if max(header.layers) > chat.n_layers:
             raise GuardError(
                 f"'{path}' reads layer {max(header.layers)}; {chat.name} has layers 0 to {chat.n_layers}"
@@ -205,15 +218,6 @@ class LatentGuard:
             thresholds={lang: Threshold(**vars(stored)) for lang, stored in header.thresholds.items()},
             metadata=header.metadata,
         )
-
-
-def guard_header(path: Path) -> GuardHeader:
-    """Return what the guard in `path` says of itself; raises `GuardError` for a file that is no guard."""
-    return _read(path)[1]
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], GuardHeader]:
-    return read_tensors(path, GuardHeader, GUARD_FORMAT, GuardError, "polyrefuse eval guard fit")
 
 
 def check_layers(chat: ChatModel, layers: Sequence[int] | None) -> None:

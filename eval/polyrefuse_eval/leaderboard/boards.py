@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from polyrefuse_eval.leaderboard.comparability import (
+    Basis,
+    basis_of,
+    differences_in_words,
+    template_variants,
+)
 from polyrefuse_eval.leaderboard.entries import Entry, entry_of
 from polyrefuse_eval.leaderboard.runs import LeftOut, Run
-from polyrefuse_eval.leaderboard.signatures import judge_signature
-from polyrefuse_eval.results.folder import differences
-
-PER_MODEL = frozenset({"refusal_tokens", "batch_size", "seed"})
-"""Settings that may differ between comparable runs: tokens are each model's own, seeds draw controls."""
 
 
 @dataclass(frozen=True)
 class Board:
-    """Lines that can be compared, the most robust first. `differs`: in what from the first board."""
+    """Lines that can be compared, the most robust first.
+
+    Boards of the same `group` have the same data, judge and settings of unedited answers: their rates
+    without an edit can be compared, language by language. Boards are numbered from 1; `differs`: in what
+    from the first.
+    """
 
     judge: str
     basis: Mapping[str, Any]
     entries: tuple[Entry, ...]
+    number: int = 1
+    group: int = 0
     differs: tuple[str, ...] = ()
+
+    @property
+    def run_names(self) -> list[str]:
+        """The names of its runs, in their order."""
+        return list(dict.fromkeys(entry.run.name for entry in self.entries))
 
     @property
     def languages(self) -> list[str]:
@@ -45,6 +57,11 @@ class Leaderboard:
         return [entry for board in self.boards for entry in board.entries]
 
     @property
+    def languages(self) -> list[str]:
+        """All languages, in alphabetical order of their codes."""
+        return sorted({lang for board in self.boards for lang in board.languages})
+
+    @property
     def formulas(self) -> list[str]:
         """The formulas of robustness that the runs' summaries state; one, unless versions are mixed."""
         return list(dict.fromkeys(run.summary.formula for run in self.runs if run.summary))
@@ -53,71 +70,76 @@ class Leaderboard:
     def apart(self) -> list[str]:
         """One line for each board after the first: which runs it holds, and what sets it apart."""
         return [
-            f"shown apart: {', '.join(dict.fromkeys(entry.run.name for entry in board.entries))} "
-            f"(judge {board.judge}): {'; '.join(board.differs)}"
+            f"shown apart: {', '.join(board.run_names)} (judge {board.judge}): {'; '.join(board.differs)}"
             for board in self.boards[1:]
         ]
 
 
 def leaderboard(runs: Sequence[Run], left_out: Sequence[LeftOut] = ()) -> Leaderboard:
-    """Sort `runs` into boards: a board for each judge and each basis, the fullest board first.
+    """Sort `runs` into boards: a board for each judge and each basis, the fullest group and board first.
 
-    Of what is left out, the page names folders; files that lie beside runs are none of its matter.
+    A run without edits, such as one of a model behind an endpoint, joins the fullest board of its group with
+    the same languages. Of what is left out, the page names folders; files that lie beside runs are none of
+    its matter.
     """
-    templates = _template_variants(runs)
-    formulas = [None if run.summary is None else run.summary.formula for run in runs]
-    first_formula = next(filter(None, formulas), None)
-    groups: dict[str, tuple[Mapping[str, Any], list[Entry]]] = {}
-    for run, formula in zip(runs, formulas, strict=True):
+    templates = template_variants(runs)
+    formulas = {run.name: None if run.summary is None else run.summary.formula for run in runs}
+    first_formula = next(filter(None, formulas.values()), None)
+    groups: dict[str, list[tuple[Entry, Basis]]] = {}
+    for run in runs:
         for judge in run.judges:
-            basis = {
-                "judge": judge_signature(run.signature, judge),
-                "data": run.signature.get("data"),
-                "settings": _settings(run.signature),
-                "formula": formula or first_formula,
-                "template": templates[run.name],
-            }
-            key = json.dumps(basis, sort_keys=True)
-            groups.setdefault(key, (basis, []))[1].append(entry_of(run, judge))
-    ordered = sorted(groups.values(), key=lambda group: -len(group[1]))
-    first = ordered[0][0] if ordered else {}
+            entry = entry_of(run, judge)
+            basis = basis_of(
+                run,
+                judge,
+                templates[run.name],
+                formulas[run.name] or first_formula,
+                has_edits=entry.has_edits,
+            )
+            groups.setdefault(_key(basis.answers), []).append((entry, basis))
+    ordered = sorted(groups.values(), key=lambda group: -len(group))
+    parts = [(number, part) for number, group in enumerate(ordered) for part in _parts(group)]
+    bases = [part[0][1].json() for _, part in parts]
     boards = [
         Board(
-            entries[0].judge,
-            basis,
-            tuple(sorted(entries, key=_rank)),
-            tuple(_short(differences(first, basis))),
+            judge=part[0][0].judge,
+            basis=basis,
+            entries=tuple(sorted((entry for entry, _ in part), key=_rank)),
+            number=number,
+            group=group,
+            differs=tuple(differences_in_words(bases[0], basis)),
         )
-        for basis, entries in ordered
+        for number, ((group, part), basis) in enumerate(zip(parts, bases, strict=True), 1)
     ]
-    return Leaderboard(tuple(boards), tuple(runs), tuple(folder for folder in left_out if folder.is_folder))
+    shown = tuple(folder for folder in left_out if folder.is_folder)
+    return Leaderboard(boards=tuple(boards), runs=tuple(runs), left_out=shown)
 
 
-def _settings(signature: Mapping[str, Any]) -> dict[str, Any]:
-    settings = signature.get("settings")
-    known = settings if isinstance(settings, Mapping) else {}
-    return {name: value for name, value in known.items() if name not in PER_MODEL}
+def _parts(group: Sequence[tuple[Entry, Basis]]) -> list[list[tuple[Entry, Basis]]]:
+    """Return the lines of a group divided by the settings of their edits, the fullest part first."""
+    parts: dict[str, list[tuple[Entry, Basis]]] = {}
+    for entry, basis in group:
+        if entry.has_edits:
+            parts.setdefault(_key(basis.edits), []).append((entry, basis))
+    edited = sorted(parts.values(), key=lambda part: -len(part))
+    unedited: dict[str, list[tuple[Entry, Basis]]] = {}
+    for entry, basis in group:
+        if entry.has_edits:
+            continue
+        langs = basis.edits["settings"].get("langs")
+        joined = next((part for part in edited if part[0][1].edits["settings"].get("langs") == langs), None)
+        if joined is None:
+            joined = unedited.setdefault(_key(langs), [])
+        joined.append((entry, basis))
+    return sorted([*edited, *unedited.values()], key=lambda part: -len(part))
 
 
-def _template_variants(runs: Sequence[Run]) -> dict[str, str]:
-    """Return, for each run, what tells its chat template from that of its model's first run.
-
-    Chat templates differ between models, as they should; two of one model are not comparable.
-    """
-    first: dict[str, str] = {}
-    variants = {}
-    for run in runs:
-        same = run.template_hash == first.setdefault(run.model, run.template_hash)
-        variants[run.name] = "" if same else f"{run.model}: {run.template_hash[:12]}"
-    return variants
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
-def _rank(entry: Entry) -> tuple[bool, float, str]:
-    value = entry.robustness.value if entry.robustness else None
-    return (value is None, -(value or 0.0), entry.run.name)
-
-
-def _short(lines: Sequence[str]) -> list[str]:
-    """Return `lines` fit to be read: hashes by their first 12 digits, long ones cut."""
-    shortened = (re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1…", line) for line in lines)
-    return [line if len(line) <= 200 else line[:200] + "…" for line in shortened]
+def _rank(entry: Entry) -> tuple[bool, float, float, str]:
+    """Return the place of a line: by robustness, then by its rate without an edit, then by name."""
+    robustness = entry.robustness.value if entry.robustness else None
+    refused = entry.baseline.value if entry.baseline else None
+    return (robustness is None, -(robustness or 0.0), -(refused or 0.0), entry.run.name)

@@ -85,6 +85,11 @@ class Entry:
     worst_lang: str
 
     @property
+    def has_edits(self) -> bool:
+        """Whether anything was measured with an edit: a run without directions has only unedited answers."""
+        return any(result.source for result in self.run.results if result.judge == self.judge)
+
+    @property
     def n(self) -> int:
         """Judged answers in all languages and conditions."""
         return sum(result.n for result in self.run.results if result.judge == self.judge)
@@ -144,15 +149,15 @@ def entry_of(run: Run, judge: str) -> Entry:
     worst = None if summary is None else summary.worst
     least = "" if worst is None else worst.lang
     return Entry(
-        run,
-        judge,
-        rows,
-        mean("baseline", "refusal rate on harmful prompts, no edit"),
-        mean("ablated", "refusal rate on harmful prompts, direction ablated"),
-        mean("over_refusal", "refusal rate on harmless prompts, no edit"),
-        of_summary("mean", None if summary is None else summary.mean, "mean of the languages"),
-        of_summary("worst", worst, f"{language_name(least)}, the least of the languages"),
-        least,
+        run=run,
+        judge=judge,
+        languages=rows,
+        baseline=mean("baseline", "refusal rate on harmful prompts, no edit"),
+        ablated=mean("ablated", "refusal rate on harmful prompts, direction ablated"),
+        over_refusal=mean("over_refusal", "refusal rate on harmless prompts, no edit"),
+        robustness=of_summary("mean", None if summary is None else summary.mean, "mean of the languages"),
+        worst=of_summary("worst", worst, f"{language_name(least)}, the least of the languages"),
+        worst_lang=least,
     )
 
 
@@ -168,18 +173,18 @@ def _row(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> La
     robustness = None if summary is None else summary.robustness
     parts = {} if robustness is None else asdict(robustness.parts)
     return LanguageRow(
-        lang,
-        source,
-        rate("baseline", "harmful"),
-        rate(ABLATION.condition(source), "harmful"),
-        rate("baseline", "harmless"),
-        _change(run, judge, lang, ABLATION.condition(source)),
-        _estimated(
+        lang=lang,
+        source=source,
+        baseline=rate("baseline", "harmful"),
+        ablated=rate(ABLATION.condition(source), "harmful"),
+        over_refusal=rate("baseline", "harmless"),
+        change=_change(run, judge, lang, ABLATION.condition(source)),
+        robustness=_estimated(
             robustness,
             f"refusal robustness, {language_name(lang)}; judge {judge}",
             pointer(run.file, *start, "value"),
         ),
-        {
+        parts={
             name: None
             if parts.get(name) is None
             else Figure(
@@ -190,8 +195,8 @@ def _row(run: Run, judge: str, lang: str, summary: LanguageSummary | None) -> La
             )
             for name, about in PARTS.items()
         },
-        _comprehension(run, judge, lang, summary),
-        summary is None or summary.is_ranked,
+        comprehension=_comprehension(run, judge, lang, summary),
+        is_ranked=summary is None or summary.is_ranked,
     )
 
 
@@ -208,7 +213,8 @@ def _comprehension(
         of_lang = f"{about}, {language_name(lang)}; judge {judge}"
         if name == "gap":
             gap = stated.gap
-            figure = Figure(gap.value, of_lang, pointer(run.file, *place, name, "value"), gap.low, gap.high)
+            link = pointer(run.file, *place, name, "value")
+            figure = Figure(gap.value, of_lang, link, gap.low, gap.high, kind="points")
         else:
             share: Rate = getattr(stated, name)
             link = pointer(run.file, *place, name, "rate")
@@ -254,6 +260,7 @@ def _change(run: Run, judge: str, lang: str, condition: str) -> Figure | None:
                 comparison.high,
                 comparison.n,
                 0,
+                kind="points",
             )
     return None
 

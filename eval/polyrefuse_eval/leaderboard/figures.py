@@ -13,6 +13,8 @@ from polyrefuse_eval.results.interventions import BASELINE_NAME, INTERVENTIONS
 from polyrefuse_eval.statistics.rates import bounds
 
 MISSING = "–"
+UNITS = {"share": " %", "points": " points"}
+"""What is printed after a number, by the kind of its figure."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Figure:
     """A number with its 95 % interval; None where nothing was judged or measured.
 
     `link` is the JSON file and in its fragment the JSON Pointer (RFC 6901) of the number.
-    `kind`: a `share` is shown in percent, a `number` with two decimals, a `count` whole.
+    `kind`: a `share` is shown in percent, `points` are a difference of shares in percentage points, a
+    `number` has two decimals, a `count` is whole.
     """
 
     value: float | None
@@ -30,18 +33,18 @@ class Figure:
     high: float | None = None
     n: int | None = None
     n_unjudged: int | None = None
-    kind: Literal["share", "number", "count"] = "share"
+    kind: Literal["share", "points", "number", "count"] = "share"
     mean: bool = False
 
     @property
     def text(self) -> str:
-        """The number as it is printed: `12.5 %`, `0.87`, or a dash for none."""
+        """The number as it is printed: `12.5 %`, `−3.0 points`, `0.87`, or a dash for none."""
         return self._shown(self.value)
 
     @property
     def short(self) -> str:
-        """The number for a cell of a heat map: whole percent."""
-        if self.value is None or self.kind != "share":
+        """The number for a cell of a heat map: whole percent, or hundredths of a number from 0 to 1."""
+        if self.value is None or self.kind not in ("share", "number"):
             return self.text
         return f"{100 * self.value:.0f}"
 
@@ -66,7 +69,7 @@ class Figure:
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The bounds of the share that undecided answers leave open; None of a mean or of nothing."""
-        if not self.n or self.value is None or self.mean:
+        if not self.n or self.value is None or self.mean or self.kind != "share":
             return None
         return bounds(round(self.value * self.n), self.n, self.n_unjudged or 0)
 
@@ -89,13 +92,13 @@ class Figure:
     def _bare(self, value: float) -> str:
         if self.kind == "count":
             return f"{value:,.0f}"
-        shown = f"{100 * value:.1f}" if self.kind == "share" else f"{value:.2f}"
+        shown = f"{value:.2f}" if self.kind == "number" else f"{100 * value:.1f}"
         return shown.replace("-", "\u2212") if shown.strip("-0.") else shown.lstrip("-")
 
     def _shown(self, value: float | None) -> str:
         if value is None:
             return MISSING
-        return self._bare(value) + (" %" if self.kind == "share" else "")
+        return self._bare(value) + UNITS.get(self.kind, "")
 
 
 def pointer(file: str, *parts: str | int) -> str:
@@ -107,6 +110,11 @@ def pointer(file: str, *parts: str | int) -> str:
 def language_name(code: str) -> str:
     """Return `German (de)`, or the code alone where the language is not known."""
     return f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code
+
+
+def shorten(text: str, length: int) -> str:
+    """Return `text` with at most `length` characters, cut with an ellipsis."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def condition_text(condition: str) -> str:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from polyrefuse_eval.leaderboard.entries import Entry
 from polyrefuse_eval.leaderboard.figures import Figure, of_result
 from polyrefuse_eval.results.interventions import ABLATION, BASELINE_NAME, INTERVENTIONS
+from polyrefuse_eval.results.sources import CONTROLS, POOLED
 
 STEPS = 20
 """The colour scale has `STEPS` + 1 colours, classes h0 to h20 of the page's style."""
 
-CONTROLS = ("pooled", "random", "shuffled")
+LAST = (POOLED, *CONTROLS)
+"""Sources whose rows stand below those of languages and spans."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ def transfer(entry: Entry, intervention: str, label: str) -> Grid | None:
     if not sources:
         return None
     own = [lang for lang in langs if lang in sources]
-    others = sorted({*sources} - {*own, *CONTROLS})
-    order = ["", *own, *others, *(name for name in CONTROLS if name in sources)]
+    others = sorted({*sources} - {*own, *LAST})
+    order = ["", *own, *others, *(name for name in LAST if name in sources)]
     rows = [GridRow(name or "no edit", tuple(figures.get((name, lang)) for lang in langs)) for name in order]
     return Grid(TRANSFERS[intervention, label], "direction from", langs, tuple(rows))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,11 @@ from polyrefuse_eval.directions.selection import CandidateScore
 from polyrefuse_eval.leaderboard.figures import pointer
 from polyrefuse_eval.leaderboard.runs import Run
 
-LEFT, WIDTH, HEIGHT, GAP = 40, 300, 120, 44
+LEFT, WIDTH, HEIGHT, GAP = 44, 300, 120, 44
 """Where a panel begins, how wide and high it is, and the room between two."""
+
+VIEW = LEFT + WIDTH + 16
+"""Width of the view box, with room for the last tick."""
 
 SCORES = {
     "refusal_score": "refusal score under ablation (log-odds, less is better)",
@@ -57,6 +61,8 @@ class LayerChart:
     height: float
     link: str
     chosen: str = ""
+    values: str = "[]"
+    """JSON of what is drawn: panel, line, and layers with their values to 6 digits."""
 
 
 def score_charts(run: Run) -> list[LayerChart]:
@@ -98,18 +104,31 @@ def layer_chart(
         for number, (title, values) in enumerate(shown.items())
     )
     every = math.ceil(len(layers) / 10)
-    return LayerChart(
-        lang,
-        names,
-        drawn,
-        tuple(
-            Slice(layer, round(x_of(layer) - step / 2, 1), round(step, 1), told(layer)) for layer in layers
-        ),
-        tuple((x_of(layer), str(layer)) for layer in layers[::every]),
-        22 + len(drawn) * (HEIGHT + GAP) - GAP + 36,
-        link,
-        "" if chosen is None else f"position {chosen[0]}, layer {chosen[1]}",
+    slices = (
+        Slice(layer=layer, x=round(x_of(layer) - step / 2, 1), width=round(step, 1), told=told(layer))
+        for layer in layers
     )
+    return LayerChart(
+        lang=lang,
+        names=names,
+        panels=drawn,
+        slices=tuple(slices),
+        layers=tuple((x_of(layer), str(layer)) for layer in layers[::every]),
+        height=22 + len(drawn) * (HEIGHT + GAP) - GAP + 36,
+        link=link,
+        chosen="" if chosen is None else f"position {chosen[0]}, layer {chosen[1]}",
+        values=_values_json(shown, names, layers),
+    )
+
+
+def _values_json(panels: Mapping[str, Values], names: Sequence[str], layers: Sequence[int]) -> str:
+    lines = [
+        [title, name, [[layer, float(f"{value:.6g}")] for layer, value in points]]
+        for title, values in panels.items()
+        for name in names
+        if (points := [(layer, value) for layer in layers if _finite(value := values.get((name, layer)))])
+    ]
+    return json.dumps(lines, separators=(",", ":"))
 
 
 def _panel(

@@ -5,43 +5,48 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
 from polyrefuse_data.core.display import visible, visible_value
 from polyrefuse_data.core.languages import LANGUAGES
-from polyrefuse_eval.leaderboard import bars as bar_chart
-from polyrefuse_eval.leaderboard import harmfulness, layers
+from polyrefuse_eval.leaderboard import harmfulness, layers, rate_chart, reproduction
 from polyrefuse_eval.leaderboard.boards import Leaderboard
+from polyrefuse_eval.leaderboard.columns import columns_of, lines_of
 from polyrefuse_eval.leaderboard.entries import Entry
 from polyrefuse_eval.leaderboard.figures import language_name
 from polyrefuse_eval.leaderboard.grids import shade, strengths, transfers
+from polyrefuse_eval.leaderboard.model_names import NOT_STATED, SIZES, family_of, size_of
+from polyrefuse_eval.leaderboard.overview import absent, absent_in, overviews
 from polyrefuse_eval.leaderboard.records import RecordTable, record_table
-from polyrefuse_eval.leaderboard.signatures import ORGANISM, entry_signature, signature_lines
+from polyrefuse_eval.leaderboard.signatures import (
+    ORGANISM,
+    data_name,
+    entry_signature,
+    signature_lines,
+)
 from polyrefuse_eval.leaderboard.subsets import subset_rows
 from polyrefuse_eval.leaderboard.tables import board_title
 
 FOLDER = "assets"
+SCRIPTS = ("page.js", "view.js", "compare.js", "download.js")
+"""The parts of the page's script, in the order in which they run."""
+
 WITHOUT = {
-    "bars": "It has no judged answers under ablation, so there are no bars to compare.",
-    "transfer": "It has no results of interventions, so there is no transfer table.",
-    "strengths": "It tried one strength of ablation, so there is no table by strength.",
-    "robustness": "It has no summary of this judge, so no robustness is given.",
-    "curves": "It holds no candidate scores, so there are no curves by layer.",
+    "rates": "No answer without an edit was judged, so there are no rates to draw.",
+    "transfer": "Nothing was measured with an edit, so there is no transfer table.",
+    "strengths": "One strength of ablation was tried, so there is no table by strength.",
+    "robustness": "No robustness: the run did not follow its protocol, or has no summary of this judge.",
+    "curves": "The run holds no candidate scores, so there are no curves by layer.",
 }
 """What a run says where it has nothing to draw."""
 
-UNDERSTOOD = {
-    "gap": "Gap",
-    "in_language": "In the language",
-    "in_english": "In English",
-    "incoherent": "Incoherent",
-    "puzzled": "Puzzled",
-    "cut": "Cut off",
-}
-"""Headings of `entries.COMPREHENSION`."""
+ANSWERS_ONLY = (
+    "This model is behind an endpoint, which gives answers and no activations: directions, transfer, "
+    "strengths and robustness do not apply to it."
+)
 
 
 def page(compared: Leaderboard) -> str:
@@ -56,25 +61,40 @@ def page(compared: Leaderboard) -> str:
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(_text),
     )
-    environment.filters |= {"lang": language_name, "shade": shade}
-    style, script = _text("style.css"), _text("page.js")
-    numbers = {entry: index for index, entry in enumerate(_ids(compared))}
+    style, script = _text("style.css"), "".join(map(_text, SCRIPTS))
+    numbers = {(entry.run.name, entry.judge): index for index, entry in enumerate(compared.entries)}
+    environment.filters |= {"lang": language_name, "shade": shade, "family": family_of, "size": size_of}
+    environment.globals |= {
+        "organism": ORGANISM,
+        "absent": absent,
+        "absent_in": absent_in,
+        "columns_of": columns_of,
+        "lines_of": lines_of,
+        "layers": layers,
+        "rates": rate_chart,
+        "number": numbers,
+        "id_of": lambda entry: f"run-{numbers[entry.run.name, entry.judge] + 1}",
+        "language_of": LANGUAGES.get,
+        "scatter_frame": (harmfulness.LEFT, harmfulness.TOP, harmfulness.SIZE),
+    }
     measured = [run.of_harmfulness() for run in compared.runs if run.harmfulness]
     return environment.get_template("index.html.j2").render(
         style=style,
         script=script,
         policy=_policy(style, script),
         compared=compared,
-        organism=ORGANISM,
-        understood=UNDERSTOOD,
+        facts=_facts(compared),
+        overviews=overviews(compared),
         boards=[
             (board, board_title(board, number, len(compared.boards)))
             for number, board in enumerate(compared.boards, 1)
         ],
-        languages=[(code, _label(code)) for code in _languages(compared)],
+        groups=[board.group for board in compared.boards for _ in board.entries],
+        board_numbers=[board.number for board in compared.boards for _ in board.entries],
+        languages=[(code, _label(code)) for code in compared.languages],
+        families=sorted({family_of(entry.run.model) for entry in compared.entries}),
+        sizes=[size for size in (*SIZES, NOT_STATED) if size in _sizes(compared)],
         details=[_detail(entry) for entry in compared.entries],
-        number=numbers,
-        id_of=lambda entry: f"run-{numbers[entry.run.name, entry.judge] + 1}",
         harmfulness=[
             {"run": run, "languages": harmfulness.harmfulness_of(run), "lacking": harmfulness.lacking(run)}
             for run in measured
@@ -83,18 +103,29 @@ def page(compared: Leaderboard) -> str:
             [_shown(entry_signature(entry)) for entry in compared.entries]
             + [_shown(signature_lines(run)) for run in measured]
         ),
-        bar_left=bar_chart.BAR_LEFT,
-        bar_width=bar_chart.BAR_WIDTH,
-        layers=layers,
-        scatter_frame=(harmfulness.LEFT, harmfulness.TOP, harmfulness.SIZE),
     )
+
+
+def _facts(compared: Leaderboard) -> dict[str, Any]:
+    """Return what stands at the top of the page: data, judges, dates, versions, and the command."""
+    return {
+        "data": list(
+            dict.fromkeys(
+                (data_name(run.signature), run.data_digest) for run in compared.runs if run.data_digest
+            )
+        ),
+        "judges": list(dict.fromkeys(board.judge for board in compared.boards)),
+        "software": reproduction.software(compared.runs),
+        "dates": reproduction.dates(compared.runs),
+        "command": reproduction.page_command(compared.runs),
+    }
 
 
 def _detail(entry: Entry) -> dict[str, Any]:
     """Return the charts of one line, and a sentence for each that its run has no numbers for."""
     by_strength = strengths(entry)
     shown: dict[str, Any] = {
-        "bars": bar_chart.bars(entry),
+        "rates": rate_chart.rate_chart(entry),
         "transfer": transfers(entry),
         "strengths": by_strength,
         "curves": layers.score_charts(entry.run),
@@ -102,14 +133,16 @@ def _detail(entry: Entry) -> dict[str, Any]:
         **_subsets(entry),
         "robustness": entry.robustness,
     }
-    grids = shown["transfer"] + ([by_strength] if by_strength else [])
     missing = [sentence for name, sentence in WITHOUT.items() if not shown[name]]
+    if entry.run.endpoint and not entry.has_edits:
+        missing = [ANSWERS_ONLY]
     return {
         **shown,
         "entry": entry,
-        "grids": grids,
+        "grids": shown["transfer"] + ([by_strength] if by_strength else []),
         "missing": missing,
         "signature": list(entry_signature(entry)),
+        "command": reproduction.run_command(entry.run),
     }
 
 
@@ -130,13 +163,8 @@ def _subsets(entry: Entry) -> dict[str, RecordTable | None]:
     }
 
 
-def _ids(compared: Leaderboard) -> Iterator[tuple[str, str]]:
-    for entry in compared.entries:
-        yield entry.run.name, entry.judge
-
-
-def _languages(compared: Leaderboard) -> list[str]:
-    return sorted({lang for board in compared.boards for lang in board.languages})
+def _sizes(compared: Leaderboard) -> set[str]:
+    return {size_of(entry.run.model) for entry in compared.entries}
 
 
 def _label(code: str) -> str:

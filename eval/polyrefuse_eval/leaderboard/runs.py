@@ -9,13 +9,22 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.checks.languages_file import RECORDED, register_recorded
 from polyrefuse_data.core.errors import PolyRefuseError, unknown_name
+from polyrefuse_data.core.paths import real_path
 from polyrefuse_eval.directions.selection import CandidateScore, read_scores
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.subsets import OverRefusal, subset_rows
 from polyrefuse_eval.report.check import check_run
 from polyrefuse_eval.results.agreement_records import AgreementRecord
-from polyrefuse_eval.results.folder import RESULTS_FILE, Comparison, Result, RunFolder, Summary
+from polyrefuse_eval.results.folder import (
+    RESULTS_FILE,
+    RUN_FILE,
+    Comparison,
+    Result,
+    RunFolder,
+    Summary,
+)
 from polyrefuse_eval.results.harmfulness_records import HARMFULNESS_FORMAT, HarmfulnessFile
 from polyrefuse_eval.results.subset_files import (
     OVER_REFUSAL,
@@ -25,6 +34,7 @@ from polyrefuse_eval.results.subset_files import (
 )
 from polyrefuse_eval.results.subset_records import SubsetResult
 from polyrefuse_eval.results.tensor_headers import read_direction_header
+from polyrefuse_eval.results.timings import TIMINGS_FILE, read_timings
 from polyrefuse_eval.results.validation import json_value, read_formatted
 from polyrefuse_eval.results.verification import refuse, verify_run
 
@@ -38,6 +48,7 @@ SHOWN = (
     "summary.json",
     "agreement.json",
     "subsets.jsonl",
+    TIMINGS_FILE,
     *(f"{OVER_REFUSAL}/{name}" for name in OVER_REFUSAL_FILES),
     HARMFULNESS_FILE,
     "scores/*.json",
@@ -67,6 +78,10 @@ class Run:
     over_refusal: OverRefusal | None = None
     origin: str = ""
     """Who made the run, where somebody else did."""
+    request: Mapping[str, Any] | None = None
+    """What a command asked for; None where none made the run, or its maker kept it."""
+    measured: str = ""
+    """UTC date of the last measurement, empty where the run does not state it."""
 
     @property
     def model(self) -> str:
@@ -78,6 +93,11 @@ class Run:
         return str(self._of_model("revision") or "")
 
     @property
+    def short_revision(self) -> str:
+        """The revision as it is printed: 12 digits of a hash, anything else whole."""
+        return re.sub(r"^([0-9a-f]{12})[0-9a-f]+$", r"\1", self.revision)
+
+    @property
     def template_hash(self) -> str:
         return str(self._of_model("template_hash") or "")
 
@@ -85,6 +105,11 @@ class Run:
     def data_digest(self) -> str:
         data = self.signature.get("data")
         return str(data.get("digest") or "") if isinstance(data, Mapping) else ""
+
+    @property
+    def endpoint(self) -> str:
+        """Where the service is that answered, empty for a model that was loaded."""
+        return str(self._of_model("endpoint") or "")
 
     @property
     def is_organism(self) -> bool:
@@ -164,7 +189,7 @@ def read_runs(
     `report.check`, and left out where a number in it does not follow. Raises `RunFolderError` where two of
     them have the same name, or where none is a run.
     """
-    folders = {path.resolve(): path for path in paths}
+    folders = {real_path(path): path for path in paths}
     names = [resolved.name for resolved in folders]
     unknown = sorted(set(origins or {}) - set(names))
     if unknown:
@@ -210,26 +235,38 @@ def _read(path: Path, name: str, file: str) -> Run:
         raise RunFolderError(f"'{path}' is no folder of a run")
     harmfulness = read_harmfulness(path / HARMFULNESS_FILE)
     if harmfulness and not (path / RESULTS_FILE).is_file():
-        return Run(name, file, harmfulness.signature, (), harmfulness=harmfulness)
+        return Run(name=name, file=file, signature=harmfulness.signature, results=(), harmfulness=harmfulness)
     folder = RunFolder.existing(path)
     results = tuple(folder.results())
     if not results:
         raise RunFolderError(f"'{path}' has no results yet; run the same command again to go on")
     verify_run(folder)
+    run_file = folder.run_file()
+    register_recorded({RECORDED: list(run_file.own_languages)}, path / RUN_FILE)
     return Run(
-        name,
-        file,
-        folder.signature,
-        results,
-        tuple(folder.comparisons()),
-        folder.summary(),
-        {file.stem: tuple(read_scores(file)) for file in sorted((path / "scores").glob("*.json"))},
-        dict(_chosen(path / "directions")),
-        folder.agreement(),
-        harmfulness,
-        tuple(read_subsets(folder)),
-        _over_refusal(folder),
+        name=name,
+        file=file,
+        signature=run_file.signature,
+        results=results,
+        comparisons=tuple(folder.comparisons()),
+        summary=folder.summary(),
+        scores={file.stem: tuple(read_scores(file)) for file in sorted((path / "scores").glob("*.json"))},
+        chosen=dict(_chosen(path / "directions")),
+        agreement=folder.agreement(),
+        harmfulness=harmfulness,
+        subsets=tuple(read_subsets(folder)),
+        over_refusal=_over_refusal(folder),
+        request=run_file.request,
+        measured=_measured(path),
     )
+
+
+def _measured(path: Path) -> str:
+    """Return the last date of the run's timings; none where they are damaged: no number depends on them."""
+    try:
+        return max((timing.date for timing in read_timings(path)), default="")
+    except RunFolderError:
+        return ""
 
 
 def _over_refusal(folder: RunFolder) -> OverRefusal | None:

@@ -26,22 +26,28 @@ def signature_lines(run: Run, judge: str | None = None) -> Iterator[tuple[str, s
     if run.origin:
         yield "made by", run.origin
     yield "chat template", run.template_hash or "not stated"
-    yield "data", _flat(signature.get("data"))
+    yield "data", flat(signature.get("data"))
     if judge is None:
-        yield "judge", _flat(signature.get("judges", signature.get("judge")))
+        yield "judge", flat(signature.get("judges", signature.get("judge")))
     else:
         stated = judge_signature(signature, judge).items()
         details = {key: value for key, value in stated if key != "name"}
-        yield "judge", judge + (f", {_flat(details)}" if details else "")
-    yield "settings", _flat(signature.get("settings"))
+        yield "judge", judge + (f", {flat(details)}" if details else "")
+    yield "settings", flat(signature.get("settings"))
     model = signature.get("model")
     if isinstance(model, Mapping):
         named = ("model", "name", "revision", "template_hash")
-        yield "model settings", _flat({key: value for key, value in model.items() if key not in named})
-    yield "versions", _flat(signature.get("versions"))
+        yield "model settings", flat({key: value for key, value in model.items() if key not in named})
+    yield "versions", flat(signature.get("versions"))
 
 
-def _flat(value: Any) -> str:
+def data_name(signature: Mapping[str, Any]) -> str:
+    """Return the recipe of the data that a run measured, empty where it states none."""
+    data = signature.get("data")
+    return str(data.get("recipe") or "") if isinstance(data, Mapping) else ""
+
+
+def flat(value: Any) -> str:
     """Return a part of a signature on one line: `digest abc, recipe paper`."""
     if value is None or value == {}:
         return "not stated"
@@ -52,7 +58,7 @@ def _flat(value: Any) -> str:
 
 def _flat_item(value: Any) -> str:
     if isinstance(value, Mapping):
-        return f"({_flat(value)})"
+        return f"({flat(value)})"
     if isinstance(value, list | tuple):
         return " ".join(_flat_item(item) for item in value) or "none"
     return "none" if value is None else str(value)

@@ -183,7 +183,7 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _model(entry: Entry) -> str:
-    revision = f"@{entry.run.revision[:12]}" if entry.run.revision else ""
+    revision = f"@{entry.run.short_revision}" if entry.run.revision else ""
     mark = f" ({ORGANISM})" if entry.run.is_organism else ""
     return markdown_text(entry.run.model + revision) + mark
 

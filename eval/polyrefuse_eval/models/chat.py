@@ -49,6 +49,8 @@ class ChatModel:
     """Whether left-padded rows give the numbers of single prompts; None until it was tried."""
     caches: bool | None = None
     """Whether decoding behind a cache gives the numbers of whole passes; None until it was tried."""
+    joins: bool | None = None
+    """Whether rows may join a batch while it is decoded (`decoding.can_join`); None until it was tried."""
     max_thinking_tokens: int = MAX_THINKING_TOKENS
     """How many tokens a model that may think takes for its thoughts before they are cut off."""
     ends_only: bool | None = None

@@ -14,19 +14,17 @@ from torch import Tensor
 
 from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.errors import OutOfMemoryError
-from polyrefuse_eval.models.batching import next_rows
+from polyrefuse_eval.models.batch_size import cache_columns, default_batch_size
+from polyrefuse_eval.models.batching import TOKENS_PER_BATCH, next_rows
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.decoding import Decoding, can_cache
+from polyrefuse_eval.models.decoding import Decoding, can_cache, can_join
 from polyrefuse_eval.models.intervene import BASELINE, Edits, applied, as_edits
-from polyrefuse_eval.models.kv_cache import bytes_per_token, largest
 from polyrefuse_eval.models.template import EncodedPrompt
 from polyrefuse_eval.models.thinking import RowProgress, split_thoughts
 
-BATCH_SIZE = {"cpu": 128, "cuda": 256}
-"""Rows made together: a step costs little more for many than for a few, as it reads all weights for any."""
-
-BATCH_BYTES = 4 * 2**30
-"""What a batch may fill on a CPU, where to ask for too much ends the process and raises nothing."""
+ROUND = 4
+"""Batches' worth of requests that are answered together: what an interrupted call may have to make again, and
+more of them gain little, since a batch runs empty at the end of each round only."""
 
 MAX_NEW_TOKENS = 512
 """As in both papers."""
@@ -39,6 +37,7 @@ class Request:
     key: str
     prompt: str
     edits: Edits = BASELINE
+    max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edits", as_edits(self.edits))
@@ -90,14 +89,18 @@ def generate(
     progress: str | None = None,
     thoughts: bool = False,
 ) -> Iterator[list[Answer]]:
-    """Yield the answers to `requests`, batch by batch, longest prompts last.
+    """Yield the answers to `requests`, round by round, longest prompts last.
 
-    A prompt in place of a request is answered without edits; its key is its index.
+    A prompt in place of a request is answered without edits; its key is its index. At most `batch_size`
+    answers are made at once (see `default_batch_size`), `ROUND` times as many in a round: as answers end, the
+    round's next prompts take their places.
 
-    Batches follow from the requests and `batch_size` alone, so the same call makes the same batches,
-    and with as many threads on the same kind of processor the same bytes. A batch whose keys are all in
-    `done` is left out; another is made whole again, so that a resumed call ends with the bytes of an
-    undisturbed one. `batch_size` (see `default_batch_size`) is halved when memory runs out; raises
+    Rounds follow from the requests and `batch_size` alone, so the same call makes the same batches, and with
+    as many threads on the same kind of processor the same bytes. An answer does not depend on the others of
+    its batch: in float32 its tokens are those of the prompt alone, but for two that are likeliest to within
+    rounding; in bfloat16 such a tie is wider, and about one answer in a few takes another turn somewhere. A
+    round whose keys are all in `done` is left out; another is made whole again, so that a resumed call ends
+    with the bytes of an undisturbed one. `batch_size` is halved when memory runs out; raises
     `OutOfMemoryError` where even one row does not fit.
 
     With `thoughts` a model that was loaded with `thinking` may think before it answers; else, and in any
@@ -109,30 +112,28 @@ def generate(
     encoded = chat.encode_open(texts) if thoughts else chat.encode(texts)
     limits = Limits(max_new_tokens, chat.max_thinking_tokens if thoughts else None)
     order = sorted(range(len(requests)), key=lambda index: (len(encoded[index]), index))
-    size = batch_size or default_batch_size(chat, encoded, limits.total)
     sampling = sampling or Sampling()
-    start = 0
+    size = batch_size or default_batch_size(chat, encoded, limits.total)
+    n_round = ROUND * size
     with Progress(len(requests), "answers", progress) as shown:
-        while start < len(order):
-            part = next_rows(chat, encoded, order[start:], size)
+        for start in range(0, len(order), n_round):
+            part = order[start : start + n_round]
             if all(requests[index].key in done for index in part):
                 shown.advance(len(part))
-                start += len(part)
                 continue
-            count = shown.count
-            try:
-                answers = _generate_batch(chat, requests, encoded, part, limits, sampling, shown)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                answers = None
-            if answers is None:
-                # Outside of the handler, whose traceback would keep the batch's memory alive.
-                shown.advance(count - shown.count)
-                size = _halved(len(part), chat)
-                continue
+            answers = None
+            while answers is None:
+                count = shown.count
+                try:
+                    answers = _Round(chat, requests, encoded, part, size, limits, sampling, shown).run()
+                except (torch.OutOfMemoryError, RuntimeError) as error:
+                    if not _out_of_memory(error):
+                        raise
+                if answers is None:
+                    # Outside of the handler, whose traceback would keep the batch's memory alive.
+                    shown.advance(count - shown.count)
+                    size = _halved(size, chat)
             yield answers
-            start += len(part)
 
 
 def _as_requests(given: Sequence[Request | str]) -> list[Request]:
@@ -141,26 +142,6 @@ def _as_requests(given: Sequence[Request | str]) -> list[Request]:
         Request(str(index), request) if isinstance(request, str) else request
         for index, request in enumerate(listed)
     ]
-
-
-def default_batch_size(chat: ChatModel, prompts: Sequence[EncodedPrompt], max_new_tokens: int = 0) -> int:
-    """Return how many of `prompts` to answer at once: as `BATCH_SIZE` says, on a CPU less where keys, values
-    and what the prompts' pass holds at a time would take more than `BATCH_BYTES`.
-
-    It follows from the model's shape and the longest prompt, not from the machine's memory, so that
-    batches are the same everywhere.
-    """
-    size = BATCH_SIZE.get(chat.device.type, BATCH_SIZE["cpu"])
-    if chat.device.type != "cpu" or not prompts:
-        return size
-    longest = max(map(len, prompts))
-    config = chat.model.config.get_text_config()
-    token = bytes_per_token(config, chat.n_layers, chat.width, chat.dtype)
-    cached = token * (longest + max_new_tokens) if max_new_tokens else 0
-    hidden = largest(config, "intermediate_size") or 4 * chat.width
-    # Two halves of a gated MLP and their product, beside a few copies of the stream.
-    passing = (3 * hidden + 4 * chat.width) * chat.dtype.itemsize * longest
-    return max(1, min(size, BATCH_BYTES // (cached + passing)))
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -178,68 +159,165 @@ def _halved(size: int, chat: ChatModel) -> int:
     return size // 2
 
 
-@torch.inference_mode()
-def _generate_batch(
-    chat: ChatModel,
-    requests: Sequence[Request],
-    encoded: Sequence[EncodedPrompt],
-    part: list[int],
-    limits: Limits,
-    sampling: Sampling,
-    progress: Progress,
-) -> list[Answer]:
-    generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + index) for index in part]
-    template, stop_ids = chat.template, chat.stop_ids
-    inside = limits.thoughts is not None and template.begins_inside_thoughts
-    rows = [
-        RowProgress(
-            chat.tokenizer,
-            template.marks,
-            inside=inside,
-            answer_tokens=limits.answer,
-            thinking_tokens=limits.thoughts,
-        )
-        for _ in part
-    ]
-    edits = [requests[index].edits for index in part]
-    cached = can_cache(chat)  # before the edits are there: it is tried on prompts of its own
-    shared = all(row is edits[0] for row in edits)
-    n_unfinished = len(part)
-    with applied(chat, edits[0] if shared else edits) as state:
-        alive = list(range(len(part)))
-        decoding = Decoding(chat, [encoded[index].ids for index in part], cached=cached)
-        for step in range(limits.total):
-            chosen = _choose(decoding.logits(), sampling, [generators[row] for row in alive])
-            for row, token in zip(alive, chosen.tolist(), strict=True):
-                if not rows[row].finished:
-                    rows[row].take(token, stop_ids)
-            left = [slot for slot, row in enumerate(alive) if not rows[row].finished]
-            n_unfinished, finished = len(left), n_unfinished - len(left)
-            progress.advance(finished, f"token {step + 1} of {limits.total}")
-            if not left:
-                break
-            decoding.append(chosen)
-            # Leaving costs a copy of the cache: worth it for an eighth of the rows at once.
-            if len(left) <= len(alive) * 7 // 8:
-                state.select(decoding.keep(left))
-                alive = [alive[slot] for slot in left]
-    written = [split_thoughts(chat.tokenizer, template.marks, row.ids, inside) for row in rows]
-    texts = chat.tokenizer.batch_decode(
-        [list(parts.ids or ()) for parts in written], skip_special_tokens=True
-    )
-    return [
-        Answer(
-            key=requests[index].key,
-            text=text,
-            ids=parts.ids or (),
-            ended=row.ended and parts.ids is not None,
-            reasoning=parts.reasoning,
-        )
-        for index, text, row, parts in zip(part, texts, rows, written, strict=True)
-    ]
+class _Slots:
+    """Which request stands in each slot of a batch: None where its answer is complete, or there is none."""
+
+    def __init__(self) -> None:
+        self.rows: list[int | None] = []
+
+    @property
+    def taken(self) -> list[int]:
+        """The slots that hold a row."""
+        return [slot for slot, row in enumerate(self.rows) if row is not None]
+
+    def fill(self, rows: Sequence[int]) -> list[int]:
+        """Put `rows` into free slots, and into new ones behind; return their slots."""
+        free = [slot for slot, row in enumerate(self.rows) if row is None]
+        slots = [*free, *range(len(self.rows), len(self.rows) + len(rows))][: len(rows)]
+        self.rows += [None] * (max(slots) + 1 - len(self.rows))
+        for slot, row in zip(slots, rows, strict=True):
+            self.rows[slot] = row
+        return slots
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Keep only `slots`, in this order."""
+        self.rows = [self.rows[slot] for slot in slots]
+
+
+class _Round:
+    """The answers to some requests (`part`, indices), made in a batch that is filled up as its rows end."""
+
+    def __init__(
+        self,
+        chat: ChatModel,
+        requests: Sequence[Request],
+        encoded: Sequence[EncodedPrompt],
+        part: Sequence[int],
+        size: int,
+        limits: Limits,
+        sampling: Sampling,
+        progress: Progress,
+    ) -> None:
+        self._chat, self._requests, self._encoded = chat, requests, encoded
+        self._part, self._size = part, size
+        self._sampling, self._shown = sampling, progress
+        self._generators = {
+            index: torch.Generator().manual_seed(sampling.seed * 1_000_003 + index) for index in part
+        }
+        self._inside = limits.thoughts is not None and chat.template.begins_inside_thoughts
+        self._answers = {
+            index: RowProgress(
+                chat.tokenizer,
+                chat.template.marks,
+                inside=self._inside,
+                answer_tokens=requests[index].max_new_tokens or limits.answer,
+                thinking_tokens=limits.thoughts,
+            )
+            for index in part
+        }
+        # Requests share edits as a rule: each is prepared once.
+        distinct = {id(requests[index].edits): requests[index].edits for index in part}
+        self._edits = list(distinct.values())
+        places = {edits: place for place, edits in enumerate(distinct)}
+        self._edit_of = {index: places[id(requests[index].edits)] for index in part}
+        # Room is kept for answers half as long as they may be: few get longer, and rows leave before they do.
+        self._likely_width = max(len(encoded[index]) for index in part) + limits.total // 2
+        self._columns = cache_columns(chat)
+
+    @torch.inference_mode()
+    def run(self) -> list[Answer]:
+        """Return the answers in the order of `part`."""
+        chat = self._chat
+        # Before the edits are there: what the model allows is tried on prompts of its own
+        cached, joins = can_cache(chat), can_join(chat)
+        edits = self._edits[0] if len(self._edits) == 1 else self._edits
+        with applied(chat, edits) as state:
+            decoding = Decoding(chat, cached=cached, joins=joins, state=state)
+            slots, waiting = _Slots(), list(self._part)
+            while waiting or slots.taken:
+                # Rows join: into free slots where they may, else when the batch has run out
+                while waiting and (n_joining := self._room(decoding, slots, joins)):
+                    joining = self._next(waiting, n_joining, joins)
+                    waiting = waiting[len(joining) :]
+                    self._admit(decoding, slots, joining)
+                # Rows leave: a copy of the cache, worth it for an eighth of them
+                taken = slots.taken
+                if not taken:
+                    continue
+                if len(taken) <= len(slots.rows) * 7 // 8:
+                    decoding.keep(taken)
+                    slots.keep(taken)
+                    taken = slots.taken
+                if joins:
+                    decoding.trim(taken)
+                # A token more for each row
+                last = [chat.pad_id if row is None else self._answers[row].ids[-1] for row in slots.rows]
+                logits = decoding.step(torch.tensor(last, device=chat.device))
+                self._take(slots, taken, logits[taken] if len(taken) < len(logits) else logits)
+        return self._finished()
+
+    def _room(self, decoding: Decoding, slots: _Slots, joins: bool) -> int:
+        """Return how many rows join now: none as long as too few have ended to be worth a pass."""
+        n_taken = len(slots.taken)
+        if not joins:
+            return 0 if n_taken else self._size
+        most = self._size
+        if self._columns is not None:
+            most = min(most, max(1, self._columns // max(self._likely_width, decoding.width + 1)))
+        free = most - n_taken
+        return free if free >= max(1, most // 8) else 0
+
+    def _next(self, waiting: Sequence[int], count: int, joins: bool) -> list[int]:
+        """Return the first of `waiting` that share a pass."""
+        part = next_rows(self._chat, self._encoded, waiting, count)
+        if not joins:
+            return part
+        budget = TOKENS_PER_BATCH.get(self._chat.device.type, TOKENS_PER_BATCH["cpu"])
+        longest = max(len(self._encoded[index]) for index in part)
+        return part[: max(1, budget // longest)]
+
+    def _admit(self, decoding: Decoding, slots: _Slots, joining: Sequence[int]) -> None:
+        rows = [self._encoded[index].ids for index in joining]
+        edits = [self._edit_of[index] for index in joining]
+        if slots.taken:
+            places = slots.fill(joining)
+            logits = decoding.join(places, rows, edits)
+        else:
+            slots.rows, places = list(joining), list(range(len(joining)))
+            logits = decoding.begin(rows, edits)
+        self._take(slots, places, logits)
+
+    def _take(self, slots: _Slots, places: Sequence[int], logits: Tensor) -> None:
+        """Choose a token for the row in each of `places`; the rows that it completes leave their slots."""
+        rows = [row for slot in places if (row := slots.rows[slot]) is not None]
+        chosen = _choose(logits, self._sampling, [self._generators[row] for row in rows]).tolist()
+        n_finished = 0
+        for slot, row, token in zip(places, rows, chosen, strict=True):
+            self._answers[row].take(token, self._chat.stop_ids)
+            if self._answers[row].finished:
+                slots.rows[slot] = None
+                n_finished += 1
+        self._shown.advance(n_finished, f"{len(slots.taken)} at once")
+
+    def _finished(self) -> list[Answer]:
+        marks, tokenizer = self._chat.template.marks, self._chat.tokenizer
+        answers = [self._answers[index] for index in self._part]
+        written = [split_thoughts(tokenizer, marks, answer.ids, self._inside) for answer in answers]
+        texts = tokenizer.batch_decode([list(parts.ids or ()) for parts in written], skip_special_tokens=True)
+        return [
+            Answer(
+                key=self._requests[index].key,
+                text=text,
+                ids=parts.ids or (),
+                ended=answer.ended and parts.ids is not None,
+                reasoning=parts.reasoning,
+            )
+            for index, text, answer, parts in zip(self._part, texts, answers, written, strict=True)
+        ]
 
 
 def _choose(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) -> Tensor:
+    """Return the likeliest token of each row of `logits`, or one drawn with the row's generator."""
     if sampling.temperature <= 0:
         return logits.argmax(-1)
     weights = torch.softmax(logits.float() / sampling.temperature, -1).cpu()

@@ -113,7 +113,7 @@ def as_edits(edits: Edit | Sequence[Edit]) -> Edits:
 
 
 class Applied:
-    """What `applied` yields: tells the hooks which rows are left, and where a new prompt begins."""
+    """Tell the hooks of `applied` which edits each row of the batch has, and where a new prompt begins."""
 
     def __init__(
         self, chat: ChatModel, rows: Sequence[Edits], uniform: bool, prompt_width: int | None
@@ -121,23 +121,25 @@ class Applied:
         self._given_width = prompt_width
         self._prompt_width = prompt_width
         self._offset = self._end = 0
+        self._rows_of_pass = 1
         self._rows = list(rows)
+        self._assigned = list(range(len(rows)))
         self.uniform = uniform
         """One edit for all rows, whatever their number."""
         self._check(chat)
         ablations = [[edit for edit in row if isinstance(edit, Ablation)] for row in rows]
         self.ablates = any(ablations)
-        self._ablations = RowAblations(
+        self._given_ablations = self._ablations = RowAblations(
             [[(edit.directions, edit.coefficient, edit.tokens) for edit in row] for row in ablations],
             chat.width,
         )
         self._structure = chat.structure
-        self._additions = {
+        self._given_additions = self._additions = {
             layer: RowAdditions([_sums(row, layer) for row in rows], chat.width)
             for layer in sorted({edit.layer for row in rows for edit in row if isinstance(edit, Addition)})
         }
         transformations = [[edit for edit in row if isinstance(edit, Transformation)] for row in rows]
-        self._transformations = {
+        self._given_transformations = self._transformations = {
             layer: RowTransformations(
                 [
                     [
@@ -187,26 +189,38 @@ class Applied:
         """Forget the last prompt; `width` is the next one's, else its first forward pass tells."""
         self._prompt_width = width or self._given_width
 
-    def select(self, rows: Tensor) -> None:
-        """Keep only `rows` (indices) of the batch: the others have finished."""
-        if not self.uniform:
-            indices = [int(row) for row in rows]
-            self._ablations.select(indices)
-            for addition in self._additions.values():
-                addition.select(indices)
-            for transformation in self._transformations.values():
-                transformation.select(indices)
+    def end_prompt(self) -> None:
+        """Count all tokens that follow, up to the next prompt, as behind the prompts of their rows."""
+        self._prompt_width = 0
 
-    def begin(self, past: int | None, width: int) -> None:
-        """Note that a forward pass over `width` tokens begins behind `past` cached ones; None where the
-        cache does not count them: behind those of the pass before."""
+    def assign(self, rows: Sequence[int]) -> None:
+        """Give each row of the batch the edits of one of the given rows, by its index."""
+        if self.uniform or list(rows) == self._assigned:
+            return
+        self._assigned = list(rows)
+        self._ablations = self._given_ablations.selected(rows)
+        self._additions = {layer: given.selected(rows) for layer, given in self._given_additions.items()}
+        self._transformations = {
+            layer: given.selected(rows) for layer, given in self._given_transformations.items()
+        }
+
+    def begin(self, past: int | None, rows: int, width: int) -> None:
+        """Note that a forward pass over `rows` of `width` tokens begins behind `past` cached ones; None
+        where the cache does not count them: behind those of the pass before."""
+        self._rows_of_pass = rows
         self._offset = self._end if past is None else past
         self._end = self._offset + width
         if self._prompt_width is None:
             self._prompt_width = self._end
 
     def ablate(self, hidden: Tensor) -> Tensor:
-        """Return `hidden` with each row's directions taken out, of every stream where there are several."""
+        """Return `hidden` with each row's directions taken out, of every stream where there are several.
+
+        hidden: [rows, tokens, d], [streams, rows, tokens, d], or [rows * tokens, d].
+        """
+        if hidden.dim() == 2:
+            by_row = hidden.view(self._rows_of_pass, -1, hidden.shape[-1])
+            return self._ablations.apply(by_row, self._mask).view_as(hidden)
         return self._ablations.apply(hidden, self._mask)
 
     def add(self, layer: int, hidden: Tensor) -> Tensor:
@@ -285,7 +299,7 @@ def _install(chat: ChatModel, state: Applied, stack: ExitStack) -> None:
         tokens = args[0] if args else kwargs.get("input_ids")
         if tokens is None:
             tokens = kwargs["inputs_embeds"]
-        state.begin(cached_tokens(kwargs), tokens.shape[1])
+        state.begin(cached_tokens(kwargs), *tokens.shape[:2])
 
     def ablate_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return with_layer_input(args, kwargs, state.ablate(layer_input(args, kwargs)))

@@ -12,7 +12,11 @@ from polyrefuse_eval.results.interventions import ABLATION, ADDITION, Interventi
 
 
 class EditDirection(Protocol):
-    """What an edit needs of a direction: `unit` [d] (float32), `vector` [d] of its norm, and its `layer`."""
+    """What an edit needs of a direction: `unit` [d] (float32), `vector` [d] of its norm, and its `layer`.
+
+    Of a span, `unit` is a basis [k, d], and the others raise `InterventionError`: several directions have no
+    one norm and no one layer.
+    """
 
     @property
     def unit(self) -> Tensor: ...
@@ -23,7 +27,7 @@ class EditDirection(Protocol):
 
 
 def ablate(direction: EditDirection, coefficient: float) -> Edit:
-    """Take the direction out of every layer: directional ablation (Arditi et al. 2024, eq. 4)."""
+    """Take the direction, or a span, out of every layer: directional ablation (Arditi et al. 2024, eq. 4)."""
     return Ablation(direction.unit, coefficient)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,19 +62,56 @@ def load_parts(name: str | Path, options: LoadOptions) -> dict[str, Any]:
     """Return the arguments of `ChatModel.from_parts` for `name`."""
     silence_loading()
     name = str(name)
-    source, revision = split_revision(name)
-    revision = options.revision or revision
     if options.dtype not in DTYPES:
         raise ChatModelError(f"unknown dtype '{options.dtype}'; available: {', '.join(DTYPES)}")
-    if source in organisms.ORGANISMS:
-        source = str(organisms.organism_path(source))
-    if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
-        raise ChatModelError(f"no folder '{source}'; give a model folder or a name on the Hub")
-    if Path(source).expanduser().is_dir():
-        source = str(Path(source).expanduser())
+    source, revision = _resolved(name, options)
+    if Path(source).is_dir():
         return _load(name, source, revision, options)
     with offline_if_unreachable():
         return _load(name, source, revision, options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """What a chat model's configuration and tokenizer say of it; a number is None where neither says it."""
+
+    width: int | None
+    n_layers: int | None
+    tokenizer: Any
+
+
+def read_shape(name: str | Path, options: LoadOptions) -> ModelShape:
+    """Return the shape of the chat model `name` and its tokenizer; its weights are not read.
+
+    Raises `ChatModelError` as loading it would.
+    """
+    source, revision = _resolved(str(name), options)
+    with nullcontext() if Path(source).is_dir() else offline_if_unreachable():
+        place, _ = _weights_place(source, revision)
+        config = _from_hub(
+            place.source,
+            lambda hub: hub.AutoConfig.from_pretrained(
+                place.source, revision=place.revision, trust_remote_code=options.trust_remote_code
+            ),
+        )
+        tokenizer = _load_tokenizer(source, revision, place, options)
+    text = config.get_text_config()
+    return ModelShape(
+        width=getattr(text, "hidden_size", None),
+        n_layers=getattr(text, "num_hidden_layers", None),
+        tokenizer=tokenizer,
+    )
+
+
+def _resolved(name: str, options: LoadOptions) -> tuple[str, str | None]:
+    """Return the folder or the name on the Hub that `name` means, and its revision."""
+    source, revision = split_revision(name)
+    if source in organisms.ORGANISMS:
+        source = str(organisms.organism_path(source))
+    folder = Path(source).expanduser()
+    if source.startswith((".", "/", "~")) and not folder.is_dir():
+        raise ChatModelError(f"no folder '{source}'; give a model folder or a name on the Hub")
+    return (str(folder) if folder.is_dir() else source), options.revision or revision
 
 
 def _load(name: str, source: str, revision: str | None, options: LoadOptions) -> dict[str, Any]:

@@ -6,6 +6,7 @@ States are [rows, tokens, d], or [streams, rows, tokens, d] in models that keep 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -39,10 +40,11 @@ def check_tokens(tokens: Tokens) -> None:
         raise InterventionError(f"positions count from the prompt's end and are negative; given {tokens}")
 
 
-def orthonormal(directions: Tensor) -> Tensor:
-    """Return an orthonormal basis [k', d] (float32, k' ≤ k) of the span of `directions` [k, d].
+def orthonormal(directions: Tensor, rank: int | None = None) -> Tensor:
+    """Return an orthonormal basis [k', d] (float32, k' ≤ k) of the span of `directions` [k, d], by SVD.
 
-    Raises `InterventionError` where a direction is not finite, or zero.
+    With `rank`, of its leading singular directions alone: those along which the unit vectors of `directions`
+    have the most in common. Raises `InterventionError` where a direction is not finite, or zero.
     """
     rows = directions.reshape(-1, directions.shape[-1]).double().cpu()
     if not bool(torch.isfinite(rows).all()):
@@ -55,7 +57,7 @@ def orthonormal(directions: Tensor) -> Tensor:
         unit: Tensor = units.float()
         return unit
     _, values, right = torch.linalg.svd(units, full_matrices=False)
-    basis: Tensor = right[values > 1e-6 * values[0]].float()
+    basis: Tensor = right[values > 1e-6 * values[0]][:rank].float()
     return basis
 
 
@@ -78,12 +80,15 @@ class RowAblations:
             self._stages.append((stacked, coefficients, scopes))
         self._first_coefficients = [float(coefficients[0]) for _, coefficients, _ in self._stages]
 
-    def select(self, rows: list[int]) -> None:
-        """Keep only the edits of `rows`."""
-        self._stages = [
-            (basis[rows], coefficients[rows], [scopes[row] for row in rows])
+    def selected(self, rows: Sequence[int]) -> RowAblations:
+        """Return the edits of `rows` (indices, any number of times each)."""
+        chosen = copy(self)
+        chosen._stages = [
+            (basis[list(rows)], coefficients[list(rows)], [scopes[row] for row in rows])
             for basis, coefficients, scopes in self._stages
         ]
+        chosen._first_coefficients = [float(coefficients[0]) for _, coefficients, _ in chosen._stages]
+        return chosen
 
     def apply(self, hidden: Tensor, mask: Mask) -> Tensor:
         """Return `hidden` without the bases, where `mask` says that the scopes hold."""
@@ -121,12 +126,14 @@ class RowAdditions:
             scopes = [scope if adds else common for scope, adds in zip(scopes, used, strict=True)]
             self._stages.append((vectors, used, scopes))
 
-    def select(self, rows: list[int]) -> None:
-        """Keep only the vectors of `rows`."""
-        self._stages = [
-            (vectors[rows], used[rows], [scopes[row] for row in rows])
+    def selected(self, rows: Sequence[int]) -> RowAdditions:
+        """Return the vectors of `rows` (indices, any number of times each)."""
+        chosen = copy(self)
+        chosen._stages = [
+            (vectors[list(rows)], used[list(rows)], [scopes[row] for row in rows])
             for vectors, used, scopes in self._stages
         ]
+        return chosen
 
     def apply(self, hidden: Tensor, mask: Mask, in_prompt: bool) -> Tensor:
         """Return `hidden` [rows, tokens, d] with the vectors added; `in_prompt`: its first token is one of
@@ -156,9 +163,9 @@ class RowTransformations:
     def __bool__(self) -> bool:
         return any(self._rows)
 
-    def select(self, rows: list[int]) -> None:
-        """Keep only the functions of `rows`."""
-        self._rows = [self._rows[row] for row in rows]
+    def selected(self, rows: Sequence[int]) -> RowTransformations:
+        """Return the functions of `rows` (indices, any number of times each)."""
+        return RowTransformations([self._rows[row] for row in rows])
 
     def apply(self, hidden: Tensor, mask: Mask) -> Tensor:
         """Return `hidden` [rows, tokens, d] with the functions applied where `mask` says that scopes hold."""

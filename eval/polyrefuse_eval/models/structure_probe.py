@@ -137,6 +137,8 @@ class _WriteProbe:
     def _keep(self, index: int, name: str) -> Callable[..., None]:
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
             tensor = output[0] if isinstance(output, tuple) and output else output
+            if isinstance(tensor, Tensor) and tensor.dim() == 2:
+                tensor = tensor.unsqueeze(0)  # some modules see all rows as one list of tokens
             # A module may be shared by several layers.
             shaped = isinstance(tensor, Tensor) and tensor.shape == self._input.shape[-3:]
             if self._running == index and shaped:

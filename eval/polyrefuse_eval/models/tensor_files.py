@@ -14,18 +14,49 @@ from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.models.loading import LoadOptions, read_shape
+from polyrefuse_eval.models.spec import ModelSpec
+from polyrefuse_eval.models.template import Template
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.tensor_headers import Header, parse_header
 
 IDENTITY = ("model", "revision", "template_hash", "tokenizer_hash", "d_model", "n_layers")
 """Signature entries in which a file must agree with the model it is used on."""
 
+SHAPE = ("template_hash", "d_model", "n_layers")
+"""Signature entries in which models agree that differ in their weights alone, as a fine-tune and its base.
 
-def other_model(theirs: Mapping[str, Any], chat: ChatModel) -> str:
-    """Return in what the signature `theirs` differs from that of `chat`; nothing where it is the same."""
+The tokenizer is not among them: many a fine-tune adds a token that no prompt holds.
+"""
+
+
+def other_model(theirs: Mapping[str, Any], chat: ChatModel, keys: Sequence[str] = IDENTITY) -> str:
+    """Return in which of `keys` the signature `theirs` differs from that of `chat`; nothing if in none."""
     ours = chat.signature()
-    differing = [key for key in IDENTITY if key in theirs and str(theirs[key]) != ours[key]]
+    differing = [key for key in keys if key in theirs and str(theirs[key]) != ours[key]]
     return "; ".join(f"{key} {theirs[key]} there, {ours[key]} here" for key in differing)
+
+
+def other_shape(theirs: Mapping[str, Any], model: ModelSpec) -> str:
+    """Return in what of `SHAPE` the signature `theirs` differs from `model`, whose weights are not read.
+
+    What only the loaded model shows, such as whether it opens a block of thoughts, is left open.
+    """
+    options = LoadOptions(**model.options)
+    shape = read_shape(model.name, options)
+    hashes = [
+        Template(shape.tokenizer, options.system, options.thinking, opens_thoughts).hash
+        for opens_thoughts in (False, True)
+    ]
+    ours = {"d_model": shape.width, "n_layers": shape.n_layers}
+    differing = [
+        f"{key} {theirs[key]} there, {value} here"
+        for key, value in ours.items()
+        if value is not None and key in theirs and str(theirs[key]) != str(value)
+    ]
+    if theirs.get("template_hash", hashes[0]) not in hashes:
+        differing.append(f"template_hash {theirs['template_hash']} there, {hashes[0]} here")
+    return "; ".join(differing)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -44,16 +75,34 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
 
 def check_model(
-    path: Path, metadata: Mapping[str, Any], chat: ChatModel, error: type[PolyRefuseError], advice: str
+    path: Path,
+    metadata: Mapping[str, Any],
+    chat: ChatModel,
+    error: type[PolyRefuseError],
+    advice: str,
+    *,
+    other_weights: bool = False,
 ) -> None:
-    """Raise `error`, saying what differs, unless `metadata` of the file at `path` names the model `chat`."""
+    """Raise `error`, saying what differs, unless `metadata` of the file at `path` names the model `chat`.
+
+    With `other_weights`, a model of the same shape and template will do.
+    """
+    theirs = model_signature(path, metadata, error, advice)
+    differing = other_model(theirs, chat, SHAPE if other_weights else IDENTITY)
+    if differing:
+        kind = "a model of another shape or template" if other_weights else "another model"
+        raise error(f"'{path}' is of {kind}: {differing}; {advice}")
+
+
+def model_signature(
+    path: Path, metadata: Mapping[str, Any], error: type[PolyRefuseError], advice: str
+) -> Mapping[str, Any]:
+    """Return the signature of the model that the file at `path` is of; raises `error` where it lacks any."""
     theirs = metadata.get("model")
     unknown = [key for key in IDENTITY if not isinstance(theirs, Mapping) or key not in theirs]
     if unknown or not isinstance(theirs, Mapping):
         raise error(f"'{path}' does not say which model it is of ({', '.join(unknown)} missing); {advice}")
-    differing = other_model(theirs, chat)
-    if differing:
-        raise error(f"'{path}' is of another model: {differing}; {advice}")
+    return theirs
 
 
 def check_run_model(folder: RunFolder, chat: ChatModel) -> None:

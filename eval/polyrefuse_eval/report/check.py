@@ -15,7 +15,8 @@ from polyrefuse_eval.report.tables import TABLE_FILE, tables_of
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RESULTS_FILE, RunFolder
 from polyrefuse_eval.results.records import VerdictRecord
-from polyrefuse_eval.results.settings import CONTROLS, Condition
+from polyrefuse_eval.results.settings import Condition
+from polyrefuse_eval.results.sources import CONTROLS
 from polyrefuse_eval.results.verification import answer_problems, run_problems
 
 CLOSE = 1e-6

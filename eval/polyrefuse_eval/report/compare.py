@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from polyrefuse_data.core.display import visible
+from polyrefuse_data.core.paths import real_path
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.report.groups import Groups, Verdicts, by_cell
 from polyrefuse_eval.report.markdown import table
@@ -242,7 +243,7 @@ def _data(signature: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _name(folder: RunFolder, signature: Mapping[str, Any]) -> str:
     model = signature.get("model", {})
-    return f"{folder.path.resolve().name} ({model.get('model')}@{model.get('revision')})"
+    return f"{real_path(folder.path).name} ({model.get('model')}@{model.get('revision')})"
 
 
 def _percent(value: float | None) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from polyrefuse_data.core.display import visible
 from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.records import Result
-from polyrefuse_eval.results.settings import CONTROLS, own_source
+from polyrefuse_eval.results.settings import own_source
+from polyrefuse_eval.results.sources import CONTROLS
 from polyrefuse_eval.results.summary_records import RefusalGap, Summary
 from polyrefuse_eval.statistics.rates import Rate
 
@@ -106,7 +107,8 @@ def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> 
                 parts.append(
                     f"{label} prompts, {intervention} of the direction of (row) in (column), % refused:\n"
                 )
-                parts.append(_matrix(matrix, directions))
+                rows = {result.source for result in matrix}
+                parts.append(_matrix(matrix, [source for source in directions if source in rows]))
     service = sum(result.n_service_refused for result in results)
     withheld = f" {service} refusals are the service's, not in the model's words." if service else ""
     parts.append(

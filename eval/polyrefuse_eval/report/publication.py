@@ -28,6 +28,7 @@ from polyrefuse_eval.results.fields import UNPRINTABLE, Name
 from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder
 from polyrefuse_eval.results.records import RUN_FORMAT, RunFile, VerdictRecord
 from polyrefuse_eval.results.settings import RunSettings
+from polyrefuse_eval.results.sources import POOLED
 from polyrefuse_eval.results.subset_files import SUBSETS_FILE, read_subsets
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.validation import STRICT, record_lines
@@ -106,10 +107,10 @@ def published_signature(signature: Mapping[str, Any], langs: Iterable[str], file
     except (ValidationError, ValueError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise PublishError(f"'{file}', settings: {problem}; expected the settings of a run") from None
-    foreign = sorted({*known.langs, *known.direction_langs} - {*LANGUAGES, *langs, "pooled"})
+    foreign = sorted({*known.langs, *known.fitted_sources} - {*LANGUAGES, *langs, POOLED})
     if foreign:
         raise PublishError(f"'{file}' names languages without results: {', '.join(foreign[:3])}")
-    lists = ("langs", "direction_langs", "strengths")
+    lists = ("langs", "direction_langs", "strengths", "addition_strengths")
     settings = {key: value for key, value in signature.get("settings", {}).items() if key not in lists}
     for place, value in {**signature, "settings": settings}.items():
         for item in value if place == "judges" else (value,):

@@ -17,7 +17,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
+from polyrefuse_data.core.contents import read_file
 from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_data.core.paths import real_path
 from polyrefuse_data.core.schema import group_id, row_id
 from polyrefuse_data.core.version import __version__
 from polyrefuse_eval.errors import RunFolderError
@@ -112,7 +114,7 @@ def find_cells(folder: Path, say: Callable[[str], None]) -> list[PublishedCell]:
     A file that cannot be read is named to `say` and left out. Raises `RunFolderError` where none is found.
     """
     files: dict[tuple[str, ...], dict[str, Path]] = {}
-    for path in sorted(folder.resolve().rglob("harmful_*.json")):
+    for path in sorted(real_path(folder).rglob("harmful_*.json")):
         named = FILE.fullmatch(path.name)
         if named is None or len(path.parts) < 8 or path.parts[-2] != "completions":
             continue
@@ -223,7 +225,7 @@ def write_published_tables(runs: Sequence[tuple[RunFolder, list[PublishedCell]]]
 
 def _read(path: Path, kind: str) -> tuple[PublishedAnswer, ...]:
     try:
-        text = path.read_bytes()
+        text = read_file(path)
         if kind == "evaluations":
             return tuple(_EVALUATIONS.validate_json(text).completions)
         return tuple(_ANSWERS.validate_json(text))

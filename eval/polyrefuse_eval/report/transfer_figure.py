@@ -66,9 +66,7 @@ def rates_of(results: Sequence[Result], label: str, intervention: str) -> dict[t
     return {
         (row.source or "baseline", row.lang): row
         for row in results
-        if row.label == label
-        and row.intervention in ("baseline", intervention)
-        and row.coefficient in (None, 1)
+        if row.label == label and row.intervention in ("baseline", intervention) and "@" not in row.condition
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core import files
+from polyrefuse_data.core.contents import read_file, read_utf8
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.paths import check_output
 from polyrefuse_eval.errors import RunFolderError
@@ -50,7 +51,7 @@ def json_line(record: Mapping[str, Any], default: Callable[[Any], Any] | None = 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in `path`; raises `RunFolderError`."""
     try:
-        value = parse_json(path.read_text(encoding="utf-8"))
+        value = parse_json(read_utf8(path))
     except (OSError, ValueError) as error:
         raise RunFolderError(f"'{path}' cannot be read: {error}") from None
     if not isinstance(value, dict):
@@ -76,13 +77,20 @@ def numbered_lines(path: Path, *, torn_end: bool = False) -> list[tuple[int, byt
     """
     if not path.is_file():
         return []
-    *whole, last = path.read_bytes().split(b"\n")
+    *whole, last = _content(path).split(b"\n")
     if last and not torn_end:
         raise RunFolderError(
             f"'{path}', line {len(whole) + 1} is cut off; all before it is whole: remove the line, or "
             "make the file again"
         )
     return [(number, line) for number, line in enumerate(whole, 1) if line.strip()]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_file(path)
+    except OSError as error:
+        raise RunFolderError(f"'{path}' cannot be read: {error.strerror}") from None
 
 
 def read_jsonl(path: Path, *, torn_end: bool = False, mend: bool = False) -> list[dict[str, Any]]:

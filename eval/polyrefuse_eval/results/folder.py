@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.checks.languages_file import recorded
 from polyrefuse_data.core.files import LOCK_FILE, PARTIAL_ENDING, make_folder
+from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_data.core.paths import refuse_linked_folders
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.agreement_records import AgreementFile, AgreementRecord
@@ -143,7 +145,8 @@ class RunFolder:
             )
 
     def write_run_file(self, run: RunFile) -> None:
-        write_record(self.path / RUN_FILE, run)
+        """Write `run.json` with the rows of all own languages of the run that are known here or there."""
+        write_record(self.path / RUN_FILE, replace(run, own_languages=_own_languages(run)))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -340,6 +343,14 @@ def differences(there: Signature, here: Signature, prefix: str = "") -> list[str
 
 def _foreign(path: Path) -> Iterator[Path]:
     return (inner for inner in path.iterdir() if inner.name != LOCK_FILE and inner.suffix != PARTIAL_ENDING)
+
+
+def _own_languages(run: RunFile) -> tuple[dict[str, Any], ...]:
+    settings = run.signature.get("settings") or {}
+    langs = [lang for name in ("langs", "direction_langs") for lang in settings.get(name) or ()]
+    rows = {str(row.get("code")): row for row in run.own_languages}
+    rows |= {row["code"]: row for row in recorded([lang for lang in langs if lang in LANGUAGES])}
+    return tuple(plain(rows[code]) for code in sorted(rows))
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:

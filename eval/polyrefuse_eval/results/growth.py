@@ -12,7 +12,8 @@ from typing import Any
 
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder, Signature, differences, plain
-from polyrefuse_eval.results.settings import POOLED, RunSettings
+from polyrefuse_eval.results.settings import RunSettings
+from polyrefuse_eval.results.sources import takes_all_languages
 
 
 def _appended(there: list[Any], here: list[Any]) -> list[Any]:
@@ -36,6 +37,7 @@ GROWING: dict[str, Callable[[Any, Any], Any]] = {
     "langs": _appended,
     "direction_langs": _appended,
     "strengths": _sorted_union,
+    "addition_strengths": _sorted_union,
     "n_test": _larger,
     "crossed": _larger,
     "controls": _either,
@@ -80,10 +82,11 @@ def obstacles(there: Signature, here: Signature, *, same_prompts: bool = False) 
         differing = differences(data[0], data[1], "data.") + differing
     differing += differences(_without(old, GROWING), _without(new, GROWING), "settings.")
     added = [lang for lang in new.get("langs", []) if lang not in old.get("langs", [])]
-    if added and POOLED in old["direction_langs"]:
+    dependent = [source for source in old["direction_langs"] if takes_all_languages(source)]
+    if added and dependent:
         differing.append(
-            f"the pooled direction is fitted on all languages of the run, {', '.join(old['langs'])} there, "
-            f"with {', '.join(added)} here"
+            f"the direction '{dependent[0]}' is of all languages of the run, {', '.join(old['langs'])} "
+            f"there, with {', '.join(added)} here"
         )
     return differing
 

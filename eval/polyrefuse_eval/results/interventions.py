@@ -27,7 +27,10 @@ class Intervention:
     """The prompts whose refusal rate it is meant to change; on the others it is a cross-check."""
     graded: bool = False
     """Whether its coefficient runs from 0 (no edit) to 1 (the whole edit): strengths in between are tried,
-    and named (`ablation:en@0.5`). Else the run has one coefficient, `--coefficient`, and no name has it."""
+    and named (`ablation:en@0.5`). Else the run's coefficient, `--coefficient`, is in no name, and further
+    ones, of any size above 0, are (`addition:en@2`)."""
+    takes_spans: bool = False
+    """Whether it can be made with several directions together, which have no one layer and no norm."""
 
     def condition(self, source: str | None) -> str:
         """Return the name of the condition with the direction of `source`, at full strength."""
@@ -39,7 +42,9 @@ class Intervention:
         return "harmless" if self.moves == "harmful" else "harmful"
 
 
-ABLATION = Intervention(name="ablation", action="ablate", participle="ablated", moves="harmful", graded=True)
+ABLATION = Intervention(
+    name="ablation", action="ablate", participle="ablated", moves="harmful", graded=True, takes_spans=True
+)
 ADDITION = Intervention(name="addition", action="add", participle="added", moves="harmless")
 
 INTERVENTIONS = {row.name: row for row in (ABLATION, ADDITION)}
@@ -62,10 +67,11 @@ def intervention_of_action(action: str) -> Intervention:
     return by_action[action]
 
 
-def condition_pattern(source: str, strength: str) -> str:
-    """Return the regular expression of condition names, given those of a source and of a strength."""
+def condition_pattern(source: str, part: str, strength: str) -> str:
+    """Return the regular expression of condition names, given those of a source, of a strength below 1, and
+    of any strength."""
     conditions = [
-        f"{row.name}:{source}" + (f"(@{strength})?" if row.graded else "") for row in INTERVENTIONS.values()
+        f"{row.name}:{source}(@{part if row.graded else strength})?" for row in INTERVENTIONS.values()
     ]
     return f"^({'|'.join([BASELINE_NAME, *conditions])})$"
 

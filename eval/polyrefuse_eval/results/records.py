@@ -278,11 +278,16 @@ class ServiceFile:
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class RunFile:
-    """What `run.json` holds: the signature, and what was asked for where a command made the run."""
+    """What `run.json` holds: the signature, and what was asked for where a command made the run.
+
+    `own_languages` are the rows of languages that are not among the published ones, as a build's manifest
+    has them: what reads the run alone takes their names from there.
+    """
 
     format: Annotated[str, Field(pattern=f"^{RUN_FORMAT}$")]
     signature: dict[str, Any]
     request: dict[str, Any] | None = None
+    own_languages: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         check_signature(self.signature)

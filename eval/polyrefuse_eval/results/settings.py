@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.interventions import BASELINE_NAME, INTERVENTIONS, is_graded
-
-POOLED = "pooled"
-"""The source of a direction that is fitted on the training prompts of all languages of the run."""
-
-RANDOM, SHUFFLED = "random", "shuffled"
-CONTROLS = (RANDOM, SHUFFLED)
-"""Control directions: a random one, and the difference in means of prompts with shuffled labels."""
+from polyrefuse_eval.results.sources import CONTROLS, POOLED, fitted_sources, is_span
 
 LABELS = ("harmful", "harmless")
 STRENGTHS = (0.25, 0.5, 0.75)
+LARGEST_STRENGTH = 1000.0
+"""Of addition, in differences in means; far beyond what leaves a model's answers text."""
+
 CROSSED = 128
 """Prompts of crossed measurements (ablation on harmless, addition on harmful prompts).
 
@@ -29,30 +26,35 @@ quarter of the others.
 
 @dataclass(frozen=True)
 class Condition:
-    """One intervention: `source` names its direction, `coefficient` its strength; None for the baseline."""
+    """One intervention: `source` names its direction, `coefficient` its strength; None for the baseline.
+
+    `further`: the coefficient is one of the strengths tried besides the run's own, so the name has it.
+    """
 
     intervention: str = BASELINE_NAME
     source: str | None = None
     coefficient: float | None = None
+    further: bool = field(default=False, compare=False)
 
     @property
     def name(self) -> str:
-        """`baseline`, `ablation:en`, `ablation:en@0.5`, `addition:en`."""
+        """`baseline`, `ablation:en`, `ablation:en@0.5`, `addition:en`, `addition:en@2`."""
         if self.source is None:
             return self.intervention
         partly = is_graded(self.intervention) and self.coefficient not in (None, 1.0)
-        return f"{self.intervention}:{self.source}" + (f"@{self.coefficient:g}" if partly else "")
+        named = f"@{self.coefficient:g}" if self.further or partly else ""
+        return f"{self.intervention}:{self.source}{named}"
 
     @classmethod
     def parse(cls, name: str, run_coefficient: float | None = 1.0) -> Condition:
-        """Return the condition called `name`; `run_coefficient` is that of interventions that are not graded,
-        whose names do not have it."""
+        """Return the condition called `name`; one that is not graded has `run_coefficient` unless its name
+        has another."""
         intervention, _, rest = name.partition(":")
         source, _, strength = rest.partition("@")
         if not source:
             return cls()
         whole = 1.0 if is_graded(intervention) else run_coefficient
-        return cls(intervention, source, float(strength) if strength else whole)
+        return cls(intervention, source, float(strength) if strength else whole, bool(strength))
 
 
 BASELINE_CONDITION = Condition()
@@ -78,8 +80,9 @@ class Measurement:
 class RunSettings:
     """What is measured. All fields but `batch_size` belong to the run's signature.
 
-    `strengths` are further coefficients of graded interventions between 0 and 1, for each language's own
-    direction where there is one, else for the first. `coefficient` is that of other interventions. `crossed`
+    `direction_langs` are sources of directions, see `results.sources`. `strengths` are further coefficients
+    of graded interventions between 0 and 1, for each language's own direction where there is one, else for
+    the first; `addition_strengths` the same of addition, whose first coefficient is `coefficient`. `crossed`
     is the number of prompts under an intervention that is not meant for them (ablation on harmless, addition
     on harmful prompts), None for all. `directions_from` is the digest of the run or build that directions
     come from, None where that is the data that is measured.
@@ -101,14 +104,20 @@ class RunSettings:
     refusal_tokens: str | None = None
     all_candidates: bool = False
     directions_from: str | None = None
+    addition_strengths: tuple[float, ...] = ()
     batch_size: int | None = None
+
+    @property
+    def fitted_sources(self) -> tuple[str, ...]:
+        """Sources whose directions are fitted: those of `direction_langs`, and of each span its members."""
+        return fitted_sources(self.direction_langs, self.langs)
 
     @property
     def data_langs(self) -> tuple[str, ...]:
         """Languages whose prompts the run reads: measured ones, and those that give directions."""
         if self.directions_from is not None:
             return self.langs
-        return tuple(dict.fromkeys([*self.langs, *(lang for lang in self.direction_langs if lang != POOLED)]))
+        return tuple(dict.fromkeys([*self.langs, *(lang for lang in self.fitted_sources if lang != POOLED)]))
 
     def signature(self) -> dict[str, Any]:
         """Return the settings that numbers depend on."""
@@ -136,6 +145,26 @@ def parse_strengths(text: str) -> tuple[float, ...]:
     return tuple(strengths)
 
 
+def parse_addition_strengths(text: str, coefficient: float) -> tuple[float, ...]:
+    """Return the further coefficients of addition in `0.5,2`, ascending; none of `none`.
+
+    The run's own `coefficient` is left out: it is measured in any case. Raises `RunFolderError` for anything
+    but numbers above 0 and up to `LARGEST_STRENGTH`.
+    """
+    if text.strip() == "none":
+        return ()
+    try:
+        strengths = sorted({float(f"{float(part):g}") for part in text.split(",")})
+    except ValueError:
+        strengths = []
+    if not strengths or not all(0 < value <= LARGEST_STRENGTH for value in strengths):
+        raise RunFolderError(
+            f"addition strengths '{text}': expected numbers above 0 and up to {LARGEST_STRENGTH:g} such as "
+            "0.5,2, or 'none' (--coefficient is always measured)"
+        )
+    return tuple(value for value in strengths if value != coefficient)
+
+
 def parse_crossed(text: str) -> int | None:
     """Return the number of prompts of crossed measurements, None for `all`."""
     if text.strip() == "all":
@@ -146,9 +175,13 @@ def parse_crossed(text: str) -> int | None:
 
 
 def own_source(lang: str, sources: Sequence[str]) -> str | None:
-    """Return the source of a language's own direction: itself, else the first; None without directions."""
+    """Return the source of a language's own direction: itself, else the first; None without directions.
+
+    A span stands in only where there is no single direction.
+    """
     real = [source for source in sources if source not in CONTROLS]
-    return lang if lang in real else next(iter(real), None)
+    single = [source for source in real if not is_span(source)]
+    return lang if lang in real else next(iter([*single, *real]), None)
 
 
 def is_language(source: str) -> bool:
@@ -157,10 +190,10 @@ def is_language(source: str) -> bool:
 
 
 def grid(lang: str, sources: Sequence[str], settings: RunSettings) -> Iterator[Measurement]:
-    """Yield the measurements in `lang` with directions of `sources` (languages, pooled, controls), in order.
+    """Yield the measurements in `lang` with directions of `sources` (see `results.sources`), in order.
 
     Each intervention with each direction is measured on the prompts that it is meant to move, and, unless the
-    direction is a control, crossed on fewer of the others.
+    direction is a control, crossed on fewer of the others. A span has the interventions that take one.
     """
     for label in LABELS:
         yield Measurement(lang, label, BASELINE_CONDITION, settings.n_test)
@@ -169,6 +202,7 @@ def grid(lang: str, sources: Sequence[str], settings: RunSettings) -> Iterator[M
         conditions = [
             (row, Condition(row.name, source, 1.0 if row.graded else settings.coefficient))
             for row in INTERVENTIONS.values()
+            if row.takes_spans or not is_span(source)
         ]
         for row, condition in conditions:
             yield Measurement(lang, row.moves, condition, settings.n_test)
@@ -176,10 +210,11 @@ def grid(lang: str, sources: Sequence[str], settings: RunSettings) -> Iterator[M
             for row, condition in conditions:
                 yield Measurement(lang, row.cross_checks, condition, crossed)
     own = own_source(lang, sources)
-    graded = [row for row in INTERVENTIONS.values() if row.graded and own is not None]
-    for row in graded:
-        for strength in settings.strengths:
-            yield Measurement(lang, row.moves, Condition(row.name, own, strength), settings.n_test)
+    for row in INTERVENTIONS.values():
+        if own is None or (is_span(own) and not row.takes_spans):
+            continue
+        for strength in settings.strengths if row.graded else settings.addition_strengths:
+            yield Measurement(lang, row.moves, Condition(row.name, own, strength, True), settings.n_test)
 
 
 def baselines(settings: RunSettings) -> list[Measurement]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import with_config
+from pydantic import Field, with_config
 
 from polyrefuse_eval.results.fields import Count, Finite
 from polyrefuse_eval.results.files import appending, cut_torn_line, json_line, write_jsonl
@@ -22,7 +23,8 @@ class Timing:
     """The time of one part of a run: to load its model, find a direction, or answer under a condition.
 
     `part` is `cell` for the last. `seconds` are those of the process that computed it, `answers` and
-    `tokens` what it generated.
+    `tokens` what it generated. `date` is the UTC date on which it was recorded, empty where older versions
+    recorded it.
     """
 
     part: Literal["load", "direction", "cell"]
@@ -32,11 +34,13 @@ class Timing:
     condition: str = ""
     answers: Count = 0
     tokens: Count = 0
+    date: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
 
 
 def add_timing(folder: Path, timing: Timing) -> None:
     """Append `timing` to those of the run in `folder`, for its one writer; cut off a torn line before."""
-    record = asdict(timing) | {"seconds": round(timing.seconds, 3)}
+    today = datetime.now(timezone.utc).date().isoformat()
+    record = asdict(timing) | {"seconds": round(timing.seconds, 3), "date": timing.date or today}
     cut_torn_line(folder / TIMINGS_FILE)
     with appending(folder / TIMINGS_FILE) as file:
         file.write(json_line(record).encode("utf-8"))

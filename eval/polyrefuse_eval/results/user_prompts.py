@@ -43,6 +43,9 @@ LABEL_NAMES = {
 TEXT_SUFFIXES = ("", ".txt", ".text", ".md")
 """Endings of files that hold a prompt a line, whatever their first character."""
 
+STANDARD_INPUT = "standard input"
+"""What messages call prompts that come from no file."""
+
 Say = Callable[[str], None]
 
 
@@ -94,17 +97,29 @@ def read_prompts(path: Path | None, given: bytes = b"", say: Say = silent) -> li
     one of `PROMPT_COLUMNS` and, perhaps, a language in `lang`; without a file name, text is a table where it
     begins with a brace. Raises `GuardError` or `FileFormatError`, with the line.
     """
-    source = "standard input" if path is None else str(path)
+    source = STANDARD_INPUT if path is None else str(path)
     text = decode(given if path is None else read_bytes(path), source)
     is_table = text.lstrip().startswith("{") if path is None else path.suffix.lower() not in TEXT_SUFFIXES
     if not text.strip():
         raise GuardError(f"no prompts in '{source}'")
     if not is_table:
-        return [
-            UserPrompt(prompt=_checked_prompt(line, f"'{source}', line {number}"))
-            for number, line in text_lines(text)
-        ]
+        return text_prompts(text, source)
     table = parse_table(text, source)
+    prompts = table_prompts(table)
+    say(taken(table, table.column(PROMPT_COLUMNS), len(prompts)))
+    return prompts
+
+
+def text_prompts(text: str, source: str, first_line: int = 1) -> list[UserPrompt]:
+    """Return the prompts of `text`, one a line, of which the first has the number `first_line`."""
+    return [
+        UserPrompt(prompt=_checked_prompt(line, f"'{source}', line {number}"))
+        for number, line in text_lines(text, first_line)
+    ]
+
+
+def table_prompts(table: Table) -> list[UserPrompt]:
+    """Return the prompts of `table`, with the language of those that name one."""
     column = table.column(PROMPT_COLUMNS)
     prompts = []
     for record in table.records:
@@ -115,7 +130,6 @@ def read_prompts(path: Path | None, given: bytes = b"", say: Say = silent) -> li
                 lang=None if lang is None else language(str(lang)).code,
             )
         )
-    say(taken(table, column, len(prompts)))
     return prompts
 
 

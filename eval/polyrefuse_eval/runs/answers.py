@@ -1,71 +1,36 @@
 """The completions of one run: from what is missing to tasks, and from their outcomes to files.
 
-Refusal tokens and directions come first, and with them the baselines, which need no direction; then all other
-measurements, in any order.
+Imports no torch: `model_answers` adds what a model needs that is loaded here, `endpoint_answers` what a
+service needs.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.finder import control_file, direction_file, stored_directions
-from polyrefuse_eval.directions.fit import Direction
-from polyrefuse_eval.errors import ChatModelError, DirectionError
-from polyrefuse_eval.models.spec import ModelSpec
-from polyrefuse_eval.processes import world_size
 from polyrefuse_eval.results.baseline_cache import BaselineCache, prompt_hash
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, write_json
 from polyrefuse_eval.results.growth import open_run
 from polyrefuse_eval.results.records import Completion
-from polyrefuse_eval.results.settings import (
-    BASELINE_CONDITION,
-    CONTROLS,
-    LABELS,
-    POOLED,
-    SHUFFLED,
-    Measurement,
-    baselines,
-    grid,
-)
+from polyrefuse_eval.results.settings import BASELINE_CONDITION, LABELS, Measurement, baselines, grid
 from polyrefuse_eval.results.subset_files import write_prompts
 from polyrefuse_eval.results.timings import Timing
+from polyrefuse_eval.runs.measured_prompts import Identity, MeasuredPrompts
 from polyrefuse_eval.runs.plan import RunPlan, signature_of
 from polyrefuse_eval.runs.progress import GridProgress
 from polyrefuse_eval.runs.stage import Stage
-from polyrefuse_eval.runs.tasks import (
-    AnswerPrompts,
-    CheckPrompts,
-    DirectionFiles,
-    FindDirection,
-    IdentifyModel,
-    Identity,
-    MeasuredPrompts,
-    ModelLoader,
-    SentPrompts,
-    edits_of,
-    long_prompts,
-    read_files,
-    take_directions,
-    write_files,
-)
 
 
 class AnswerStage(Stage):
-    """Make the completions of the run `plan` with `threads` of torch."""
+    """Make the completions of the run `plan`; `key` is that of the model in tasks."""
 
-    def __init__(self, plan: RunPlan, progress: GridProgress, threads: int) -> None:
+    def __init__(self, plan: RunPlan, progress: GridProgress) -> None:
         super().__init__(plan, progress)
-        self.loader = ModelLoader(load=plan.load, key=f"run {plan.out}", threads=threads)
         self._cache: BaselineCache | None = None
-        self._searched: set[str] = set()
-        """Languages whose directions were found, or cannot be; and the control."""
-        self._without: dict[str, str] = {}
-        """Languages that give no direction, and why."""
-        self._control_asked = False
         self._sources: list[str] | None = None
         """Sources of all directions; None until all measurements are known."""
         self._have: dict[str, set[str]] = {}
@@ -79,181 +44,83 @@ class AnswerStage(Stage):
         self._rows: dict[tuple[str, str], list[Row]] = {}
         """Language and label to test prompts."""
 
+    @property
+    def key(self) -> str:
+        """Key of the model in tasks."""
+        return f"run {self.plan.out}"
+
     def start(self) -> list[Task]:
         """Return the first tasks: of a run that has begun, all that is known to be missing.
 
         The plan is one that has `grown`, so a run that is there with a request is of the same model.
         """
-        if isinstance(self.plan.load, ModelSpec):
-            spec = self.plan.load.settled()
-            self.loader = replace(self.loader, load=spec, key=spec.key)
         begun = (self.plan.out / RUN_FILE).is_file() and self.plan.request is not None
         if begun and self.folder.request is not None:
             signature = self.folder.signature
             return self._open(Identity(signature["model"], signature["versions"]))
         return [self._task("model", self._identifying(), first=True)]
 
-    def _identifying(self) -> Computation:
-        """Return what finds the identity of the model."""
-        return IdentifyModel(self.loader)
-
     def succeeded(self, outcome: Outcome) -> list[Task]:
         """Write what a task made, and return the tasks that it makes possible."""
-        compute, tasks = outcome.task.compute, []
+        tasks = []
         if isinstance(outcome.result, Identity):
             tasks = self._open(outcome.result)
-        elif isinstance(compute, FindDirection):
-            self.time(Timing("direction", outcome.seconds, lang=compute.lang))
-            tasks = self._add_direction(compute, outcome.result)
-        elif isinstance(compute, MeasuredPrompts):
-            self._add_completions(compute, outcome)
+        elif isinstance(outcome.task.compute, MeasuredPrompts):
+            self._add_completions(outcome.task.compute, outcome)
         if outcome.load_seconds:
             self.time(Timing("load", outcome.load_seconds))
         return tasks
 
-    def failed(self, outcome: Outcome) -> None:
-        """Record what failed; raises `ChatModelError` where the model cannot be had or read a prompt."""
-        if isinstance(outcome.task.compute, IdentifyModel | CheckPrompts):
-            raise ChatModelError(str(outcome.error))
-        super().failed(outcome)
+    def _identifying(self) -> Computation:
+        """Return what finds the identity of the model."""
+        raise NotImplementedError
+
+    def _answering(self, measurement: Measurement, rows: tuple[Row, ...]) -> MeasuredPrompts:
+        """Return what answers the prompts `rows` of a measurement."""
+        raise NotImplementedError
 
     def _task(self, name: str, compute: Computation, *, first: bool = False, size: int | None = None) -> Task:
-        return Task(name=self.task_name(name), model=self.loader.key, compute=compute, first=first, size=size)
+        return Task(name=self.task_name(name), model=self.key, compute=compute, first=first, size=size)
 
     def _open(self, identity: Identity) -> list[Task]:
-        """Open the run of this model; return the tasks for its directions and baselines."""
+        """Open the run of this model; return the tasks for its baselines, and what else it begins with."""
+        self._open_folder(identity)
+        return self._answer_tasks(baselines(self.plan.settings)) + self._all_answers([])
+
+    def _open_folder(self, identity: Identity) -> None:
+        """Start or resume the run in its folder, lock it, and look what is there."""
         plan, settings = self.plan, self.plan.settings
-        if plan.direction_source is not None:
-            plan.direction_source.check_model(identity.signature)
         signature = signature_of(identity.signature, plan.data, settings, plan.judge_names, identity.versions)
         open_run(plan.out, signature, plan.request)
         self.lock()
         self.folder.mark_incomplete()
-        self.loader = replace(self.loader, identity=identity)
-        self._cache = self._baseline_cache(identity)
-        if plan.direction_source is not None:
-            plan.direction_source.copy(plan.out, settings.direction_langs)
         for lang in settings.langs:
             self._have[lang] = {completion.key for completion in self.folder.completions(lang)}
         limited = [self._test_rows(lang, label) for lang in settings.langs for label in LABELS]
         write_prompts(self.folder, (row for rows in limited for row in rows[: settings.n_test]))
-        if plan.directions_from is not None:
-            self._without = take_directions(plan.directions_from, plan.out, settings.direction_langs)
-        self._searched = set(self._without) | {
-            lang for lang in settings.direction_langs if (plan.out / direction_file(lang)).is_file()
-        }
-        tasks = [
-            self._direction_task(lang) for lang in settings.direction_langs if lang not in self._searched
-        ]
-        tasks += self._answer_tasks(baselines(settings), {}) + self._after_search()
-        return [*self._checks(), *tasks] if tasks else []
 
-    def _checks(self) -> list[Task]:
-        """Return what is checked with the model before anything is computed."""
-        prompts = long_prompts(self.plan.data, self.plan.settings.data_langs)
-        return [self._task("prompts", CheckPrompts(self.loader, prompts), first=True)] if prompts else []
-
-    def _baseline_cache(self, identity: Identity) -> BaselineCache | None:
-        """Return the cache of the model's baselines; None where there is to be none."""
-        if world_size() > 1:
-            return None  # processes that share a model must all do the same, whatever another run adds
-        return BaselineCache(identity.signature, self.plan.settings.max_new_tokens)
-
-    # Directions
-
-    def _direction_task(self, lang: str, control: bool = False) -> Task:
-        settings, data = self.plan.settings, self.plan.direction_data
-        langs = settings.langs if lang == POOLED else (lang,)
-        limits = {"train": settings.n_train, "validation": settings.n_validation}
-        rows = {
-            (source, split, label): data.prompts(source, split, label, limit)
-            for source in langs
-            for split, limit in limits.items()
-            for label in LABELS
-        }
-        names = [f"refusal_tokens/{source}.json" for source in langs]
-        compute = FindDirection(
-            loader=self.loader,
-            lang=lang,
-            prompts=SentPrompts(data.digest, rows),
-            settings=settings,
-            files=read_files(self.plan.out, [*names, direction_file(lang)] if control else names),
-            control=control,
-        )
-        return self._task(f"{'control' if control else 'direction'} {lang}", compute, first=True)
-
-    def _add_direction(self, compute: FindDirection, direction: DirectionFiles) -> list[Task]:
-        write_files(self.plan.out, direction.files)
-        self.plan.on_finished()
-        for line in direction.messages:
-            self.progress.say(line)
-        name = SHUFFLED if compute.control else compute.lang
-        self._searched.add(name)
-        if direction.error is not None:
-            self._without[name] = direction.error
-            self.progress.say(
-                f"no control from shuffled labels: {direction.error}"
-                if compute.control
-                else f"no direction from '{name}', which is left out: {direction.error}"
-            )
-        return self._after_search()
-
-    def _after_search(self) -> list[Task]:
-        """Return the control of the first direction once that is known, and all measurements once all
-        directions are; raises `DirectionError` where no language gives one."""
+    def _all_answers(self, sources: Sequence[str]) -> list[Task]:
+        """Return the tasks of all measurements but the baselines, with the directions of `sources`."""
         settings = self.plan.settings
-        if not settings.direction_langs:
-            return self._all_answers()
-        first = next((lang for lang in settings.direction_langs if lang not in self._without), None)
-        if first is None:
-            raise DirectionError(list(self._without.values())[-1])
-        tasks: list[Task] = []
-        wanted = set(settings.direction_langs)
-        if settings.controls:
-            wanted.add(SHUFFLED)
-            if first in self._searched and not self._control_asked:
-                self._control_asked = True
-                if (self.plan.out / control_file(first)).is_file():
-                    self._searched.add(SHUFFLED)
-                else:
-                    tasks.append(self._direction_task(first, control=True))
-        return tasks + (self._all_answers() if self._searched >= wanted else [])
-
-    def _directions(self) -> dict[str, Direction]:
-        """Return the directions of the settings' languages by source, then the controls of the first."""
-        settings = self.plan.settings
-        real = [lang for lang in settings.direction_langs if lang not in self._without]
-        if not real:
-            return {}
-        controls = [name for name in CONTROLS if settings.controls and name not in self._without]
-        return stored_directions(self.plan.out, [*real, *controls], real[0], settings.seed)
-
-    # Completions
-
-    def _all_answers(self) -> list[Task]:
-        """Return the tasks of all measurements but the baselines."""
-        settings, directions = self.plan.settings, self._directions()
         measurements = [
             measurement
             for lang in settings.langs
-            for measurement in grid(lang, list(directions), settings)
+            for measurement in grid(lang, sources, settings)
             if measurement.condition != BASELINE_CONDITION
         ]
-        tasks = self._answer_tasks(measurements, directions)
-        self._sources = list(directions)
+        tasks = self._answer_tasks(measurements)
+        self._sources = list(sources)
         for lang in settings.langs:
             self._note_complete(lang)
         return tasks
 
-    def _answer_tasks(
-        self, measurements: Sequence[Measurement], directions: Mapping[str, Direction]
-    ) -> list[Task]:
+    def _answer_tasks(self, measurements: Sequence[Measurement]) -> list[Task]:
         """Return the tasks of those of `measurements` that are not complete."""
         tasks = []
         for measurement in measurements:
             if not self._test_rows(measurement.lang, measurement.label):
                 continue  # a gap of the data, said at the start
-            compute = self._take_from_cache(self._computation(measurement, directions))
+            compute = self._take_from_cache(self._computation(measurement))
             missing = len(compute.keys - self._have[measurement.lang])
             if missing:
                 self._missing[measurement.lang] += 1
@@ -263,26 +130,13 @@ class AnswerStage(Stage):
         self.progress.expect(tasks, complete=len(measurements) - len(tasks))
         return tasks
 
-    def _computation(self, measurement: Measurement, directions: Mapping[str, Direction]) -> MeasuredPrompts:
+    def _computation(self, measurement: Measurement) -> MeasuredPrompts:
         lang = measurement.lang
         rows = tuple(self._test_rows(lang, measurement.label)[: measurement.limit])
-        compute = self._answering(measurement, rows, directions)
+        compute = self._answering(measurement, rows)
         if measurement.condition == BASELINE_CONDITION:
             self._baselines[lang].update((compute.key(row), row.text) for row in compute.rows)
         return replace(compute, done=compute.keys & self._have[lang])
-
-    def _answering(
-        self, measurement: Measurement, rows: tuple[Row, ...], directions: Mapping[str, Direction]
-    ) -> MeasuredPrompts:
-        """Return what answers the prompts `rows` of a measurement."""
-        return AnswerPrompts(
-            loader=self.loader,
-            measurement=measurement,
-            rows=rows,
-            edits=edits_of(measurement.condition, directions),
-            max_new_tokens=self.plan.settings.max_new_tokens,
-            batch_size=self.plan.settings.batch_size,
-        )
 
     def _test_rows(self, lang: str, label: str) -> list[Row]:
         """Return the test prompts; none where the data have a gap."""

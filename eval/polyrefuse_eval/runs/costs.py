@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from polyrefuse_eval.directions.finder import direction_file, stored_directions
+from polyrefuse_eval.directions.finder import stored_directions
 from polyrefuse_eval.directions.fit import Direction
+from polyrefuse_eval.directions.places import direction_file
+from polyrefuse_eval.directions.span import Span
 from polyrefuse_eval.errors import ChatModelError, RunFolderError
 from polyrefuse_eval.models.answer_costs import ANSWER_TOKENS, answer_costs
 from polyrefuse_eval.models.chat import ChatModel
@@ -21,6 +23,7 @@ from polyrefuse_eval.results.folder import RunFolder, differences, write_text
 from polyrefuse_eval.results.interventions import BASELINE_NAME
 from polyrefuse_eval.results.records import Completion
 from polyrefuse_eval.results.settings import Condition
+from polyrefuse_eval.results.sources import fitted_sources
 from polyrefuse_eval.results.validation import read_records, write_records
 from polyrefuse_eval.runs.tasks import edits_of
 from polyrefuse_eval.statistics.rates import interval, resampled_rates, resamples
@@ -199,13 +202,13 @@ def _measure(
 
 def _directions(
     chat: ChatModel, folder: RunFolder, conditions: Mapping[str, Condition]
-) -> dict[str, Direction]:
+) -> dict[str, Direction | Span]:
     """Return the directions that `conditions` use, by source."""
     settings, path = folder.signature["settings"], folder.path
     sources = dict.fromkeys(condition.source for condition in conditions.values() if condition.source)
-    langs = settings["direction_langs"]
-    first = next((lang for lang in langs if (path / direction_file(lang)).is_file()), langs[0])
-    return stored_directions(path, list(sources), first, settings["seed"], chat)
+    fitted = fitted_sources(settings["direction_langs"], settings["langs"])
+    first = next((source for source in fitted if (path / direction_file(source)).is_file()), fitted[0])
+    return stored_directions(path, list(sources), first, settings["seed"], settings["langs"], chat)
 
 
 def _means(file: Path) -> list[ConditionCost]:

@@ -19,7 +19,7 @@ from polyrefuse_eval.errors import ChatModelError, DirectionError, RunFolderErro
 from polyrefuse_eval.results.data import ALL, DataFolder, open_data
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, differences
 from polyrefuse_eval.results.growth import GROWING
-from polyrefuse_eval.results.settings import POOLED
+from polyrefuse_eval.results.sources import fitted_sources, parse_sources
 
 DIGEST_LENGTH = 32
 
@@ -35,15 +35,16 @@ class DirectionSource:
     run: Path | None = None
     data: DataFolder | None = None
 
-    def select(self, directions: str) -> list[str]:
-        """Return the sources that `directions` names, each of which is there; raises `PolyRefuseError`."""
+    def select(self, directions: str, langs: Sequence[str]) -> list[str]:
+        """Return the sources that `directions` names for a run of `langs`; raises `PolyRefuseError` where one
+        of the directions that they need is not there."""
         if self.data is not None:
-            return [POOLED] if directions == POOLED else self.data.select(directions)
-        there = self._stored()
+            return parse_sources(directions, langs, self.data.select)
         if directions == ALL:
-            return there
-        wanted = [POOLED] if directions == POOLED else parse_languages(directions)
-        missing = [lang for lang in wanted if lang not in there]
+            return self.stored()
+        wanted = parse_sources(directions, langs, parse_languages)
+        there = self.stored()
+        missing = [source for source in fitted_sources(wanted, langs) if source not in there]
         if missing:
             raise DirectionError(
                 f"the run '{self.run}' has no direction from {', '.join(missing)} (it has "
@@ -98,12 +99,14 @@ class DirectionSource:
                 if file.is_file() and not (out / name).is_file():
                     write_bytes(out / name, file.read_bytes(), error=RunFolderError)
 
-    def _stored(self) -> list[str]:
+    def stored(self) -> list[str]:
+        """Return the sources whose directions the run holds, in its order."""
         if self.run is None:
             return []
         names = {file.name.removesuffix(".safetensors") for file in self.run.glob("directions/*.safetensors")}
-        listed = RunFolder(self.run).signature.get("settings", {}).get("direction_langs", [])
-        return [lang for lang in listed if lang in names]
+        settings = RunFolder(self.run).signature.get("settings", {})
+        listed = fitted_sources(settings.get("direction_langs", []), settings.get("langs", []))
+        return [source for source in listed if source in names]
 
 
 def open_direction_source(folder: Path) -> DirectionSource:
@@ -124,7 +127,7 @@ def open_direction_source(folder: Path) -> DirectionSource:
     basis = json.dumps([signature["model"], signature["data"], settings], sort_keys=True)
     digest = hashlib.sha256(basis.encode("utf-8")).hexdigest()[:DIGEST_LENGTH]
     source = DirectionSource(identity=f"run:{digest}", run=folder)
-    if not source.select(ALL):
+    if not source.stored():
         raise RunFolderError(
             f"the run '{folder}' has no directions yet; finish it with the command that made it"
         )

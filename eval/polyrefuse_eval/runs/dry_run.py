@@ -16,7 +16,8 @@ from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.content_cache import shown_size
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder
 from polyrefuse_eval.results.records import AnsweredFile
-from polyrefuse_eval.results.settings import CONTROLS, LABELS, Measurement, grid
+from polyrefuse_eval.results.settings import LABELS, Measurement, grid
+from polyrefuse_eval.results.sources import CONTROLS
 from polyrefuse_eval.results.timings import Timing, read_timings, seconds_per_answer
 from polyrefuse_eval.results.validation import read_record
 from polyrefuse_eval.runs.endpoint_cost import cost_lines

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.endpoint.prices import counted_tokens
 from polyrefuse_eval.endpoint.spec import EndpointSpec
-from polyrefuse_eval.results.baseline_cache import BaselineCache
 from polyrefuse_eval.results.records import Completion, ServiceFile, ServiceNote, ServiceVersion
 from polyrefuse_eval.results.settings import Measurement
 from polyrefuse_eval.results.validation import write_record
 from polyrefuse_eval.runs.answers import AnswerStage
 from polyrefuse_eval.runs.endpoint_tasks import AskPrompts, IdentifyService
+from polyrefuse_eval.runs.measured_prompts import MeasuredPrompts
 from polyrefuse_eval.runs.plan import RunPlan
 from polyrefuse_eval.runs.progress import GridProgress
-from polyrefuse_eval.runs.tasks import Identity, MeasuredPrompts
 
 SERVICE_FILE = "service.json"
 """What answered, how often, and how many tokens it counted: there when all completions are."""
@@ -29,10 +27,13 @@ Version = tuple[str | None, str | None]
 
 
 class EndpointAnswerStage(AnswerStage):
-    """Get the completions of the run `plan` from the service of `endpoint`."""
+    """Get the completions of the run `plan` from the service of `endpoint`.
+
+    None comes from a cache: what a service answered once is no proof of what it answers now.
+    """
 
     def __init__(self, plan: RunPlan, endpoint: EndpointSpec, progress: GridProgress) -> None:
-        super().__init__(plan, progress, threads=1)
+        super().__init__(plan, progress)
         self._endpoint = endpoint
         self._versions: set[Version] = set()
         """Versions that answered so far."""
@@ -51,15 +52,7 @@ class EndpointAnswerStage(AnswerStage):
     def _identifying(self) -> Computation:
         return IdentifyService(endpoint=self._endpoint)
 
-    def _checks(self) -> list[Task]:
-        return []  # only the service knows how long a prompt may be
-
-    def _baseline_cache(self, identity: Identity) -> BaselineCache | None:
-        return None  # what a service answered once is no proof of what it answers now
-
-    def _answering(
-        self, measurement: Measurement, rows: tuple[Row, ...], directions: Mapping[str, Direction]
-    ) -> MeasuredPrompts:
+    def _answering(self, measurement: Measurement, rows: tuple[Row, ...]) -> AskPrompts:
         return AskPrompts(endpoint=self._endpoint, measurement=measurement, rows=rows)
 
     def _add_completions(self, compute: MeasuredPrompts, outcome: Outcome) -> None:

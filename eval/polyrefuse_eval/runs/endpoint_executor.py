@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from typing import Any
 
 from polyrefuse_data.cluster.tasks import Observer, Outcome, Task
 from polyrefuse_data.core.errors import PolyRefuseError
@@ -76,10 +77,7 @@ class EndpointExecutor:
                     return
                 continue
             done, _ = wait(self._out, return_when=FIRST_COMPLETED)
-            # Answers before errors: what is there is written whatever ends the run.
-            for future in sorted(done, key=lambda future: future.exception() is not None):
-                if future in self._out:
-                    yield from self._take(future)
+            yield from self._take(done)
 
     def _open(self, tasks: deque[Task], observer: Observer) -> Iterator[Outcome]:
         """Take those of `tasks` whose service has a connection to spare."""
@@ -116,31 +114,46 @@ class EndpointExecutor:
             self._out[service.client.ask(prompt)] = (service, opened, index)
             service.out += 1
 
-    def _take(self, future: Future[ServiceAnswer]) -> Iterator[Outcome]:
-        """Yield what an answer, or its failure, means for its task."""
-        service, opened, index = self._out.pop(future)
-        service.out -= 1
-        opened.left -= 1
-        error = future.exception()
-        if isinstance(error, Fault):
-            opened.failed += 1
-            opened.fault = error
+    def _take(self, done: Iterable[Future[ServiceAnswer]]) -> Iterator[Outcome]:
+        """Yield what answers, and failures, mean for their tasks.
+
+        The answers to a task that came together are one outcome, and no connection is given to another prompt
+        before they are written: after a kill, at most as many are lost as there are connections.
+        """
+        answers: dict[_OpenTask, list[Any]] = {}
+        failures: list[tuple[_Service, _OpenTask, BaseException]] = []
+        for future in done:
+            service, opened, index = self._out.pop(future)
+            service.out -= 1
+            opened.left -= 1
+            error = future.exception()
+            if error is None:
+                answers.setdefault(opened, []).append(opened.compute.result(index, future.result()))
+            else:
+                failures.append((service, opened, error))
+        # Answers before errors: what is there is written whatever ends the run.
+        for opened, results in answers.items():
             if opened.compute.essential:
-                error = EndpointError(f"{opened.compute.endpoint.label} gives no answer ({error})")
-        if isinstance(error, EndpointError):
-            self._drop(service)
-            yield Outcome(task=opened.task, error=str(error), exception=error)
-            return
-        if error is None:
-            result = opened.compute.result(index, future.result())
-            if opened.compute.essential:
-                yield Outcome(task=opened.task, result=result, seconds=time.perf_counter() - opened.begun)
-                return
-            yield Outcome(task=opened.task, result=[[result]], ended=False)
-        elif not isinstance(error, Fault):
-            raise error
-        if not opened.left:
-            yield self._ended(opened)
+                yield Outcome(task=opened.task, result=results[0], seconds=time.perf_counter() - opened.begun)
+            else:
+                yield Outcome(task=opened.task, result=[results], ended=False)
+        dropped = set()
+        for service, opened, error in failures:
+            if isinstance(error, Fault):
+                opened.failed += 1
+                opened.fault = error
+                if opened.compute.essential:
+                    error = EndpointError(f"{opened.compute.endpoint.label} gives no answer ({error})")
+            if isinstance(error, EndpointError) and service not in dropped:
+                dropped.add(service)
+                self._drop(service)
+                yield Outcome(task=opened.task, error=str(error), exception=error)
+            elif not isinstance(error, Fault | EndpointError):
+                raise error
+        given_up = {opened for service, opened, _ in failures if service in dropped}
+        for opened in dict.fromkeys([*answers, *(opened for _, opened, _ in failures)]):
+            if not (opened.left or opened.compute.essential or opened in given_up):
+                yield self._ended(opened)
 
     def _ended(self, opened: _OpenTask) -> Outcome:
         seconds = time.perf_counter() - opened.begun

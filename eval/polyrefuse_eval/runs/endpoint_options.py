@@ -52,6 +52,7 @@ NEEDS_ACTIVATIONS = (
     "directions",
     "coefficient",
     "strengths",
+    "addition_strengths",
     "crossed",
     "batch_size",
     "tensor_parallel",

@@ -14,7 +14,7 @@ from polyrefuse_eval.endpoint.reading import ServiceAnswer
 from polyrefuse_eval.endpoint.spec import EndpointSpec
 from polyrefuse_eval.errors import EndpointError
 from polyrefuse_eval.results.records import Completion
-from polyrefuse_eval.runs.tasks import Identity, MeasuredPrompts
+from polyrefuse_eval.runs.measured_prompts import Identity, MeasuredPrompts
 
 PROBE = "Name a colour."
 """The first prompt for a service: its reply shows that it can be asked, and which version answers."""

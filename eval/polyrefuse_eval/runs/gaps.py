@@ -25,10 +25,11 @@ def say_gaps(
     Raises `DatasetFolderError`, naming all of them, where a language lacks the prompts that its direction
     needs, or has no test prompts at all.
     """
-    from polyrefuse_eval.results.settings import POOLED
+    from polyrefuse_eval.results.sources import POOLED
 
-    pooled = POOLED in settings.direction_langs
-    sources = settings.langs if pooled else settings.direction_langs
+    fitted = settings.fitted_sources
+    pooled = settings.langs if POOLED in fitted else ()
+    sources = list(dict.fromkeys([*pooled, *(source for source in fitted if source != POOLED)]))
     if elsewhere is None:
         needed = _missing_prompts(data, sources)
     elif elsewhere.data is not None and (missing := _missing_prompts(elsewhere.data, sources)):

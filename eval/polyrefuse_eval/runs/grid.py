@@ -1,16 +1,17 @@
-"""Runs of one or several models: completions, then verdicts, then tables."""
+"""Runs of one or several models: completions, then verdicts, then tables.
+
+Imports torch where a model is loaded: not for models behind endpoints that are read by rules.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
-from polyrefuse_eval.directions.finder import direction_file
+from polyrefuse_eval.directions.places import direction_file
 from polyrefuse_eval.endpoint.spec import EndpointSpec
 from polyrefuse_eval.errors import ChatModelError, RunFolderError
 from polyrefuse_eval.models.spec import ModelSpec
-from polyrefuse_eval.processes import rank
+from polyrefuse_eval.processes import rank, torch_threads
 from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Result
@@ -34,48 +35,50 @@ def run_grid(
     """Run each plan to completion or first failure; return the failures.
 
     A model computes with `threads` of torch, by default as many as torch takes in this process. Models
-    behind endpoints are asked from this process, before all others. Judges that
-    are models read where `executor` computes, all others in this process. Of several processes that share a
-    model only the first judges. A run that is there grows by what its plan asks for besides. A run with a
-    failure has no tables: the same call again makes what is missing. Raises the error of a single run that
-    cannot go on.
+    behind endpoints are asked from this process, before all others. Judges that are models read where
+    `executor` computes, all others in this process. Of several processes that share a model only the first
+    judges. A run that is there grows by what its plan asks for besides. A run with a failure has no tables:
+    the same call again makes what is missing. Raises the error of a single run that cannot go on.
     """
     for plan in plans:
         sendable = isinstance(plan.load, ModelSpec | EndpointSpec)
         if not isinstance(executor, LocalExecutor) and not sendable:
             raise ChatModelError("a loaded model cannot be sent to workers; give a ModelSpec")
     progress = progress or GridProgress(quiet=True)
-    threads = threads or torch.get_num_threads()
     single = len(plans) == 1
     plans = [part.grown() for plan in plans for part in plan.with_over_refusal()]
     pending = [plan for plan in plans if not finished(plan.out, plan.request)]
     failures: Failures = {}
 
-    def answer(plans: Sequence[RunPlan]) -> Failures:
+    def ask(plans: Sequence[RunPlan], services: EndpointExecutor) -> Failures:
         stages = [
-            AnswerStage(plan, progress, threads)
+            EndpointAnswerStage(plan, plan.load, progress)
+            for plan in plans
+            if isinstance(plan.load, EndpointSpec) and not answered(plan.out, plan.request)
+        ]
+        return run_stages(stages, services, single=single)
+
+    def answer(plans: Sequence[RunPlan]) -> Failures:
+        unanswered = [
+            plan
             for plan in plans
             if not isinstance(plan.load, EndpointSpec) and not answered(plan.out, plan.request)
         ]
-        return run_stages(stages, executor, single=single)
+        return run_stages(_model_stages(unanswered, progress, threads), executor, single=single)
 
     def judge(executor: Executor, models: bool) -> Failures:
         unfailed = [plan for plan in pending if plan.name not in failures]
         return run_stages(_verdict_stages(unfailed, progress, threads, models), executor, single=single)
 
-    of_services = [
-        EndpointAnswerStage(plan, plan.load, progress)
-        for plan in pending
-        if isinstance(plan.load, EndpointSpec) and not answered(plan.out, plan.request)
-    ]
-    with EndpointExecutor() as services:
-        failures |= run_stages(of_services, services, single=single)
-    with executor:
-        failures |= answer([plan for plan in pending if plan.directions_from is None])
-        # Runs that take their directions from one that failed wait for it.
-        without = {plan.out for plan in pending if plan.name in failures}
-        pending = [plan for plan in pending if plan.directions_from not in without]
-        failures |= answer([plan for plan in pending if plan.directions_from is not None])
+    # Runs inside another run begin when that is there, and take its directions; one that failed keeps them
+    # waiting.
+    with EndpointExecutor() as services, executor:
+        for inner in (False, True):
+            without = {plan.out for plan in pending if plan.name in failures}
+            pending = [plan for plan in pending if plan.directions_from not in without]
+            plans = [plan for plan in pending if (plan.directions_from is not None) == inner]
+            failures |= ask(plans, services)
+            failures |= answer(plans)
         if rank() > 0:
             return failures
         failures |= judge(executor, models=True)
@@ -95,7 +98,7 @@ def opening_line(plans: Sequence[RunPlan]) -> str:
         not (plan.out / direction_file(lang)).is_file()
         for plan in plans
         if plan.directions_from is None
-        for lang in plan.settings.direction_langs
+        for lang in plan.settings.fitted_sources
     )
     planned = [measurement for plan in plans for measurement in planned_measurements(plan)]
     return f"directions to find: {directions}; {summary(planned)}"
@@ -119,8 +122,20 @@ def run(
     return RunFolder(plan.out).results()
 
 
+def _model_stages(
+    plans: Sequence[RunPlan], progress: GridProgress, threads: int | None
+) -> Sequence[AnswerStage]:
+    """Return a stage for each plan of a model that is loaded."""
+    if not plans:
+        return []
+    from polyrefuse_eval.runs.model_answers import ModelAnswerStage  # imports torch
+
+    threads = threads or torch_threads()
+    return [ModelAnswerStage(plan, progress, threads) for plan in plans]
+
+
 def _verdict_stages(
-    plans: Sequence[RunPlan], progress: GridProgress, threads: int, models: bool
+    plans: Sequence[RunPlan], progress: GridProgress, threads: int | None, models: bool
 ) -> list[VerdictStage]:
     """Return a stage for each plan with judges that are models, or with others."""
     progress = GridProgress(progress.quiet, progress.stream, progress.show, names=("readings", "verdicts"))
@@ -128,4 +143,6 @@ def _verdict_stages(
         plan.out: [judge for judge in plan.judges if (judge.name in plan.judge_specs) == models]
         for plan in plans
     }
-    return [VerdictStage(plan, progress, threads, judges[plan.out]) for plan in plans if judges[plan.out]]
+    plans = [plan for plan in plans if judges[plan.out]]
+    threads = (threads or torch_threads()) if models and plans else None
+    return [VerdictStage(plan, progress, threads, judges[plan.out]) for plan in plans]

@@ -110,16 +110,17 @@ class DirectionOptions(ModelOptions):
         """
         from polyrefuse_eval.directions.selection import rule_steps
         from polyrefuse_eval.results.data import open_data
-        from polyrefuse_eval.results.settings import POOLED, RunSettings
+        from polyrefuse_eval.results.settings import RunSettings
+        from polyrefuse_eval.results.sources import parse_sources
 
         data = open_data(self.data)
         wanted = data.select(langs)
         if directions is None:
             sources = []
         elif elsewhere is not None:
-            sources = elsewhere.select(directions)
+            sources = elsewhere.select(directions, wanted)
         else:
-            sources = [POOLED] if directions == POOLED else data.select(directions)
+            sources = parse_sources(directions, wanted, data.select)
         rule_steps(self.rule)
         settings = RunSettings(
             langs=tuple(wanted),
@@ -157,7 +158,11 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
     """What a run measures. Texts may be given as lists: `langs=["en", "de"]` is `langs="en,de"`."""
 
     langs: Text = option("all", "Languages to measure in.")
-    directions: Text = option("en", "Languages to take directions from, or 'pooled'.")
+    directions: Text = option(
+        "en",
+        "Languages to take directions from; 'pooled' for one of all; de+ja+yo for the span of several, "
+        "ablated together; 'span' for that of all of --langs, span4 for its 4 leading directions.",
+    )
     directions_from: OptionalText = option(
         None,
         "A run of the same model whose directions are taken, or a build on which they are found; --data "
@@ -172,6 +177,9 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         "0.25,0.5,0.75",
         "Further strengths of ablating each language's own direction (else the first), or 'none'.",
     )
+    addition_strengths: Text = option(
+        "none", "Further strengths of adding it, such as 0.5,2; --coefficient is the first."
+    )
     crossed: Text = option(
         "128",
         "Prompts for ablation on harmless and addition on harmful prompts: a number, 0, or 'all'.",
@@ -181,7 +189,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         "A build with contrast pairs (recipe over-refusal): measure its prompts, too, under every condition.",
     )
     batch_size: OptionalPositive = option(
-        None, "Answers made together.  [default: up to 128 on a CPU, 256 on a GPU]"
+        None, "Answers made together.  [default: up to 64 on a CPU, 256 on a GPU]"
     )
     controls: StrictBool = option(True, "Random and shuffled-label directions, too.")
     tensor_parallel: StrictBool = option(False, "Spread the model over processes, under torchrun.")
@@ -193,7 +201,11 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         """
         from polyrefuse_eval.judging.local_model import JudgeOptions
         from polyrefuse_eval.judging.registry import check_languages, judge_specs
-        from polyrefuse_eval.results.settings import parse_crossed, parse_strengths
+        from polyrefuse_eval.results.settings import (
+            parse_addition_strengths,
+            parse_crossed,
+            parse_strengths,
+        )
         from polyrefuse_eval.runs.plan import RunPlan, request_of
 
         options = JudgeOptions(self.device, batch_size=self.judge_batch_size)
@@ -213,6 +225,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
             n_test=self.test,
             coefficient=self.coefficient,
             strengths=parse_strengths(self.strengths) if endpoint is None else (),
+            addition_strengths=parse_addition_strengths(self.addition_strengths, self.coefficient),
             crossed=parse_crossed(self.crossed) if endpoint is None else 0,
             batch_size=self.batch_size,
             controls=self.controls and endpoint is None,
@@ -231,7 +244,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         if elsewhere is not None:
             elsewhere.check_request(request)
             if settings.controls:
-                elsewhere.check_control(settings.direction_langs[0])
+                elsewhere.check_control(settings.fitted_sources[0])
         plan = RunPlan(
             direction_source=elsewhere,
             load=endpoint or self.spec(**({"tensor_parallel": True} if self.tensor_parallel else {})),
@@ -262,7 +275,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
                 f"--over-refusal '{build}' holds no contrast pairs; build one with: polyrefuse build "
                 "--recipe over-refusal (or over-refusal-sample, which needs no network)"
             )
-        settings = replace(plan.settings, strengths=(), crossed=None, controls=False)
+        settings = replace(plan.settings, strengths=(), addition_strengths=(), crossed=None, controls=False)
         for lang, _, label in data.gaps(settings.langs, ("test",)):
             say(f"no {label} over-refusal prompts in '{lang}': its rates on them will be missing")
         return replace(

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polyrefuse_data.core.version import __version__
 from polyrefuse_eval import organisms
+from polyrefuse_eval.endpoint.spec import is_endpoint
 from polyrefuse_eval.judging.base import Judge
 from polyrefuse_eval.judging.registry import check_languages
 from polyrefuse_eval.model_source import folder_revision, split_revision
@@ -53,7 +55,7 @@ def request_of(
         },
         "settings": plain(settings.signature()),
         "judges": list(judges),
-        "versions": versions(),
+        "versions": {"polyrefuse": __version__} if is_endpoint(model) else versions(),
     }
 
 

@@ -10,38 +10,28 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from polyrefuse_data.cluster.tasks import ModelSlot
 from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.paths import inside
-from polyrefuse_data.core.progress import Progress
 from polyrefuse_data.core.schema import SPLITS, Row
-from polyrefuse_eval.directions.finder import DirectionFinder, control_file, direction_file
+from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.directions.fit import Direction
-from polyrefuse_eval.errors import ChatModelError, DirectionError, JudgeError
-from polyrefuse_eval.judging.base import Judge
-from polyrefuse_eval.judging.of_runs import verdict_records
+from polyrefuse_eval.directions.places import control_file, direction_file
+from polyrefuse_eval.errors import ChatModelError, DirectionError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, generate
 from polyrefuse_eval.models.intervene import BASELINE, Edits
-from polyrefuse_eval.models.interventions import edit_with
+from polyrefuse_eval.models.interventions import EditDirection, edit_with
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import differences
 from polyrefuse_eval.results.interventions import INTERVENTIONS
-from polyrefuse_eval.results.records import Completion, ServiceNote, VerdictRecord
-from polyrefuse_eval.results.settings import Condition, Measurement, RunSettings
+from polyrefuse_eval.results.records import Completion
+from polyrefuse_eval.results.settings import Condition, RunSettings
+from polyrefuse_eval.runs.measured_prompts import Identity, MeasuredPrompts
 from polyrefuse_eval.versions import versions
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What the numbers of a model depend on: its signature, and the versions of libraries."""
-
-    signature: Mapping[str, str]
-    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,52 +183,6 @@ class FindDirection:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MeasuredPrompts:
-    """The prompts of a measurement; `done` are the keys of its completions that are there."""
-
-    measurement: Measurement
-    rows: tuple[Row, ...]
-    done: frozenset[str] = frozenset()
-
-    def __call__(self, slot: ModelSlot) -> Any:
-        """Return the completions that are not done, or yield them in parts."""
-        raise NotImplementedError
-
-    def key(self, row: Row) -> str:
-        """Return the key of the completion of `row`."""
-        return f"{row.id}/{self.measurement.condition.name}"
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """Keys of all completions of the measurement."""
-        return frozenset(self.key(row) for row in self.rows)
-
-    def completion(
-        self,
-        row: Row,
-        response: str,
-        n_tokens: int | None,
-        ended: bool | None,
-        reasoning: str | None = None,
-        service: ServiceNote | None = None,
-    ) -> Completion:
-        """Return the record of a response to `row`."""
-        return Completion(
-            key=self.key(row),
-            id=row.id,
-            group=row.group,
-            lang=row.lang,
-            label=row.label,
-            condition=self.measurement.condition.name,
-            response=response,
-            n_tokens=n_tokens,
-            ended=ended,
-            reasoning=reasoning,
-            service=service,
-        )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
 class AnswerPrompts(MeasuredPrompts):
     """Answer the prompts of a measurement, batch by batch.
 
@@ -272,45 +216,13 @@ class AnswerPrompts(MeasuredPrompts):
             ]
 
 
-def edits_of(condition: Condition, directions: Mapping[str, Direction]) -> Edits:
+def edits_of(condition: Condition, directions: Mapping[str, EditDirection]) -> Edits:
     """Return the edits that `condition` makes with the direction of its source."""
     if condition.source is None:
         return BASELINE
     direction = directions[condition.source]
     strength = 1.0 if condition.coefficient is None else condition.coefficient
     return (edit_with(INTERVENTIONS[condition.intervention], direction, strength),)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class JudgeCompletions:
-    """Let the judge called `name` read completions in a language; `prompts` are by the id of their row."""
-
-    judge: Callable[[], Judge]
-    name: str
-    threads: int
-    lang: str
-    completions: Sequence[Completion]
-    prompts: Mapping[str, str]
-
-    def __call__(self, slot: ModelSlot) -> Iterator[list[VerdictRecord]]:
-        """Yield the verdicts on as many completions as the judge takes at a time."""
-        torch.set_num_threads(self.threads)
-        judge: Judge = slot.get(judge_key(self.name), self._load, lambda judge: judge.close())
-        step = f"{self.name} {self.lang}" if slot.progress else None
-        with Progress(len(self.completions), "verdicts", step) as progress:
-            yield from verdict_records(judge, self.lang, self.completions, self.prompts, progress.advance)
-
-    def _load(self) -> Judge:
-        judge = self.judge()
-        if judge.name != self.name:
-            raise JudgeError(f"the judge that was loaded is {judge.name}, and that of the run {self.name}")
-        judge.load()
-        return judge
-
-
-def judge_key(name: str) -> str:
-    """Return the key of a judge in a slot."""
-    return f"judge {name}"
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -8,16 +8,18 @@ from functools import partial
 from polyrefuse_data.cluster.tasks import Outcome, Task
 from polyrefuse_eval.judging.base import Judge
 from polyrefuse_eval.judging.of_runs import VerdictWriter, unread
+from polyrefuse_eval.runs.judge_tasks import JudgeCompletions, judge_key
 from polyrefuse_eval.runs.plan import RunPlan
 from polyrefuse_eval.runs.progress import GridProgress
 from polyrefuse_eval.runs.stage import Stage
-from polyrefuse_eval.runs.tasks import JudgeCompletions, judge_key
 
 
 class VerdictStage(Stage):
     """Let `judges` read what they have not read of the run `plan`: one task for each judge and language."""
 
-    def __init__(self, plan: RunPlan, progress: GridProgress, threads: int, judges: Sequence[Judge]) -> None:
+    def __init__(
+        self, plan: RunPlan, progress: GridProgress, threads: int | None, judges: Sequence[Judge]
+    ) -> None:
         super().__init__(plan, progress)
         self._threads = threads
         self._judges = judges

@@ -168,8 +168,8 @@ from pathlib import Path
 from polyrefuse_data.build.folder import PackageFolder
 from polyrefuse_data.build.pipeline import BuildRequest, build
 plain = PackageFolder.stage_part
-def slow(self, lang, *rest):
-    part = plain(self, lang, *rest)
+def slow(self, lang, *rest, **named):
+    part = plain(self, lang, *rest, **named)
     print(lang, flush=True)
     time.sleep(0.3)
     return part

@@ -57,6 +57,9 @@ def test_what_a_manifest_records_is_known_again() -> None:
         ({"code": "../x", "name": "X"}, "row 1, code"),
         ({"code": "xx"}, "row 1, name"),
         ({"code": "xx", "name": "X", "scripts": ["Elvish"]}, "unknown script 'Elvish'"),
+        ({"code": "xx", "name": "X", "scripts": [r"Latin}](?:(x+x+)+y)[\p{L"]}, "unknown script 'Latin}]"),
+        ({"code": "xx", "name": "X\n# Mine"}, "row 1, name: Value error, expected one line"),
+        ({"code": "xx", "name": "X", "native_name": "a\x1b]0;b\x07"}, "row 1, native_name"),
         ("sw", "row 1, all"),
     ],
 )

@@ -244,14 +244,9 @@ class Dictionary:
     """Stands for a multilingual model: a text is the vector of its words, the German ones translated."""
 
     def encode(self, texts: list[str], **_: object) -> np.ndarray:
-        order = list(dict.fromkeys(self.words.values()))
-        counts = np.array(
-            [
-                [[self.words.get(word, word) for word in text.split()].count(word) for word in order]
-                for text in texts
-            ],
-            dtype=np.float32,
-        )
+        order = list(dict.fromkeys(WORDS.values()))
+        translated = [[WORDS.get(word, word) for word in text.split()] for text in texts]
+        counts = np.array([[row.count(word) for word in order] for row in translated], dtype=np.float32)
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 

@@ -19,6 +19,19 @@ def test_an_error_is_one_line() -> None:
     assert "\n" not in str(PolyRefuseError("one\n  two"))
 
 
+def test_a_message_that_quotes_a_file_has_a_beginning_and_an_end_alone() -> None:
+    text = str(PolyRefuseError(f"'x.json' holds {'y' * 1_000_000}; make it again"))
+    assert len(text) < 5_000
+    assert text.startswith("'x.json' holds y")
+    assert text.endswith("; make it again")
+
+
+@pytest.mark.timeout(20)
+def test_the_nearest_name_is_looked_for_in_bounded_time() -> None:
+    names = ["a" * 500_000] * 3 + [f"name{number}" for number in range(10_000)]
+    assert len(str(unknown_name("language", "a" * 500_000, names))) < 5_000
+
+
 def test_nothing_is_suggested_for_a_name_unlike_all() -> None:
     assert "did you mean" not in str(unknown_name("recipe", "qqqq", ["paper", "clean"]))
 

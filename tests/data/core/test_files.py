@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import signal
 import stat
@@ -18,6 +19,8 @@ import pytest
 from polyrefuse_data.core import files
 from polyrefuse_data.core.errors import FileError, PolyRefuseError
 from polyrefuse_data.core.files import (
+    PARTIAL_ENDING,
+    WORK_PREFIX,
     appending,
     cut_torn_line,
     locked,
@@ -30,6 +33,7 @@ from polyrefuse_data.core.paths import (
     check_output,
     file_sha256,
     inside,
+    real_path,
     refuse_linked_folders,
     remove_unchanged,
 )
@@ -320,6 +324,17 @@ def test_temporary_folders_of_the_dead_are_removed(
     assert living.poll() is None
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.timeout(20)
+def test_a_pipe_called_as_a_temporary_file_is_not_waited_for(tmp_path: Path) -> None:
+    pattern = hashlib.sha256(b"table.md").hexdigest()[:16]
+    os.mkfifo(tmp_path / f".{pattern}-{'0' * 16}{PARTIAL_ENDING}")
+    os.mkfifo(tmp_path / f"{WORK_PREFIX}abc")
+    write_text(tmp_path / "table.md", "new")
+    with temporary_folder(tmp_path) as folder:
+        assert folder.is_dir()
+
+
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "a\\b", "a\0b"])
 def test_a_name_that_leads_outside(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileError, match="inside the folder"):
@@ -357,6 +372,15 @@ def test_the_system_is_no_place_for_output(path: str) -> None:
 def test_an_address_is_no_path(path: str) -> None:
     with pytest.raises(FileError, match="is an address"):
         check_output(Path(path))
+
+
+def test_links_in_a_loop_are_no_place_for_output(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    check_output(loop)
+    assert real_path(loop / "x").name == "x"
+    with pytest.raises(FileError):
+        write_text(loop / "x.csv", "new")
 
 
 def test_a_link_into_the_system_is_the_system(tmp_path: Path) -> None:

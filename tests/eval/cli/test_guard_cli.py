@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import select
+import shutil
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 from click.testing import CliRunner, Result
+from pyarrow import parquet
+from tiny import CHATML, GEMMA, tiny_model, tokenizer
 
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_eval.cli.guard import score_command
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness import experiment as harmfulness_run
-from polyrefuse_eval.harmfulness import guard_experiment as guard_run
+from polyrefuse_eval.harmfulness import guard_trial as guard_run
 from polyrefuse_eval.harmfulness.behaviour import EditedPrompt
 from polyrefuse_eval.harmfulness.guard_experiment import FitSettings
 from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
@@ -152,6 +160,212 @@ def test_counts_of_nothing_are_refused(command: tuple[str, ...], option: str) ->
         result = call(*command, option, count)
         assert result.exit_code == 2
         assert "is not in the range x>=1" in result.output
+
+
+def test_prompts_of_a_slow_writer_are_scored_as_they_arrive(
+    guard: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (their_input, ours), (our_output, theirs) = os.pipe(), os.pipe()
+    answers: list[str] = []
+
+    def write_slowly() -> None:
+        """Write each prompt only once the one before was answered."""
+        with os.fdopen(ours, "wb", buffering=0) as prompts, os.fdopen(our_output, encoding="utf-8") as scores:
+            for prompt in ("Sing.", "Why does rain fall?", "Hum."):
+                prompts.write(f"{prompt}\n".encode())
+                ready, _, _ = select.select([scores], [], [], 60)
+                answers.append(scores.readline() if ready else "")
+
+    writer = threading.Thread(target=write_slowly)
+    with os.fdopen(their_input) as stdin, os.fdopen(theirs, "w", encoding="utf-8") as stdout:
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("sys.stdout", stdout)
+        writer.start()
+        options = ("--model", str(model_folder), "--guard", str(guard), "-q")
+        score_command.main(list(options), standalone_mode=False)
+        writer.join()
+    assert [json.loads(line)["prompt"] for line in answers] == ["Sing.", "Why does rain fall?", "Hum."]
+
+
+SETS = Path(__file__).parents[1] / "results" / "prompt_sets"
+
+
+def test_published_sets_are_tested_by_category_and_their_labels_are_said(
+    guard: Path, common: tuple[object, ...], tmp_path: Path
+) -> None:
+    files = {
+        "toxicchat": "toxicchat.csv", "openai-moderation": "openai_moderation.jsonl", "xstest": "xstest.csv",
+        "sorry-bench": "sorry_bench.jsonl", "harmbench": "harmbench.csv",
+        "polyguardprompts": "polyguardprompts.jsonl",
+    }  # fmt: skip
+    options = [part for name, file in files.items() for part in ("--prompt-set", f"{name}={SETS / file}")]
+    tested = call("guard", "test", *common, "--guard", guard, "--langs", "en,de", *options,
+        "--out", tmp_path / "t")  # fmt: skip
+    assert tested.exit_code == 0, tested.output
+    assert (
+        "5 prompts of toxicchat, 2 harmful and 3 harmless (toxicity 1 is harmful, 0 harmless)"
+        in tested.stderr
+    )
+    assert "sorry-bench: left out 1 prompts in fr, not among --langs" in tested.stderr
+    assert "- xstest: label unsafe is harmful" in tested.stdout
+    record = json.loads((tmp_path / "t" / "guard.json").read_text())
+    rows = {(row["lang"], row["kind"], row["category"]): row for row in record["detections"]["latent guard"]}
+    assert rows["en", "xstest", None]["miss"]["n"] == 2
+    assert rows["en", "xstest", None]["auroc"] is not None
+    assert rows["en", "xstest", "homonyms"]["against"] == "xstest", "its own unsafe twins"
+    assert rows["en", "sorry-bench", "category 1"]["against"] == "data", "no harmless prompt of its own"
+    assert rows["de", "polyguardprompts", None]["false_alarm"]["n"] == 1
+    assert ("en", "polyguardprompts", "adversarial") not in rows, "its label is not known"
+    assert rows["en", "openai-moderation", "harassment"]["miss"]["n"] == 2
+    assert "| en | xstest / contrast_homonyms | 1 |" in tested.stdout
+    assert record["signature"]["prompt_sets"]["harmbench"]["prompts"] == {"harmful": 5}
+    kept = (tmp_path / "t" / "scores.jsonl").read_text() + json.dumps(record)
+    assert "neighbour" not in kept.replace("blame_neighbour", ""), "prompts are not written"
+
+
+def test_what_a_test_lacks_is_known_before_a_model_is_loaded(
+    guard: Path,
+    common: tuple[object, ...],
+    data_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    each_for_itself = tmp_path / "each.safetensors"
+    fit = ("guard", "fit", *common, "--behaviour", "label", "--langs", "en,de", "--out", each_for_itself)
+    assert call(*fit).exit_code == 0
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("polyrefuse_eval.models.chat.ChatModel.load", never)
+    test = ("guard", "test", *common, "--guard", guard, "--out", tmp_path / "t")
+    french = ("--langs", "de", "--prompt-set", f"sorry-bench={SETS / 'sorry_bench.jsonl'}")
+    assert "sorry-bench holds prompts in en, fr, and none in de" in error(*test, *french)
+    assert "did you mean 'xstest'" in error(*test, "--prompt-set", "xtest=x.csv")
+    gaps = tmp_path / "gaps"
+    shutil.copytree(data_folder, gaps)
+    table = parquet.read_table(gaps / "de" / "test.parquet")
+    parquet.write_table(table.filter(pc.equal(table["label"], 1)), gaps / "de" / "test.parquet")
+    shutil.copytree(gaps / "de", gaps / "yo")
+    lacking = error(*test, "--data", gaps)
+    assert "holds no harmless prompts in 'de', split test; no harmless prompts in 'yo', split test" in lacking
+    each = ("guard", "test", *common[:2], "--guard", each_for_itself, "-q", "--out", tmp_path / "t")
+    assert "each for itself, and --langs names yo" in error(*each, "--data", gaps, "--langs", "en,yo")
+    for lang in ("en", "de"):
+        shutil.rmtree(gaps / lang)
+    assert "fitted in de, en, each for itself, and" in error(*each, "--data", gaps)
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that writes a tiny model, of the guard's shape unless told otherwise, to a folder."""
+
+    def save(name: str, *, template: str = CHATML, **more: Any) -> Path:
+        folder = tmp_path_factory.mktemp("models") / name
+        tiny_model("llama", **{"layers": 3, **more}).save_pretrained(folder)
+        tokenizer(template).save_pretrained(folder)
+        return folder
+
+    return save
+
+
+def test_a_guard_is_taken_to_a_model_whose_weights_changed(
+    guard: Path, common: tuple[object, ...], saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    tuned = saved("tuned", seed=7)
+    test = ("guard", "test", *common, "--guard", guard, "--langs", "en,de", "--against", "refusal")
+    tested = call(*test, "--transfer", tuned, "--out", tmp_path / "t")
+    assert tested.exit_code == 0, tested.output
+    record = json.loads((tmp_path / "t" / "guard.json").read_text())
+    own = {"latent guard", "refusal"}
+    assert set(record["detections"]) == own | {f"{name} after transfer" for name in own}
+    assert record["signature"]["transfer"]["model"] == "tuned"
+    assert record["signature"]["guard"]["model"]["model"] == "tiny"
+    (english,) = (
+        row for row in record["transfer"]["latent guard"] if (row["lang"], row["kind"]) == ("en", "data")
+    )
+    detected = {
+        name: {row["lang"]: row for row in rows if row["kind"] == "data"}
+        for name, rows in record["detections"].items()
+    }
+    assert english["miss"]["before"] == detected["latent guard"]["en"]["miss"]
+    assert english["miss"]["after"] == detected["latent guard after transfer"]["en"]["miss"]
+    scores = [json.loads(line) for line in (tmp_path / "t" / "scores.jsonl").read_text().splitlines()]
+    by_guard = {
+        name: [row["score"] for row in scores if row["guard"] == name] for name in record["detections"]
+    }
+    assert by_guard["latent guard"] != by_guard["latent guard after transfer"], "the weights differ"
+    revision = record["signature"]["transfer"]["revision"]
+    assert f"## latent guard: transfer to tuned@{revision}" in tested.stdout
+    assert "| en | data |" in tested.stdout.partition("miss before")[2]
+    score = ("guard", "score", "--model", tuned, "--guard", guard, "-q")
+    assert "is of another model: model tiny there, tuned here" in error(*score, "-", text="Sing.")
+    taken = call(*score, "--other-weights", "-", text="Sing.")
+    assert taken.exit_code == 0, taken.output
+
+
+def test_a_model_of_another_shape_or_template_is_refused_before_it_is_loaded(
+    guard: Path, common: tuple[object, ...], saved: Callable[..., Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    others = {
+        "d_model 32 there, 64 here": saved("wide", hidden_size=64),
+        "n_layers 3 there, 2 here": saved("shallow", layers=2),
+        "template_hash": saved("gemma", template=GEMMA),
+    }
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("polyrefuse_eval.models.chat.ChatModel.load", never)
+    test = ("guard", "test", *common, "--guard", guard, "--langs", "en", "--out", tmp_path / "t")
+    for difference, other in others.items():
+        refused = error(*test, "--transfer", other)
+        assert f"of another shape or template than '{other}': {difference}" in refused
+        score = ("guard", "score", "--model", other, "--guard", guard, "--other-weights", "-q", "-")
+        assert difference in error(*score, text="Sing.")
+    assert "no folder './none'" in error(*test, "--transfer", "./none")
+    assert not (tmp_path / "t").exists()
+
+
+def test_the_curve_shows_what_examples_bring_in_each_language(
+    common: tuple[object, ...], tmp_path: Path
+) -> None:
+    english = tmp_path / "en.safetensors"
+    fit = ("guard", "fit", *common, "--behaviour", "label", "--langs", "en", "--out", english)
+    assert call(*fit).exit_code == 0
+    curve = ("guard", "curve", *common, "--guard", english, "--draws", 20)
+    rules = ("--threshold", "balanced", "--threshold", "conformal=0.3")
+    drawn = call(*curve, *rules, "--examples", "1,3,16", "--out", tmp_path / "c")
+    assert drawn.exit_code == 0, drawn.output
+    record = json.loads((tmp_path / "c" / "curve.json").read_text())
+    assert record["format"] == "polyrefuse-guard-curve-1"
+    assert [(point["lang"], point["rule"], point["n_examples"]) for point in record["points"]] == [
+        (lang, *rest)
+        for lang in ("de", "en")
+        for rest in (
+            ("as it is", 0), ("balanced", 1), ("balanced", 3), ("balanced", 4),
+            ("conformal=0.3", 3), ("conformal=0.3", 4),
+        )
+    ]  # fmt: skip
+    assert record["points"][0]["miss"]["n"] == 5
+    assert (tmp_path / "c" / "table.md").read_text() == drawn.stdout
+    assert {file.name for file in (tmp_path / "c").iterdir()} == {
+        "curve.json", "curve.png", "curve.svg", "table.md",
+    }  # fmt: skip
+    svg = (tmp_path / "c" / "curve.svg").read_text()
+    assert "de (test: 5 harmful, 5 harmless)" in svg
+    tested = call("guard", "test", *common, "--guard", english, "--out", tmp_path / "t")
+    rows = json.loads((tmp_path / "t" / "guard.json").read_text())["detections"]["latent guard"]
+    misses = {row["lang"]: row["miss"]["rate"] for row in rows if row["kind"] == "data"}
+    assert tested.exit_code == 0
+    for point in record["points"]:
+        if point["rule"] == "as it is":
+            assert point["miss"]["rate"] == misses[point["lang"]]
+    assert "expected numbers of at least 1" in error(*curve, "--examples", "0,4", "--out", tmp_path / "x")
+    assert "unknown threshold rule" in error(*curve, "--threshold", "best", "--out", tmp_path / "x")
+    assert "not overwritten" in error(*curve, "--out", tmp_path / "c")
 
 
 def test_what_cannot_be_scored_says_why(guard: Path, model_folder: Path, tmp_path: Path) -> None:

@@ -15,13 +15,9 @@ from polyrefuse_data.core.languages import LANGUAGES  # noqa: E402
 from polyrefuse_eval.harmfulness.behaviour import by_answers  # noqa: E402
 from polyrefuse_eval.harmfulness.directions import cosine  # noqa: E402
 from polyrefuse_eval.harmfulness.experiment import HarmfulnessRun, HarmfulnessSettings  # noqa: E402
-from polyrefuse_eval.harmfulness.guard_experiment import (  # noqa: E402
-    DATA,
-    FitSettings,
-    fit,
-    prompts_to_test,
-    score_prompts,
-)
+from polyrefuse_eval.harmfulness.guard_experiment import FitSettings, fit  # noqa: E402
+from polyrefuse_eval.harmfulness.guard_trial import prompts_to_test, score_prompts  # noqa: E402
+from polyrefuse_eval.harmfulness.instructions import DATA  # noqa: E402
 from polyrefuse_eval.harmfulness.latent_guard import LatentGuard  # noqa: E402
 from polyrefuse_eval.harmfulness.steering_sweep import sweep  # noqa: E402
 from polyrefuse_eval.models.chat import ChatModel  # noqa: E402

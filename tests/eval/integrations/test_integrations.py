@@ -86,7 +86,7 @@ def test_lm_eval_asks_and_scores(
     class Canned(LM):  # type: ignore[misc]
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             asked.extend(request.args[0] for request in requests)
-            assert {request.args[1]["max_gen_toks"] for request in requests} == {512}
+            assert {request.args[1]["max_gen_toks"] for request in requests} == {256}
             return [(REFUSAL, ANSWER, ANSWER, "")[index % 4] for index in range(len(requests))]
 
         def loglikelihood(self, requests: list[Any]) -> list[Any]:

@@ -9,7 +9,7 @@ from tiny import tokenizer
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.errors import JudgeError
-from polyrefuse_eval.harmfulness.guard_experiment import compare
+from polyrefuse_eval.harmfulness.guard_trial import compare
 from polyrefuse_eval.judging import local_model
 from polyrefuse_eval.judging.base import JudgeInput
 from polyrefuse_eval.judging.local_model import JudgeOptions

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import importlib.util
+import io
 import json
+import math
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from leaderboard_runs import JUDGE, write_harmfulness, write_run
@@ -132,11 +138,11 @@ def test_the_table_sorts_by_mouse_and_by_keyboard(open_page: Any) -> None:
 def test_the_language_switches_and_its_numbers_are_those_of_the_json(open_page: Any, folder: Path) -> None:
     browser = open_page()
     select = Select(browser.find_element(By.ID, "choose-language"))
-    assert len(select.options) == 14
+    assert len(select.options) == 15, "all, and each of 14"
     seen = set()
     for lang in ("yo", "zh"):
         select.select_by_value(lang)
-        tables = shown(browser, "#by-language table")
+        tables = shown(browser, "#models table")
         assert len(tables) == 3, "a table for each group"
         row = tables[0].find_elements(By.CSS_SELECTOR, "tbody tr")[0]
         rate = row.find_elements(By.CSS_SELECTOR, "td a.n")[1]
@@ -207,7 +213,7 @@ def test_the_keyboard_reaches_everything_in_order(open_page: Any) -> None:
     assert press(browser, Keys.TAB).text == "Skip to the table of models"
     press(browser, Keys.ENTER)
     assert browser.switch_to.active_element.get_attribute("id") == "models"
-    assert press(browser, Keys.TAB).tag_name == "button"
+    assert press(browser, Keys.TAB).get_attribute("id") == "choose-language"
     grid = shown(browser, "#detail table.grid")[0]
     links = grid.find_elements(By.CSS_SELECTOR, "a.n")
     assert [link.get_attribute("tabindex") for link in links].count("0") == 1
@@ -251,6 +257,208 @@ def test_harmfulness_has_a_language_of_its_own(open_page: Any) -> None:
     assert "c" * 16 + "…" in tip(browser)
 
 
+def choose(browser: Any, control: str, value: str) -> None:
+    found = browser.find_element(By.ID, control)
+    if found.tag_name == "select":
+        Select(found).select_by_value(value)
+    else:
+        found.clear()
+        found.send_keys(value)
+
+
+def names_in(browser: Any, selector: str) -> set[str]:
+    return {row.text.split("\n")[0].partition("@")[0] for row in shown(browser, f"{selector} tbody th")}
+
+
+LONG = "example/model-with-a-long-name-7b-instruct"
+
+
+def test_filters_hide_what_does_not_match_and_the_address_keeps_them(open_page: Any, folder: Path) -> None:
+    browser = open_page()
+    assert names_in(browser, "#models") == {"example/model-a", LONG, "organism"}
+    choose(browser, "choose-size", "1 to 10 billion")
+    assert names_in(browser, "#models") == names_in(browser, "#overview") == {LONG}
+    assert browser.find_element(By.ID, "matches").text == "2 of 4 lines match", "two judges"
+    assert len(shown(browser, "#models h3")) == 2, "groups without a line are hidden"
+    choose(browser, "find-model", "nothing of the kind")
+    assert names_in(browser, "#models") == set()
+    choose(browser, "find-model", "LONG-name")
+    choose(browser, "choose-language", "yo")
+    Select(browser.find_element(By.ID, "choose-run")).select_by_index(3)
+    address = browser.current_url
+    link = browser.find_element(By.CSS_SELECTOR, "#filters .permalink").get_attribute("href")
+    assert link == f"{address}&at=models"
+    page = folder / "index.html"
+    open_page(1600).get("about:blank")
+    browser.get(link)
+    assert browser.current_url.startswith(page.as_uri())
+    assert browser.find_element(By.ID, "choose-size").get_attribute("value") == "1 to 10 billion"
+    assert browser.find_element(By.ID, "find-model").get_attribute("value") == "LONG-name"
+    assert names_in(browser, "#models") == {LONG}
+    assert shown(browser, "#models h3")[0].text.startswith("yo · Yoruba")
+    assert [article.get_attribute("id") for article in shown(browser, "#detail article")] == ["run-4"]
+    assert browser.switch_to.active_element.get_attribute("id") == "models"
+    browser.find_element(By.CSS_SELECTOR, "#filters [type=reset]").click()
+    WebDriverWait(browser, 10).until(lambda one: len(names_in(one, "#models")) == 3)
+    assert "size" not in browser.current_url
+
+
+def test_an_order_is_kept_and_what_is_gone_from_the_page_is_passed_over(open_page: Any, folder: Path) -> None:
+    browser = open_page()
+    for fragment in (
+        "sort=Undecided&order=ascending&run=gone+judge&family=none",
+        "sort=Nonsense&order=x&at=gone",
+    ):
+        browser.get("about:blank")
+        browser.get(f"{(folder / 'index.html').as_uri()}#{fragment}")
+        assert len(names_in(browser, "#models")) == 3
+        table = shown(browser, "#models table")[0]
+        if "Undecided" in fragment:
+            assert column(table, 8) == sorted(column(table, 8))
+            heading = table.find_elements(By.CSS_SELECTOR, "thead th")[7]
+            assert heading.get_attribute("aria-sort") == "ascending"
+
+
+def test_two_models_are_compared_language_by_language(open_page: Any, folder: Path) -> None:
+    browser = open_page()
+    second = browser.find_element(By.ID, "compare-second")
+    possible = [option.text for option in Select(second).options if option.is_enabled()]
+    assert possible == [f"{LONG} · b · {JUDGE}"], "not itself, nor one of another judge or data"
+    rows = shown(browser, "#compare tbody tr")
+    assert len(rows) == 14
+    cells = rows[1].find_elements(By.TAG_NAME, "td")
+    rates = [
+        resolve(
+            folder, cells[place].find_element(By.TAG_NAME, "a").get_dom_attribute("href").rpartition("/")[0]
+        )
+        for place in (0, 1)
+    ]
+    assert [rate["lang"] for rate in rates] == ["de", "de"]
+    left, right = ((rate["refusal_rate"], rate["low"], rate["high"]) for rate in rates)
+    between = left[0] - right[0]
+    low = between - math.hypot(left[0] - left[1], right[2] - right[0])
+    high = between + math.hypot(left[2] - left[0], right[0] - right[1])
+    shown_ends = (float(cells[2].get_attribute(f"data-{name}")) for name in ("value", "low", "high"))
+    assert tuple(shown_ends) == pytest.approx((between, low, high))
+    expected = f"{100 * between:.1f} points [{100 * low:.1f}, {100 * high:.1f}]".replace("-", "\u2212")
+    assert cells[2].text.replace("\n", " ") == expected
+    differing = [
+        cell.get_attribute("data-label").partition(":")[0]
+        for cell in shown(browser, "#compare td.difference")
+        if cell.find_elements(By.TAG_NAME, "strong")
+    ]
+    status = browser.find_element(By.ID, "compared").text
+    for rate in ("Refused, no edit", "Refused, direction ablated", "Over-refusal"):
+        assert f"{rate}: {differing.count(rate)} of 14" in status
+    Select(browser.find_element(By.ID, "compare-first")).select_by_index(3)
+    assert "No other run has the same judge" in browser.find_element(By.ID, "compared").text
+    assert not shown(browser, "#compare tbody tr")
+
+
+def saved(browser: Any, folder: Path, scope: Any, kind: str) -> bytes:
+    """Click the button that saves the chart of `scope` as `kind`, and return the file."""
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
+    (button,) = [
+        each for each in scope.find_elements(By.CSS_SELECTOR, ".download button") if each.text == kind
+    ]
+    browser.execute_script("arguments[0].click()", button)
+    WebDriverWait(browser, 20).until(lambda _: list(folder.glob(f"*.{kind.lower()}")))
+    (file,) = folder.glob(f"*.{kind.lower()}")
+    return file.read_bytes()
+
+
+def test_charts_are_saved_as_pictures_and_numbers(open_page: Any, folder: Path, tmp_path: Path) -> None:
+    browser = open_page()
+    charts = {
+        "map": shown(browser, "#overview figure")[0],
+        "rates": shown(browser, "#detail .card")[0],
+        "layers": shown(browser, "#detail figure[data-member^=curves]")[0],
+    }
+    for name, chart in charts.items():
+        (tmp_path / name).mkdir()
+        image = saved(browser, tmp_path / name, chart, "PNG")
+        assert image[:8] == b"\x89PNG\r\n\x1a\n"
+        width, height = struct.unpack(">II", image[16:24])
+        assert width > 500
+        assert height > 200
+        drawing = ElementTree.fromstring(saved(browser, tmp_path / name, chart, "SVG"))  # noqa: S314
+        assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
+        assert {part.tag.rpartition("}")[2] for part in drawing.iter()} <= {"svg", "path", "text"}
+        texts = {part.text for part in drawing.iter() if part.text}
+        assert any("digest dddddddddddd" in text for text in texts), "the data go with the picture"
+    assert {"German", "de", "example/model-a@0123456789ab"} <= {
+        part.text
+        for part in ElementTree.parse(next((tmp_path / "map").glob("*.svg"))).iter()  # noqa: S314
+    }
+    entry = json.loads((folder / "leaderboard.json").read_text("utf-8"))["entries"]["a"][JUDGE]
+    rows = list(
+        csv.DictReader(
+            io.StringIO(saved(browser, tmp_path / "map", charts["map"], "CSV").decode("utf-8-sig"))
+        )
+    )
+    (german,) = [row for row in rows if row["column"] == "de" and row["row"].startswith("example/model-a@")]
+    for name in ("value", "low", "high"):
+        assert float(german[name]) == entry["languages"]["de"]["baseline"][name]
+    scores = json.loads((folder / "data/a.json").read_text("utf-8"))["scores"]["ar"]
+    text = saved(browser, tmp_path / "layers", charts["layers"], "CSV").decode("utf-8-sig")
+    drawn = [row for row in csv.DictReader(io.StringIO(text)) if row["panel"].startswith("KL")]
+    expected = [score["kl_div_score"] for score in scores if score["kl_div_score"] is not None]
+    assert [float(row["value"]) for row in drawn] == pytest.approx(expected, rel=1e-5)
+
+
+def axe_core() -> str:
+    """Return the script of axe-core from a package that carries it."""
+    for package in ("axe_playwright_python", "axe_core_python"):
+        found = importlib.util.find_spec(package)
+        for place in (found.submodule_search_locations or []) if found else []:
+            return (Path(place) / "axe.min.js").read_text("utf-8")
+    pytest.skip("axe-core-python is not installed (the test extra)")
+
+
+def barriers(browser: Any, script: str) -> list[str]:
+    """Return what axe-core finds on the page that is open: its rule and the first place."""
+    browser.set_script_timeout(120)
+    browser.execute_script(script)
+    return list(
+        browser.execute_async_script(
+            "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then((found) =>"
+            " done(found.violations.map((each) => `${each.id}: ${each.nodes[0].html.slice(0, 150)}`)))"
+        )
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_axe_finds_no_barrier(open_page: Any, width: int, scheme: str) -> None:
+    script = axe_core()
+    browser = open_page(width)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        assert barriers(browser, script) == []
+        browser.execute_script(
+            "document.querySelector('.facts dd').id = 'pale'; const sheet = new CSSStyleSheet();"
+            "sheet.replaceSync('#pale { color: #888; background: #999 }');"
+            "document.adoptedStyleSheets = [sheet]; document.querySelector('label').remove()"
+        )
+        rules = {found.partition(":")[0] for found in barriers(browser, script)}
+        assert {"color-contrast", "select-name"} <= rules, "it would find them"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_the_page_reads_without_its_script(open_page: Any) -> None:
+    browser = open_page()
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.refresh()
+        assert len(shown(browser, "#models table")) == 3 * 15
+        assert len(shown(browser, "#detail article")) == 4
+        assert not shown(browser, "select, .download, #compare, .permalink")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
 def test_a_broken_address_breaks_nothing(open_page: Any) -> None:
     browser = open_page()
     browser.execute_script("location.hash = '%E0%A4%A'")
@@ -282,8 +490,8 @@ def test_nothing_is_wider_than_the_window_or_too_small_to_read(open_page: Any, w
         ".map(e => e.outerHTML.slice(0, 80))"
     )
     assert small == []
-    grid = shown(browser, "#detail .scroll")[0]
-    assert browser.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", grid) <= 0
+    for grid in shown(browser, ".scroll:has(> table.grid)"):
+        assert browser.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", grid) <= 0
 
 
 def test_hostile_names_do_nothing(open_page: Any, tmp_path: Path) -> None:
@@ -299,7 +507,8 @@ def test_hostile_names_do_nothing(open_page: Any, tmp_path: Path) -> None:
     for select in browser.find_elements(By.TAG_NAME, "select"):
         if select.is_displayed():
             for option in Select(select).options:
-                Select(select).select_by_value(option.get_attribute("value"))
+                if option.is_enabled():
+                    Select(select).select_by_value(option.get_attribute("value"))
     for link in shown(browser, "#models a.n")[:5]:
         browser.execute_script("arguments[0].focus()", link)
         assert any(name in tip(browser) for name in HOSTILE)

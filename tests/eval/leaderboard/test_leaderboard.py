@@ -19,22 +19,36 @@ from hypothesis import strategies as st
 from leaderboard_runs import FORMULA, JUDGE, write_harmfulness, write_run
 from leaderboard_site import HOSTILE, Elements, resolve, site
 
+from polyrefuse_data.checks.languages_file import registered
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.leaderboard.bars import bars
 from polyrefuse_eval.leaderboard.boards import leaderboard
+from polyrefuse_eval.leaderboard.columns import BY_LANGUAGE, columns_of
 from polyrefuse_eval.leaderboard.entries import entry_of
-from polyrefuse_eval.leaderboard.figures import Figure, condition_text, mean_of, of_result, pointer
+from polyrefuse_eval.leaderboard.figures import (
+    Figure,
+    condition_text,
+    language_name,
+    mean_of,
+    of_result,
+    pointer,
+)
 from polyrefuse_eval.leaderboard.grids import strengths, transfer, transfers
 from polyrefuse_eval.leaderboard.harmfulness import harmfulness_of
 from polyrefuse_eval.leaderboard.layers import layer_chart, scale, score_charts
+from polyrefuse_eval.leaderboard.model_names import family_of, size_of
+from polyrefuse_eval.leaderboard.overview import overviews
 from polyrefuse_eval.leaderboard.page import page
+from polyrefuse_eval.leaderboard.rate_chart import AXIS_LEFT, AXIS_WIDTH, rate_chart
 from polyrefuse_eval.leaderboard.records import record_table
+from polyrefuse_eval.leaderboard.reproduction import dates, page_command, run_command
 from polyrefuse_eval.leaderboard.runs import Run, read_runs
 from polyrefuse_eval.leaderboard.site import write_site
 from polyrefuse_eval.leaderboard.tables import comma_separated, markdown
 from polyrefuse_eval.results.agreement_records import AgreementRecord
-from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.results.folder import RunFolder, plain
+from polyrefuse_eval.results.settings import RunSettings
+from polyrefuse_eval.results.timings import Timing, add_timing
 
 FEW: dict[str, Any] = {"langs": ("de", "en", "yo"), "n": 40, "layers": 6, "strengths": (0.5,)}
 
@@ -59,10 +73,10 @@ def test_every_number_on_the_page_is_the_number_in_its_json(tmp_path: Path) -> N
             continue
         value = resolve(out, attributes["href"] or "")
         first = (attributes["data-told"] or "").partition("\n")[0].replace("\u2212", "-").replace(",", "")
-        shown, percent = re.match(r"(-?[\d.]+)( %)?", first).groups()  # type: ignore[union-attr]
+        shown, percent = re.match(r"(-?[\d.]+)( %| points)?", first).groups()  # type: ignore[union-attr]
         scale, step = (100, 0.1) if percent else (1, 0.01)
         assert abs(float(shown) - scale * value) <= 0.5001 * step, (first, value)
-        printed = text.replace("\u2212", "-").replace(",", "").removesuffix(" %")
+        printed = text.replace("\u2212", "-").replace(",", "").removesuffix(" %").removesuffix(" points")
         if printed.strip():
             assert printed in (shown, f"{100 * value:.0f}"), (text, first)
         checked += 1
@@ -176,8 +190,10 @@ def test_curves_break_where_nothing_was_computed_and_mark_what_was_chosen(tmp_pa
         (("ja",), "the direction of ja"),
     ],
 )
-def test_bars_say_whose_direction_is_ablated(tmp_path: Path, sources: tuple[str, ...], said: str) -> None:
-    drawn = bars(entry_of(one_run(tmp_path, sources=sources), JUDGE))
+def test_the_rate_chart_says_whose_direction_is_ablated(
+    tmp_path: Path, sources: tuple[str, ...], said: str
+) -> None:
+    drawn = rate_chart(entry_of(one_run(tmp_path, sources=sources), JUDGE))
     assert drawn is not None
     assert drawn.sources == said
 
@@ -204,26 +220,30 @@ def test_a_point_alone_is_seen() -> None:
     assert layer_chart("en", {"score": {("-1", 0): None}}, "link", str) is None
 
 
-def test_a_bar_is_as_long_as_its_rate_and_its_whisker_as_wide_as_its_interval(tmp_path: Path) -> None:
+def test_a_point_stands_at_its_rate_and_its_whisker_spans_its_interval(tmp_path: Path) -> None:
     entry = entry_of(one_run(tmp_path), JUDGE)
-    drawn = bars(entry)
+    drawn = rate_chart(entry)
     assert drawn is not None
     for row in drawn.rows:
-        for bar in row.bars:
-            assert bar.figure.value is not None
-            assert bar.low is not None
-            assert bar.high is not None
-            assert bar.width == pytest.approx(230 * bar.figure.value, abs=0.06)
-            assert bar.low <= 34 + bar.width <= bar.high + 0.1
+        for point in row.points:
+            assert point.figure.value is not None
+            assert point.x == pytest.approx(AXIS_LEFT + AXIS_WIDTH * point.figure.value, abs=0.06)
+            assert point.low is not None
+            assert point.high is not None
+            assert point.low - 0.1 <= point.x <= point.high + 0.1
+    assert [row.label for row in drawn.rows] == ["German (de)", "English (en)", "Yoruba (yo)"]
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"digest": "e" * 64}, 'data.digest: "dddddddddddd…" there, "eeeeeeeeeeee…" here'),
-        ({"judges": ("wildguard",)}, 'judge.name: "native-openers-1" there, "wildguard" here'),
-        ({"template_hash": "f" * 64}, "template: "),
-        ({"settings": {"max_new_tokens": 64}}, "settings.max_new_tokens: 512 there, 64 here"),
+        (
+            {"digest": "e" * 64},
+            "other data: digest eeeeeeeeeeee…, recipe paper instead of digest dddddddddddd…, recipe paper",
+        ),
+        ({"judges": ("wildguard",)}, "judged by wildguard instead of native-openers-1"),
+        ({"template_hash": "f" * 64}, "another chat template of example/model-a (ffffffffffff)"),
+        ({"settings": {"max_new_tokens": 64}}, "longest answer in tokens: 64 instead of 512"),
     ],
 )
 def test_what_differs_stands_apart_and_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -249,6 +269,175 @@ def test_other_models_templates_and_seeds_are_compared(tmp_path: Path) -> None:
     assert found.apart == []
 
 
+def test_a_model_behind_an_endpoint_joins_the_table_of_local_models(tmp_path: Path) -> None:
+    few = {**FEW, "settings": {"n_test": 40, "max_new_tokens": 64, "rule": "robust"}}
+    folders = [
+        write_run(tmp_path / "local", **few),
+        write_run(tmp_path / "served", model="small-chat", endpoint=True, **few),
+        write_run(tmp_path / "longer", endpoint=True, **{**FEW, "settings": {"max_new_tokens": 128}}),
+    ]
+    compared = leaderboard(*read_runs(folders))
+    assert [[entry.run.name for entry in board.entries] for board in compared.boards] == [
+        ["local", "served"],
+        ["longer"],
+    ]
+    local, served = compared.boards[0].entries
+    assert (local.has_edits, served.has_edits) == (True, False)
+    assert served.run.endpoint == "https://api.example.org"
+    assert served.baseline is not None
+    assert (served.ablated, served.robustness) == (None, None)
+    assert [board.group for board in compared.boards] == [0, 1]
+    assert any("longest answer in tokens: 128 instead of 64" in line for line in compared.apart)
+
+
+def test_runs_with_other_edits_stand_apart_in_one_group(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / "robust", settings={"rule": "robust"}, **FEW),
+        write_run(tmp_path / "mediating", settings={"rule": "mediating"}, **FEW),
+        write_run(tmp_path / "german", settings={"rule": "robust"}, **{**FEW, "langs": ("de",)}),
+    ]
+    boards = leaderboard(*read_runs(folders)).boards
+    assert [board.entries[0].run.name for board in boards] == ["robust", "mediating", "german"]
+    assert {board.group for board in boards} == {0}, "rates without an edit can be compared"
+    assert boards[1].differs == ("rule of selecting a direction: mediating instead of robust",)
+    assert "languages: de instead of de en yo" in boards[2].differs
+
+
+def test_a_language_of_one_s_own_has_the_name_that_its_run_records(tmp_path: Path) -> None:
+    few = {**FEW, "langs": ("en", "sw"), "sources": ("en",)}
+    swahili = {"code": "sw", "name": "Swahili", "native_name": "Kiswahili", "scripts": ["Latin"]}
+    with registered([]):
+        alone = leaderboard(*read_runs([write_run(tmp_path / "alone", **few)]))
+        assert language_name("sw") == "sw"
+        folder = write_run(tmp_path / "run", own_languages=[swahili], **few)
+        named = leaderboard(*read_runs([folder]))
+        assert language_name("sw") == "Swahili (sw)"
+        assert "sw · Swahili · Kiswahili" in page(named)
+        other = write_run(tmp_path / "other", own_languages=[{**swahili, "name": "Kiswahili"}], **few)
+        _, (left_out,) = read_runs([folder, other])
+        assert "'sw' is Kiswahili there, and Swahili with other settings here" in left_out.reason
+    assert alone.boards
+
+
+@pytest.mark.parametrize(("dates", "shown"), [(("2026-03-01", "2026-02-11"), "2026-03-01"), ((), "")])
+def test_a_run_tells_when_it_was_measured(tmp_path: Path, dates: tuple[str, ...], shown: str) -> None:
+    folder = write_run(tmp_path / "run", **FEW)
+    for date in dates:
+        add_timing(folder, Timing(part="cell", seconds=1.0, date=date))
+    assert read_runs([folder])[0][0].measured == shown
+    (folder / "timings.jsonl").write_text("not JSON\n{}\n")
+    assert read_runs([folder])[0][0].measured == "", "no number depends on it"
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "size"),
+    [
+        ("google/gemma-2-9b-it", "gemma", "1 to 10 billion"),
+        ("qwen2.5-coder-0.5b-instruct", "qwen", "up to 1 billion"),
+        ("smollm2-135m-instruct", "smollm", "up to 1 billion"),
+        ("meta-llama/Meta-Llama-3.1-70B-Instruct", "llama", "10 to 100 billion"),
+        ("mistralai/Mixtral-8x22B-v0.1", "mixtral", "over 100 billion"),
+        ("organism-per-language", "organism", "not stated"),
+        ("01-ai/Yi-1.5", "yi-1.5", "not stated"),
+        ("gpt-4o-mini", "gpt", "not stated"),
+    ],
+)
+def test_family_and_size_come_from_a_model_s_name(name: str, family: str, size: str) -> None:
+    assert (family_of(name), size_of(name)) == (family, size)
+
+
+def test_the_overview_has_a_map_for_each_rate_and_says_what_does_not_apply(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / "local", **FEW),
+        write_run(tmp_path / "served", endpoint=True, model="small-chat", **FEW),
+        write_run(tmp_path / "german", **{**FEW, "langs": ("de",)}),
+    ]
+    compared = leaderboard(*read_runs(folders))
+    (overview,) = overviews(compared)
+    assert overview.languages == ("de", "en", "yo")
+    assert overview.title == "Groups 1 and 2: judge " + JUDGE
+    assert [drawn.name for drawn in overview.maps] == ["baseline", "ablated", "over_refusal", "robustness"]
+    unedited, ablated, *_ = overview.maps
+    local, served, german = unedited.rows
+    assert [figure.value for figure in local.cells if figure] == [
+        row.baseline.value for row in local.entry.languages if row.baseline
+    ]
+    assert german.cells[1:] == (None, None)
+    assert [row.absent for row in ablated.rows] == ["", "does not apply", ""]
+    assert not served.absent
+    text = page(compared)
+    assert text.count('colspan="4">does not apply') == 2, "ablated and robustness"
+    alone = leaderboard(*read_runs(folders[1:2]))
+    assert [drawn.name for drawn in overviews(alone)[0].maps] == ["baseline", "over_refusal"]
+    assert "so there are no rates" not in page(alone)
+
+
+def test_a_column_of_which_no_line_has_a_number_is_left_out(tmp_path: Path) -> None:
+    compared = leaderboard(*read_runs([write_run(tmp_path / "run", **FEW)]))
+    labels = [column.label for column in columns_of(compared.boards[0], "de")]
+    assert labels == [
+        "Robustness", "Refused, no edit", "Refused, direction ablated", "Change", "Half strength",
+        "Kept, own direction", "Kept, other languages’", "Over-refusal", "n", "Undecided",
+    ]  # fmt: skip
+    assert "Puzzled" in {column.label for column in BY_LANGUAGE} - set(labels)
+
+
+def test_the_page_says_what_it_is_made_of_and_how_to_make_it_again(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / "a run", date="2026-03-01", **FEW),
+        write_run(tmp_path / "b", date="2026-02-01", **FEW),
+        write_run(tmp_path / "c", **FEW),
+    ]
+    runs = [replace(run, origin="Lab" if run.name == "c" else "") for run in read_runs(folders)[0]]
+    assert page_command(runs) == (
+        "polyrefuse eval leaderboard 'runs/a run' runs/b runs/c --origin c=Lab --out site/"
+    )
+    assert dates(runs) == "2026-02-01 to 2026-03-01 (2 of 3 runs state their date)"
+    assert dates(runs[:1]) == "2026-03-01"
+    assert dates(runs[2:]) == ""
+    text = page(leaderboard(runs))
+    for shown in (
+        dates(runs),
+        "digest dddddddddddd",
+        f"{JUDGE} (",
+        "measured with polyrefuse 0.1.0",
+        "runs/b runs/c",
+    ):
+        assert shown in text, shown
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({}, ""),
+        ({"n_test": 24, "strengths": [], "crossed": None}, " --test 24 --strengths none --crossed all"),
+        ({"direction_langs": ["de", "en"], "filter_prompts": False}, " --directions de,en --no-filter"),
+        (
+            {"coefficient": 1.5, "refusal_tokens": "40,41; rm"},
+            " --coefficient 1.5 --refusal-tokens '40,41; rm'",
+        ),
+    ],
+)
+def test_the_command_of_a_run_is_what_was_asked_for(
+    tmp_path: Path, settings: dict[str, Any], options: str
+) -> None:
+    request = {
+        "model": {"name": "example/a"},
+        "data": {"recipe": "paper"},
+        "settings": {**plain(RunSettings(langs=("de", "yo")).signature()), **settings},
+    }
+    run = replace(one_run(tmp_path), request=request)
+    start = "polyrefuse eval run --model example/a --data builds/paper --langs de,yo"
+    assert run_command(run) == f"{start}{options} --out runs/run"
+    for damaged in (
+        None,
+        {},
+        {"model": 7, "settings": []},
+        {"model": {"name": "x"}, "settings": {"seed": {}}},
+    ):
+        run_command(replace(run, request=damaged))
+
+
 def test_the_most_robust_is_first_and_what_has_no_summary_last(tmp_path: Path) -> None:
     folders = [
         write_run(tmp_path / "weak", strength=0.1, **FEW),
@@ -272,7 +461,12 @@ def test_a_run_without_scores_summary_or_directions_leaves_charts_out_with_a_sen
         with_scores=False,
     )
     text = page(leaderboard(*read_runs([folder])))
-    for sentence in ("no candidate scores", "one strength of ablation", "no summary of this judge"):
+    for sentence in (
+        "no candidate scores",
+        "One strength of ablation",
+        "no summary of this judge",
+        "no rates to draw",
+    ):
         assert sentence in text
     assert "These runs state no summary." in text
     assert "not judged" in text
@@ -290,7 +484,7 @@ def test_published_tables_rescored_are_drawn_with_what_they_have(tmp_path: Path)
     assert entry.over_refusal is None
     assert entry.baseline is not None
     assert {row.source for row in entry.languages} == {"ja"}
-    drawn = bars(entry)
+    drawn = rate_chart(entry)
     assert drawn is not None
     assert len(drawn.rows) == 14
     grid = transfer(entry, "ablation", "harmful")
@@ -298,7 +492,7 @@ def test_published_tables_rescored_are_drawn_with_what_they_have(tmp_path: Path)
     assert [row.name for row in grid.rows] == ["no edit", "ja"]
     assert transfer(entry, "addition", "harmless") is None
     text = page(found)
-    assert "It holds no candidate scores, so there are no curves by layer." in text
+    assert "The run holds no candidate scores, so there are no curves by layer." in text
     assert "direction of ja" in text
 
 

@@ -66,7 +66,7 @@ def test_published_completions_rescored_are_on_the_page_with_the_published_rates
                 found = entry["languages"][row["lang"]][name]
                 assert 1 - found["value"] == pytest.approx(float(row["wildguard_compliance"]))
     text = (site / "index.html").read_text("utf-8")
-    assert text.count("Refusal with and without an edit") == 4, "two models, two judges"
-    assert "It holds no candidate scores" in text
+    assert text.count("<h4>Refusal with and without an edit") == 4, "two models, two judges"
+    assert "The run holds no candidate scores" in text
     assert "Paint wall" not in text
     assert "How do I paint" not in text

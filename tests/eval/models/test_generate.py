@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import FAMILIES, PROMPTS, assert_mostly_equal, chat_model
 
 from polyrefuse_eval.directions.refusal_tokens import parse_refusal_tokens, tokens_from_answers
 from polyrefuse_eval.errors import DirectionError, OutOfMemoryError
+from polyrefuse_eval.models.batch_size import BATCH_SIZE, default_batch_size
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.models.generate import (
-    BATCH_SIZE,
-    Answer,
-    Request,
-    Sampling,
-    default_batch_size,
-    generate,
-)
+from polyrefuse_eval.models.decoding import Decoding, can_join
+from polyrefuse_eval.models.generate import ROUND, Answer, Request, Sampling, generate
 from polyrefuse_eval.models.intervene import Ablation, Addition, Edits
 from polyrefuse_eval.models.kv_cache import bytes_per_token, cache_of
 
@@ -89,13 +86,101 @@ def test_batches_are_smaller_where_many_rows_would_fill_the_memory(monkeypatch: 
     longest = max(map(len, prompts))
     answers = bytes_per_token(config, chat.n_layers, chat.width, chat.dtype) * (longest + 512)
     prompt = (3 * config.intermediate_size + 4 * chat.width) * chat.dtype.itemsize * longest
-    monkeypatch.setattr("polyrefuse_eval.models.generate.BATCH_BYTES", 5 * (answers + prompt) + 1)
+    monkeypatch.setattr("polyrefuse_eval.models.batch_size.BATCH_BYTES", 5 * (answers + prompt) + 1)
     assert default_batch_size(chat, prompts, 512) == 5
     assert default_batch_size(chat, prompts) > 5, "without answers there is no cache"
     assert default_batch_size(chat, prompts, 10**9) == 1, "one row is tried in any case"
+
+
+def varied(chat: ChatModel, count: int = 16) -> list[Request]:
+    """Requests of every edit whose answers end after 1 to 11 tokens, long and short ones in turn."""
+    return [
+        Request(f"{kind} {index}", PROMPTS[index % len(PROMPTS)], edit, 1 + (5 * index + 3 * kind) % 11)
+        for kind, edit in enumerate(edits(chat))
+        for index in range(count // 4)
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_that_join_a_batch_are_answered_as_alone_whatever_the_order(family: str) -> None:
+    chat = chat_model(family)
+    assert can_join(chat)
+    wanted = varied(chat)
+    alone = run(chat, wanted, batch_size=1)
+    assert [len(alone[request.key].ids) for request in wanted if not alone[request.key].ended] == [
+        request.max_new_tokens for request in wanted if not alone[request.key].ended
+    ]
+    assert_mostly_equal(run(chat, wanted, batch_size=3), alone)
+    assert_mostly_equal(run(chat, wanted[::-1], batch_size=5), alone)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+def test_rows_join_where_layers_see_a_window_only(family: str) -> None:
+    window = 96
+    chat = chat_model(family, sliding_window=window)
+    assert can_join(chat)
+    wanted = varied(chat)
+    wanted += [replace(request, key=f"{request.key} long", prompt=2 * PROMPTS[2]) for request in wanted[:6]]
+    assert sorted(map(len, chat.encode([request.prompt for request in wanted])))[-6] > window
+    assert_mostly_equal(run(chat, wanted, batch_size=3), run(chat, wanted, batch_size=1))
+
+
+def test_a_batch_stays_full_and_as_narrow_as_its_rows_until_the_work_runs_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chat = chat_model()
+    chat.model.generation_config.eos_token_id = None
+    size, wanted = 4, varied(chat, 64)
+    n_tokens = sum(request.max_new_tokens or 0 for request in wanted)
+    monkeypatch.setattr("polyrefuse_eval.models.generate.ROUND", 16)
+    steps: list[tuple[int, int]] = []
+    step = Decoding.step
+
+    def counted(self: Decoding, tokens: torch.Tensor) -> torch.Tensor:
+        steps.append((self.n_slots, self.width))
+        return step(self, tokens)
+
+    monkeypatch.setattr(Decoding, "step", counted)
+    run(chat, wanted, batch_size=size)
+    # The first token of an answer comes with its prompt.
+    least = (n_tokens - len(wanted)) / size
+    assert least <= len(steps) <= 1.2 * least
+    longest = max(map(len, chat.encode(PROMPTS)))
+    assert max(width for _, width in steps) <= longest + 11, "columns of rows that ended are given up"
+    assert max(slots for slots, _ in steps) == size
+
+
+def test_fewer_rows_are_at_once_where_their_keys_and_values_would_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chat, slots = chat_model(), []
+    step = Decoding.step
+
+    def counted(self: Decoding, tokens: torch.Tensor) -> torch.Tensor:
+        slots.append(self.n_slots)
+        return step(self, tokens)
+
+    monkeypatch.setattr(Decoding, "step", counted)
+    wanted = varied(chat)
+    expected = run(chat, wanted)
+    assert max(slots) > 5
+    longest = max(map(len, chat.encode(PROMPTS)))
+    monkeypatch.setattr("polyrefuse_eval.models.generate.cache_columns", lambda _chat: 5 * (longest + 6))
+    slots.clear()
+    assert_mostly_equal(run(chat, wanted), expected)
+    assert max(slots) == 5
+
+
+def test_rounds_that_are_done_are_left_out_and_others_made_whole() -> None:
+    chat = chat_model()
     wanted = requests(chat)
-    assert [len(batch) for batch in generate(chat, wanted, max_new_tokens=512)][:2] == [5, 5]
-    assert_mostly_equal(run(chat, wanted), run(chat, wanted, batch_size=16))
+    rounds = list(generate(chat, wanted, max_new_tokens=3, batch_size=2))
+    assert [len(part) for part in rounds] == [2 * ROUND] * 2
+    first = {answer.key for answer in rounds[0]}
+    again = list(generate(chat, wanted, max_new_tokens=3, batch_size=2, done=first))
+    assert again == rounds[1:]
+    part = list(generate(chat, wanted, max_new_tokens=3, batch_size=2, done=sorted(first)[1:]))
+    assert part == rounds
 
 
 def test_rows_that_end_leave_the_batch_and_the_others_do_not_notice() -> None:
@@ -130,17 +215,17 @@ def test_when_memory_runs_out_the_batch_is_halved(monkeypatch: pytest.MonkeyPatc
     chat = chat_model()
     wanted = requests(chat)
     expected = run(chat, wanted)
-    honest, sizes = module._generate_batch, []
+    honest, sizes = module._Round.run, []
 
-    def limited(chat, requests, encoded, part, *rest):  # type: ignore[no-untyped-def]
-        sizes.append(len(part))
-        if len(part) > limit:
+    def limited(self: module._Round) -> list[Answer]:
+        sizes.append(self._size)
+        if self._size > limit:
             raise torch.OutOfMemoryError("no room")
-        return honest(chat, requests, encoded, part, *rest)
+        return honest(self)
 
-    monkeypatch.setattr(module, "_generate_batch", limited)
+    monkeypatch.setattr(module._Round, "run", limited)
     limit = 5
-    assert_mostly_equal(run(chat, wanted), expected)
+    assert_mostly_equal(run(chat, wanted, batch_size=16), expected)
     assert sizes[:3] == [16, 8, 4]
     limit = 0
     with pytest.raises(OutOfMemoryError, match="no room for one answer"):
@@ -153,7 +238,7 @@ def test_an_error_that_is_not_of_memory_is_not_hidden(monkeypatch: pytest.Monkey
     def broken(*_arguments: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(module, "_generate_batch", broken)
+    monkeypatch.setattr(module._Round, "run", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         run(chat_model(), [Request("a", "Sing.")])
 

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from run_records import COMPLETION, SIGNATURE, VERDICT
 
+from polyrefuse_data.checks.languages_file import registered
+from polyrefuse_data.core.languages import Language
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.baseline_cache import BaselineAnswer, BaselineCache
 from polyrefuse_eval.results.folder import RunFolder, safe_name
@@ -294,3 +296,14 @@ def test_a_cell_at_work_that_is_a_link_is_neither_mended_nor_added_to(tmp_path: 
 def test_a_run_among_the_system_s_files_is_refused() -> None:
     with pytest.raises(RunFolderError, match="--out /etc/run belongs to the system"):
         RunFolder.open(Path("/etc/run"), SIGNATURE)
+
+
+def test_a_run_records_the_languages_of_its_user_s_own(tmp_path: Path) -> None:
+    signature = {**SIGNATURE, "settings": {"langs": ["en", "sw"], "direction_langs": ["en"]}}
+    with registered([Language(code="sw", name="Swahili", native_name="Kiswahili")]):
+        run = RunFolder.open(tmp_path / "run", signature)
+    (row,) = run.run_file().own_languages
+    assert (row["code"], row["name"], row["native_name"]) == ("sw", "Swahili", "Kiswahili")
+    run.set_judges(["another"])
+    assert run.run_file().own_languages == (row,), "kept by a process that does not know the language"
+    assert RunFolder.open(tmp_path / "other", SIGNATURE).run_file().own_languages == ()

@@ -218,3 +218,15 @@ def test_a_pipe_in_a_run_is_not_read_forever(name: str, tmp_path: Path) -> None:
         made_from(run)
     result = call("leaderboard", run.path, "--out", tmp_path / "site")
     assert result.exit_code == 2 or isinstance(result.exception, PolyRefuseError)
+
+
+@pytest.mark.parametrize("name", ["scores/en.json", "agreement.json", "refusal_tokens/en.json"])
+@pytest.mark.timeout(60)
+def test_a_pipe_beside_a_run_is_not_read_forever(name: str, tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    (run.path / name).parent.mkdir(exist_ok=True)
+    (run.path / name).unlink(missing_ok=True)
+    os.mkfifo(run.path / name)
+    for arguments in (("leaderboard", run.path, "--out", tmp_path / "site"), ("compare", run.path, run.path)):
+        result = call(*arguments)
+        assert result.exit_code in (0, 2) or isinstance(result.exception, PolyRefuseError)

@@ -349,5 +349,7 @@ def test_a_budget_holds_over_commands(server: ChatServer, data_folder: Path, tmp
 def test_long_prompts_are_the_service_s_to_refuse(
     server: ChatServer, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polyrefuse_eval.runs.answers.long_prompts", lambda *_data: {"en": ["a" * 10_000]})
+    monkeypatch.setattr(
+        "polyrefuse_eval.runs.model_answers.long_prompts", lambda *_data: {"en": ["a" * 10_000]}
+    )
     assert call(*command(server, data_folder, tmp_path / "run", "--langs", "en")).exit_code == 0

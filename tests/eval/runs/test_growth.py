@@ -220,7 +220,7 @@ def test_a_pooled_direction_does_not_survive_another_language() -> None:
         return {"settings": RunSettings(langs, directions).signature(), "judges": []}
 
     assert (
-        "the pooled direction is fitted on all languages"
+        "the direction 'pooled' is of all languages of the run"
         in obstacles(signature("en", "de"), signature("en", "ja"))[0]
     )
     assert obstacles(signature("en", "de"), signature("en")) == []

@@ -15,6 +15,7 @@ import yaml
 
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
 from polyrefuse_data.core.parsing import FAST_LOADER, parse_yaml
+from polyrefuse_data.core.reading import FileFormatError, read_bytes
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.native.compiling import compile_lexicon
 from polyrefuse_eval.judging.native.kinds import KINDS
@@ -65,10 +66,10 @@ def read_language_file(path: Path) -> LanguageFile:
     Raises `JudgeError` that names the file and what is wrong in it.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path)
         data = parse_yaml(raw.decode("utf-8"), FAST_LOADER)
-    except OSError as error:
-        raise JudgeError(f"'{path}' cannot be read: {error.strerror}") from None
+    except FileFormatError as error:
+        raise JudgeError(str(error)) from None
     except (ValueError, yaml.YAMLError) as error:
         raise JudgeError(f"'{path}' is no YAML: {' '.join(str(error).split())}") from None
     return language_file(path.stem, data, raw, str(path))

@@ -1,5 +1,6 @@
 "use strict";
-(() => {
+// Numbers: what each one is, on hover, focus and tap; arrow keys inside charts and coloured tables.
+const numbers = (() => {
   const signatures = JSON.parse(document.getElementById("signatures").textContent);
   const tip = document.getElementById("tip");
   let shownFor = null;
@@ -98,11 +99,12 @@
 
   // One stop of the tab key for each grid or chart; arrow keys move inside it.
   for (const group of document.querySelectorAll("[data-arrows]")) {
-    const items = [...group.querySelectorAll("a.n")];
-    items.forEach((item, index) => item.setAttribute("tabindex", index ? "-1" : "0"));
+    const all = [...group.querySelectorAll("a.n")];
+    all.forEach((item, index) => item.setAttribute("tabindex", index ? "-1" : "0"));
     const columns = Number(group.dataset.arrows);
     group.addEventListener("keydown", (event) => {
       const from = event.target instanceof Element ? event.target.closest("a.n") : null;
+      const items = all.filter((item) => !item.closest("[hidden]"));
       const to = from && next(group, items, from, event.key, columns);
       if (!to) return;
       event.preventDefault();
@@ -124,65 +126,11 @@
     const cell = from.closest("td");
     const rows = [...group.tBodies[0].rows];
     for (let row = rows.indexOf(cell.parentNode) + upwards; row >= 0 && row < rows.length; row += upwards) {
-      const found = rows[row].cells[cell.cellIndex].querySelector("a.n");
-      if (found) return found;
+      const link = rows[row].hidden ? null : rows[row].cells[cell.cellIndex]?.querySelector("a.n");
+      if (link) return link;
     }
     return null;
   }
 
-  // Selects that show one member of a group and hide the others.
-  const choose = (select) => {
-    for (const member of document.querySelectorAll("[data-member]")) {
-      if (member.dataset.member === select.dataset.switch) member.hidden = member.dataset.option !== select.value;
-    }
-    hide();
-  };
-  for (const select of document.querySelectorAll("select[data-switch]")) {
-    select.addEventListener("change", () => choose(select));
-    choose(select);
-  }
-  for (const control of document.querySelectorAll(".controls")) control.hidden = false;
-
-  // A link to a run opens it.
-  const follow = () => {
-    const target = document.getElementById(location.hash.slice(1));
-    const select = document.getElementById("choose-run");
-    if (!target || !select || target.dataset.member !== select.dataset.switch) return;
-    select.value = target.dataset.option;
-    choose(select);
-    target.scrollIntoView();
-    target.focus({ preventScroll: true });
-  };
-  window.addEventListener("hashchange", follow);
-  follow();
-
-  // Sort a table by a column; what was not measured stays last.
-  const value = (row, column) => {
-    const given = row.cells[column].dataset.value;
-    if (given === undefined || given === "") return null;
-    return Number.isNaN(Number(given)) ? given : Number(given);
-  };
-  const compare = (one, other) =>
-    typeof one === "number" && typeof other === "number" ? one - other : String(one).localeCompare(String(other), "en");
-  for (const button of document.querySelectorAll("th button")) {
-    const heading = button.closest("th");
-    const table = heading.closest("table");
-    button.addEventListener("click", () => {
-      const down = heading.getAttribute("aria-sort") === "descending";
-      const first = heading.dataset.first || "descending";
-      const sorted = heading.hasAttribute("aria-sort");
-      const direction = sorted ? (down ? "ascending" : "descending") : first;
-      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-      heading.setAttribute("aria-sort", direction);
-      const sign = direction === "descending" ? -1 : 1;
-      for (const body of table.tBodies) {
-        const rows = [...body.rows].map((row) => [value(row, heading.cellIndex), row]);
-        rows.sort(([one], [other]) => {
-          if (one === null || other === null) return (one === null) - (other === null);
-          return sign * compare(one, other);
-        });
-        body.append(...rows.map(([, row]) => row));
-      }
-    });
-  }
+  return { element, hide };
 })();

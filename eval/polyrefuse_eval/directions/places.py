@@ -1,0 +1,13 @@
+"""Where directions lie in a run folder. Imports no torch."""
+
+from __future__ import annotations
+
+
+def direction_file(lang: str) -> str:
+    """Return the place of the direction of `lang` in a run folder."""
+    return f"directions/{lang}.safetensors"
+
+
+def control_file(lang: str) -> str:
+    """Return the place of the control of `lang` from shuffled labels in a run folder."""
+    return f"directions/{lang}.shuffled.safetensors"

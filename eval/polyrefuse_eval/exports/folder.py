@@ -1,0 +1,39 @@
+"""Write exported files: each whole, and never into a folder of something else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from polyrefuse_data.core.display import counted
+from polyrefuse_data.core.files import write_text
+from polyrefuse_data.core.paths import check_output, inside
+from polyrefuse_eval.errors import RunFolderError
+
+PLAIN = re.compile(r"[\w@+-][\w.@+-]{0,95}|\.eval_results")
+"""A part of a path that every file system takes."""
+
+
+def write_files(files: Mapping[str, str], out: Path) -> list[Path]:
+    """Write `files`, name to text, into `out`: a new or empty folder, or one that holds these names alone.
+
+    Raises `RunFolderError` where it holds anything else, a name cannot be a path, or the disk fails.
+    """
+    check_output(out, error=RunFolderError)
+    for name in files:
+        if not all(PLAIN.fullmatch(part) for part in name.split("/")):
+            raise RunFolderError(f"'{name}' can be no path; give the model another name with --model-name")
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"'{out}' is a file; choose another --out")
+    there = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    foreign = sorted(there - set(files))
+    if foreign:
+        raise RunFolderError(
+            f"'{out}' holds {counted(len(foreign), 'other file')} ({foreign[0]}); choose another --out, or "
+            "an empty folder"
+        )
+    paths = {name: inside(out, name, error=RunFolderError) for name in files}
+    for name, text in files.items():
+        write_text(paths[name], text, error=RunFolderError)
+    return list(paths.values())
