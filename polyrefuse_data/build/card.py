@@ -81,7 +81,6 @@ def card_metadata(package: Package) -> dict[str, Any]:
     langs = list(package.parts)
     files = package.files
     description = f"polyrefuse {package.recipe.name} build, digest {package.digest}"
-    features = _features(package.has_pairs, package.measured)
     names = {DEFAULT_CONFIG: langs, **{lang: [lang] for lang in langs}}
     configs = []
     for name, chosen in names.items():
@@ -90,7 +89,11 @@ def card_metadata(package: Package) -> dict[str, Any]:
             config["default"] = True
         configs.append({**config, "data_files": _data_files(chosen, files)})
     infos = [
-        {"config_name": name, "features": features, "splits": _split_sizes(chosen, files)}
+        {
+            "config_name": name,
+            "features": _features(package.has_pairs, package.measured),
+            "splits": _split_sizes(chosen, files),
+        }
         for name, chosen in names.items()
     ]
     rows = sum(facts["rows"] for facts in files.values())

@@ -192,9 +192,9 @@ def test_a_killed_build_leaves_no_manifest_and_the_next_goes_on(
     staged: list[str] = []
     plain = PackageFolder.stage_part
 
-    def spy(self: PackageFolder, lang: str, *rest: object) -> object:
+    def spy(self: PackageFolder, lang: str, *rest: object, **named: object) -> object:
         staged.append(lang)
-        return plain(self, lang, *rest)  # type: ignore[arg-type]
+        return plain(self, lang, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PackageFolder, "stage_part", spy)
     small(out=out)
