@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.audit.folders import AuditList, Opened, by_language, open_folder
+from polyrefuse_data.audit.model_scores import ModelReport, model_reports
 from polyrefuse_data.checks.alignment import alignment
 from polyrefuse_data.checks.language import LanguageVotes, unknown_to_langdetect
 from polyrefuse_data.checks.lists import (
@@ -18,6 +19,7 @@ from polyrefuse_data.checks.lists import (
     collision_findings,
     duplicate_findings,
 )
+from polyrefuse_data.checks.recorded import MODEL_CHECKS, Recorded
 from polyrefuse_data.checks.round_trips import (
     RoundTrip,
     bleu_signature,
@@ -26,10 +28,14 @@ from polyrefuse_data.checks.round_trips import (
 )
 from polyrefuse_data.checks.rows import CHECKS, Batch, Scored, row_findings, run_checks
 from polyrefuse_data.checks.thresholds import Thresholds, load_thresholds
-from polyrefuse_data.core.errors import DatasetFolderError, unknown_name
+from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_data.core.findings import Finding, count_by_severity, sort_findings
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE, language
-from polyrefuse_data.translate.sentence_model import SentenceModel, load_sentence_model
+from polyrefuse_data.quality.measure import ModelRequest, Translated, measure
+from polyrefuse_data.quality.scores_file import ScoresFile
+from polyrefuse_data.quality.sentences import OF_TRANSLATION
+
+NO_MODELS = ModelRequest()
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,11 @@ class Report:
     round_trips: tuple[RoundTrip, ...] = ()
     """Lists with back-translations at hand."""
     similarity_model: str | None = None
+    """The model of the similarity of back-translations."""
+    models: tuple[ModelReport, ...] = ()
+    """What models say of the translations, by check and language."""
+    unjudged: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Check -> languages that no model named for it knows."""
 
     @property
     def has_errors(self) -> bool:
@@ -68,7 +79,7 @@ class Report:
     def per_thousand(self, check: str, lang: str) -> float | None:
         """Return flagged rows per 1,000 of one check and language; None without a row."""
         rows = sum(report.rows for report in self.lists if report.lang == lang)
-        flagged = sum(report.flagged[check] for report in self.lists if report.lang == lang)
+        flagged = sum(report.flagged.get(check, 0) for report in self.lists if report.lang == lang)
         return 1000 * flagged / rows if rows else None
 
     def languages(self) -> list[str]:
@@ -98,6 +109,8 @@ class Report:
                 "similarity_model": self.similarity_model,
                 "lists": [dict(vars(report)) for report in self.round_trips],
             },
+            "models": [report.to_dict() for report in self.models],
+            "not_judged_by_models": {check: list(langs) for check, langs in self.unjudged.items()},
             "findings": [finding.to_dict() for finding in self.findings],
         }
 
@@ -111,28 +124,37 @@ def audit(
     thresholds: str | Path | None = None,
     memory: str | Path | None = None,
     similarity: str | None = None,
+    models: ModelRequest = NO_MODELS,
+    scores: str | Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Run every check over `folder` and return the report; `only` keeps the findings of some checks.
 
-    `memory` is a translation memory with back-translations, `similarity` a sentence-embedding model,
-    `MODEL[@REVISION]`, that compares them with the English. Raises `PolyRefuseError` for a folder, memory
-    or model that cannot be read, an unknown check, or `similarity` without a back-translation.
+    `memory` is a translation memory with back-translations. `models` score the translations, `similarity` is
+    short for their sentence-embedding model; `scores` is the file that keeps their scores, and holds those of
+    earlier audits. Raises `PolyRefuseError` for a folder, memory, model or file of scores that cannot be
+    read, an unknown check, or a similarity of back-translations where there are none.
     """
     for check in only:
         if check not in all_checks():
             raise unknown_name("check", check, all_checks())
-    english, back, thresholds, memory = (
-        None if path is None else Path(path) for path in (english, back, thresholds, memory)
+    english, back, thresholds, memory, scores = (
+        None if path is None else Path(path) for path in (english, back, thresholds, memory, scores)
     )
     folder = Path(folder)
     bounds = load_thresholds(thresholds)
     opened = open_folder(folder, english, back, memory)
-    model = _sentence_model(similarity, opened)
+    if similarity is not None:
+        models = replace(models, similarity=similarity)
+    asked = bool(models.quality) or models.similarity is not None
+    file = ScoresFile(scores, create=asked)
+    translated = [_translated(part) for part in by_language(opened.lists) if part.lang != SOURCE_LANGUAGE]
+    unjudged = measure(translated, models, file, progress) if asked else {}
+    recorded = {part.lang: file.recorded(part.lang, part.english, part.texts) for part in translated}
     votes = LanguageVotes(all_votes)
     findings: list[Finding] = list(opened.findings)
     reports, trips = [], []
-    scored_lists = _scored_lists(opened.lists, votes, bounds, progress)
+    scored_lists = _scored_lists(opened.lists, recorded, votes, bounds, progress)
     for part, scored in zip(opened.lists, scored_lists, strict=True):
         findings += row_findings(scored, part.ids, part.lang, part.label, part.split, range(len(part.ids)))
         findings += _list_findings(part, bounds)
@@ -145,7 +167,7 @@ def audit(
                 part.english,
                 part.backs,
                 scored.scores["round_trip"],
-                model.similarities if model else None,
+                scored.scores.get("similarity") if _of_backs(recorded.get(part.lang, {})) else None,
             )
         )
     findings += duplicate_findings(opened.prompts, bounds)
@@ -160,28 +182,30 @@ def audit(
         tuple(kept),
         _texts(opened, kept),
         tuple(trip for trip in trips if trip is not None),
-        model.identity if model else None,
+        next((name for checks in recorded.values() for name in [_of_backs(checks)] if name), None),
+        tuple(model_reports(by_language(opened.lists), recorded, bounds)),
+        unjudged,
     )
 
 
 def all_checks() -> list[str]:
     """Return the names of all checks: of rows, of lists, and of a folder's structure."""
-    return [*CHECKS, *LIST_CHECKS, "structure", "gap", "altered"]
+    return [*CHECKS, *MODEL_CHECKS, *LIST_CHECKS, "structure", "gap", "altered"]
 
 
-def _sentence_model(name: str | None, opened: Opened) -> SentenceModel | None:
-    if name is None:
-        return None
-    if not any(back is not None for part in opened.lists for back in part.backs):
-        raise DatasetFolderError(
-            f"{opened.path}: no back-translations for --similarity to compare; name them with --back FOLDER "
-            "(a release) or --memory FILE (what `build --back-translate` filled)"
-        )
-    return load_sentence_model(name)
+def _translated(part: AuditList) -> Translated:
+    return Translated(lang=part.lang, english=part.english, texts=part.texts, backs=part.backs)
+
+
+def _of_backs(recorded: Mapping[str, Recorded]) -> str | None:
+    """Return the model of the similarity of back-translations; None where none or another was taken."""
+    similarity = recorded.get("similarity")
+    return None if similarity is None or similarity.model.endswith(OF_TRANSLATION) else similarity.model
 
 
 def _scored_lists(
     lists: Sequence[AuditList],
+    recorded: Mapping[str, Mapping[str, Recorded]],
     votes: LanguageVotes,
     thresholds: Thresholds,
     progress: Callable[[int, int], None],
@@ -192,7 +216,7 @@ def _scored_lists(
     by_code: dict[str, Scored] = {}
     for number, part in enumerate(joined):
         progress(number, len(joined))
-        by_code[part.lang] = _score(part, votes, thresholds)
+        by_code[part.lang] = _score(part, recorded.get(part.lang, {}), votes, thresholds)
     progress(len(joined), len(joined))
     scored = []
     for part in lists:
@@ -202,8 +226,11 @@ def _scored_lists(
     return scored
 
 
-def _score(part: AuditList, votes: LanguageVotes, thresholds: Thresholds) -> Scored:
-    scored = run_checks(Batch(language(part.lang), part.texts, part.english, part.backs, votes), thresholds)
+def _score(
+    part: AuditList, recorded: Mapping[str, Recorded], votes: LanguageVotes, thresholds: Thresholds
+) -> Scored:
+    batch = Batch(language(part.lang), part.texts, part.english, part.backs, votes, recorded)
+    scored = run_checks(batch, thresholds)
     if part.kept_round_trip is None:
         return scored
     pairs = zip(part.kept_round_trip, scored.scores["round_trip"], strict=True)

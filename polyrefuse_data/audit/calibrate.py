@@ -17,10 +17,12 @@ import yaml
 
 from polyrefuse_data.audit.folders import AuditList, by_language, open_folder
 from polyrefuse_data.checks.lists import alignment_findings
+from polyrefuse_data.checks.recorded import MODEL_CHECKS, higher_is_better, threshold_key
 from polyrefuse_data.checks.rows import CHECKS, Batch
 from polyrefuse_data.checks.thresholds import Bounds, Thresholds
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE, language
+from polyrefuse_data.quality.scores_file import ScoresFile
 
 TAIL = 0.005
 """Share of a language's rows beyond each quantile."""
@@ -34,6 +36,9 @@ FIT_TAIL = 0.0015
 SMALLEST_FIT, SMALLEST_CUT = 0.005, 0.0
 """Lowest upper bounds of `fit` (share) and `cut` (log odds): what a language without any doubt gets."""
 
+MODEL_TAIL = 0.005
+"""Share of a language's rows that a model's check flags in the trusted folder."""
+
 LOW_MARGIN = 0.8
 """The lower bound of the round trip is multiplied by this."""
 
@@ -43,10 +48,17 @@ MINIMUM_ROWS = 200
 CALIBRATED = ("length_ratio", "round_trip", "fit", "cut")
 
 
-def calibrate(folder: Path, english: Path | None, back: Path | None, current: Thresholds) -> Thresholds:
+def calibrate(
+    folder: Path,
+    english: Path | None,
+    back: Path | None,
+    current: Thresholds,
+    scores: Path | None = None,
+) -> Thresholds:
     """Return `current` with the bounds of `CALIBRATED` recomputed from the parallel lists of `folder`.
 
-    A list that raises the alignment alarm is not trusted. Raises `DatasetFolderError` if nothing is left.
+    A list that raises the alignment alarm is not trusted. With a file of `scores`, the bounds of each model
+    in it are set, too. Raises `DatasetFolderError` if nothing is left.
     """
     opened = open_folder(folder, english, back)
     thresholds = calibrate_lists(opened.lists, opened.title, current)
@@ -54,7 +66,41 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, current: Th
         raise DatasetFolderError(
             f"{folder}: no list that is parallel to its English; nothing to calibrate from"
         )
-    return thresholds
+    return thresholds if scores is None else _with_models(thresholds, opened.lists, ScoresFile(scores))
+
+
+def _with_models(thresholds: Thresholds, lists: Sequence[AuditList], scores: ScoresFile) -> Thresholds:
+    """Return `thresholds` with bounds for every check and model of `scores` that scored enough rows."""
+    checks: dict[str, dict[str, Bounds]] = {check: dict(langs) for check, langs in thresholds.checks.items()}
+    trusted = [part for part in lists if part.lang != SOURCE_LANGUAGE and _trusted(part, thresholds)]
+    models = set()
+    for part in by_language(trusted):
+        for check in MODEL_CHECKS:
+            for model in scores.models(check, part.lang):
+                values = scores.scores(check, model, part.lang, part.english, part.texts)
+                known = [value for value in values if value is not None]
+                if len(known) >= MINIMUM_ROWS:
+                    checks.setdefault(threshold_key(check, model), {})[part.lang] = _model_bounds(
+                        check, model, known
+                    )
+                    models.add(model)
+    if not models:
+        raise DatasetFolderError(
+            f"{scores.path} scores no language of the folder in {MINIMUM_ROWS} rows that are parallel to "
+            "their English; score the folder first: polyrefuse audit FOLDER --quality ... --scores FILE"
+        )
+    named = ", ".join(sorted(models))
+    provenance = f"{thresholds.provenance}; by models ({100 * MODEL_TAIL:g} % of the rows flagged): {named}"
+    return Thresholds(provenance, checks)
+
+
+def _model_bounds(check: str, model: str, scores: list[float]) -> Bounds:
+    if check == "harm":
+        return MODEL_CHECKS[check].default
+    if higher_is_better(check, model):
+        return Bounds(low=round(float(np.quantile(scores, MODEL_TAIL)), 4))
+    high = round(float(np.quantile(scores, 1 - MODEL_TAIL)), 4)
+    return Bounds(high=max(high, MODEL_CHECKS[check].default.high or high))
 
 
 def calibrate_lists(lists: Sequence[AuditList], title: str, current: Thresholds) -> Thresholds | None:

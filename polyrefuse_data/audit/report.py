@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.audit.audit import ListReport, Report
+from polyrefuse_data.checks.recorded import MODEL_CHECKS
 from polyrefuse_data.checks.round_trips import bleu_signature, chrf_signature
 from polyrefuse_data.checks.rows import CHECKS
 from polyrefuse_data.core.display import counted, visible_value
@@ -33,7 +34,7 @@ def report_lines(report: Report) -> Iterator[str]:
     yield "Rows flagged per 1,000 (- where none):"
     langs = report.languages()
     yield "  " + "check".ljust(14) + "".join(lang.rjust(6) for lang in langs)
-    for check in CHECKS:
+    for check in (*CHECKS, *MODEL_CHECKS):
         values = [report.per_thousand(check, lang) for lang in langs]
         if any(values):
             yield (
@@ -42,6 +43,7 @@ def report_lines(report: Report) -> Iterator[str]:
                 + "".join((f"{value:.1f}" if value else "-").rjust(6) for value in values)
             )
     yield from _round_trip_lines(report)
+    yield from _model_lines(report)
     unknown = report.unknown_to_langdetect()
     if unknown:
         yield f"langdetect does not know {', '.join(unknown)} and takes no part in judging it."
@@ -67,6 +69,24 @@ def _round_trip_lines(report: Report) -> Iterator[str]:
     yield ""
 
 
+def _model_lines(report: Report) -> Iterator[str]:
+    """Yield what models say: a line a check and language with the mean, and the ids of the worst rows."""
+    for check, langs in report.unjudged.items():
+        yield f"{check}: no model named knows {', '.join(langs)}; not judged."
+    if not report.models:
+        return
+    yield ""
+    yield "Scores by models, the worst rows first:"
+    for model in dict.fromkeys((each.check, each.model) for each in report.models):
+        yield f"  {model[0]}: {model[1]}"
+        for each in report.models:
+            if (each.check, each.model) == model:
+                worst = ", ".join(f"{row} {score:.3f}" for row, score in each.worst[:FEW])
+                calibrated = "" if each.calibrated else " (no thresholds: `polyrefuse calibrate --scores`)"
+                yield f"    {each.lang:4} {each.rows:6} rows, mean {each.mean:.3f}{calibrated}; {worst}"
+    yield ""
+
+
 def render_html(report: Report, path: Path, show_texts: bool) -> None:
     """Write the report as one HTML page without any outside file; texts only if `show_texts`.
 
@@ -83,7 +103,8 @@ def render_html(report: Report, path: Path, show_texts: bool) -> None:
         rows=sum(part.rows for part in report.lists),
         counts=count_by_severity(report.findings),
         langs=report.languages(),
-        checks=CHECKS,
+        checks={**CHECKS, **{each.check: MODEL_CHECKS[each.check] for each in report.models}},
+        models=report.models,
         counted=counted,
         shade=_shade,
         plot=_alignment_plot(report),

@@ -20,6 +20,7 @@ from pathlib import Path
 import regex
 
 from polyrefuse_data.audit.review_page import review_page
+from polyrefuse_data.audit.worst_rows import WorstRows
 from polyrefuse_data.build.package import read_manifest, read_rows
 from polyrefuse_data.checks.language import SCRIPT_MAJORITY, LanguageVotes
 from polyrefuse_data.checks.languages_file import register_recorded
@@ -91,12 +92,14 @@ def export_review(
     flagged: bool,
     langs: Sequence[str] | None = None,
     memory: Path | None = None,
+    worst: WorstRows | None = None,
 ) -> int:
     """Write rows of the build in `folder` to `out`; return how many. English rows stay out.
 
     `out` is a CSV file, or a page for the browser if its name ends in `.html`; the page shows the
     back-translations of the translation memory `memory`. `langs` restricts to some languages; each must be
-    in the build. Raises `PolyRefuseError` for what cannot be read or written.
+    in the build. With `worst`, only the worst rows of each language are written, the worst first. Raises
+    `PolyRefuseError` for what cannot be read or written.
     """
     check_output(out)
     if real_path(folder) in real_path(out).parents:
@@ -107,6 +110,8 @@ def export_review(
     if memory is not None and not is_page:
         raise PolyRefuseError(f"--memory {memory}: only a page (--out FILE.html) shows back-translations")
     rows = _rows_to_review(folder, flagged, langs)
+    if worst is not None:
+        rows = worst.of(folder, rows)
     if is_page:
         shown = [_page_row(row, backs) for row, backs in _with_backs(rows, memory)]
         write_bytes(out, review_page(folder.name, COLUMNS, shown).encode("utf-8"))
@@ -216,7 +221,7 @@ def _corrections(path: Path, who: str, when: str, check_text: bool = True) -> tu
     corrections: dict[tuple[str, str], Correction] = {}
     lines_by_row: dict[tuple[str, str], int] = {}
     untouched = 0
-    for line, raw in _rows(path):
+    for line, raw in review_cells(path):
         if not raw["correction"].strip():
             untouched += 1
             continue
@@ -311,7 +316,7 @@ def _problem_of_correction(cell: str, cells: dict[str, str]) -> str | None:
     return None
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def review_cells(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line number, cells) of a review file, whatever divides its columns, as they stand there."""
     try:
         table = parse_table(read_text(path), str(path))

@@ -11,6 +11,7 @@ import yaml
 
 from polyrefuse_data.build.croissant import LICENCE_ADDRESSES
 from polyrefuse_data.build.model import Package
+from polyrefuse_data.build.quality import quality_table
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_data.core.schema import LABELS, ROW_CHECKS, SPLITS, arrow_schema
 
@@ -59,9 +60,9 @@ def _split_sizes(langs: Sequence[str], files: Mapping[str, Mapping[str, Any]]) -
     return sizes
 
 
-def _features(pairs: bool) -> list[dict[str, Any]]:
+def _features(pairs: bool, measured: Sequence[str]) -> list[dict[str, Any]]:
     features = []
-    for field in arrow_schema(pairs=pairs):
+    for field in arrow_schema(pairs=pairs, measured=measured):
         if field.name == "label":
             names = {str(index): name for index, name in enumerate(LABELS)}
             features.append({"name": field.name, "dtype": {"class_label": {"names": names}}})
@@ -88,7 +89,11 @@ def card_metadata(package: Package) -> dict[str, Any]:
             config["default"] = True
         configs.append({**config, "data_files": _data_files(chosen, files)})
     infos = [
-        {"config_name": name, "features": _features(package.has_pairs), "splits": _split_sizes(chosen, files)}
+        {
+            "config_name": name,
+            "features": _features(package.has_pairs, package.measured),
+            "splits": _split_sizes(chosen, files),
+        }
         for name, chosen in names.items()
     ]
     rows = sum(facts["rows"] for facts in files.values())
@@ -143,7 +148,8 @@ def render_card(package: Package) -> str:
         recipe=package.recipe,
         languages={lang: LANGUAGES[lang] for lang in package.parts},
         places=[f"{label}-{split}" for label in reversed(LABELS) for split in SPLITS],
-        checks=ROW_CHECKS,
+        checks=(*ROW_CHECKS, *package.measured),
+        quality=quality_table(package),
         licence=most_restrictive([source["licence"] for source in package.sources]),
         licences=sorted({source["licence"] for source in package.sources}),
         missing=sum(len(gap["ids"]) for gap in package.gaps),

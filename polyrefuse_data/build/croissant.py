@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from polyrefuse_data.build.model import Package
@@ -102,7 +103,7 @@ def render_croissant(package: Package) -> str:
         "rai:dataUseCases": "Measuring how robustly chat models refuse harmful requests.",
         "distribution": [_file_object(name, facts) for name, facts in sorted(files.items())]
         + [_file_set(split) for split in splits],
-        "recordSet": [_record_set(split, package.has_pairs) for split in splits],
+        "recordSet": [_record_set(split, package.has_pairs, package.measured) for split in splits],
     }
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
@@ -130,7 +131,7 @@ def _file_set(split: str) -> dict[str, Any]:
     }
 
 
-def _record_set(split: str, pairs: bool) -> dict[str, Any]:
+def _record_set(split: str, pairs: bool, measured: Sequence[str]) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": split,
@@ -145,7 +146,7 @@ def _record_set(split: str, pairs: bool) -> dict[str, Any]:
                 "dataType": _TYPES[str(field.type)],
                 "source": {"fileSet": {"@id": f"{split}-files"}, "extract": {"column": field.name}},
             }
-            for field in arrow_schema(pairs=pairs)
+            for field in arrow_schema(pairs=pairs, measured=measured)
         ],
     }
 

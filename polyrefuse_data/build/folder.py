@@ -165,14 +165,22 @@ class PackageFolder:
         return part
 
     def stage_part(
-        self, lang: str, digest: str, rows: Sequence[Row], findings: Sequence[Finding], *, pairs: bool = False
+        self,
+        lang: str,
+        digest: str,
+        rows: Sequence[Row],
+        findings: Sequence[Finding],
+        *,
+        pairs: bool = False,
+        measured: Sequence[str] = (),
+        quality: Mapping[str, Any] | None = None,
     ) -> LanguagePart:
-        """Write the files of one language into the staging folder; see `rows_table`."""
+        """Write the files of one language into the staging folder; see `rows_table` and `quality_summary`."""
         facts_of = {}
         for split in SPLITS:
             rows_of_split = [row for row in rows if row.split == split]
             name = f"{lang}/{split}.parquet"
-            table = rows_table(rows_of_split, pairs=pairs)
+            table = rows_table(rows_of_split, pairs=pairs, measured=measured)
             target = inside(self._staging, name)
             with replacing(target) as file:
                 pq.write_table(table, file, compression="zstd")
@@ -182,7 +190,8 @@ class PackageFolder:
                 "bytes": target.stat().st_size,
                 "rows": len(rows_of_split),
             }
-        part = LanguagePart(facts_of, count_rows(rows), list(findings))
+        summary = {**count_rows(rows, measured), **({"quality": quality} if quality else {})}
+        part = LanguagePart(facts_of, summary, list(findings))
         record = {
             "inputs": digest,
             "files": part.files,

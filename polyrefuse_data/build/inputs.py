@@ -11,11 +11,12 @@ from typing import Any
 
 from polyrefuse_data.checks import rows as row_checks
 from polyrefuse_data.checks.languages_file import RECORDED, recorded
+from polyrefuse_data.checks.recorded import Recorded
 from polyrefuse_data.checks.thresholds import Thresholds
 from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import LANGUAGES, PUBLISHED_LANGUAGES, SOURCE_LANGUAGE
-from polyrefuse_data.core.schema import ORIGINAL, PlacedPrompt, Row, text_hash
+from polyrefuse_data.core.schema import MODEL_CHECKS, ORIGINAL, PlacedPrompt, Row, text_hash
 from polyrefuse_data.core.unicode_text import LONGEST_TEXT
 from polyrefuse_data.core.version import __version__
 from polyrefuse_data.prompts.load import SourceUsed
@@ -69,6 +70,9 @@ class Inputs:
     backs: dict[str, list[str | None]] = field(default_factory=dict)
     """Back-translations by language, one for each row, None where there is none."""
 
+    recorded: dict[str, dict[str, Recorded]] = field(default_factory=dict)
+    """Scores by models, language -> check -> one for each row."""
+
     gaps: list[Gap] = field(default_factory=list)
 
     def add_language(
@@ -107,6 +111,12 @@ class Inputs:
         """Whether there are contrast pairs among the prompts: each row then says of which it is."""
         return any(placed.prompt.pair is not None for placed in self.selection.placed)
 
+    @property
+    def measured(self) -> list[str]:
+        """The checks of `MODEL_CHECKS` that score rows of some language."""
+        named = {check for checks in self.recorded.values() for check in checks}
+        return [check for check in MODEL_CHECKS if check in named]
+
     def header(self, all_votes: bool) -> dict[str, Any]:
         """Return the part of the manifest that is known before any check has run: all inputs, by hash."""
         versions = {"polyrefuse": __version__, **{name: metadata.version(name) for name in VERSIONED}}
@@ -119,7 +129,9 @@ class Inputs:
         if set(LANGUAGES) != set(PUBLISHED_LANGUAGES):  # detectors choose among all that are known
             common["languages"] = sorted(LANGUAGES)
         languages = {
-            lang: _digest([common, [_identity(row) for row in rows], self.backs[lang]])
+            lang: _digest(
+                [common, [_identity(row) for row in rows], self.backs[lang], *self._recorded_inputs(lang)]
+            )
             for lang, rows in self.rows.items()
         }
         topped_up = sorted(self.selection.topped_up.items())
@@ -127,6 +139,7 @@ class Inputs:
         return {
             **({RECORDED: own_languages} if own_languages else {}),
             **({"pairs": True} if self.has_pairs else {}),
+            **({"measured": self.measured, "models": self._models()} if self.measured else {}),
             "recipe": {
                 **self.recipe.model_dump(mode="json", exclude_none=True),
                 "digest": _digest(self.recipe.model_dump(mode="json")),
@@ -141,6 +154,24 @@ class Inputs:
             "versions": versions,
             "inputs": {"languages": languages, "gaps": _digest([gap.record() for gap in self.gaps])},
         }
+
+    def _recorded_inputs(self, lang: str) -> list[Any]:
+        """Return what of the recorded scores decides the rows of `lang`; nothing where there are none."""
+        if not self.measured:
+            return []
+        scores = {
+            check: [column.model, list(column.scores)]
+            for check, column in self.recorded.get(lang, {}).items()
+        }
+        return [self.measured, scores]
+
+    def _models(self) -> dict[str, dict[str, list[str]]]:
+        """Return check -> model -> the languages that it scored."""
+        models: dict[str, dict[str, list[str]]] = {}
+        for lang, checks in self.recorded.items():
+            for check, scores in checks.items():
+                models.setdefault(check, {}).setdefault(scores.model, []).append(lang)
+        return models
 
 
 def _translation(placed: PlacedPrompt, lang: str, known: Known, live: bool) -> tuple[str, str] | None:

@@ -41,6 +41,11 @@ class Package:
         return bool(self.header.get("pairs"))
 
     @property
+    def measured(self) -> tuple[str, ...]:
+        """The checks of `MODEL_CHECKS` whose columns the rows have."""
+        return tuple(self.header.get("measured", ()))
+
+    @property
     def files(self) -> dict[str, Mapping[str, Any]]:
         return {path: facts for part in self.parts.values() for path, facts in part.files.items()}
 
@@ -51,10 +56,10 @@ class Package:
         return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
 
-def features(*, pairs: bool = False) -> dict[str, Any]:
+def features(*, pairs: bool = False, measured: Sequence[str] = ()) -> dict[str, Any]:
     """Return the features of every file as `datasets` writes them into Parquet metadata."""
     by_name: dict[str, dict[str, Any]] = {}
-    for field in arrow_schema(pairs=pairs):
+    for field in arrow_schema(pairs=pairs, measured=measured):
         if field.name == "label":
             by_name[field.name] = {"names": list(LABELS), "_type": "ClassLabel"}
         else:
@@ -63,15 +68,17 @@ def features(*, pairs: bool = False) -> dict[str, Any]:
     return by_name
 
 
-def rows_table(rows: Sequence[Row], *, pairs: bool = False) -> pa.Table:
+def rows_table(rows: Sequence[Row], *, pairs: bool = False, measured: Sequence[str] = ()) -> pa.Table:
     """Return rows as a table of the published schema, with the features of `datasets` in its metadata.
 
-    `pairs`: whether the build has contrast pairs, and so their column.
+    `pairs`: whether the build has contrast pairs, and so their column; `measured`: its checks by models.
     """
-    schema = arrow_schema(pairs=pairs).with_metadata(
-        {"huggingface": json.dumps({"info": {"features": features(pairs=pairs)}}, sort_keys=True)}
+    info = {"features": features(pairs=pairs, measured=measured)}
+    schema = arrow_schema(pairs=pairs, measured=measured).with_metadata(
+        {"huggingface": json.dumps({"info": info}, sort_keys=True)}
     )
-    return pa.Table.from_pylist([row_values(row, pairs=pairs) for row in rows], schema=schema)
+    records = [row_values(row, pairs=pairs, measured=measured) for row in rows]
+    return pa.Table.from_pylist(records, schema=schema)
 
 
 def rows_digest(table: pa.Table) -> str:
@@ -82,7 +89,7 @@ def rows_digest(table: pa.Table) -> str:
     return hasher.hexdigest()
 
 
-def count_rows(rows: Sequence[Row]) -> dict[str, Any]:
+def count_rows(rows: Sequence[Row], measured: Sequence[str] = ()) -> dict[str, Any]:
     """Return counts of one language's rows: by label and split, by translator, flags by check."""
     places: dict[str, int] = {}
     translators: dict[str, int] = {}
@@ -92,6 +99,8 @@ def count_rows(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "rows": places,
         "translators": dict(sorted(translators.items())),
-        "flagged": {check: sum(row.flags.get(check, False) for row in rows) for check in ROW_CHECKS},
+        "flagged": {
+            check: sum(row.flags.get(check, False) for row in rows) for check in (*ROW_CHECKS, *measured)
+        },
         "flagged_rows": sum(any(row.flags.values()) for row in rows),
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from polyrefuse_data.build.folder import PackageFolder
 from polyrefuse_data.build.inputs import Gap, Inputs, Known
 from polyrefuse_data.build.model import LanguagePart, Package
+from polyrefuse_data.build.quality import quality_summary
 from polyrefuse_data.checks import rows as row_checks
 from polyrefuse_data.checks.language import LanguageVotes
 from polyrefuse_data.checks.lists import (
@@ -31,6 +32,7 @@ from polyrefuse_data.prompts import recipe as recipes
 from polyrefuse_data.prompts.load import Progress, read_sources
 from polyrefuse_data.prompts.recipe import Recipe
 from polyrefuse_data.prompts.splits import draw_splits, pool_prompts
+from polyrefuse_data.quality.scores_file import ScoresFile
 from polyrefuse_data.translate.memory.store import TranslationMemory
 
 if TYPE_CHECKING:
@@ -79,9 +81,11 @@ class BuildRequest:
     """Threads of torch that a local model takes; None takes torch's own number."""
     run: RunSettings | None = None
     """How to retry, in place of the three limits above."""
+    scores: Path | None = None
+    """Scores by models, as `polyrefuse audit --quality` records them; they become columns."""
 
     def __post_init__(self) -> None:
-        normalise_paths(self, "out", "sources", "memory", "thresholds", "log")
+        normalise_paths(self, "out", "sources", "memory", "thresholds", "log", "scores")
         text = self.langs if isinstance(self.langs, str) else ",".join(self.langs)
         object.__setattr__(self, "langs", tuple(parse_languages(text)))
         object.__setattr__(self, "recipe", str(self.recipe))
@@ -129,6 +133,8 @@ def build(request: BuildRequest, progress: Progress = lambda what, done, total: 
     package_folder = _output_folder(request, recipe)
     inputs = _select(recipe, folder, request, progress)
     _translate(inputs, request)
+    if request.scores is not None:
+        _take_scores(inputs, request.scores)
     header = inputs.header(request.all_votes)
     if inputs.gaps and not request.allow_gaps:
         manifest = {**header, "complete": False, "gaps": [gap.with_reasons() for gap in inputs.gaps]}
@@ -180,7 +186,15 @@ def _package(
             part = package_folder.staged_part(lang, digest)
             if part is None:
                 rows, findings = _checked(inputs, lang, request.all_votes)
-                part = package_folder.stage_part(lang, digest, rows, findings, pairs=inputs.has_pairs)
+                part = package_folder.stage_part(
+                    lang,
+                    digest,
+                    rows,
+                    findings,
+                    pairs=inputs.has_pairs,
+                    measured=inputs.measured,
+                    quality=quality_summary(rows, inputs.recorded.get(lang, {})) if inputs.measured else None,
+                )
             parts[lang] = part
         progress("checks", len(inputs.rows), len(inputs.rows))
         items = [
@@ -230,6 +244,15 @@ def _translate(inputs: Inputs, request: BuildRequest) -> None:
             inputs.add_language(lang, known, backs, reasons, live=bool(chain.backends))
 
 
+def _take_scores(inputs: Inputs, path: Path) -> None:
+    """Take the recorded scores of the rows: only those of the very English and translation count."""
+    scores = ScoresFile(path)
+    for lang, rows in inputs.rows.items():
+        if lang != SOURCE_LANGUAGE:
+            texts = [row.text for row in rows]
+            inputs.recorded[lang] = scores.recorded(lang, [row.text_en for row in rows], texts)
+
+
 def _open_memory(inputs: Inputs, request: BuildRequest, chain: Chain) -> TranslationMemory | None:
     """Open the memory if something has to come from it, or if it is named: it may hold corrections."""
     langs = [lang for lang in request.langs if lang != SOURCE_LANGUAGE]
@@ -276,6 +299,7 @@ def _checked(inputs: Inputs, lang: str, all_votes: bool) -> tuple[list[Row], lis
         [row.text_en for row in rows],
         inputs.backs[lang],
         LanguageVotes(all_votes),
+        inputs.recorded.get(lang, {}),
     )
     scored = row_checks.run_checks(batch, inputs.thresholds)
     checked = [

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from polyrefuse_data.checks.text import round_trip
-
-Similarities = Callable[[Sequence[str], Sequence[str]], list[float]]
-"""English texts and as many back-translations in, one cosine similarity (-1 to 1) a row out."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,11 @@ def measure_round_trip(
     english: Sequence[str | None],
     backs: Sequence[str | None],
     scores: Sequence[float | None] | None = None,
-    similarities: Similarities | None = None,
+    similarities: Sequence[float | None] | None = None,
 ) -> RoundTrip | None:
     """Return the round trip of a list, None if no row has both English and a back-translation.
 
-    `scores` are the rows' chrF++ where they are known already.
+    `scores` are the rows' chrF++ where they are known already, `similarities` their cosines.
     """
     known = [None] * len(backs) if scores is None else scores
     rows = [
@@ -50,7 +47,7 @@ def measure_round_trip(
     if not rows:
         return None
     sources, returned = [source for source, _, _ in rows], [back for _, back, _ in rows]
-    values = similarities(sources, returned) if similarities is not None else None
+    values = [value for value in similarities or () if value is not None]
     return RoundTrip(
         lang,
         label,
@@ -58,7 +55,7 @@ def measure_round_trip(
         len(rows),
         sum(score for *_, score in rows) / len(rows),
         corpus_bleu(sources, returned),
-        sum(values) / len(values) if values is not None else None,
+        sum(values) / len(values) if values else None,
     )
 
 

@@ -10,6 +10,7 @@ from polyrefuse_data.checks import intent
 from polyrefuse_data.checks import text as scores
 from polyrefuse_data.checks.language import LanguageVotes
 from polyrefuse_data.checks.lexicon import LexicalFit, lexical_fit
+from polyrefuse_data.checks.recorded import MODEL_CHECKS, ModelCheck, Recorded
 from polyrefuse_data.checks.thresholds import Thresholds
 from polyrefuse_data.checks.translator_talk import translator_talk
 from polyrefuse_data.checks.truncation import truncation
@@ -35,6 +36,8 @@ class Batch:
     texts_en: Sequence[str | None]
     backs: Sequence[str | None] = ()
     votes: LanguageVotes = field(default_factory=LanguageVotes)
+    recorded: Mapping[str, Recorded] = field(default_factory=dict)
+    """Scores of checks of `MODEL_CHECKS`, one for each row."""
 
     @property
     def known(self) -> list[int]:
@@ -302,6 +305,9 @@ def run_checks(batch: Batch, thresholds: Thresholds) -> Scored:
             values = [value if full else None for value, full in zip(values, scored["empty"], strict=True)]
         scored[check.name] = values
         flags[check.name] = [thresholds.flagged(check.name, batch.language.code, value) for value in values]
+    for name, recorded in batch.recorded.items():
+        scored[name] = list(recorded.scores)
+        flags[name] = recorded.flags(name, batch.language.code, thresholds)
     return Scored(scored, flags)
 
 
@@ -310,8 +316,10 @@ def row_findings(
 ) -> list[Finding]:
     """Return one finding for every check that flags some of the rows at `positions`."""
     findings = []
-    for check in CHECKS.values():
-        flagged = [position for position in positions if scored.flags[check.name][position]]
+    checks: list[Check | ModelCheck] = [*CHECKS.values(), *MODEL_CHECKS.values()]
+    for check in checks:
+        flags = scored.flags.get(check.name)
+        flagged = [position for position in positions if flags and flags[position]]
         if flagged:
             flagged_ids = tuple(ids[position] for position in flagged)
             share = f"{len(flagged)} of {len(positions)} rows {check.flagged}"

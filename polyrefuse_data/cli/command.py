@@ -167,6 +167,9 @@ def _keep_progress_to_this_process() -> None:
     "--replace", is_flag=True, help="Replace a build of another recipe, or one with more languages, in --out."
 )
 @click.option("--all-votes", is_flag=True, help="Ask every language detector about every row (slower).")
+@click.option(
+    "--scores", type=file_argument, help="Scores by models, from `polyrefuse audit`; they become columns."
+)
 @click.option("--thresholds", type=file_argument, help="Thresholds of your own, from `polyrefuse calibrate`.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def build(
@@ -217,7 +220,34 @@ def build(
 @click.option(
     "--similarity",
     metavar="MODEL[@REVISION]",
-    help="Also compare back-translations with the English by this sentence-embedding model (or folder).",
+    help="Compare translations or back-translations with the English by this sentence-embedding model "
+    "(or folder).",
+)
+@click.option(
+    "--similarity-of",
+    type=click.Choice(["auto", "source", "english"]),
+    default="auto",
+    show_default=True,
+    help="What --similarity compares: 'source' the translation with its source, for multilingual models; "
+    "'english' the back-translation with the English. 'auto' knows the common multilingual models.",
+)
+@click.option(
+    "--quality",
+    multiple=True,
+    metavar="KIND:MODEL@REVISION",
+    help="Estimate quality without a reference by this model: comet:... or metricx:...; repeat it, and each "
+    "language takes the first that knows it.",
+)
+@click.option(
+    "--model-langs",
+    default="",
+    metavar="CODES",
+    help="Languages that the models know, or 'all', for models outside the table of models.",
+)
+@click.option(
+    "--scores",
+    type=file_argument,
+    help="File that keeps the models' scores; what it has is not scored again. Alone: report what it has.",
 )
 @click.option("--check", "only", multiple=True, help="Report this check only; may be repeated.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -233,20 +263,40 @@ def audit(
     html: Path | None,
     show_texts: bool,
     quiet: bool,
+    quality: tuple[str, ...],
+    similarity: str | None,
+    similarity_of: str,
+    model_langs: str,
     **options: Any,
 ) -> int:
     """Check a folder: a build of ours, or a published release as it is.
 
     Exit status 1 if there is a finding of severity error.
+
+    \b
+    Examples:
+      polyrefuse audit builds/paper
+      polyrefuse audit builds/paper --quality comet:Unbabel/wmt22-cometkiwi-da@REV --scores scores.jsonl
     """
     from polyrefuse_data.audit.audit import audit as run
     from polyrefuse_data.audit.report import render_html, report_lines
+    from polyrefuse_data.core.languages import parse_languages
     from polyrefuse_data.core.paths import check_output
+    from polyrefuse_data.quality.measure import ModelRequest
+
+    models = ModelRequest(
+        quality=quality,
+        similarity=similarity,
+        similarity_of=similarity_of,
+        langs=frozenset(parse_languages(model_langs) if model_langs else ()),
+    )
 
     if html is not None:
         check_output(html, option="--html")
     with StepProgress(quiet) as show_step:
-        report = run(folder, progress=lambda done, total: show_step("checks", done, total), **options)
+        report = run(
+            folder, progress=lambda done, total: show_step("checks", done, total), models=models, **options
+        )
     if html is not None:
         render_html(report, html, show_texts)
     if form == "json":
@@ -261,9 +311,12 @@ def audit(
 @click.argument("folder", type=folder_argument)
 @click.option("--english", type=folder_argument, help="English lists of a release.  [default: beside it]")
 @click.option("--back", type=folder_argument, help="Back-translations of a release.  [default: beside it]")
+@click.option("--scores", type=file_argument, help="Also set bounds for the models of this file of scores.")
 @click.option("--out", type=file_argument, help="File to write.  [default: standard output]")
 @languages_option
-def calibrate(folder: Path, english: Path | None, back: Path | None, out: Path | None) -> None:
+def calibrate(
+    folder: Path, english: Path | None, back: Path | None, scores: Path | None, out: Path | None
+) -> None:
     """Recompute the thresholds that depend on a language from a trusted FOLDER."""
     from polyrefuse_data.audit.calibrate import calibrate as run
     from polyrefuse_data.audit.calibrate import thresholds_yaml
@@ -273,7 +326,7 @@ def calibrate(folder: Path, english: Path | None, back: Path | None, out: Path |
 
     if out is not None:
         check_output(out)
-    text = thresholds_yaml(run(folder, english, back, load_thresholds()))
+    text = thresholds_yaml(run(folder, english, back, load_thresholds(), scores))
     if out is None:
         click.echo(text, nl=False)
         return

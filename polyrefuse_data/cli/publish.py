@@ -144,7 +144,12 @@ def _plan_lines(plan: Plan) -> list[str]:
 @click.argument("new")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--texts", default=10, show_default=True, help="Changed translations to show with both texts.")
-def diff_command(old: str, new: str, form: str, texts: int) -> None:
+@click.option(
+    "--quality",
+    is_flag=True,
+    help="Also compare the translations' scores, with intervals over prompts.",
+)
+def diff_command(old: str, new: str, form: str, texts: int, quality: bool) -> None:
     """Compare two versions: folders of builds, or revisions on the Hub as acme/polyrefuse@v1.0.0.
 
     Tells rows added, removed, renumbered and changed by language and split, translations that changed with
@@ -155,14 +160,21 @@ def diff_command(old: str, new: str, form: str, texts: int) -> None:
     Examples:
       polyrefuse diff builds/old builds/new
       polyrefuse diff hf://acme/polyrefuse@v1.0.0 builds/paper --format json
+      polyrefuse diff builds/old builds/new --quality
     """
     from polyrefuse_data.publish.changelog import difference_lines
     from polyrefuse_data.publish.differences import compare
+    from polyrefuse_data.publish.quality import compare_quality, quality_lines
     from polyrefuse_data.publish.snapshots import open_snapshot
 
-    found = compare(open_snapshot(old), open_snapshot(new))
+    before, after = open_snapshot(old), open_snapshot(new)
+    differences = compare(before, after)
+    changes = compare_quality(before, after) if quality else []
     if form == "json":
-        click.echo(visible_json(found.to_dict()))
+        compared = {"quality": [change.to_dict() for change in changes]} if quality else {}
+        click.echo(visible_json({**differences.to_dict(), **compared}))
         return
-    for line in difference_lines(found, texts):
+    for line in difference_lines(differences, texts):
+        click.echo(visible(line))
+    for line in ["", *quality_lines(changes)] if quality else []:
         click.echo(visible(line))

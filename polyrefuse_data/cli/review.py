@@ -10,6 +10,9 @@ from polyrefuse_data.cli.parts import file_argument, folder_argument
 from polyrefuse_data.cli.translators import languages_option
 from polyrefuse_data.core.display import counted
 
+RANKED = ["quality", "similarity", "nearest", "disagreement", "harm", "round_trip"]
+"""Checks that tell a better translation from a worse one."""
+
 
 @click.group()
 def review() -> None:
@@ -26,17 +29,44 @@ def review() -> None:
 @click.option(
     "--memory", type=file_argument, help="Translation memory whose back-translations the page shows."
 )
+@click.option(
+    "--worst",
+    metavar="SHARE",
+    help="Only this share of each language's rows, as 5%, the worst by --by first.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(RANKED),
+    default="quality",
+    show_default=True,
+    help="Check that says which rows are worst.",
+)
+@click.option(
+    "--scores", type=file_argument, help="Scores by models, where the build has no columns of them."
+)
 @languages_option
-def export(folder: Path, flagged: bool, langs: str, out: Path, memory: Path | None) -> None:
+def export(
+    folder: Path,
+    flagged: bool,
+    langs: str,
+    out: Path,
+    memory: Path | None,
+    worst: str | None,
+    by: str,
+    scores: Path | None,
+) -> None:
     """Write rows of the build in FOLDER to a CSV file, to be corrected in its column `correction`.
 
     With --out FILE.html, write one page for the browser instead: it needs no network, goes by keyboard, and
     exports such a CSV file.
     """
     from polyrefuse_data.audit.review import export_review
+    from polyrefuse_data.audit.worst_rows import WorstRows, parse_share
     from polyrefuse_data.core.languages import parse_languages
 
-    rows = export_review(folder, out, flagged, None if langs == "all" else parse_languages(langs), memory)
+    ranking = WorstRows(share=parse_share(worst), check=by, scores=scores) if worst else None
+    chosen = None if langs == "all" else parse_languages(langs)
+    rows = export_review(folder, out, flagged, chosen, memory, ranking)
     if out.suffix.lower() == ".html":
         click.echo(
             f"{counted(rows, 'row')} in {out}; open it, export, then: polyrefuse review import review.csv"
@@ -75,3 +105,18 @@ def withdraw(file: Path, memory: Path | None) -> None:
     path = memory or default_memory()
     count = withdraw_review(file, path)
     click.echo(f"{count} corrections withdrawn from {path}; build again without them")
+
+
+@review.command("agree")
+@click.argument("first", type=file_argument)
+@click.argument("second", type=file_argument)
+def agree(first: Path, second: Path) -> None:
+    """Compare two reviewers' files of the same export: Cohen's kappa, and the rows on which they differ.
+
+    A row without a correction counts as left as it is.
+    """
+    from polyrefuse_data.audit.agreement import reviewer_agreement
+    from polyrefuse_data.core.display import visible
+
+    for line in reviewer_agreement(first, second).lines():
+        click.echo(visible(line))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,10 @@ ROW_CHECKS = (
     "intent",
 )
 """Checks that score single rows, in published order: columns `score_<check>` and `flt_<check>`."""
+
+MODEL_CHECKS = ("quality", "similarity", "nearest", "disagreement", "harm")
+"""Checks by models and by several translators, in published order: a build has the columns of those whose
+scores it was given."""
 
 
 def text_hash(text: str) -> str:
@@ -105,7 +109,8 @@ class PlacedPrompt:
 class Row:
     """One published row: a prompt in one language.
 
-    `scores` and `flags` hold one entry per check of `ROW_CHECKS`; a score is None where the check
+    `scores` and `flags` hold one entry per check of `ROW_CHECKS`, and of those of `MODEL_CHECKS` that the
+    build was given scores of; a score is None where the check
     has nothing to say (English rows, languages without the property, no back-translation), and a
     flag is then False. A harmless row and its harmful twin share a `pair`.
     """
@@ -149,18 +154,16 @@ PAIR = "pair"
 """The column of builds with contrast pairs, after the text fields; no other build has it."""
 
 
-def column_names(*, pairs: bool = False) -> list[str]:
-    """Return all published columns in order, with that of `pairs` where a build has them."""
-    return [
-        *TEXT_FIELDS,
-        *([PAIR] if pairs else []),
-        *(f"score_{check}" for check in ROW_CHECKS),
-        *(f"flt_{check}" for check in ROW_CHECKS),
-    ]
+def column_names(*, pairs: bool = False, measured: Sequence[str] = ()) -> list[str]:
+    """Return all published columns in order: that of `pairs` where a build has it, checks `measured` last."""
+    return [field.name for field in arrow_schema(pairs=pairs, measured=measured)]
 
 
-def arrow_schema(*, pairs: bool = False) -> pa.Schema:
-    """Return the Arrow schema of every Parquet file of a build, with the column of `pairs` if it has them."""
+def arrow_schema(*, pairs: bool = False, measured: Sequence[str] = ()) -> pa.Schema:
+    """Return the Arrow schema of every Parquet file of a build.
+
+    `pairs`: whether the build has contrast pairs; `measured`: the checks of `MODEL_CHECKS` that it has.
+    """
     import pyarrow as pa
 
     nullable = {"category", "source_category", "duplicate_of"}
@@ -169,18 +172,19 @@ def arrow_schema(*, pairs: bool = False) -> pa.Schema:
         for name in TEXT_FIELDS
     ]
     fields += [pa.field(PAIR, pa.string())] if pairs else []
-    fields += [pa.field(f"score_{check}", pa.float32()) for check in ROW_CHECKS]
-    fields += [pa.field(f"flt_{check}", pa.bool_(), nullable=False) for check in ROW_CHECKS]
+    for checks in (ROW_CHECKS, measured):
+        fields += [pa.field(f"score_{check}", pa.float32()) for check in checks]
+        fields += [pa.field(f"flt_{check}", pa.bool_(), nullable=False) for check in checks]
     return pa.schema(fields)
 
 
-def row_values(row: Row, *, pairs: bool = False) -> dict[str, object]:
-    """Return `row` as one record of `arrow_schema(pairs=pairs)`."""
+def row_values(row: Row, *, pairs: bool = False, measured: Sequence[str] = ()) -> dict[str, object]:
+    """Return `row` as one record of `arrow_schema(pairs=pairs, measured=measured)`."""
     record: dict[str, object] = {name: getattr(row, name) for name in TEXT_FIELDS}
     record["label"] = LABELS.index(row.label)
     if pairs:
         record[PAIR] = row.pair
-    for check in ROW_CHECKS:
+    for check in (*ROW_CHECKS, *measured):
         record[f"score_{check}"] = row.scores.get(check)
         record[f"flt_{check}"] = row.flags.get(check, False)
     return record
@@ -190,11 +194,12 @@ def row_from_values(record: Mapping[str, object], split: str) -> Row:
     """Return the row of a record of `arrow_schema()`, with or without pairs: the inverse of `row_values`."""
     label, pair = record["label"], record.get(PAIR)
     texts = {name: record[name] for name in TEXT_FIELDS if name != "label"}
+    checks = [*ROW_CHECKS, *(check for check in MODEL_CHECKS if f"flt_{check}" in record)]
     return Row(
         **texts,  # type: ignore[arg-type]
         label=LABELS[label] if isinstance(label, int) else str(label),
         split=split,
-        scores={check: record.get(f"score_{check}") for check in ROW_CHECKS},  # type: ignore[misc]
-        flags={check: bool(record.get(f"flt_{check}")) for check in ROW_CHECKS},
+        scores={check: record.get(f"score_{check}") for check in checks},  # type: ignore[misc]
+        flags={check: bool(record.get(f"flt_{check}")) for check in checks},
         pair=None if pair is None else str(pair),
     )

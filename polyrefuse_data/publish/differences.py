@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from polyrefuse_data.build.package import MANIFEST
-from polyrefuse_data.core.schema import ROW_CHECKS, SPLITS
-from polyrefuse_data.publish.snapshots import Snapshot, Version, version_tag
+from polyrefuse_data.core.schema import MODEL_CHECKS, ROW_CHECKS, SPLITS
+from polyrefuse_data.publish.snapshots import Snapshot, Version, read_records, version_tag
 
 MAJOR, MINOR, PATCH, NONE = "major", "minor", "patch", "none"
 
@@ -147,7 +147,9 @@ def compare(old: Snapshot, new: Snapshot) -> Differences:
             before, after = old_files.get(name), new_files.get(name)
             if before and after and before["rows_sha256"] == after["rows_sha256"]:
                 continue
-            _compare_rows(differences, lang, split, _records(old, name, before), _records(new, name, after))
+            _compare_rows(
+                differences, lang, split, read_records(old, name, before), read_records(new, name, after)
+            )
         _compare_checks(
             differences, lang, old.manifest["languages"].get(lang), new.manifest["languages"].get(lang)
         )
@@ -158,16 +160,6 @@ def compare(old: Snapshot, new: Snapshot) -> Differences:
     ]
     differences.severities = (old.manifest.get("severities", {}), new.manifest.get("severities", {}))
     return differences
-
-
-def _records(snapshot: Snapshot, name: str, facts: Any) -> list[dict[str, Any]]:
-    if not facts:
-        return []
-    from polyrefuse_data.build.row_files import read_row_table
-
-    with snapshot.file(name) as path:
-        records: list[dict[str, Any]] = read_row_table(path, f"{name} of {snapshot.name}").to_pylist()
-    return records
 
 
 def _by_prompt(records: Sequence[Record]) -> dict[tuple[str, int], Record]:
@@ -218,7 +210,7 @@ def _extend(names: list[str], more: Iterator[str]) -> None:
 
 
 def _compare_checks(differences: Differences, lang: str, old: Any, new: Any) -> None:
-    for check in ROW_CHECKS:
+    for check in (*ROW_CHECKS, *MODEL_CHECKS):
         before = old["flagged"].get(check) if old else None
         after = new["flagged"].get(check) if new else None
         if before != after:

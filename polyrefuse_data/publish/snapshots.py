@@ -140,3 +140,14 @@ def open_snapshot(given: str, api: HfApi | None = None) -> Snapshot:
     of_commit = latest_version({tag: target for tag, target in state.tags.items() if target == commit})
     version = parse_version(revision) or (of_commit[0] if of_commit else None)
     return HubSnapshot(hub, revision, version)
+
+
+def read_records(snapshot: Snapshot, name: str, facts: Any) -> list[dict[str, Any]]:
+    """Return the records of a Parquet file; none where the manifest has no `facts` of it."""
+    if not facts:
+        return []
+    from polyrefuse_data.build.row_files import read_row_table
+
+    with snapshot.file(name) as path:
+        records: list[dict[str, Any]] = read_row_table(path, f"{name} of {snapshot.name}").to_pylist()
+    return records

@@ -9,6 +9,7 @@ from fractions import Fraction
 from math import exp, prod
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -18,9 +19,16 @@ from polyrefuse_data.build.package import read_rows
 from polyrefuse_data.checks.round_trips import bleu_signature, corpus_bleu, measure_round_trip
 from polyrefuse_data.checks.text import round_trip
 from polyrefuse_data.cli.command import cli
-from polyrefuse_data.core.errors import DatasetFolderError, MemoryFileError
+from polyrefuse_data.core.errors import DatasetFolderError, MemoryFileError, PolyRefuseError
+from polyrefuse_data.quality.measure import ModelRequest
+from polyrefuse_data.quality.sentences import (
+    SOURCE,
+    SentenceModel,
+    SimilarityError,
+    compared,
+    load_sentence_model,
+)
 from polyrefuse_data.translate.memory.store import BACK, Entry, TranslationMemory, Translator
-from polyrefuse_data.translate.sentence_model import SentenceModel, SimilarityError, load_sentence_model
 
 ReleaseWriter = Callable[..., Path]
 CAT, CAT_BACK, BIKE = "the cat sat on a mat", "the cat sat on the mat", "clean the old bike now"
@@ -50,9 +58,7 @@ def test_rows_without_a_back_translation_do_not_count() -> None:
     assert trip.chrf == round_trip(CAT, CAT_BACK)
     assert trip.bleu == corpus_bleu([CAT], [CAT_BACK])
     assert measure_round_trip("de", "harmful", "test", [CAT, None], [None, BIKE]) is None
-    values = measure_round_trip(
-        "de", "harmful", "test", [CAT, BIKE], [BIKE, CAT], [30, None], lambda one, other: [0.2, 0.6]
-    )
+    values = measure_round_trip("de", "harmful", "test", [CAT, BIKE], [BIKE, CAT], [30, None], [0.2, 0.6])
     assert values is not None
     assert values.chrf == pytest.approx((30 + round_trip(BIKE, CAT)) / 2)
     assert values.similarity == pytest.approx(0.4)
@@ -154,7 +160,6 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SentenceMod
 
 
 def test_an_embedding_is_the_mean_over_a_texts_own_tokens(encoder: tuple[Path, SentenceModel]) -> None:
-    import numpy as np
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -226,3 +231,50 @@ def test_a_model_with_a_pooling_of_its_own_is_pooled_so(
     first_token = load_sentence_model(str(tmp_path / "cls"))
     assert first_token.embed([BIKE]) != pytest.approx(mean.embed([BIKE]), abs=1e-3)
     assert first_token.similarities([BIKE], [BIKE]) == pytest.approx([1], abs=1e-5)
+
+
+GERMAN = ["der alte hund", "die kleine katze", "das rote rad", "ein neues haus"]
+ENGLISH = ["the old dog", "the small cat", "the red bike", "a new house"]
+
+
+WORDS = dict(zip(" ".join(GERMAN).split(), " ".join(ENGLISH).split(), strict=True))
+
+
+class Dictionary:
+    """Stands for a multilingual model: a text is the vector of its words, the German ones translated."""
+
+    def encode(self, texts: list[str], **_: object) -> np.ndarray:
+        order = list(dict.fromkeys(WORDS.values()))
+        translated = [[WORDS.get(word, word) for word in text.split()] for text in texts]
+        counts = np.array([[row.count(word) for word in order] for row in translated], dtype=np.float32)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
+def test_a_multilingual_model_finds_rows_nearer_to_the_source_of_another_row() -> None:
+    model = SentenceModel(Dictionary(), "dictionary@1", "sentence-transformers/LaBSE", SOURCE)
+    similarity, nearest = model.similarity_and_nearest(ENGLISH, GERMAN)
+    assert similarity == pytest.approx([1, 1, 1, 1])
+    assert max(nearest) < 0
+    shifted = [GERMAN[0], *GERMAN[2:], GERMAN[1]]
+    similarity, nearest = model.similarity_and_nearest(ENGLISH, shifted)
+    assert [value > 0 for value in nearest] == [False, True, True, True]
+    assert model.identity == "dictionary@1 of the translation"
+    # the same English twice is no other row
+    assert model.similarity_and_nearest([ENGLISH[0]] * 2, [GERMAN[0]] * 2)[1] == [-2.0, -2.0]
+
+
+def test_the_source_is_compared_where_the_table_knows_the_model_or_it_is_said(
+    encoder: tuple[Path, SentenceModel], release: ReleaseWriter
+) -> None:
+    assert compared("sentence-transformers/LaBSE@main", "auto") == SOURCE
+    assert compared("sentence-transformers/all-MiniLM-L6-v2", "auto") == "english"
+    folder, _ = encoder
+    request = ModelRequest(similarity=str(folder), similarity_of=SOURCE, langs=frozenset({"de", "zh"}))
+    report = audit(release(), models=request)
+    assert {(each.check, each.lang) for each in report.models} == {
+        (check, lang) for check in ("similarity", "nearest") for lang in ("de", "zh")
+    }
+    assert report.unjudged == {"similarity": ["yo"]}
+    assert {trip.similarity for trip in report.round_trips} == {None}
+    with pytest.raises(PolyRefuseError, match="name them with --model-langs"):
+        audit(release(), models=ModelRequest(similarity=str(folder), similarity_of=SOURCE))

@@ -1,0 +1,91 @@
+"""Measure how far two reviewers agree: Cohen's kappa on which rows to correct, and where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyrefuse_data.audit.review import ReviewError, review_cells
+from polyrefuse_data.core.display import counted
+
+SAME, OTHER, ONE = "same correction", "other correction", "corrected by one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowAgreement:
+    """What two reviewers made of a row that one of them corrected at least."""
+
+    id: str
+    lang: str
+    outcome: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """The agreement of two reviewers over `rows` that both have in their files.
+
+    `kappa` is Cohen's, of the decision to correct a row or leave it; None where both made one decision
+    throughout, so that chance explains everything.
+    """
+
+    rows: int
+    agreed: int
+    kappa: float | None
+    corrected: tuple[RowAgreement, ...]
+    only_first: int
+    only_second: int
+
+    def lines(self) -> Iterator[str]:
+        """Yield the agreement as lines: the figures, then the rows on which the two differ."""
+        kappa = "undefined (both decided alike throughout)" if self.kappa is None else f"{self.kappa:.2f}"
+        yield f"{counted(self.rows, 'row')} in both files: agreed on {self.agreed}, kappa {kappa}"
+        if self.only_first or self.only_second:
+            yield f"In the first file alone: {self.only_first}, in the second alone: {self.only_second}"
+        for outcome in (SAME, OTHER, ONE):
+            rows = [row for row in self.corrected if row.outcome == outcome]
+            if rows:
+                yield f"{outcome}: {len(rows)}"
+                if outcome != SAME:
+                    yield from (f"  {row.lang} {row.id}" for row in rows)
+
+
+def reviewer_agreement(first: Path, second: Path) -> Agreement:
+    """Compare two review files of the same export, as `review import` reads them; raises `ReviewError`.
+
+    A row without a correction counts as left as it is: give both reviewers the same export.
+    """
+    one, other = _corrections(first), _corrections(second)
+    both = [row for row in one if row in other]
+    if not both:
+        raise ReviewError(f"{first} and {second} have no row in common; expected reviews of the same export")
+    rows = [
+        RowAgreement(id=row[0], lang=row[1], outcome=_outcome(one[row], other[row]))
+        for row in both
+        if one[row] or other[row]
+    ]
+    agreed = len(both) - sum(row.outcome == ONE for row in rows)
+    shares = [sum(bool(reviewer[row]) for row in both) / len(both) for reviewer in (one, other)]
+    chance = shares[0] * shares[1] + (1 - shares[0]) * (1 - shares[1])
+    return Agreement(
+        rows=len(both),
+        agreed=agreed,
+        kappa=None if chance == 1 else (agreed / len(both) - chance) / (1 - chance),
+        corrected=tuple(rows),
+        only_first=len(one) - len(both),
+        only_second=len(other) - len(both),
+    )
+
+
+def _outcome(first: str, second: str) -> str:
+    if first and second:
+        return SAME if first == second else OTHER
+    return ONE
+
+
+def _corrections(path: Path) -> dict[tuple[str, str, str], str]:
+    """Return the correction of each row by id, language and key; empty where the reviewer left the row."""
+    return {
+        (cells["id"], cells["lang"], cells["key"]): cells["correction"].strip()
+        for _, cells in review_cells(path)
+    }

@@ -1,0 +1,1 @@
+"""Score translations with models: quality estimation, and similarity across languages."""
