@@ -17,8 +17,9 @@ from polyrefuse_eval.directions.fit import (
     fit_directions,
     random_direction,
 )
+from polyrefuse_eval.directions.harm_gate import HarmGate, fit_gate
 from polyrefuse_eval.directions.kept import KeptDirections, row_inputs
-from polyrefuse_eval.directions.places import control_file, direction_file
+from polyrefuse_eval.directions.places import control_file, direction_file, gate_file
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, parse_refusal_tokens
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
@@ -163,6 +164,23 @@ class DirectionFinder:
         control.save(file)
         return control
 
+    def gate(self, lang: str) -> HarmGate:
+        """Return what tells harmful prompts by the training prompts of `lang`, from the folder if there.
+
+        Raises `DirectionError` where there are too few of them.
+        """
+        file = self.path / gate_file(lang)
+        if file.is_file():
+            return HarmGate.load(file, self.chat)
+        texts: dict[str, list[str]] = {label: [] for label in LABELS}
+        for source in self.settings.langs if lang == POOLED else (lang,):
+            for label, rows in zip(("harmful", "harmless"), self._train(source), strict=True):
+                texts[label] += self._treated([row.text for row in rows], source, label)
+        origin = {"data": self.data.digest}
+        gate = fit_gate(self.chat, texts["harmful"], texts["harmless"], lang=lang, metadata=origin)
+        gate.save(file)
+        return gate
+
     def _inputs(self, lang: str, shuffle_labels: int | None = None) -> dict[str, Any]:
         """Return all that the directions of `lang` depend on besides the model."""
         langs = self.settings.langs if lang == POOLED else (lang,)
@@ -194,7 +212,10 @@ class DirectionFinder:
 
     def _validation(self, lang: str, label: str) -> list[str]:
         rows = self.data.prompts(lang, "validation", label, self.settings.n_validation)
-        texts = [row.text for row in rows]
+        return self._treated([row.text for row in rows], lang, label)
+
+    def _treated(self, texts: list[str], lang: str, label: str) -> list[str]:
+        """Return those of `texts` that the model treats as their label says, where the settings ask so."""
         if not self.settings.filter_prompts:
             return texts
         return prompts_with_tendency(self.chat, texts, self.tokens(lang), refuse=label == "harmful")

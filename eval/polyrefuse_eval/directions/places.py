@@ -11,3 +11,8 @@ def direction_file(lang: str) -> str:
 def control_file(lang: str) -> str:
     """Return the place of the control of `lang` from shuffled labels in a run folder."""
     return f"directions/{lang}.shuffled.safetensors"
+
+
+def gate_file(lang: str) -> str:
+    """Return the place of the gate of `lang` in a run folder."""
+    return f"directions/{lang}.gate.safetensors"

@@ -37,6 +37,7 @@ SETTINGS_IN_WORDS = {
     "coefficient": "coefficient of addition",
     "strengths": "further strengths of ablation",
     "addition_strengths": "further strengths of addition",
+    "interventions": "interventions made",
     "kl_tokens": "tokens of an answer over which a candidate's KL is taken",
     "crossed": "prompts under an edit that is not meant for them",
     "all_candidates": "all candidate directions scored",

@@ -31,7 +31,7 @@ COMPREHENSION = {
 }
 """What tells whether a model understood a language, by the field of `Comprehension`."""
 
-COSTS = {f"kl_{row.participle}": row for row in INTERVENTIONS.values()}
+COSTS = {f"kl_{row.participle}": row for row in INTERVENTIONS.values() if row.default}
 """Name of a cost to its intervention: the KL a token along unedited answers to harmless prompts."""
 
 

@@ -20,6 +20,7 @@ OPTIONS = {
     "strengths": "strengths",
     "addition_strengths": "addition-strengths",
     "kl_tokens": "kl",
+    "interventions": "interventions",
     "crossed": "crossed",
     "coefficient": "coefficient",
     "max_new_tokens": "max-new-tokens",

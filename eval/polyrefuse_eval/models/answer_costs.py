@@ -57,6 +57,17 @@ class AnswerCost:
     prompt_cross_entropy: float
     unedited_prompt_cross_entropy: float
 
+    @property
+    def unedited(self) -> AnswerCost:
+        """The cost on the same answer of an edit that does nothing on its prompt."""
+        return replace(
+            self,
+            kl=0.0,
+            first_kl=0.0,
+            cross_entropy=self.unedited_cross_entropy,
+            prompt_cross_entropy=self.unedited_prompt_cross_entropy,
+        )
+
 
 @dataclass(frozen=True)
 class Reading:

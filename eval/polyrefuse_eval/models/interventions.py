@@ -8,7 +8,13 @@ from typing import Protocol
 from torch import Tensor
 
 from polyrefuse_eval.models.intervene import Ablation, Addition, Edit
-from polyrefuse_eval.results.interventions import ABLATION, ADDITION, Intervention
+from polyrefuse_eval.results.interventions import (
+    ABLATION,
+    ADDITION,
+    CONDITIONAL_ABLATION,
+    CONDITIONAL_ADDITION,
+    Intervention,
+)
 
 
 class EditDirection(Protocol):
@@ -36,7 +42,12 @@ def add(direction: EditDirection, coefficient: float) -> Edit:
     return Addition(direction.vector, direction.layer, coefficient)
 
 
-EDITS: dict[str, Callable[[EditDirection, float], Edit]] = {ABLATION.name: ablate, ADDITION.name: add}
+EDITS: dict[str, Callable[[EditDirection, float], Edit]] = {
+    ABLATION.name: ablate,
+    ADDITION.name: add,
+    CONDITIONAL_ABLATION.name: ablate,
+    CONDITIONAL_ADDITION.name: add,
+}
 """Name of the intervention to its edit; a row for each of `results.interventions.INTERVENTIONS`."""
 
 

@@ -120,7 +120,7 @@ def published_signature(signature: Mapping[str, Any], langs: Iterable[str], file
     foreign = sorted({*known.langs, *known.fitted_sources} - {*LANGUAGES, *langs, POOLED})
     if foreign:
         raise PublishError(f"'{file}' names languages without results: {', '.join(foreign[:3])}")
-    lists = ("langs", "direction_langs", "strengths", "addition_strengths")
+    lists = ("langs", "direction_langs", "strengths", "addition_strengths", "interventions")
     settings = {key: value for key, value in signature.get("settings", {}).items() if key not in lists}
     for place, value in {**signature, "settings": settings}.items():
         for item in value if place == "judges" else (value,):

@@ -38,6 +38,7 @@ GROWING: dict[str, Callable[[Any, Any], Any]] = {
     "direction_langs": _appended,
     "strengths": _sorted_union,
     "addition_strengths": _sorted_union,
+    "interventions": _appended,
     "n_test": _larger,
     "crossed": _larger,
     "controls": _either,

@@ -31,6 +31,11 @@ class Intervention:
     ones, of any size above 0, are (`addition:en@2`)."""
     takes_spans: bool = False
     """Whether it can be made with several directions together, which have no one layer and no norm."""
+    where_harmful: bool = False
+    """Whether it is made only on prompts that the model takes for harmful: Δ_harmful ≥ 0 at t_inst, with
+    centroids of the training prompts that its direction is fitted on (Zhao et al. 2025)."""
+    default: bool = True
+    """Whether a run makes it without being asked."""
 
     def condition(self, source: str | None) -> str:
         """Return the name of the condition with the direction of `source`, at full strength."""
@@ -46,9 +51,28 @@ ABLATION = Intervention(
     name="ablation", action="ablate", participle="ablated", moves="harmful", graded=True, takes_spans=True
 )
 ADDITION = Intervention(name="addition", action="add", participle="added", moves="harmless")
+CONDITIONAL_ABLATION = Intervention(
+    name="conditional-ablation",
+    action="ablate-where-harmful",
+    participle="ablated where harmful",
+    moves="harmful",
+    graded=True,
+    where_harmful=True,
+    default=False,
+)
+CONDITIONAL_ADDITION = Intervention(
+    name="conditional-addition",
+    action="add-where-harmful",
+    participle="added where harmful",
+    moves="harmful",
+    where_harmful=True,
+    default=False,
+)
 
-INTERVENTIONS = {row.name: row for row in (ABLATION, ADDITION)}
+INTERVENTIONS = {row.name: row for row in (ABLATION, ADDITION, CONDITIONAL_ABLATION, CONDITIONAL_ADDITION)}
 """Name to row, in the order in which a run measures them."""
+
+DEFAULT_INTERVENTIONS = tuple(row.name for row in INTERVENTIONS.values() if row.default)
 
 BASELINE_NAME = "baseline"
 """The condition without an intervention."""
@@ -60,11 +84,23 @@ def is_graded(name: str) -> bool:
 
 
 def intervention_of_action(action: str) -> Intervention:
-    """Return the intervention that is called `action` on command lines; raises `UnknownNameError`."""
-    by_action = {row.action: row for row in INTERVENTIONS.values()}
+    """Return the intervention that is called `action` on command lines; raises `UnknownNameError`.
+
+    Those that depend on the prompt are made by runs alone, which know the training prompts.
+    """
+    by_action = {row.action: row for row in INTERVENTIONS.values() if not row.where_harmful}
     if action not in by_action:
         raise unknown_name("action", action, by_action)
     return by_action[action]
+
+
+def parse_interventions(text: str) -> tuple[str, ...]:
+    """Return the names of interventions in `text`, in the order of the table; raises `UnknownNameError`."""
+    names = text.replace(",", " ").split()
+    for name in names or [text]:
+        if name not in INTERVENTIONS:
+            raise unknown_name("intervention", name, INTERVENTIONS)
+    return tuple(name for name in INTERVENTIONS if name in names)
 
 
 def condition_pattern(source: str, part: str, strength: str) -> str:

@@ -8,7 +8,12 @@ from typing import Any
 
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.interventions import BASELINE_NAME, INTERVENTIONS, is_graded
+from polyrefuse_eval.results.interventions import (
+    BASELINE_NAME,
+    DEFAULT_INTERVENTIONS,
+    INTERVENTIONS,
+    is_graded,
+)
 from polyrefuse_eval.results.sources import CONTROLS, POOLED, fitted_sources, is_span
 
 LABELS = ("harmful", "harmless")
@@ -107,7 +112,13 @@ class RunSettings:
     directions_from: str | None = None
     addition_strengths: tuple[float, ...] = ()
     kl_tokens: int = 1
+    interventions: tuple[str, ...] = DEFAULT_INTERVENTIONS
     batch_size: int | None = None
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether an intervention is made only on prompts that the model takes for harmful."""
+        return any(INTERVENTIONS[name].where_harmful for name in self.interventions)
 
     @property
     def fitted_sources(self) -> tuple[str, ...]:
@@ -220,8 +231,8 @@ def grid(lang: str, sources: Sequence[str], settings: RunSettings) -> Iterator[M
     for source in sources:
         conditions = [
             (row, Condition(row.name, source, 1.0 if row.graded else settings.coefficient))
-            for row in INTERVENTIONS.values()
-            if row.takes_spans or not is_span(source)
+            for row in map(INTERVENTIONS.__getitem__, settings.interventions)
+            if (row.takes_spans or not is_span(source)) and not (row.where_harmful and source in CONTROLS)
         ]
         for row, condition in conditions:
             yield Measurement(lang, row.moves, condition, settings.n_test)
@@ -229,8 +240,8 @@ def grid(lang: str, sources: Sequence[str], settings: RunSettings) -> Iterator[M
             for row, condition in conditions:
                 yield Measurement(lang, row.cross_checks, condition, crossed)
     own = own_source(lang, sources)
-    for row in INTERVENTIONS.values():
-        if own is None or (is_span(own) and not row.takes_spans):
+    for row in map(INTERVENTIONS.__getitem__, settings.interventions):
+        if own is None or row.where_harmful or (is_span(own) and not row.takes_spans):
             continue
         for strength in settings.strengths if row.graded else settings.addition_strengths:
             yield Measurement(lang, row.moves, Condition(row.name, own, strength, True), settings.n_test)

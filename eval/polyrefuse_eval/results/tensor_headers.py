@@ -17,6 +17,7 @@ from polyrefuse_eval.results.validation import STRICT
 DIRECTION_FORMAT = "polyrefuse-direction-1"
 SET_FORMAT = "polyrefuse-directions-1"
 HARMFULNESS_DIRECTIONS_FORMAT = "polyrefuse-harmfulness-directions-1"
+GATE_FORMAT = "polyrefuse-harm-gate-1"
 GUARD_FORMAT = "polyrefuse-guard-1"
 
 LARGEST_HEADER = 10**8
@@ -52,6 +53,18 @@ class DirectionSetHeader:
     lang: Source
     positions: tuple[PositionLabel, ...]
     layers: tuple[Layer, ...]
+    metadata: dict[str, Any]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class GateHeader:
+    """Of what tells harmful prompts for conditional interventions: whose training prompts, and how many."""
+
+    format: str
+    lang: Source
+    n_harmful: Count
+    n_harmless: Count
     metadata: dict[str, Any]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from polyrefuse_eval.directions.finder import stored_directions
 from polyrefuse_eval.directions.fit import Direction
-from polyrefuse_eval.directions.places import direction_file
+from polyrefuse_eval.directions.harm_gate import HarmGate
+from polyrefuse_eval.directions.places import direction_file, gate_file
 from polyrefuse_eval.directions.span import Span
 from polyrefuse_eval.errors import ChatModelError, RunFolderError
 from polyrefuse_eval.models.answer_costs import ANSWER_TOKENS, answer_costs
@@ -23,7 +24,7 @@ from polyrefuse_eval.results.cost_files import (
 from polyrefuse_eval.results.cost_records import AnswerCostRecord, ConditionCost
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, differences, write_text
-from polyrefuse_eval.results.interventions import BASELINE_NAME
+from polyrefuse_eval.results.interventions import BASELINE_NAME, INTERVENTIONS
 from polyrefuse_eval.results.records import Completion
 from polyrefuse_eval.results.settings import Condition
 from polyrefuse_eval.results.sources import fitted_sources
@@ -146,13 +147,15 @@ def _measure(
     coefficient = folder.signature["settings"].get("coefficient", 1.0)
     parsed = {name: Condition.parse(name, coefficient) for name in conditions}
     directions = _directions(chat, folder, parsed)
+    texts = [prompts[answer.id] for answer in answers]
     costs = answer_costs(
         chat,
-        [(prompts[answer.id], answer.response) for answer in answers],
+        list(zip(texts, (answer.response for answer in answers), strict=True)),
         {name: edits_of(condition, directions) for name, condition in parsed.items()},
         max_tokens=max_tokens,
         progress=f"cost of conditions {lang}" if progress else None,
     )
+    unedited = {name: _unedited_answers(chat, folder, condition, texts) for name, condition in parsed.items()}
     return [
         AnswerCostRecord(
             id=answer.id,
@@ -160,11 +163,21 @@ def _measure(
             lang=lang,
             condition=name,
             limit=max_tokens,
-            **asdict(cost),
+            **asdict(cost.unedited if is_unedited else cost),
         )
         for name, of_condition in costs.items()
-        for answer, cost in zip(answers, of_condition, strict=True)
+        for answer, cost, is_unedited in zip(answers, of_condition, unedited[name], strict=True)
     ]
+
+
+def _unedited_answers(
+    chat: ChatModel, folder: RunFolder, condition: Condition, prompts: Sequence[str]
+) -> list[bool]:
+    """Return for each prompt whether `condition` does nothing on it: the model takes it for harmless."""
+    if condition.source is None or not INTERVENTIONS[condition.intervention].where_harmful:
+        return [False] * len(prompts)
+    gate = HarmGate.load(folder.path / gate_file(condition.source), chat)
+    return [not is_harmful for is_harmful in gate.takes_for_harmful(chat, prompts)]
 
 
 def _directions(

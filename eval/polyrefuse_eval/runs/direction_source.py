@@ -19,6 +19,7 @@ from polyrefuse_eval.errors import ChatModelError, DirectionError, RunFolderErro
 from polyrefuse_eval.results.data import ALL, DataFolder, open_data
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, differences
 from polyrefuse_eval.results.growth import GROWING
+from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.results.sources import fitted_sources, parse_sources
 
 DIGEST_LENGTH = 32
@@ -72,12 +73,32 @@ class DirectionSource:
                 "of this model, or a build to find them on"
             )
 
+    def check_files(self, settings: RunSettings) -> None:
+        """Raise `DirectionError` where a run lacks what `settings` need besides its directions."""
+        if settings.controls:
+            self.check_control(settings.fitted_sources[0])
+        if settings.has_gates:
+            self.check_gates(settings.fitted_sources)
+
     def check_control(self, first: str) -> None:
         """Raise `DirectionError` where a run has no shuffled-label control of the direction of `first`."""
         if self.run is not None and not (self.run / f"directions/{first}.shuffled.safetensors").is_file():
             raise DirectionError(
                 f"the run '{self.run}' has no control of the direction of '{first}'; name another first in "
                 "--directions, or give --no-controls"
+            )
+
+    def check_gates(self, sources: Sequence[str]) -> None:
+        """Raise `DirectionError` where a run has no gates, which conditional interventions need."""
+        if self.run is None:
+            return
+        missing = [
+            name for name in sources if not (self.run / f"directions/{name}.gate.safetensors").is_file()
+        ]
+        if missing:
+            raise DirectionError(
+                f"the run '{self.run}' made no conditional intervention with the direction of "
+                f"{', '.join(missing)}; leave them out of --interventions, or give a build"
             )
 
     def copy(self, out: Path, sources: Sequence[str]) -> None:
@@ -93,6 +114,7 @@ class DirectionSource:
                 f"scores/{source}.json",
                 f"directions/{source}.all.safetensors",
                 f"directions/{source}.shuffled.safetensors",
+                f"directions/{source}.gate.safetensors",
                 f"directions/{source}.safetensors",
             ):
                 file = self.run / name

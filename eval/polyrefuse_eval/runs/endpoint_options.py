@@ -54,6 +54,7 @@ NEEDS_ACTIVATIONS = (
     "coefficient",
     "strengths",
     "addition_strengths",
+    "interventions",
     "crossed",
     "batch_size",
     "tensor_parallel",

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
 from polyrefuse_data.core.schema import Row
-from polyrefuse_eval.directions.places import control_file, direction_file
+from polyrefuse_eval.directions.places import control_file
 from polyrefuse_eval.errors import ChatModelError, DirectionError
 from polyrefuse_eval.models.interventions import EditDirection
 from polyrefuse_eval.models.spec import ModelSpec
@@ -24,7 +24,7 @@ from polyrefuse_eval.runs.answers import AnswerStage
 from polyrefuse_eval.runs.measured_prompts import Identity
 from polyrefuse_eval.runs.plan import RunPlan
 from polyrefuse_eval.runs.progress import GridProgress
-from polyrefuse_eval.runs.run_directions import directions_of, search_of
+from polyrefuse_eval.runs.run_directions import directions_of, gate_of, is_found, search_of
 from polyrefuse_eval.runs.tasks import (
     AnswerPrompts,
     CheckPrompts,
@@ -96,7 +96,7 @@ class ModelAnswerStage(AnswerStage):
         if plan.directions_from is not None:
             self._without = take_directions(plan.directions_from, plan.out, settings.fitted_sources)
         self._searched = set(self._without) | {
-            source for source in settings.fitted_sources if (plan.out / direction_file(source)).is_file()
+            source for source in settings.fitted_sources if is_found(plan, source)
         }
         tasks = [
             self._direction_task(source) for source in settings.fitted_sources if source not in self._searched
@@ -170,4 +170,5 @@ class ModelAnswerStage(AnswerStage):
             edits=edits_of(measurement.condition, self._directions),
             max_new_tokens=self.plan.settings.max_new_tokens,
             batch_size=self.plan.settings.batch_size,
+            gate=gate_of(self.plan, measurement.condition),
         )

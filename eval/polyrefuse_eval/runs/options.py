@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
 from polyrefuse_eval.errors import EndpointError, RunFolderError, require
 from polyrefuse_eval.processes import require_processes, world_size
+from polyrefuse_eval.results.interventions import DEFAULT_INTERVENTIONS
 from polyrefuse_eval.runs.endpoint_options import (
     EndpointOptions,
     check_without_endpoint,
@@ -185,6 +186,10 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
     addition_strengths: Text = option(
         "none", "Further strengths of adding it, such as 0.5,2; --coefficient is the first."
     )
+    interventions: Text = option(
+        ",".join(DEFAULT_INTERVENTIONS),
+        "What is done with directions; conditional-ablation and -addition: only where the model sees harm.",
+    )
     crossed: Text = option(
         "128",
         "Prompts for ablation on harmless and addition on harmful prompts: a number, 0, or 'all'.",
@@ -217,6 +222,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         """
         from polyrefuse_eval.judging.local_model import JudgeOptions
         from polyrefuse_eval.judging.registry import check_languages, judge_specs
+        from polyrefuse_eval.results.interventions import parse_interventions
         from polyrefuse_eval.results.jailbreaks import read_jailbreaks
         from polyrefuse_eval.results.settings import (
             parse_addition_strengths,
@@ -248,6 +254,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
             coefficient=self.coefficient,
             strengths=parse_strengths(self.strengths) if endpoint is None else (),
             addition_strengths=parse_addition_strengths(self.addition_strengths, self.coefficient),
+            interventions=parse_interventions(self.interventions),
             crossed=parse_crossed(self.crossed) if endpoint is None else 0,
             batch_size=self.batch_size,
             controls=self.controls and endpoint is None,
@@ -265,8 +272,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         request = request_of(self.model, identity, data, settings, names)
         if elsewhere is not None:
             elsewhere.check_request(request)
-            if settings.controls:
-                elsewhere.check_control(settings.fitted_sources[0])
+            elsewhere.check_files(settings)
         plan = RunPlan(
             direction_source=elsewhere,
             load=endpoint or self.spec(**({"tensor_parallel": True} if self.tensor_parallel else {})),

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 
 from polyrefuse_eval.directions.finder import stored_directions
 from polyrefuse_eval.directions.fit import Direction
-from polyrefuse_eval.directions.places import direction_file
+from polyrefuse_eval.directions.harm_gate import HarmGate
+from polyrefuse_eval.directions.places import direction_file, gate_file
 from polyrefuse_eval.directions.span import Span
 from polyrefuse_eval.errors import DirectionError
-from polyrefuse_eval.results.settings import LABELS, RunSettings
+from polyrefuse_eval.results.interventions import INTERVENTIONS
+from polyrefuse_eval.results.settings import LABELS, Condition, RunSettings
 from polyrefuse_eval.results.sources import (
     CONTROLS,
     POOLED,
@@ -34,14 +36,29 @@ def search_of(plan: RunPlan, loader: ModelLoader, source: str, *, control: bool 
         for label in LABELS
     }
     names = [f"refusal_tokens/{lang}.json" for lang in langs]
+    if control or settings.has_gates:
+        names.append(direction_file(source))
     return FindDirection(
         loader=loader,
         lang=source,
         prompts=SentPrompts(data.digest, rows),
         settings=settings,
-        files=read_files(plan.out, [*names, direction_file(source)] if control else names),
+        files=read_files(plan.out, names),
         control=control,
     )
+
+
+def is_found(plan: RunPlan, source: str) -> bool:
+    """Return whether the folder of a run holds the direction of `source`, and its gate where needed."""
+    files = [direction_file(source), *([gate_file(source)] if plan.settings.has_gates else [])]
+    return all((plan.out / file).is_file() for file in files)
+
+
+def gate_of(plan: RunPlan, condition: Condition) -> HarmGate | None:
+    """Return what tells the prompts on which `condition` edits; None where it edits on all."""
+    if condition.source is None or not INTERVENTIONS[condition.intervention].where_harmful:
+        return None
+    return HarmGate.load(plan.out / gate_file(condition.source))
 
 
 def directions_of(

@@ -19,7 +19,8 @@ from polyrefuse_data.core.paths import inside
 from polyrefuse_data.core.schema import SPLITS, Row
 from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.directions.fit import Direction
-from polyrefuse_eval.directions.places import control_file, direction_file
+from polyrefuse_eval.directions.harm_gate import HarmGate
+from polyrefuse_eval.directions.places import control_file, direction_file, gate_file
 from polyrefuse_eval.errors import ChatModelError, DirectionError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Request, generate
@@ -172,6 +173,8 @@ class FindDirection:
                     finder.control(Direction.load(folder / direction_file(self.lang), finder.chat))
                 else:
                     finder.direction(self.lang)
+                    if self.settings.has_gates:
+                        finder.gate(self.lang)
             except DirectionError as fault:
                 error = str(fault)
             # The direction comes last: where it exists, all other files of its language do.
@@ -184,7 +187,7 @@ class FindDirection:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AnswerPrompts(MeasuredPrompts):
-    """Answer the prompts of a measurement, batch by batch.
+    """Answer the prompts of a measurement, batch by batch; with a `gate`, edited only where it opens.
 
     Batches follow from `rows`; those whose keys are all in `done` are left out, of others only the missing
     completions come back.
@@ -194,13 +197,20 @@ class AnswerPrompts(MeasuredPrompts):
     edits: Edits
     max_new_tokens: int
     batch_size: int | None = None
+    gate: HarmGate | None = None
 
     def __call__(self, slot: ModelSlot) -> Iterator[list[Completion]]:
         """Yield the completions of each batch."""
         rows = {self.key(row): row for row in self.rows}
+        chat = self.loader.chat(slot)
+        texts = [row.text for row in rows.values()]
+        edited = [True] * len(rows) if self.gate is None else self.gate.takes_for_harmful(chat, texts)
         for answers in generate(
-            self.loader.chat(slot),
-            [Request(key, row.text, self.edits) for key, row in rows.items()],
+            chat,
+            [
+                Request(key, text, self.edits if is_edited else BASELINE)
+                for key, text, is_edited in zip(rows, texts, edited, strict=True)
+            ],
             max_new_tokens=self.max_new_tokens,
             batch_size=self.batch_size,
             done=self.done,
@@ -243,7 +253,8 @@ def take_directions(run: Path, out: Path, langs: Sequence[str]) -> dict[str, str
     """
     missing = {}
     for lang in langs:
-        found = read_files(run, [direction_file(lang)])
+        found = read_files(run, [gate_file(lang), direction_file(lang)])
+        found = found if direction_file(lang) in found else {}
         if not found and not (out / direction_file(lang)).is_file():
             missing[lang] = f"'{run.name}' found no direction from '{lang}'"
         elif not (out / direction_file(lang)).is_file():
