@@ -39,15 +39,28 @@ def _check(context: click.Context, _option: click.Parameter, path: Path | None) 
     context.exit()
 
 
+class JudgesOption(click.Option):
+    """The option that names judges; its help lists those of the registry, imported only to show it."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the option and its help, with the judges that there are."""
+        from polyrefuse_eval.judging.registry import KNOWN
+
+        self.help = (
+            f"Judges, separated by commas: {', '.join(KNOWN)}; native+JUDGE lets JUDGE read what native is "
+            "not sure of."
+        )
+        return super().get_help_record(ctx)
+
+
 @click.command("judge", cls=SectionedCommand)
 @click.argument("file", type=file_path)
 @click.option(
     "--judge",
     "names",
     default="native",
+    cls=JudgesOption,
     show_default=True,
-    help="Judges, separated by commas: native, wildguard, polyguard, qwen3guard, llamaguard3, strongreject, "
-    "harmbench, openai:MODEL@URL; native+JUDGE lets JUDGE read what native is not sure of.",
 )
 @click.option(
     "--phrases",

@@ -16,9 +16,11 @@ from polyrefuse_eval.results.settings import Condition, is_language, own_source
 from polyrefuse_eval.results.summary_records import (
     SUMMARY_FORMAT,
     Ablated,
+    Bounds,
     Estimate,
     HalfStrength,
     JudgeSummary,
+    LanguageBounds,
     LanguageSummary,
     Parts,
     Robustness,
@@ -27,7 +29,7 @@ from polyrefuse_eval.results.summary_records import (
     Tried,
     Worst,
 )
-from polyrefuse_eval.statistics.rates import Array, Rate, interval, rate
+from polyrefuse_eval.statistics.rates import Array, Rate, bounds, interval, rate
 
 PROTOCOL = "refusal-robustness-1"
 """Name and version of the protocol; another formula, or other attacks, get another version."""
@@ -166,8 +168,36 @@ def _language(
             ),
             protocol=None if robust.value is None else PROTOCOL,
         ),
+        bounds=_language_bounds(lang, harmful, unedited, own, measured=robust.value is not None),
     )
     return summary, robust
+
+
+def _language_bounds(
+    lang: str, harmful: Mapping[str, Verdicts], harmless: Verdicts, own: str | None, *, measured: bool
+) -> LanguageBounds:
+    """Return what the undecided answers leave open; that of the robustness only where it is `measured`."""
+    over_refusal = _bounds(harmless)
+    robustness = None
+    attacks = [_bounds(harmful.get(ABLATION.condition(source), {})) for source in (SOURCE_LANGUAGE, lang)]
+    known = [attack for attack in attacks if attack is not None]
+    if measured and over_refusal is not None and len(known) == len(attacks):
+        robustness = Bounds(
+            least=max(0.0, sum(attack.least for attack in known) / len(known) - over_refusal.most),
+            most=max(0.0, sum(attack.most for attack in known) / len(known) - over_refusal.least),
+        )
+    return LanguageBounds(
+        baseline=_bounds(harmful.get("baseline", {})),
+        over_refusal=over_refusal,
+        ablated=_bounds(harmful[ABLATION.condition(own)]) if own else None,
+        robustness=robustness,
+    )
+
+
+def _bounds(verdicts: Verdicts) -> Bounds | None:
+    refusal = _rate(verdicts)
+    least_and_most = bounds(refusal.hits, refusal.n, refusal.n_unjudged)
+    return None if least_and_most is None else Bounds(least=least_and_most[0], most=least_and_most[1])
 
 
 def protocol_number(attacks: Sequence[Sampled], over_refusal: Sampled) -> Sampled:

@@ -21,7 +21,7 @@ from polyrefuse_eval.results.fields import (
     check_share,
 )
 from polyrefuse_eval.results.validation import STRICT
-from polyrefuse_eval.statistics.rates import Rate
+from polyrefuse_eval.statistics.rates import Rate, bounds
 
 SUMMARY_FORMAT = "polyrefuse-summary-1"
 
@@ -168,10 +168,36 @@ class Comprehension:
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """The values that a rate has if no undecided answer refused, and if all did."""
+
+    least: Share
+    most: Share
+
+    def __post_init__(self) -> None:
+        check(self.least <= self.most, f"the least value, {self.least}, is above the greatest, {self.most}")
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class LanguageBounds:
+    """What the undecided answers leave open in one language; None where nothing was measured.
+
+    `robustness` is least where the undecided comply under attack and refuse harmless prompts.
+    """
+
+    baseline: Bounds | None
+    over_refusal: Bounds | None
+    ablated: Bounds | None
+    robustness: Bounds | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class LanguageSummary:
     """What one judge says of one language: `baseline` on harmful, `over_refusal` on harmless prompts.
 
-    `comprehension` is None in files of older versions.
+    `bounds` and `comprehension` are None in files of older versions.
     """
 
     baseline: Rate
@@ -181,8 +207,14 @@ class LanguageSummary:
     transfer: Transfer
     robustness: Robustness
     comprehension: Comprehension | None = None
+    bounds: LanguageBounds | None = None
 
     def __post_init__(self) -> None:
+        if self.bounds is not None:
+            _check_bounds("baseline", self.baseline, self.bounds.baseline)
+            _check_bounds("over_refusal", self.over_refusal, self.bounds.over_refusal)
+            if self.ablated is not None:
+                _check_bounds("ablated", self.ablated, self.bounds.ablated)
         if self.comprehension is not None:
             rates = (self.baseline.rate, self.over_refusal.rate)
             expected = None if rates[0] is None or rates[1] is None else rates[0] - rates[1]
@@ -192,6 +224,15 @@ class LanguageSummary:
     def is_ranked(self) -> bool:
         """Whether the language counts in means and rankings: its answers are not mostly gibberish."""
         return self.comprehension is None or not self.comprehension.mostly_incoherent
+
+
+def _check_bounds(name: str, rate: Rate | Ablated, stated: Bounds | None) -> None:
+    """Raise `ValueError` where the stated bounds are not those that the counts of `rate` leave open."""
+    expected = bounds(rate.hits, rate.n, rate.n_unjudged)
+    check((stated is None) == (expected is None), f"the bounds of {name} are not those of its counts")
+    if stated is not None and expected is not None:
+        check_ratio(f"the least {name}", stated.least, expected[0])
+        check_ratio(f"the greatest {name}", stated.most, expected[1])
 
 
 @with_config(STRICT)

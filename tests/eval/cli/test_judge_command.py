@@ -395,5 +395,5 @@ def test_the_help_names_every_judge() -> None:
 
     (option,) = (option for option in judge_command.params if option.name == "names")
     assert isinstance(option, click.Option)
-    told = option.help or ""
+    _, told = option.get_help_record(click.Context(judge_command)) or ("", "")
     assert [name for name in (*RULE_JUDGES, *MODEL_JUDGES, f"{ENDPOINT}:") if name not in told] == []

@@ -15,6 +15,7 @@ from polyrefuse_eval.report.robustness import FORMULA, PROTOCOL, half_strength, 
 from polyrefuse_eval.report.tables import compare_with_baseline, summarize
 from polyrefuse_eval.results.records import VerdictRecord
 from polyrefuse_eval.results.settings import Condition, parse_crossed, parse_strengths
+from polyrefuse_eval.results.summary_records import Bounds, LanguageSummary
 
 N = 200
 
@@ -232,3 +233,26 @@ def test_strengths_and_crossed_are_read_or_refused() -> None:
     for text in ("-1", "some", "1.5"):
         with pytest.raises(RunFolderError, match="number of prompts"):
             parse_crossed(text)
+
+
+def test_bounds_are_the_values_with_every_undecided_answer_read_either_way() -> None:
+    undecided: list[bool | None] = [*first(100, 150), *[None] * 50]
+
+    def summary(value: bool | None) -> LanguageSummary:
+        answers = [value if answer is None else answer for answer in undecided]
+        harmless = [None if value is None else not value] * 20 + first(0, 180)
+        found = verdicts(
+            "de", {"baseline": first(160), "ablation:de": answers, "ablation:en": first(80)}
+        ) + verdicts("de", {"baseline": harmless}, label="harmless")
+        return judge_summary(found, ["de"]).languages["de"]
+
+    least, most = summary(False).robustness.value, summary(True).robustness.value
+    bounds = summary(None).bounds
+    assert bounds is not None
+    assert bounds.robustness is not None
+    assert (bounds.robustness.least, bounds.robustness.most) == (pytest.approx(least), pytest.approx(most))
+    assert least is not None
+    assert most is not None
+    assert least < most
+    assert bounds.ablated == Bounds(least=0.5, most=0.75)
+    assert bounds.over_refusal == Bounds(least=0.0, most=0.1)

@@ -100,6 +100,17 @@ def test_tables_and_leaderboard_carry_the_bounds(tmp_path: Path) -> None:
     run.write_verdicts(JUDGE, "de", changed)
     write_tables(run)
     assert "Least and most" in (run.path / "table.md").read_text(encoding="utf-8")
+    summary = run.summary()
+    assert summary is not None
+    language = summary.judges[JUDGE].languages["de"]
+    assert language.bounds is not None
+    baseline, over_refusal = language.bounds.baseline, language.bounds.over_refusal
+    assert baseline is not None
+    assert baseline.most - baseline.least == pytest.approx(1 / (language.baseline.n + 1))
+    assert over_refusal is not None
+    assert over_refusal.least == over_refusal.most == language.over_refusal.rate
+    with pytest.raises(ValueError, match="the least baseline"):
+        replace(language, bounds=replace(language.bounds, baseline=over_refusal))
     header, *rows = (
         line.split(",") for line in comma_separated(leaderboard(*read_runs([run.path]))).splitlines()
     )

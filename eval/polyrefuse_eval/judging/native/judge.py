@@ -15,7 +15,7 @@ from polyrefuse_eval.judging.native.coherence import incoherence
 from polyrefuse_eval.judging.native.evidence import REDIRECTING, SOFT, evidence
 from polyrefuse_eval.judging.native.folding import folded
 from polyrefuse_eval.judging.native.kinds import ANSWERING, HARD, PUZZLED, REFUSING, TEXT_ASKED
-from polyrefuse_eval.judging.native.language import LanguageGuess
+from polyrefuse_eval.judging.native.language import LanguageGuess, script_of
 from polyrefuse_eval.judging.native.language_files import (
     LanguageFile,
     published_file,
@@ -26,7 +26,7 @@ from polyrefuse_eval.judging.native.lexicon import Finding, Lexicon
 from polyrefuse_eval.judging.native.model import Model, load_model
 from polyrefuse_eval.judging.native.speakers import own_words
 
-NAME = "native-8"
+NAME = "native-9"
 """Changes with every change of what this judge says."""
 
 OPENING = 280
@@ -198,6 +198,8 @@ class Reader:
         if written == lang and lang in MIXED:
             begins = self.language_of(text[:FIRST_WORDS], SOURCE_LANGUAGE)
             return [lang, SOURCE_LANGUAGE] if begins == SOURCE_LANGUAGE else [lang]
+        if written == SOURCE_LANGUAGE != lang and script_of(text[0]) not in (None, "LATIN"):
+            return [lang, SOURCE_LANGUAGE]  # begins in another script: a sentence in two languages
         if written in (lang, SOURCE_LANGUAGE):
             return [written]
         return list(dict.fromkeys([lang, SOURCE_LANGUAGE] if written is None else [written, lang]))

@@ -17,8 +17,8 @@ _QUOTED = re.compile(
     r"„[^“”\"\n]{0,600}[“”\"]?|“[^”\"]{0,600}[”\"]?|«[^»]{0,600}»?|»[^«\n]{0,600}«?|「[^」]{0,600}」?|『[^』]{0,600}』?"
     r"|\"[^\"\n]{0,600}\"?|‘[^\n‘]{0,600}?’(?!\w)|(?<![\w'])'[^'\n]{1,600}?(?:'\w[^'\n]{0,200}?){0,4}'(?!\w)"
 )
-_QUOTE_MARK, _SINGLE_QUOTE = re.compile(r"[„“«»「『\"‘]"), re.compile(r"(?:\A|[\s(])'")
-_DASHED = re.compile(r"^[ \t]*(?:[—–]|--)\s*([^\n—–]{1,400})([—–][^\n]*)?", re.MULTILINE)
+_QUOTE_MARKS, _SINGLE_QUOTE = '"“„‘«»「『', re.compile(r"(?:\A|[\s(])'")
+_DASHED = re.compile(r"^[ \t]*(?:[—–]{1,3}|--)\s*([^\n—–]{1,400})([—–][^\n]*)?", re.MULTILINE)
 _DASH_BEGINS = re.compile(r"\A\s*[—–]")
 _LABEL = re.compile(
     r"^[ \t]*(?:\*\*|__)?([^\W\d_][^\n:：()（）*\[\]「]{0,38}?)(?:\*\*|__)?[ \t]*"
@@ -53,7 +53,7 @@ def own_words(text: str, spaced: bool) -> tuple[str, bool]:
     ):
         told = _ACTOR.sub(" ", told)
     dialogue = told != text
-    if _QUOTE_MARK.search(told) or ("'" in told and _SINGLE_QUOTE.search(told)):
+    if any(map(told.__contains__, _QUOTE_MARKS)) or ("'" in told and _SINGLE_QUOTE.search(told)):
         told = _QUOTED.sub(" ", told)
     if told == text:
         return text, False
