@@ -5,8 +5,8 @@
 
 `measure` runs the steps below one after another, each as the command that the page prints; a step that was
 killed goes on, and one that is done costs seconds. `--models` holds the folder `qwen2.5-coder-0.5b-instruct`,
-`--material` the upstream files, `--work` the filled translation memory `memory.sqlite`. `write` copies rates,
-never a prompt or an answer.
+`--material` the upstream files and the release in `published/`. `write` copies rates, never a prompt or an
+answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.report.markdown import comprehension_tables, table
 from polyrefuse_eval.report.over_refusal import type_table
 from polyrefuse_eval.results.folder import RunFolder
-from polyrefuse_eval.results.records import Result
+from polyrefuse_eval.results.records import Comparison, Result
 from polyrefuse_eval.results.subset_records import SubsetResult
 from polyrefuse_eval.results.validation import read_records
 
@@ -62,6 +62,7 @@ duplicates: mark
 """
 
 STEPS = {
+    "memory": "polyrefuse memory import MATERIAL/published --memory memory.sqlite",
     "paper": "polyrefuse build --recipe paper --langs all --sources MATERIAL "
     "--memory memory.sqlite --translator replay --allow-gaps --out paper",
     "xstest": "polyrefuse build --recipe xstest.yaml --langs en --sources MATERIAL --out xstest",
@@ -92,7 +93,7 @@ def measure(steps: Sequence[str], models: Path, material: Path, work: Path) -> N
 
 
 def signature_hash(run: Path) -> str:
-    """Return the first 16 digits of the sha256 of a run's signature, the same wherever it is made anew."""
+    """Return the first 16 digits of the sha256 of a run's signature; versions and data are part of it."""
     signature = RunFolder.existing(run).signature
     return hashlib.sha256(json.dumps(signature, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -122,6 +123,29 @@ def rates(run: Path) -> str:
     return table(header, rows)
 
 
+def changes(run: Path) -> str:
+    """Return a table of what the English direction changes, paired by prompt, by language."""
+    comparisons = RunFolder.existing(run).comparisons()
+    rows = {(row.lang, row.label, row.condition): row for row in comparisons if row.against == "baseline"}
+    header = ["language", "ablated, harmful: points", "p, Holm", "added, harmless: points", "p, Holm"]
+    edits = (("harmful", "ablation:en"), ("harmless", "addition:en"))
+    return table(
+        header,
+        [
+            [LANGUAGES[lang].name, *(cell for edit in edits for cell in change(rows.get((lang, *edit))))]
+            for lang in dict.fromkeys(row.lang for row in comparisons)
+        ],
+    )
+
+
+def change(row: Comparison | None) -> tuple[str, str]:
+    """Return a paired difference in points with its 95 % interval, and its corrected p."""
+    if row is None or row.difference is None or row.low is None or row.high is None or row.p_holm is None:
+        return "–", "–"
+    points = [100 * value for value in (row.difference, row.low, row.high)]
+    return "{:+.0f} [{:+.0f}, {:+.0f}]".format(*points), f"{row.p_holm:.2g}"
+
+
 def rate(result: Result | None) -> str:
     """Return refusals of judged answers and the 95 % interval of their share, such as 15/24 [43, 79]."""
     if result is None or result.low is None or result.high is None:
@@ -141,8 +165,9 @@ def blocks(work: Path) -> dict[str, str]:
     """Return what stands between the marks of the page, by the name of the mark."""
     runs = work / "runs"
     return {
-        "refusal": commands(work, "paper", "qwen") + "\n" + rates(runs / "qwen"),
+        "refusal": commands(work, "memory", "paper", "qwen") + "\n" + rates(runs / "qwen"),
         "languages": commands(work, "languages") + "\n" + rates(runs / "languages"),
+        "changes": changes(runs / "languages"),
         "comprehension": understood(runs / "languages"),
         "cost": commands(work, "cost") + "\n" + (runs / "qwen" / "costs.md").read_text(encoding="utf-8"),
         "over-refusal": commands(work, "xstest", "over-refusal")
