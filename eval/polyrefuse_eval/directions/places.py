@@ -16,3 +16,8 @@ def control_file(lang: str) -> str:
 def gate_file(lang: str) -> str:
     """Return the place of the gate of `lang` in a run folder."""
     return f"directions/{lang}.gate.safetensors"
+
+
+def obstacle_file(source: str, *, control: bool = False) -> str:
+    """Return the place in a run folder that says why `source` gave no direction, or no control."""
+    return f"directions/{source}{'.shuffled' if control else ''}.none.json"

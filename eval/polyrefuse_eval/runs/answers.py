@@ -19,6 +19,7 @@ from polyrefuse_eval.results.records import Completion
 from polyrefuse_eval.results.settings import BASELINE_CONDITION, LABELS, Measurement, baselines, grid
 from polyrefuse_eval.results.subset_files import write_prompts
 from polyrefuse_eval.results.timings import Timing
+from polyrefuse_eval.runs.dry_run import PlannedMeasurement, planned_measurements
 from polyrefuse_eval.runs.measured_prompts import Identity, MeasuredPrompts
 from polyrefuse_eval.runs.plan import RunPlan, signature_of
 from polyrefuse_eval.runs.progress import GridProgress
@@ -33,6 +34,8 @@ class AnswerStage(Stage):
         self._cache: BaselineCache | None = None
         self._sources: list[str] | None = None
         """Sources of all directions; None until all measurements are known."""
+        self._planned: list[PlannedMeasurement] = []
+        """Measurements whose tasks are not known yet."""
         self._have: dict[str, set[str]] = {}
         """Language to the keys of its completions."""
         self._missing: Counter[str] = Counter()
@@ -54,6 +57,7 @@ class AnswerStage(Stage):
 
         The plan is one that has `grown`, so a run that is there with a request is of the same model.
         """
+        self._foresee(planned_measurements(self.plan))
         begun = (self.plan.out / RUN_FILE).is_file() and self.plan.request is not None
         if begun and self.folder.request is not None:
             signature = self.folder.signature
@@ -85,6 +89,7 @@ class AnswerStage(Stage):
     def _open(self, identity: Identity) -> list[Task]:
         """Open the run of this model; return the tasks for its baselines, and what else it begins with."""
         self._open_folder(identity)
+        self._foresee_others()
         return self._answer_tasks(baselines(self.plan.settings)) + self._all_answers([])
 
     def _open_folder(self, identity: Identity) -> None:
@@ -102,6 +107,7 @@ class AnswerStage(Stage):
     def _all_answers(self, sources: Sequence[str]) -> list[Task]:
         """Return the tasks of all measurements but the baselines, with the directions of `sources`."""
         settings = self.plan.settings
+        self._foresee([])
         measurements = [
             measurement
             for lang in settings.langs
@@ -113,6 +119,16 @@ class AnswerStage(Stage):
         for lang in settings.langs:
             self._note_complete(lang)
         return tasks
+
+    def _foresee(self, planned: Sequence[PlannedMeasurement]) -> None:
+        """Count what is missing of `planned` in the progress, until its tasks are known."""
+        self._planned = [row for row in planned if row.answered < row.prompts]
+        answers = sum(row.prompts - row.answered for row in self._planned)
+        self.progress.foresee(str(self.plan.out), len(self._planned), answers)
+
+    def _foresee_others(self) -> None:
+        """Count only what waits for directions: the tasks of the baselines are known now."""
+        self._foresee([row for row in self._planned if row.measurement.condition != BASELINE_CONDITION])
 
     def _answer_tasks(self, measurements: Sequence[Measurement]) -> list[Task]:
         """Return the tasks of those of `measurements` that are not complete."""

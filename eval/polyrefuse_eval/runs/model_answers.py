@@ -6,11 +6,12 @@ measurements, in any order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
 from polyrefuse_data.core.schema import Row
+from polyrefuse_eval.directions.obstacles import read_obstacle
 from polyrefuse_eval.directions.places import control_file
 from polyrefuse_eval.errors import ChatModelError, DirectionError
 from polyrefuse_eval.models.interventions import EditDirection
@@ -95,12 +96,14 @@ class ModelAnswerStage(AnswerStage):
             plan.direction_source.copy(plan.out, settings.fitted_sources)
         if plan.directions_from is not None:
             self._without = take_directions(plan.directions_from, plan.out, settings.fitted_sources)
+        self._take_obstacles(settings.fitted_sources)
         self._searched = set(self._without) | {
             source for source in settings.fitted_sources if is_found(plan, source)
         }
         tasks = [
             self._direction_task(source) for source in settings.fitted_sources if source not in self._searched
         ]
+        self._foresee_others()
         tasks += self._answer_tasks(baselines(settings)) + self._after_search()
         return [*self._checks(), *tasks] if tasks else []
 
@@ -128,12 +131,23 @@ class ModelAnswerStage(AnswerStage):
         self._searched.add(name)
         if direction.error is not None:
             self._without[name] = direction.error
-            self.progress.say(
-                f"no control from shuffled labels: {direction.error}"
-                if compute.control
-                else f"no direction from '{name}', which is left out: {direction.error}"
-            )
+            self._say_without(name, direction.error, control=compute.control)
         return self._after_search()
+
+    def _take_obstacles(self, sources: Sequence[str], *, control: bool = False) -> None:
+        """Note which of `sources` (or their `control`) an earlier process searched in vain, and say so."""
+        for source in sources:
+            reason = read_obstacle(self.plan.out, source, control=control)
+            if reason is not None and (control or source not in self._without):
+                self._without[SHUFFLED if control else source] = reason
+                self._say_without(source, f"{reason} (found before)", control=control)
+
+    def _say_without(self, source: str, reason: str, *, control: bool) -> None:
+        self.progress.say(
+            f"no control from shuffled labels: {reason}"
+            if control
+            else f"no direction from '{source}', which is left out: {reason}"
+        )
 
     def _after_search(self) -> list[Task]:
         """Return the control of the first direction once that is known, and all measurements once all
@@ -151,7 +165,8 @@ class ModelAnswerStage(AnswerStage):
             wanted.add(SHUFFLED)
             if first in self._searched and not self._control_asked:
                 self._control_asked = True
-                if (self.plan.out / control_file(first)).is_file():
+                self._take_obstacles([first], control=True)
+                if SHUFFLED in self._without or (self.plan.out / control_file(first)).is_file():
                     self._searched.add(SHUFFLED)
                 else:
                     tasks.append(self._direction_task(first, control=True))

@@ -34,6 +34,8 @@ class GridProgress(Observer):
     failed: int = 0
     records: int = 0
     """Records to make."""
+    _foreseen: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+    """Tasks and records of each run that wait for what other tasks find."""
     _progress: Progress | None = field(default=None, repr=False)
     _begun: bool = False
     """Whether a task that has a size was started: the pace of records is counted from there."""
@@ -44,6 +46,11 @@ class GridProgress(Observer):
             self._progress.above(lambda: self.show(line))
         else:
             self.show(line)
+
+    def foresee(self, run: str, tasks: int, records: int) -> None:
+        """Count so many tasks and records of `run`, not known one by one yet, in place of earlier ones."""
+        self._foreseen[run] = (tasks, records)
+        self._update()
 
     def expect(self, tasks: Iterable[Task], complete: int = 0) -> None:
         """Add `tasks` to those to come, and a number to those that were not needed."""
@@ -96,14 +103,16 @@ class GridProgress(Observer):
 
     def _update(self, made: int = 0) -> None:
         """Count `made` more records."""
-        if not self.total:
+        total = self.total + sum(tasks for tasks, _ in self._foreseen.values())
+        records = self.records + sum(count for _, count in self._foreseen.values())
+        if not total:
             return
         if self._progress is None:
-            self._progress = Progress(self.records, self.names[1], "", quiet=self.quiet, stream=self.stream)
+            self._progress = Progress(records, self.names[1], "", quiet=self.quiet, stream=self.stream)
         complete = f", {self.complete} were there" if self.complete else ""
         failed = f", {self.failed} failed" if self.failed else ""
-        self._progress.total = self.records
+        self._progress.total = records
         self._progress.description = (
-            f"{self.names[0]} {self.done}/{self.total} done, {self.running} running{failed}{complete}"
+            f"{self.names[0]} {self.done}/{total} done, {self.running} running{failed}{complete}"
         )
         self._progress.advance(made)

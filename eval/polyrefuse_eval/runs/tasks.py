@@ -20,6 +20,7 @@ from polyrefuse_data.core.schema import SPLITS, Row
 from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.directions.harm_gate import HarmGate
+from polyrefuse_eval.directions.obstacles import write_obstacle
 from polyrefuse_eval.directions.places import control_file, direction_file, gate_file
 from polyrefuse_eval.errors import ChatModelError, DirectionError
 from polyrefuse_eval.models.chat import ChatModel
@@ -177,6 +178,7 @@ class FindDirection:
                         finder.gate(self.lang)
             except DirectionError as fault:
                 error = str(fault)
+                write_obstacle(folder, self.lang, error, control=self.control)
             # The direction comes last: where it exists, all other files of its language do.
             last = {direction_file(self.lang), control_file(self.lang)}
             names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
