@@ -95,8 +95,6 @@ def _with_models(thresholds: Thresholds, lists: Sequence[AuditList], scores: Sco
 
 
 def _model_bounds(check: str, model: str, scores: list[float]) -> Bounds:
-    if check == "harm":
-        return MODEL_CHECKS[check].default
     if higher_is_better(check, model):
         return Bounds(low=round(float(np.quantile(scores, MODEL_TAIL)), 4))
     high = round(float(np.quantile(scores, 1 - MODEL_TAIL)), 4)

@@ -39,18 +39,6 @@ _MODEL_CHECKS = (
         higher_is_better=False,
         default=Bounds(high=0.0),
     ),
-    ModelCheck(
-        name="disagreement",
-        measures="100 - chrF++ between the translations of several translators",
-        flagged="are translated very differently by another translator",
-        higher_is_better=False,
-    ),
-    ModelCheck(
-        name="harm",
-        measures="harmfulness of the back-translation minus that of the English, by a judge",
-        flagged="are no longer as harmful, or as harmless, as the English",
-        default=Bounds(low=-0.5, high=0.5),
-    ),
 )
 
 MODEL_CHECKS: dict[str, ModelCheck] = {check.name: check for check in _MODEL_CHECKS}
@@ -91,7 +79,5 @@ def higher_is_better(check: str, model: str) -> bool:
 
 
 def badness(check: str, model: str, score: float) -> float:
-    """Return the score turned so that the worst row has the highest; a judge's gap counts either way."""
-    if check == "harm":
-        return abs(score)
+    """Return the score turned so that the worst row has the highest."""
     return -score if higher_is_better(check, model) else score

@@ -41,9 +41,8 @@ ROW_CHECKS = (
 )
 """Checks that score single rows, in published order: columns `score_<check>` and `flt_<check>`."""
 
-MODEL_CHECKS = ("quality", "similarity", "nearest", "disagreement", "harm")
-"""Checks by models and by several translators, in published order: a build has the columns of those whose
-scores it was given."""
+MODEL_CHECKS = ("quality", "similarity", "nearest")
+"""Checks by models, in published order: a build has the columns of those whose scores it was given."""
 
 
 def text_hash(text: str) -> str:
