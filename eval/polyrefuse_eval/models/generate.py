@@ -223,6 +223,7 @@ class _Round:
         # Room is kept for answers half as long as they may be: few get longer, and rows leave before they do.
         self._likely_width = max(len(encoded[index]) for index in part) + limits.total // 2
         self._columns = cache_columns(chat)
+        self._n_tokens = limits.total
 
     @torch.inference_mode()
     def run(self) -> list[Answer]:
@@ -297,7 +298,8 @@ class _Round:
             if self._answers[row].finished:
                 slots.rows[slot] = None
                 n_finished += 1
-        self._shown.advance(n_finished, f"{len(slots.taken)} at once")
+        furthest = max(len(self._answers[row].ids) for row in rows)
+        self._shown.advance(n_finished, f"{len(slots.taken)} at once, token {furthest} of {self._n_tokens}")
 
     def _finished(self) -> list[Answer]:
         marks, tokenizer = self._chat.template.marks, self._chat.tokenizer

@@ -13,6 +13,7 @@ from tiny import chat_model
 from tiny_runs import SETTINGS
 
 import polyrefuse_eval.directions.finder as finder_module
+import polyrefuse_eval.directions.kept as kept_module
 from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
@@ -20,7 +21,12 @@ from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.content_cache import cache_folder, cache_sizes
 from polyrefuse_eval.results.data import open_data
 
-STEPS = ("fit_directions", "choose_direction", "find_refusal_tokens")
+STEPS = {
+    "fit_directions": finder_module,
+    "choose_direction": finder_module,
+    "find_refusal_tokens": kept_module,
+}
+"""What runs the model, by the module that calls it."""
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +38,14 @@ def chat(model_folder: Path) -> ChatModel:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the steps that ran the model."""
     calls: list[str] = []
-    for name in STEPS:
-        honest = getattr(finder_module, name)
+    for name, module in STEPS.items():
+        honest = getattr(module, name)
 
         def counted(*arguments: Any, name: str = name, honest: Any = honest, **keywords: Any) -> Any:
             calls.append(name)
             return honest(*arguments, **keywords)
 
-        monkeypatch.setattr(finder_module, name, counted)
+        monkeypatch.setattr(module, name, counted)
     return calls
 
 
@@ -109,7 +115,7 @@ def test_refusal_tokens_are_found_once(
         calls.append("found")
         return tokens
 
-    monkeypatch.setattr(finder_module, "find_refusal_tokens", found)
+    monkeypatch.setattr(kept_module, "find_refusal_tokens", found)
     for name in ("a", "b"):
         assert finder(chat, data_folder, tmp_path / name, refusal_tokens=None).tokens("en") == tokens
     assert calls == ["found"]

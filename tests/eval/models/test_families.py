@@ -61,7 +61,7 @@ def test_what_a_model_cannot_do_at_speed_is_known(chat: ChatModel) -> None:
         return  # more of them see the padding, or return no cache by themselves
     assert can_pad(chat) is (family(chat) != "recurrent_gemma"), "its convolution sees the padding"
     assert can_cache(chat) is (family(chat) != "recurrent_gemma"), "it returns no cache by itself"
-    assert can_join(chat) is not recurrent, "rows join keys and values, not recurrent states"
+    assert can_join(chat) is separate, "rows join keys and values that go by the mask alone"
 
 
 def test_batches_give_the_logits_and_activations_of_single_prompts(chat: ChatModel) -> None:

@@ -117,7 +117,7 @@ class Scripted(torch.nn.Module):
 def answers(template: str, text: str, *, thinking: bool, budget: int, tokens: int) -> Answer:
     tool = tokenizer(template)
     chat = ChatModel.from_parts(tiny_model(), tool, thinking=thinking, max_thinking_tokens=budget)
-    chat.packs = chat.pads = chat.caches = chat.ends_only = True
+    chat.packs = chat.pads = chat.caches = chat.joins = chat.ends_only = True  # no pass but the script's
     chat.model.lm_head = Scripted([*tool(text)["input_ids"], tool.eos_token_id], len(tool))
     ((answer,),) = generate(chat, [Request("a", "Sing.")], max_new_tokens=tokens, thoughts=True)
     return answer
