@@ -66,8 +66,9 @@ class Assumptions:
     def gpu_hours(self, answers: int, billions: float) -> tuple[float, float]:
         """Return the least and the most hours on one GPU's worth of operations."""
         operations = answers * self.tokens * 2 * billions * 1e9
+        at_peak = operations / (self.peak * 1e12) / 3600
         low, high = self.utilisation
-        return tuple(operations / (self.peak * 1e12 * share) / 3600 for share in (high, low))  # type: ignore[return-value]
+        return at_peak / high, at_peak / low
 
 
 def measured(run: Path) -> str:

@@ -20,6 +20,7 @@ PURPOSES = {
     "endpoint": "measure a model behind an endpoint",
     "local": "translate with a model on this machine",
     "deepl": "translate with DeepL",
+    "comet": "audit --quality comet:MODEL (in an environment of its own)",
     "similarity": "audit --similarity",
     "lora": "models that are LoRA adapters",
     "bnb": "--quantization 8bit and 4bit",

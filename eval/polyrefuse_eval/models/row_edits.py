@@ -195,9 +195,9 @@ def _scales(hidden: Tensor, coefficients: Tensor, scopes: list[Tokens], mask: Ma
         return scales.unsqueeze(-1)
     width = hidden.shape[-2]
     # Every row may have a scope of its own: their masks are made here, and go to the device at once.
-    masks = {scope: mask(scope, width) for scope in kinds}
     everywhere = torch.ones(width)
-    rows = torch.stack([everywhere if masks[scope] is None else masks[scope] for scope in scopes])  # type: ignore[misc]
+    masks = {scope: everywhere if (held := mask(scope, width)) is None else held for scope in kinds}
+    rows = torch.stack([masks[scope] for scope in scopes])
     return (scales * rows.to(hidden.device)).unsqueeze(-1)
 
 
