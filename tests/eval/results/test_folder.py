@@ -22,10 +22,11 @@ from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.baseline_cache import BaselineAnswer, BaselineCache
 from polyrefuse_eval.results.folder import RunFolder, safe_name
 from polyrefuse_eval.results.records import (
-from polyrefuse_eval.results.records import RUN_FORMAT, RunFile
     KINDS,
+    RUN_FORMAT,
     Completion,
     Result,
+    RunFile,
     published_schema,
 )
 from polyrefuse_eval.results.validation import json_schema, read_records, write_records

@@ -101,7 +101,6 @@ def test_what_cannot_give_directions_is_named_before_a_model_is_loaded(
     [
         ({"settings": None}, "data, settings"),
         ({"model": "m"}, "model, data, settings"),
-        ({}, "data, settings"),
     ],
 )
 def test_a_run_whose_signature_lacks_a_part_is_one_line(
