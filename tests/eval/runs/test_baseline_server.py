@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from children import started
 from completion_server import CompletionServer, serving_completions
 from runs_on_clusters import call, call_in_child, error
 
+from polyrefuse_eval.cli.grid import read_grid
 from polyrefuse_eval.leaderboard.reproduction import run_command
 from polyrefuse_eval.leaderboard.runs import read_runs
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Completion
+from polyrefuse_eval.runs.baseline_server_options import baseline_server
 
 pytest.importorskip("openai", reason="the endpoint extra is not installed")
 
@@ -70,7 +73,19 @@ def plain(model_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPa
     return out
 
 
-@pytest.mark.parametrize("gives_ids", [True, False])
+@pytest.fixture(scope="module")
+def served_run(model_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with the baselines of a server that tells no version."""
+    out = tmp_path_factory.mktemp("served") / "run"
+    with pytest.MonkeyPatch.context() as patch, serving_completions(CompletionServer(model_folder)) as server:
+        patch.setenv("POLYREFUSE_CACHE", str(out.parent / "cache"))
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        result = call(*served(server, model_folder, data_folder, out))
+    assert result.exit_code == 0, result.output + str(result.exception)
+    return out
+
+
+@pytest.mark.parametrize("gives_ids", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_baselines_of_a_server_are_those_of_the_model(
     gives_ids: bool,
     server: CompletionServer,
@@ -131,11 +146,15 @@ def test_another_model_or_template_is_one_line_and_nothing_is_written(
 
 
 def test_a_server_that_changes_is_noticed_when_a_run_resumes(
-    server: CompletionServer, model_folder: Path, data_folder: Path, plain: Path, tmp_path: Path
+    server: CompletionServer,
+    model_folder: Path,
+    data_folder: Path,
+    plain: Path,
+    served_run: Path,
+    tmp_path: Path,
 ) -> None:
-    out = tmp_path / "run"
+    out = shutil.copytree(served_run, tmp_path / "run")
     asked = served(server, model_folder, data_folder, out)
-    assert call(*asked).exit_code == 0
     for file in (out / "answered.json", out / "summary.json", out / "completions/en/harmful.baseline.jsonl"):
         file.unlink()
     for folder in (out / "verdicts").iterdir():
@@ -198,27 +217,15 @@ def test_bad_options_are_one_line(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("named", "key"), [((), "Bearer none"), (("--key-variable", "MY_KEY"), "Bearer mine")]
-)
-def test_an_address_in_a_grid_file_gets_no_key_unless_the_command_line_names_it(
-    named: tuple[str, ...],
-    key: str,
-    server: CompletionServer,
-    model_folder: Path,
-    data_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("MY_KEY", "mine")
+def test_an_address_in_a_grid_file_gets_no_key_unless_the_command_line_names_it(tmp_path: Path) -> None:
     grid = tmp_path / "grid.yaml"
-    grid.write_text(
-        f"""
-settings: {{data: {data_folder}, langs: en, directions: none, max-new-tokens: 4}}
-models:
-  tiny: {{model: {model_folder}, device: cpu, baseline-url: "{server.url}", baseline-model: tiny}}
-"""
-    )
-    result = call("run", grid, "--out", tmp_path / "runs", "-q", "--connections", 2, *named)
-    assert result.exit_code == 0, result.output + str(result.exception)
-    assert server.keys == {key}
+    grid.write_text("models: {tiny: {model: organism, baseline-url: 'http://127.0.0.1:9/v1'}}")
+
+    def key_variable(**given: object) -> str | None:
+        server = baseline_server(read_grid(grid, given, [])["tiny"])
+        assert server is not None
+        assert server.pace.connections == 2
+        return server.key_variable
+
+    assert key_variable(connections=2) is None
+    assert key_variable(connections=2, key_variable="MY_KEY") == "MY_KEY"
