@@ -1,6 +1,6 @@
 """Does a Latent Guard outlive fine-tuning that teaches its model to accept everything?
 
-    python benchmarks/guard_transfer.py [--langs all] [--steps 24] [--test 32]
+    python benchmarks/guard_transfer.py [--langs all] [--steps 6] [--test 32]
 
 The harmfulness organism judges harm and refuses along two planted directions. A guard is fitted on it; then
 the organism is fine-tuned on the sample's training prompts until it answers harmful requests as it answers
@@ -8,6 +8,9 @@ harmless ones, into a temporary folder that is deleted. Printed: misses and fals
 the model's own refusals as a detector, before and after, paired (as by `guard test --transfer`). The guard
 should hold, and judging by refusal must fail: all harmful prompts are missed. (Zhao et al. 2025 fine-tune
 chat models on accepted harmful requests.)
+
+The organism accepts everything after 4 steps. Each step more moves what is harmful towards what is harmless:
+with `--steps 24` the guard still ranks all prompts right, and its threshold misses some.
 """
 
 from __future__ import annotations
@@ -25,8 +28,11 @@ LEARNING_RATE = 5e-4
 ROWS = 8
 """Pairs a step: a harmless and a harmful prompt each."""
 
+STEPS = 6
+"""Steps after which the loss is below 0.01; the organism accepts every prompt from 4 on."""
 
-def fine_tune_to_accept(folder: Path, out: Path, *, steps: int = 24, seed: int = 0) -> list[float]:
+
+def fine_tune_to_accept(folder: Path, out: Path, *, steps: int = STEPS, seed: int = 0) -> list[float]:
     """Fine-tune the organism in `folder` to answer every request; write it to `out`; return the losses.
 
     The prompts are the sample's training pairs in all languages, the answer of both is the harmless one's.
@@ -73,7 +79,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path("builds/sample"))
     parser.add_argument("--langs", default="all")
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--test", type=int, default=32)
     arguments = parser.parse_args()
 
