@@ -173,6 +173,7 @@ def test_a_server_that_changes_is_noticed_when_a_run_resumes(
     assert completions(out) == completions(plain)
 
 
+@pytest.mark.slow  # a process that imports everything
 def test_killed_and_resumed_at_most_what_was_in_flight_is_asked_again(
     server: CompletionServer, model_folder: Path, data_folder: Path, plain: Path, tmp_path: Path
 ) -> None:
