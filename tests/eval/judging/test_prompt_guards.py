@@ -11,8 +11,9 @@ from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.harmfulness.guard_trial import compare
 from polyrefuse_eval.judging import local_model
-from polyrefuse_eval.judging.base import JudgeInput
+from polyrefuse_eval.judging.base import JudgeInput, Verdict
 from polyrefuse_eval.judging.local_model import JudgeOptions
+from polyrefuse_eval.judging.published import prompt_guards
 from polyrefuse_eval.judging.published.prompt_guards import (
     PROMPT_JUDGES,
     prompt_judge,
@@ -90,6 +91,26 @@ def test_guards_are_compared_on_the_same_prompts_in_bfloat16(
     assert str(loaded[0]) == "torch.bfloat16"
     english, *_ = detections(scored, "data")
     assert (english.accuracy.hits, english.accuracy.n, english.auroc) == (2, 2, None)
+
+
+def test_a_guard_gives_harmfulness_to_the_audit_of_translations(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guard:
+        name = "guard-1@revision"
+        loaded = False
+
+        def load(self) -> None:
+            self.loaded = True
+
+        def judge(self, items: list[JudgeInput]) -> list[Verdict]:
+            assert self.loaded
+            return [
+                Verdict(None, "", harmful={"bomb": True, "door": False}.get(item.prompt)) for item in items
+            ]
+
+    monkeypatch.setattr(prompt_guards, "prompt_judge", lambda text, options: Guard())
+    guard = prompt_guards.load_prompt_guard("guard")
+    assert guard.identity == "guard-1@revision"
+    assert guard.harmfulness(["bomb", "door", "?"]) == [1.0, 0.0, None]
 
 
 def test_unknown_guards_and_folders_are_named(tmp_path: Path) -> None:
