@@ -113,7 +113,8 @@ def measure(
             step()
     if request.intent is not None:
         _check_backs(lists, "--intent")
-        judge, english = load_harm_judge(request.intent), {}
+        judge = load_harm_judge(request.intent)
+        english: dict[str, float | None] = {}
         for part in lists:
             _judge(part, judge, english, scores)
             step()
