@@ -355,7 +355,9 @@ def test_the_curve_shows_what_examples_bring_in_each_language(
         "curve.json", "curve.png", "curve.svg", "table.md",
     }  # fmt: skip
     svg = (tmp_path / "c" / "curve.svg").read_text()
-    assert "de (test: 5 harmful, 5 harmless)" in svg
+    for text in ("English (en), fitted", "German (de)", "test: 5 harmful, 5 harmless", "fitted in en"):
+        assert text in svg
+    assert svg.index("English (en)") < svg.index("German (de)"), "the guard's own language comes first"
     tested = call("guard", "test", *common, "--guard", english, "--out", tmp_path / "t")
     rows = json.loads((tmp_path / "t" / "guard.json").read_text())["detections"]["latent guard"]
     misses = {row["lang"]: row["miss"]["rate"] for row in rows if row["kind"] == "data"}
