@@ -19,7 +19,7 @@ from polyrefuse_data.checks.lists import (
     collision_findings,
     duplicate_findings,
 )
-from polyrefuse_data.checks.recorded import MODEL_CHECKS, Recorded
+from polyrefuse_data.checks.recorded import RECORDED_CHECKS, Recorded
 from polyrefuse_data.checks.round_trips import (
     RoundTrip,
     bleu_signature,
@@ -146,10 +146,9 @@ def audit(
     opened = open_folder(folder, english, back, memory)
     if similarity is not None:
         models = replace(models, similarity=similarity)
-    asked = bool(models.quality) or models.similarity is not None
-    file = ScoresFile(scores, create=asked)
+    file = ScoresFile(scores, create=models.asks)
     translated = [_translated(part) for part in by_language(opened.lists) if part.lang != SOURCE_LANGUAGE]
-    unjudged = measure(translated, models, file, progress) if asked else {}
+    unjudged = measure(translated, models, file, progress) if models.asks else {}
     recorded = {part.lang: file.recorded(part.lang, part.english, part.texts) for part in translated}
     votes = LanguageVotes(all_votes)
     findings: list[Finding] = list(opened.findings)
@@ -190,7 +189,7 @@ def audit(
 
 def all_checks() -> list[str]:
     """Return the names of all checks: of rows, of lists, and of a folder's structure."""
-    return [*CHECKS, *MODEL_CHECKS, *LIST_CHECKS, "structure", "gap", "altered"]
+    return [*CHECKS, *RECORDED_CHECKS, *LIST_CHECKS, "structure", "gap", "altered"]
 
 
 def _translated(part: AuditList) -> Translated:

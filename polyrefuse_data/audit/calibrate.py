@@ -17,7 +17,7 @@ import yaml
 
 from polyrefuse_data.audit.folders import AuditList, by_language, open_folder
 from polyrefuse_data.checks.lists import alignment_findings
-from polyrefuse_data.checks.recorded import MODEL_CHECKS, higher_is_better, threshold_key
+from polyrefuse_data.checks.recorded import RECORDED_CHECKS, higher_is_better, threshold_key
 from polyrefuse_data.checks.rows import CHECKS, Batch
 from polyrefuse_data.checks.thresholds import Bounds, Thresholds
 from polyrefuse_data.core.errors import DatasetFolderError
@@ -75,7 +75,7 @@ def _with_models(thresholds: Thresholds, lists: Sequence[AuditList], scores: Sco
     trusted = [part for part in lists if part.lang != SOURCE_LANGUAGE and _trusted(part, thresholds)]
     models = set()
     for part in by_language(trusted):
-        for check in MODEL_CHECKS:
+        for check in RECORDED_CHECKS:
             for model in scores.models(check, part.lang):
                 values = scores.scores(check, model, part.lang, part.english, part.texts)
                 known = [value for value in values if value is not None]
@@ -98,7 +98,8 @@ def _model_bounds(check: str, model: str, scores: list[float]) -> Bounds:
     if higher_is_better(check, model):
         return Bounds(low=round(float(np.quantile(scores, MODEL_TAIL)), 4))
     high = round(float(np.quantile(scores, 1 - MODEL_TAIL)), 4)
-    return Bounds(high=max(high, MODEL_CHECKS[check].default.high or high))
+    floor = RECORDED_CHECKS[check].floor
+    return Bounds(high=high if floor is None else max(high, floor))
 
 
 def calibrate_lists(lists: Sequence[AuditList], title: str, current: Thresholds) -> Thresholds | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.audit.audit import ListReport, Report
-from polyrefuse_data.checks.recorded import MODEL_CHECKS
+from polyrefuse_data.checks.recorded import RECORDED_CHECKS
 from polyrefuse_data.checks.round_trips import bleu_signature, chrf_signature
 from polyrefuse_data.checks.rows import CHECKS
 from polyrefuse_data.core.display import counted, visible_value
@@ -34,7 +34,7 @@ def report_lines(report: Report) -> Iterator[str]:
     yield "Rows flagged per 1,000 (- where none):"
     langs = report.languages()
     yield "  " + "check".ljust(14) + "".join(lang.rjust(6) for lang in langs)
-    for check in (*CHECKS, *MODEL_CHECKS):
+    for check in (*CHECKS, *RECORDED_CHECKS):
         values = [report.per_thousand(check, lang) for lang in langs]
         if any(values):
             yield (
@@ -103,7 +103,7 @@ def render_html(report: Report, path: Path, show_texts: bool) -> None:
         rows=sum(part.rows for part in report.lists),
         counts=count_by_severity(report.findings),
         langs=report.languages(),
-        checks={**CHECKS, **{each.check: MODEL_CHECKS[each.check] for each in report.models}},
+        checks={**CHECKS, **{each.check: RECORDED_CHECKS[each.check] for each in report.models}},
         models=report.models,
         counted=counted,
         shade=_shade,

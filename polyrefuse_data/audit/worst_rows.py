@@ -10,7 +10,7 @@ from pathlib import Path
 import regex
 
 from polyrefuse_data.build.package import read_manifest
-from polyrefuse_data.checks.recorded import MODEL_CHECKS, badness
+from polyrefuse_data.checks.recorded import RECORDED_CHECKS, badness
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.schema import Row
 from polyrefuse_data.quality.scores_file import ScoresFile
@@ -75,4 +75,4 @@ class WorstRows:
         return scored
 
     def _bad(self, model: str, score: float) -> float:
-        return badness(self.check, model, score) if self.check in MODEL_CHECKS else -score
+        return badness(self.check, model, score) if self.check in RECORDED_CHECKS else -score

@@ -16,7 +16,7 @@ from polyrefuse_data.checks.thresholds import Thresholds
 from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import LANGUAGES, PUBLISHED_LANGUAGES, SOURCE_LANGUAGE
-from polyrefuse_data.core.schema import MODEL_CHECKS, ORIGINAL, PlacedPrompt, Row, text_hash
+from polyrefuse_data.core.schema import ORIGINAL, RECORDED_CHECKS, PlacedPrompt, Row, text_hash
 from polyrefuse_data.core.unicode_text import LONGEST_TEXT
 from polyrefuse_data.core.version import __version__
 from polyrefuse_data.prompts.load import SourceUsed
@@ -113,9 +113,9 @@ class Inputs:
 
     @property
     def measured(self) -> list[str]:
-        """The checks of `MODEL_CHECKS` that score rows of some language."""
+        """The checks of `RECORDED_CHECKS` that score rows of some language."""
         named = {check for checks in self.recorded.values() for check in checks}
-        return [check for check in MODEL_CHECKS if check in named]
+        return [check for check in RECORDED_CHECKS if check in named]
 
     def header(self, all_votes: bool) -> dict[str, Any]:
         """Return the part of the manifest that is known before any check has run: all inputs, by hash."""

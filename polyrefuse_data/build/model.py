@@ -42,7 +42,7 @@ class Package:
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The checks of `MODEL_CHECKS` whose columns the rows have."""
+        """The checks of `RECORDED_CHECKS` whose columns the rows have."""
         return tuple(self.header.get("measured", ()))
 
     @property

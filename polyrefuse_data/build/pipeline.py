@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyrefuse_data.build.folder import PackageFolder
-from polyrefuse_data.build.inputs import Gap, Inputs, Known
+from polyrefuse_data.build.inputs import Gap, Inputs
 from polyrefuse_data.build.model import LanguagePart, Package
 from polyrefuse_data.build.quality import quality_summary
+from polyrefuse_data.build.translations import add_translations, default_memory
 from polyrefuse_data.checks import rows as row_checks
 from polyrefuse_data.checks.language import LanguageVotes
 from polyrefuse_data.checks.lists import (
@@ -32,13 +33,13 @@ from polyrefuse_data.prompts import recipe as recipes
 from polyrefuse_data.prompts.load import Progress, read_sources
 from polyrefuse_data.prompts.recipe import Recipe
 from polyrefuse_data.prompts.splits import draw_splits, pool_prompts
-from polyrefuse_data.quality.scores_file import ScoresFile
 from polyrefuse_data.translate.memory.store import TranslationMemory
 
 if TYPE_CHECKING:
     from polyrefuse_data.cluster.connect import ClusterOptions
+    from polyrefuse_data.quality.measure import ModelRequest
     from polyrefuse_data.translate.asking import RunSettings
-    from polyrefuse_data.translate.fill import Chain, LiveRequest
+    from polyrefuse_data.translate.fill import LiveRequest
     from polyrefuse_data.translate.plan import PlanRow
 
 REPLAY = "replay"
@@ -83,6 +84,8 @@ class BuildRequest:
     """How to retry, in place of the three limits above."""
     scores: Path | None = None
     """Scores by models, as `polyrefuse audit --quality` records them; they become columns."""
+    models: ModelRequest | None = None
+    """Models that score the translations, and all candidates; what `scores` has is not scored again."""
 
     def __post_init__(self) -> None:
         normalise_paths(self, "out", "sources", "memory", "thresholds", "log", "scores")
@@ -132,9 +135,7 @@ def build(request: BuildRequest, progress: Progress = lambda what, done, total: 
     recipe = recipe.changed(request.seed, request.size)
     package_folder = _output_folder(request, recipe)
     inputs = _select(recipe, folder, request, progress)
-    _translate(inputs, request)
-    if request.scores is not None:
-        _take_scores(inputs, request.scores)
+    add_translations(inputs, request, progress)
     header = inputs.header(request.all_votes)
     if inputs.gaps and not request.allow_gaps:
         manifest = {**header, "complete": False, "gaps": [gap.with_reasons() for gap in inputs.gaps]}
@@ -215,54 +216,6 @@ def _package(
     return BuildResult(package_folder.path, manifest, tuple(inputs.gaps))
 
 
-def _translate(inputs: Inputs, request: BuildRequest) -> None:
-    """Fill `inputs` with the rows of every language, and name what has no translation.
-
-    A live translator first adds to the memory what it lacks; then the rows are taken from the memory.
-    """
-    from polyrefuse_data.translate.fill import Chain, fill_memory
-    from polyrefuse_data.translate.progress import TranslationProgress
-
-    chain = Chain(request.live())
-    english = {row.prompt.hash: row.prompt.text for row in inputs.selection.placed}
-    reasons: dict[tuple[str, str], str] = {}
-    with contextlib.ExitStack() as stack:
-        stack.callback(chain.close)
-        memory = _open_memory(inputs, request, chain)
-        if memory is not None:
-            stack.callback(memory.close)
-            for name in chain.replayed:
-                memory.require_backend(name)
-            if chain.backends:
-                watcher = stack.enter_context(TranslationProgress(request.quiet, request.log))
-                reasons = fill_memory(english, request.langs, chain, memory, watcher)
-        for lang in request.langs:
-            known: Known = {}
-            backs: Mapping[tuple[str, str], str] = {}
-            if memory is not None and lang != SOURCE_LANGUAGE:
-                known, backs = chain.choose(memory, lang, english), memory.backs(lang)
-            inputs.add_language(lang, known, backs, reasons, live=bool(chain.backends))
-
-
-def _take_scores(inputs: Inputs, path: Path) -> None:
-    """Take the recorded scores of the rows: only those of the very English and translation count."""
-    scores = ScoresFile(path)
-    for lang, rows in inputs.rows.items():
-        if lang != SOURCE_LANGUAGE:
-            texts = [row.text for row in rows]
-            inputs.recorded[lang] = scores.recorded(lang, [row.text_en for row in rows], texts)
-
-
-def _open_memory(inputs: Inputs, request: BuildRequest, chain: Chain) -> TranslationMemory | None:
-    """Open the memory if something has to come from it, or if it is named: it may hold corrections."""
-    langs = [lang for lang in request.langs if lang != SOURCE_LANGUAGE]
-    path = request.memory or default_memory()
-    within = all(lang in row.prompt.translations for row in inputs.selection.placed for lang in langs)
-    if not langs or (within and not chain.backends and request.memory is None):
-        return None
-    return TranslationMemory(path, create=request.memory is None or bool(chain.backends))
-
-
 def plan_build(request: BuildRequest) -> list[PlanRow]:
     """Return what a build would ask its live translators for; nothing is asked, nothing is written."""
     from polyrefuse_data.translate.fill import Chain
@@ -279,13 +232,6 @@ def plan_build(request: BuildRequest) -> list[PlanRow]:
         stack.callback(chain.close)
         memory = stack.enter_context(TranslationMemory(path)) if path.exists() else None
         return plan(english, request.langs, chain, memory)
-
-
-def default_memory() -> Path:
-    """Return where the translation memory lies if none is named."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("polyrefuse")) / "memory.sqlite"
 
 
 def _checked(inputs: Inputs, lang: str, all_votes: bool) -> tuple[list[Row], list[Finding]]:

@@ -10,7 +10,7 @@ from polyrefuse_data.checks import intent
 from polyrefuse_data.checks import text as scores
 from polyrefuse_data.checks.language import LanguageVotes
 from polyrefuse_data.checks.lexicon import LexicalFit, lexical_fit
-from polyrefuse_data.checks.recorded import MODEL_CHECKS, ModelCheck, Recorded
+from polyrefuse_data.checks.recorded import RECORDED_CHECKS, Recorded, RecordedCheck
 from polyrefuse_data.checks.thresholds import Thresholds
 from polyrefuse_data.checks.translator_talk import translator_talk
 from polyrefuse_data.checks.truncation import truncation
@@ -37,7 +37,7 @@ class Batch:
     backs: Sequence[str | None] = ()
     votes: LanguageVotes = field(default_factory=LanguageVotes)
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
-    """Scores of checks of `MODEL_CHECKS`, one for each row."""
+    """Scores of checks of `RECORDED_CHECKS`, one for each row."""
 
     @property
     def known(self) -> list[int]:
@@ -316,7 +316,7 @@ def row_findings(
 ) -> list[Finding]:
     """Return one finding for every check that flags some of the rows at `positions`."""
     findings = []
-    checks: list[Check | ModelCheck] = [*CHECKS.values(), *MODEL_CHECKS.values()]
+    checks: list[Check | RecordedCheck] = [*CHECKS.values(), *RECORDED_CHECKS.values()]
     for check in checks:
         flags = scored.flags.get(check.name)
         flagged = [position for position in positions if flags and flags[position]]

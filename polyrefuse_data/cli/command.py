@@ -18,6 +18,7 @@ from polyrefuse_data.cli.doctor import doctor
 from polyrefuse_data.cli.help import SectionedGroup
 from polyrefuse_data.cli.lists import checks, languages, recipes, sources
 from polyrefuse_data.cli.memory import memory
+from polyrefuse_data.cli.model_options import model_options, take_models
 from polyrefuse_data.cli.parts import EXIT_ERROR, file_argument, folder_argument
 from polyrefuse_data.cli.translators import languages_option, print_plan, translation_options
 from polyrefuse_data.core.display import visible, visible_json
@@ -167,9 +168,7 @@ def _keep_progress_to_this_process() -> None:
     "--replace", is_flag=True, help="Replace a build of another recipe, or one with more languages, in --out."
 )
 @click.option("--all-votes", is_flag=True, help="Ask every language detector about every row (slower).")
-@click.option(
-    "--scores", type=file_argument, help="Scores by models, from `polyrefuse audit`; they become columns."
-)
+@model_options
 @click.option("--thresholds", type=file_argument, help="Thresholds of your own, from `polyrefuse calibrate`.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def build(
@@ -189,6 +188,7 @@ def build(
       polyrefuse build --recipe sample --langs all
       polyrefuse build --recipe paper --sources DIR --memory FILE --out builds/paper
       polyrefuse build --recipe paper --translator google --back-translate --dry-run
+      polyrefuse build --recipe paper --translator google,deepl --candidates 2 --memory FILE
     """
     from polyrefuse_data.build.pipeline import BuildRequest
     from polyrefuse_data.build.pipeline import build as run
@@ -197,6 +197,7 @@ def build(
 
     request = BuildRequest(
         cluster=take_cluster_options(options),
+        models=take_models(options),
         recipe=recipe,
         langs=parse_languages(langs),
         size=parse_size(size) if size else None,
@@ -217,38 +218,7 @@ def build(
 @click.option("--english", type=folder_argument, help="English lists of a release.  [default: beside it]")
 @click.option("--back", type=folder_argument, help="Back-translations of a release.  [default: beside it]")
 @click.option("--memory", type=file_argument, help="Translation memory with a build's back-translations.")
-@click.option(
-    "--similarity",
-    metavar="MODEL[@REVISION]",
-    help="Compare translations or back-translations with the English by this sentence-embedding model "
-    "(or folder).",
-)
-@click.option(
-    "--similarity-of",
-    type=click.Choice(["auto", "source", "english"]),
-    default="auto",
-    show_default=True,
-    help="What --similarity compares: 'source' the translation with its source, for multilingual models; "
-    "'english' the back-translation with the English. 'auto' knows the common multilingual models.",
-)
-@click.option(
-    "--quality",
-    multiple=True,
-    metavar="KIND:MODEL@REVISION",
-    help="Estimate quality without a reference by this model: comet:... or metricx:...; repeat it, and each "
-    "language takes the first that knows it.",
-)
-@click.option(
-    "--model-langs",
-    default="",
-    metavar="CODES",
-    help="Languages that the models know, or 'all', for models outside the table of models.",
-)
-@click.option(
-    "--scores",
-    type=file_argument,
-    help="File that keeps the models' scores; what it has is not scored again. Alone: report what it has.",
-)
+@model_options
 @click.option("--check", "only", multiple=True, help="Report this check only; may be repeated.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--html", type=file_argument, help="Also write a self-contained HTML page.")
@@ -263,10 +233,6 @@ def audit(
     html: Path | None,
     show_texts: bool,
     quiet: bool,
-    quality: tuple[str, ...],
-    similarity: str | None,
-    similarity_of: str,
-    model_langs: str,
     **options: Any,
 ) -> int:
     """Check a folder: a build of ours, or a published release as it is.
@@ -280,17 +246,9 @@ def audit(
     """
     from polyrefuse_data.audit.audit import audit as run
     from polyrefuse_data.audit.report import render_html, report_lines
-    from polyrefuse_data.core.languages import parse_languages
     from polyrefuse_data.core.paths import check_output
-    from polyrefuse_data.quality.measure import ModelRequest
 
-    models = ModelRequest(
-        quality=quality,
-        similarity=similarity,
-        similarity_of=similarity_of,
-        langs=frozenset(parse_languages(model_langs) if model_langs else ()),
-    )
-
+    models = take_models(options)
     if html is not None:
         check_output(html, option="--html")
     with StepProgress(quiet) as show_step:

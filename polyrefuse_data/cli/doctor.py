@@ -100,7 +100,7 @@ def folders() -> Iterator[tuple[str, str]]:
     import platformdirs
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from polyrefuse_data.build.pipeline import default_memory
+    from polyrefuse_data.build.translations import default_memory
 
     places = {
         "cache": Path(platformdirs.user_cache_dir("polyrefuse")),

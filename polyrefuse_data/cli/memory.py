@@ -22,7 +22,7 @@ memory_option = click.option(
 
 
 def _memory_path(path: Path | None) -> Path:
-    from polyrefuse_data.build.pipeline import default_memory
+    from polyrefuse_data.build.translations import default_memory
 
     return path or default_memory()
 
@@ -77,6 +77,19 @@ def memory_export(target: Path, memory_file: Path | None) -> None:
     with TranslationMemory(_memory_path(memory_file)) as opened:
         count = export_jsonl(opened, target)
     click.echo(f"{target}: {counted(count, 'translation')}")
+
+
+@memory.command("choices")
+@click.argument("target", type=file_argument)
+@memory_option
+def memory_choices(target: Path, memory_file: Path | None) -> None:
+    """Write the candidates of every choice (`build --candidates`) to TARGET as JSON Lines, with reasons."""
+    from polyrefuse_data.translate.memory.jsonl import export_choices
+    from polyrefuse_data.translate.memory.store import TranslationMemory
+
+    with TranslationMemory(_memory_path(memory_file)) as opened:
+        count = export_choices(opened, target)
+    click.echo(f"{target}: {counted(count, 'candidate')}")
 
 
 @memory.command("stats")

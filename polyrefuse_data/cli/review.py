@@ -10,7 +10,7 @@ from polyrefuse_data.cli.parts import file_argument, folder_argument
 from polyrefuse_data.cli.translators import languages_option
 from polyrefuse_data.core.display import counted
 
-RANKED = ["quality", "similarity", "nearest", "round_trip"]
+RANKED = ["quality", "similarity", "nearest", "disagreement", "round_trip"]
 """Checks that tell a better translation from a worse one."""
 
 
@@ -83,7 +83,7 @@ def export(
 def import_(file: Path, memory: Path | None, who: str | None) -> None:
     """Take the corrections in FILE into the memory; all of them, or none if a line is wrong."""
     from polyrefuse_data.audit.review import import_review
-    from polyrefuse_data.build.pipeline import default_memory
+    from polyrefuse_data.build.translations import default_memory
 
     path = memory or default_memory()
     done = import_review(file, path, who)
@@ -100,7 +100,7 @@ def import_(file: Path, memory: Path | None, who: str | None) -> None:
 def withdraw(file: Path, memory: Path | None) -> None:
     """Remove the corrections in FILE from the memory; later corrections of the same rows stay."""
     from polyrefuse_data.audit.review import withdraw_review
-    from polyrefuse_data.build.pipeline import default_memory
+    from polyrefuse_data.build.translations import default_memory
 
     path = memory or default_memory()
     count = withdraw_review(file, path)

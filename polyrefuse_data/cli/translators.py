@@ -43,7 +43,7 @@ _OPTIONS = (
     ),
     click.option(
         "--candidates", type=click.IntRange(1), default=1, show_default=True,
-        help="Ask so many translators of the chain and keep the best round trip.",
+        help="Ask so many translators of the chain; take the best by checks and scores, and keep all.",
     ),
     click.option("--back-translate", is_flag=True, help="Also translate back, for the round-trip check."),
     click.option(

@@ -41,8 +41,9 @@ ROW_CHECKS = (
 )
 """Checks that score single rows, in published order: columns `score_<check>` and `flt_<check>`."""
 
-MODEL_CHECKS = ("quality", "similarity", "nearest")
-"""Checks by models, in published order: a build has the columns of those whose scores it was given."""
+RECORDED_CHECKS = ("quality", "similarity", "nearest", "disagreement")
+"""Checks whose scores are recorded: by models, and of several candidates. In published order: a build has the
+columns of those whose scores it was given."""
 
 
 def text_hash(text: str) -> str:
@@ -108,7 +109,7 @@ class PlacedPrompt:
 class Row:
     """One published row: a prompt in one language.
 
-    `scores` and `flags` hold one entry per check of `ROW_CHECKS`, and of those of `MODEL_CHECKS` that the
+    `scores` and `flags` hold one entry per check of `ROW_CHECKS`, and of those of `RECORDED_CHECKS` that the
     build was given scores of; a score is None where the check
     has nothing to say (English rows, languages without the property, no back-translation), and a
     flag is then False. A harmless row and its harmful twin share a `pair`.
@@ -161,7 +162,7 @@ def column_names(*, pairs: bool = False, measured: Sequence[str] = ()) -> list[s
 def arrow_schema(*, pairs: bool = False, measured: Sequence[str] = ()) -> pa.Schema:
     """Return the Arrow schema of every Parquet file of a build.
 
-    `pairs`: whether the build has contrast pairs; `measured`: the checks of `MODEL_CHECKS` that it has.
+    `pairs`: whether the build has contrast pairs; `measured`: the checks of `RECORDED_CHECKS` that it has.
     """
     import pyarrow as pa
 
@@ -193,7 +194,7 @@ def row_from_values(record: Mapping[str, object], split: str) -> Row:
     """Return the row of a record of `arrow_schema()`, with or without pairs: the inverse of `row_values`."""
     label, pair = record["label"], record.get(PAIR)
     texts = {name: record[name] for name in TEXT_FIELDS if name != "label"}
-    checks = [*ROW_CHECKS, *(check for check in MODEL_CHECKS if f"flt_{check}" in record)]
+    checks = [*ROW_CHECKS, *(check for check in RECORDED_CHECKS if f"flt_{check}" in record)]
     return Row(
         **texts,  # type: ignore[arg-type]
         label=LABELS[label] if isinstance(label, int) else str(label),

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from polyrefuse_data.build.package import MANIFEST
-from polyrefuse_data.core.schema import MODEL_CHECKS, ROW_CHECKS, SPLITS
+from polyrefuse_data.core.schema import RECORDED_CHECKS, ROW_CHECKS, SPLITS
 from polyrefuse_data.publish.snapshots import Snapshot, Version, read_records, version_tag
 
 MAJOR, MINOR, PATCH, NONE = "major", "minor", "patch", "none"
@@ -210,7 +210,7 @@ def _extend(names: list[str], more: Iterator[str]) -> None:
 
 
 def _compare_checks(differences: Differences, lang: str, old: Any, new: Any) -> None:
-    for check in (*ROW_CHECKS, *MODEL_CHECKS):
+    for check in (*ROW_CHECKS, *RECORDED_CHECKS):
         before = old["flagged"].get(check) if old else None
         after = new["flagged"].get(check) if new else None
         if before != after:

@@ -19,7 +19,7 @@ from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.files import write_bytes, write_text
 from polyrefuse_data.core.paths import file_sha256, real_path
-from polyrefuse_data.core.schema import MODEL_CHECKS, column_names
+from polyrefuse_data.core.schema import RECORDED_CHECKS, column_names
 from polyrefuse_data.prompts.sources import SOURCES
 from polyrefuse_data.publish.completion_guard import refuse_completions
 
@@ -99,7 +99,7 @@ def _check_columns(folder: Path, files: Mapping[str, Path]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    every = column_names(pairs=True, measured=MODEL_CHECKS)
+    every = column_names(pairs=True, measured=RECORDED_CHECKS)
     for name, path in files.items():
         if not name.endswith(".parquet"):
             continue
@@ -109,7 +109,7 @@ def _check_columns(folder: Path, files: Mapping[str, Path]) -> None:
             raise PublishError(
                 f"{folder}/{name} cannot be read ({error}); build the data set again"
             ) from None
-        measured = [check for check in MODEL_CHECKS if f"flt_{check}" in columns]
+        measured = [check for check in RECORDED_CHECKS if f"flt_{check}" in columns]
         if columns not in [column_names(pairs=pairs, measured=measured) for pairs in (False, True)]:
             other = [column for column in columns if column not in every] or ["an order of their own"]
             refuse_completions(path, f"{folder}/{name}")

@@ -56,6 +56,11 @@ class ModelRequest:
     similarity_of: str = "auto"
     langs: frozenset[str] = field(default_factory=frozenset)
 
+    @property
+    def asks(self) -> bool:
+        """Whether any model is named."""
+        return bool(self.quality) or self.similarity is not None
+
 
 def measure(
     lists: Sequence[Translated], request: ModelRequest, scores: ScoresFile, progress: Progress

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from polyrefuse_data.checks.recorded import MODEL_CHECKS, Recorded
+from polyrefuse_data.checks.recorded import RECORDED_CHECKS, Recorded
 from polyrefuse_data.core.errors import PolyRefuseError, unknown_name
 from polyrefuse_data.core.files import write_text
 from polyrefuse_data.core.parsing import parse_json
@@ -61,8 +61,10 @@ class ScoresFile:
                     f"{path}, line {number}: expected check, model, lang, english, text and score as "
                     "`polyrefuse audit --quality ... --scores FILE` writes them"
                 ) from None
-            if key[0] not in MODEL_CHECKS:
-                raise ScoresFileError(f"{path}, line {number}: {unknown_name('check', key[0], MODEL_CHECKS)}")
+            if key[0] not in RECORDED_CHECKS:
+                raise ScoresFileError(
+                    f"{path}, line {number}: {unknown_name('check', key[0], RECORDED_CHECKS)}"
+                )
             if not math.isfinite(score):
                 raise ScoresFileError(f"{path}, line {number}: the score is no finite number")
             self._scores.setdefault(key, {})[texts] = score
@@ -84,7 +86,7 @@ class ScoresFile:
     def recorded(self, lang: str, english: Sequence[str | None], texts: Sequence[str]) -> dict[str, Recorded]:
         """Return check -> the scores of the rows by the model that was added last, where a row has one."""
         recorded = {}
-        for check in MODEL_CHECKS:
+        for check in RECORDED_CHECKS:
             for model in reversed(self.models(check, lang)):
                 scores = self.scores(check, model, lang, english, texts)
                 if any(score is not None for score in scores):

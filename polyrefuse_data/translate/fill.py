@@ -1,4 +1,4 @@
-"""Fill the memory with what a build lacks (by chains, with candidates and back-translations); choose from it.
+"""Fill the memory with what a build lacks: by chains of translators, with candidates and back-translations.
 
 A build takes its translations from the memory, by rules that do not depend on the order in which they came.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from polyrefuse_data.checks.text import round_trip
 from polyrefuse_data.cluster.connect import ClusterOptions
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_data.core.schema import text_hash
@@ -24,8 +23,8 @@ from polyrefuse_data.translate.tasks import Task, Watcher
 REPLAY = "replay"
 """The translator that takes what the memory has: `replay`, or `replay:BACKEND` for one backend's."""
 
-Chosen = dict[tuple[str, int], tuple[Translator, str]]
-"""(English hash, occurrence) -> who translated and the text."""
+Candidates = dict[tuple[str, int], list[tuple[Translator, str]]]
+"""(English hash, occurrence) -> translations to choose from, each with its translator."""
 
 Matches = Callable[[Translator], bool]
 
@@ -89,31 +88,25 @@ class Chain:
         """The links that can translate, in order."""
         return [backend for _, backend in self.links if backend is not None]
 
-    def choose(self, memory: TranslationMemory, lang: str, english: Mapping[str, str]) -> Chosen:
-        """Return the translations into `lang` that the chain takes from the memory.
+    def candidates(self, memory: TranslationMemory, lang: str, english: Mapping[str, str]) -> Candidates:
+        """Return the translations into `lang` that the memory has for the chain, as many as were asked for.
 
-        A person's translation wins. Else the first link with an entry is taken; with candidates, of that many
-        links the entry whose back-translation is nearest to the English (chrF++), the earlier of equal ones.
-        `english` maps hashes to texts; prompts that it lacks are left out.
+        They are the first entry of each link that has one, in the order of the links; a person's translation
+        stands alone, and for every repeat of its prompt. `english` maps hashes to texts; prompts that it
+        lacks are left out.
         """
-        backs = memory.backs(lang) if self.request.candidates > 1 else {}
-        chosen: Chosen = {}
+        candidates: Candidates = {}
         for key, entries in memory.candidates(lang).items():
-            if key[0] not in english:
-                continue
-            if entries[0][0].backend == HUMAN:
-                chosen[key] = entries[0]
-                continue
-            ours = self.ranked(entries)[: self.request.candidates]
-            if ours:
-                chosen[key] = max(ours, key=lambda entry: _score(english[key[0]], key[0], entry[1], backs))
-        # A correction stands for every repeat of its prompt.
+            human = entries[0][0].backend == HUMAN
+            ours = entries[:1] if human else self.ranked(entries)[: self.request.candidates]
+            if key[0] in english and ours:
+                candidates[key] = ours
         people = {
-            english_hash: entry
-            for (english_hash, occurrence), entry in chosen.items()
-            if not occurrence and entry[0].backend == HUMAN
+            english_hash: entries
+            for (english_hash, occurrence), entries in candidates.items()
+            if not occurrence and entries[0][0].backend == HUMAN
         }
-        return {key: people.get(key[0], entry) for key, entry in chosen.items()}
+        return {key: people.get(key[0], entries) for key, entries in candidates.items()}
 
     def ranked(self, entries: Sequence[tuple[Translator, str]]) -> list[tuple[Translator, str]]:
         """Return the first entry of each link that has one, in the order of the links."""
@@ -130,11 +123,6 @@ def _by_backend(name: str) -> Matches:
 
 def _by_translator(wanted: Translator) -> Matches:
     return lambda translator: translator == wanted
-
-
-def _score(english: str, english_hash: str, text: str, backs: Mapping[tuple[str, str], str]) -> float:
-    back = backs.get((english_hash, text_hash(text)))
-    return -1.0 if back is None else round_trip(english, back)
 
 
 def missing(
@@ -241,12 +229,8 @@ def _fill_backs(
     orders: dict[Task, list[Backend]] = {}
     for lang in langs:
         backs = memory.backs(lang)
-        for (english_hash, _), entries in memory.candidates(lang).items():
-            if english_hash not in english:
-                continue
-            human = entries[0][0].backend == HUMAN
-            wanted = entries[:1] if human else chain.ranked(entries)[: chain.request.candidates]
-            for translator, text in wanted:
+        for (english_hash, _), entries in chain.candidates(memory, lang, english).items():
+            for translator, text in entries:
                 if (english_hash, text_hash(text)) in backs:
                     continue
                 able = [backend for backend in backends if covers(backend, LANGUAGES[lang], back=True)]

@@ -16,7 +16,7 @@ from polyrefuse_data.translate.backends.base import Backend
 from polyrefuse_data.translate.backends.registry import check_coverage, covers
 from polyrefuse_data.translate.chunks import cut
 from polyrefuse_data.translate.fill import Chain, missing
-from polyrefuse_data.translate.memory.store import TranslationMemory
+from polyrefuse_data.translate.memory.store import HUMAN, TranslationMemory
 
 SECONDS_A_REQUEST = 0.3
 """Assumed seconds of a request to a public service; a rate limit may make it longer."""
@@ -75,16 +75,16 @@ def plan(
 def _back_row(
     backend: Backend, lang: str, chain: Chain, english: Mapping[str, str], memory: TranslationMemory | None
 ) -> PlanRow:
-    chosen = chain.choose(memory, lang, english) if memory is not None else {}
+    candidates = chain.candidates(memory, lang, english) if memory is not None else {}
     backs = memory.backs(lang) if memory is not None else {}
-    texts = []
+    texts, there = [], 0
     for english_hash, text in english.items():
-        choice = chosen.get((english_hash, 0))
-        if choice is None:
-            texts += [text] * chain.request.candidates
-        elif (english_hash, text_hash(choice[1])) not in backs:
-            texts.append(choice[1])
-    return _row(backend, lang, "back", len(english) - len(texts), texts)
+        entries = candidates.get((english_hash, 0), [])
+        human = bool(entries) and entries[0][0].backend == HUMAN
+        lacking = [entry for _, entry in entries if (english_hash, text_hash(entry)) not in backs]
+        there += len(entries) - len(lacking)
+        texts += lacking + [text] * (0 if human else chain.request.candidates - len(entries))
+    return _row(backend, lang, "back", there, texts)
 
 
 def _row(backend: Backend, lang: str, direction: str, there: int, texts: Sequence[str]) -> PlanRow:

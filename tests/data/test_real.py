@@ -21,7 +21,7 @@ from polyrefuse_data.prompts.published_release import read_release, release_fold
 from polyrefuse_data.translate.memory.from_release import import_release
 from polyrefuse_data.translate.memory.store import TranslationMemory
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 def instructions(path: Path, key: str = "instruction") -> list[str]:

@@ -44,7 +44,7 @@ def in_two_processes(*command: object) -> str:
     return output
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("gemma2", marks=pytest.mark.slow)])
 def test_two_processes_measure_what_one_does(family: str, tmp_path: Path) -> None:
     model, out = tmp_path / "model", tmp_path / "out"
     tiny_model(family).save_pretrained(model)
@@ -64,6 +64,7 @@ def responses(run: Path) -> dict[str, str]:
     return {completion.key: completion.response for completion in RunFolder(run).completions("de")}
 
 
+@pytest.mark.slow
 def test_a_run_in_two_processes_answers_as_one_does_and_goes_on(
     model_folder: Path, data_folder: Path, tmp_path: Path
 ) -> None:

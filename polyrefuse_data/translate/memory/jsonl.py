@@ -42,6 +42,22 @@ def export_jsonl(memory: TranslationMemory, path: Path) -> int:
     return count
 
 
+def export_choices(memory: TranslationMemory, path: Path) -> int:
+    """Write the candidates of all recorded choices to `path` as JSON Lines; return their number.
+
+    Each line has `english`, `lang`, `occurrence`, `place` (1 was taken), `backend`, `version`, `parameters`,
+    `text` and `reason`.
+    """
+    count = 0
+    with replacing(path, error=MemoryFileError) as file:
+        for ranked in memory.choices():
+            record = {**vars(ranked), **vars(ranked.translator)}
+            del record["translator"]
+            file.write(f"{json.dumps(record, ensure_ascii=False, sort_keys=True)}\n".encode())
+            count += 1
+    return count
+
+
 def _record(entry: Entry) -> dict[str, Any]:
     return {
         "english": entry.english,

@@ -49,6 +49,22 @@ CREATE TABLE answer (
 ) WITHOUT ROWID;
 """
 
+CHOICE_TABLE = """
+CREATE TABLE IF NOT EXISTS choice (
+    lang TEXT NOT NULL,
+    english_hash TEXT NOT NULL REFERENCES source_text (hash),
+    occurrence INTEGER NOT NULL,
+    place INTEGER NOT NULL CHECK (place > 0),
+    backend TEXT NOT NULL,
+    version TEXT NOT NULL,
+    parameters TEXT NOT NULL,
+    text TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (lang, english_hash, occurrence, place)
+) WITHOUT ROWID;
+"""
+"""Made by the first build that chooses among candidates; versions without candidates pass it over."""
+
 Self = TypeVar("Self", bound="MemoryFile")
 
 

@@ -9,11 +9,11 @@ different translations, and both are kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from polyrefuse_data.core.errors import MemoryFileError, unknown_name
 from polyrefuse_data.core.schema import text_hash
-from polyrefuse_data.translate.memory.sqlite_file import MemoryFile
+from polyrefuse_data.translate.memory.sqlite_file import CHOICE_TABLE, MemoryFile
 
 HUMAN = "human"
 """The backend whose translations win over every machine's."""
@@ -75,6 +75,19 @@ class Reply:
     times: int
     proven: bool
     doubts: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """A candidate of a choice: `place` 1 was taken; `reason` says why, or what spoke against it."""
+
+    english: str
+    lang: str
+    occurrence: int
+    place: int
+    translator: Translator
+    text: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -231,6 +244,60 @@ class TranslationMemory(MemoryFile):
                 backs.setdefault((english, given), text)
         return backs
 
+    def record_choices(self, lang: str, ranked: Iterable[Ranked]) -> None:
+        """Replace what is recorded of the choices among candidates for the prompts of `ranked`."""
+        rows = [
+            (
+                lang,
+                text_hash(own.english),
+                own.occurrence,
+                own.place,
+                *astuple(own.translator),
+                own.text,
+                own.reason,
+            )
+            for own in ranked
+        ]
+        with self._errors(), self._transaction():
+            self._connection.execute(CHOICE_TABLE)
+            keys = {row[:3] for row in rows}
+            self._connection.executemany(
+                "DELETE FROM choice WHERE lang = ? AND english_hash = ? AND occurrence = ?", sorted(keys)
+            )
+            self._connection.executemany("INSERT INTO choice VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def choices(self) -> Iterator[Ranked]:
+        """Yield the candidates of all recorded choices by language and prompt, the one taken first."""
+        query = (
+            "SELECT s.text, c.lang, occurrence, place, backend, version, parameters, c.text, reason "
+            "FROM choice c JOIN source_text s ON s.hash = c.english_hash "
+            "ORDER BY c.lang, c.english_hash, c.occurrence, c.place"
+        )
+        with self._errors():
+            known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'choice'"
+            if not self._connection.execute(known).fetchone()[0]:
+                return
+            for (
+                english,
+                lang,
+                occurrence,
+                place,
+                name,
+                version,
+                parameters,
+                text,
+                reason,
+            ) in self._connection.execute(query):
+                yield Ranked(
+                    english=english,
+                    lang=lang,
+                    occurrence=occurrence,
+                    place=place,
+                    translator=Translator(name, version, parameters),
+                    text=text,
+                    reason=reason,
+                )
+
     def entries(self) -> Iterator[Entry]:
         """Yield all entries in the order of their keys."""
         query = (
@@ -241,18 +308,8 @@ class TranslationMemory(MemoryFile):
             "t.parameters, t.input_hash"
         )
         with self._errors():
-            for (
-                english,
-                lang,
-                direction,
-                given,
-                occurrence,
-                backend,
-                version,
-                parameters,
-                text,
-                note,
-            ) in self._connection.execute(query):
+            for row in self._connection.execute(query):
+                english, lang, direction, given, occurrence, backend, version, parameters, text, note = row
                 texts = (english, lang, given, backend, version, parameters, text, note)
                 if not all(isinstance(value, str) for value in texts):
                     raise MemoryFileError(

@@ -71,6 +71,7 @@ def test_rescore(tmp_path: Path) -> None:
     killed_everywhere(tmp_path, prepare)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_leaderboard(tmp_path: Path) -> None:
     first = finished_run(tmp_path / "first").path
     second = finished_run(tmp_path / "second", langs=("de",)).path

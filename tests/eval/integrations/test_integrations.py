@@ -108,6 +108,7 @@ def test_lm_eval_asks_and_scores(
         assert result["n_unjudged,none"] == 1.0
 
 
+@pytest.mark.slow
 def test_lm_eval_as_a_command(
     tasks_folder: Path, model_folder: Path, data_folder: Path, tmp_path: Path
 ) -> None:

@@ -376,6 +376,7 @@ def test_answers_follow_the_role_of_each_row(trained_on: tuple[Any, Any], shared
     assert recipe.added_most - 0.1 < float(strength.max()) < recipe.added_most + 1e-5
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_callers_torch_alone(
     tiny: Path, tmp_path: Path
 ) -> None:
