@@ -240,7 +240,8 @@ def compare(
 ) -> tuple[dict[str, list[Scored]], list[DetectorCost]]:
     """Return the verdicts of published guards on the same `prompts`, and their costs.
 
-    A verdict is None where a guard is undecided. Each is loaded and unloaded in turn, in bfloat16 unless `options` say otherwise.
+    A verdict is None where a guard is undecided. Each is loaded and unloaded in turn, in bfloat16
+    unless `options` say otherwise.
     """
     options = replace(options, dtype="bfloat16") if options.dtype == "auto" else options
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
