@@ -81,14 +81,17 @@ def test_guards_are_compared_on_the_same_prompts_in_bfloat16(
     ) -> list[str]:
         loaded.append(self._model.dtype)
         assert len(answers(self, prompts, 2)) == len(prompts)
-        return ["safe" if "paint" in self.tokenizer.decode(ids) else "unsafe" for ids in prompts[:2]] + ["?"]
+        read = ["safe" if "paint" in self.tokenizer.decode(ids) else "unsafe" for ids in prompts[:2]]
+        return [*read, "?"][: len(prompts)]
 
     monkeypatch.setattr(local_model.LocalModel, "answers", said)
-    found = compare([f"llamaguard3={model_folder}"], PROMPTS, JudgeOptions("cpu"))
+    found, (cost,) = compare([f"llamaguard3={model_folder}"], PROMPTS, JudgeOptions("cpu"))
     ((name, scored),) = found.items()
     assert name.startswith("llamaguard3-prompt-1@folder:")
     assert [one.unsafe for one in scored] == [True, False, None]
     assert str(loaded[0]) == "torch.bfloat16"
+    assert (cost.detector, cost.device, cost.batch_size, cost.n_prompts) == (name, "cpu", 1, 3)
+    assert 0 < cost.median_ms <= cost.percentile95_ms
     english, *_ = detections(scored, "data")
     assert (english.accuracy.hits, english.accuracy.n, english.auroc) == (2, 2, None)
 
