@@ -20,7 +20,7 @@ SECTIONS = {
     "What to measure": """
         rule no_filter refusal_tokens all_candidates directions strengths coefficient crossed controls
         max_new_tokens behaviour steered inverted layers layer scope pooled threshold thresholds against
-        action temperature position scores similarity similarity_of quality model_langs all_votes""",
+        action temperature position scores similarity similarity_of quality intent model_langs all_votes""",
     "Judges": "judge judges judge_model judge_batch_size phrases check_phrases reference agreement",
     "Translation": """
         memory memory_file translator translator_url candidates back_translate""",
