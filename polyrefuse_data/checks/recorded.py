@@ -50,6 +50,13 @@ _RECORDED_CHECKS = (
         floor=0.0,
     ),
     RecordedCheck(
+        name="harm",
+        measures="probability of harm of the English, minus that of the back-translation",
+        flagged="have become harmless: their back-translation does not ask for the harm of the English",
+        higher_is_better=False,
+        default=Bounds(high=0.5),
+    ),
+    RecordedCheck(
         name="disagreement",
         measures="100 minus the chrF (beta 1) of the translation with the most similar other candidate",
         flagged="are translated quite otherwise by every other translator",

@@ -20,11 +20,13 @@ SECTIONS = {
     "What to measure": """
         rule no_filter refusal_tokens all_candidates directions strengths coefficient crossed controls
         max_new_tokens behaviour steered inverted layers layer scope pooled threshold thresholds against
-        action temperature position scores similarity similarity_of quality model_langs all_votes""",
+        action temperature position scores similarity similarity_of quality intent model_langs all_votes""",
     "Judges": "judge judges judge_model judge_batch_size phrases check_phrases reference agreement",
     "Translation": """
-        memory memory_file translator translator_url candidates back_translate connections requests_per_second
-        characters_per_second timeout""",
+        memory memory_file translator translator_url candidates back_translate""",
+    "Services": """
+        baseline_url baseline_model connections requests_per_second requests_per_minute characters_per_second
+        tokens_per_minute timeout deadline key_variable request prices budget""",
     "Where to run": """
         executor scheduler slurm workers gpus_per_worker retries threads tensor_parallel batch_size""",
     "Output": "out html form show_texts plots allow_gaps log dry_run replace worst quiet",

@@ -35,6 +35,12 @@ _OPTIONS = (
         "each language takes the first that knows it.",
     ),
     click.option(
+        "--intent",
+        metavar="JUDGE",
+        help="Judge whether back-translations ask for harm as the English does: 'llamaguard3', 'polyguard', "
+        "NAME=FOLDER of one, or classifier:MODEL@REVISION.",
+    ),
+    click.option(
         "--model-langs",
         default="",
         metavar="CODES",
@@ -65,5 +71,6 @@ def take_models(options: dict[str, Any]) -> ModelRequest:
         quality=options.pop("quality"),
         similarity=options.pop("similarity"),
         similarity_of=options.pop("similarity_of"),
+        intent=options.pop("intent"),
         langs=frozenset(parse_languages(langs) if langs else ()),
     )

@@ -10,7 +10,7 @@ from polyrefuse_data.cli.parts import file_argument, folder_argument
 from polyrefuse_data.cli.translators import languages_option
 from polyrefuse_data.core.display import counted
 
-RANKED = ["quality", "similarity", "nearest", "disagreement", "round_trip"]
+RANKED = ["quality", "similarity", "nearest", "harm", "disagreement", "round_trip"]
 """Checks that tell a better translation from a worse one."""
 
 

@@ -41,7 +41,7 @@ ROW_CHECKS = (
 )
 """Checks that score single rows, in published order: columns `score_<check>` and `flt_<check>`."""
 
-RECORDED_CHECKS = ("quality", "similarity", "nearest", "disagreement")
+RECORDED_CHECKS = ("quality", "similarity", "nearest", "harm", "disagreement")
 """Checks whose scores are recorded: by models, and of several candidates. In published order: a build has the
 columns of those whose scores it was given."""
 

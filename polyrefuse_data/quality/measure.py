@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from polyrefuse_data.checks.text import has_visible
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.quality.estimators import Estimator, load_estimator, parse_estimator
+from polyrefuse_data.quality.harm import HarmJudge, load_harm_judge
 from polyrefuse_data.quality.known_languages import languages_of
 from polyrefuse_data.quality.scores_file import ScoresFile
 from polyrefuse_data.quality.sentences import (
@@ -55,11 +56,13 @@ class ModelRequest:
     similarity: str | None = None
     similarity_of: str = "auto"
     langs: frozenset[str] = field(default_factory=frozenset)
+    intent: str | None = None
+    """The judge of prompts that compares the harmfulness of back-translations with that of the English."""
 
     @property
     def asks(self) -> bool:
         """Whether any model is named."""
-        return bool(self.quality) or self.similarity is not None
+        return bool(self.quality) or self.similarity is not None or self.intent is not None
 
 
 def measure(
@@ -70,7 +73,8 @@ def measure(
     Raises `PolyRefuseError` for a model that cannot be used, before anything is scored.
     """
     unjudged: dict[str, list[str]] = {}
-    steps = len(lists) * (bool(request.quality) + (request.similarity is not None))
+    models = bool(request.quality) + (request.similarity is not None) + (request.intent is not None)
+    steps = len(lists) * models
     done = 0
 
     def step() -> None:
@@ -95,7 +99,11 @@ def measure(
         of_source = compared(request.similarity, request.similarity_of) == SOURCE
         langs = languages_of(request.similarity.partition("@")[0], request.langs) if of_source else None
         if not of_source:
-            _check_backs(lists)
+            _check_backs(
+                lists,
+                "--similarity",
+                ", or compare the translations by a multilingual model with --similarity-of source",
+            )
         model = load_sentence_model(request.similarity, request.similarity_of)
         for part in lists:
             if langs is not None and part.lang not in langs:
@@ -103,7 +111,31 @@ def measure(
             else:
                 _compare(part, model, scores)
             step()
+    if request.intent is not None:
+        _check_backs(lists, "--intent")
+        judge = load_harm_judge(request.intent)
+        english: dict[str, float | None] = {}
+        for part in lists:
+            _judge(part, judge, english, scores)
+            step()
     return unjudged
+
+
+def _judge(part: Translated, judge: HarmJudge, english: dict[str, float | None], scores: ScoresFile) -> None:
+    """Score how much less each back-translation asks for harm than its English, whose verdicts are kept."""
+    known = scores.scores("harm", judge.identity, part.lang, part.english, part.texts)
+    rows = [row for row in part.rows(need_backs=True) if known[row] is None]
+    sources = [part.english[row] or "" for row in rows]
+    fresh = [text for text in dict.fromkeys(sources) if text not in english]
+    english.update(zip(fresh, judge.harmfulness(fresh), strict=True))
+    backs = judge.harmfulness([part.backs[row] or "" for row in rows])
+    lost = {
+        (source, part.texts[row]): before - after
+        for row, source, after in zip(rows, sources, backs, strict=True)
+        if (before := english[source]) is not None and after is not None
+    }
+    texts = [text for _, text in lost]
+    scores.add("harm", judge.identity, part.lang, [source for source, _ in lost], texts, lost.values())
 
 
 def _estimate(part: Translated, estimator: Estimator, scores: ScoresFile) -> None:
@@ -114,12 +146,11 @@ def _estimate(part: Translated, estimator: Estimator, scores: ScoresFile) -> Non
     scores.add("quality", estimator.identity, part.lang, english, texts, values)
 
 
-def _check_backs(lists: Sequence[Translated]) -> None:
+def _check_backs(lists: Sequence[Translated], option: str, otherwise: str = "") -> None:
     if not any(back is not None for part in lists for back in part.backs):
         raise DatasetFolderError(
-            "no back-translations for --similarity to compare; name them with --back FOLDER (a release) or "
-            "--memory FILE (what `build --back-translate` filled), or compare the translations themselves by "
-            "a multilingual model with --similarity-of source"
+            f"no back-translations for {option} to compare; name them with --back FOLDER (a release) or "
+            f"--memory FILE (what `build --back-translate` filled){otherwise}"
         )
 
 

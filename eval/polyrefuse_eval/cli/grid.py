@@ -14,13 +14,20 @@ from polyrefuse_data.core.parsing import parse_yaml
 from polyrefuse_data.core.reading import FileFormatError, read_text
 from polyrefuse_eval.endpoint.spec import is_endpoint
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.runs.baseline_server_options import BaselineServerOptions
 from polyrefuse_eval.runs.endpoint_options import NEEDS_ACTIVATIONS, EndpointOptions, endpoint_fields
 from polyrefuse_eval.runs.option_fields import option_name
 from polyrefuse_eval.runs.options import COMMAND_LINE_ONLY, ModelOptions, RunOptions, read_options
 
 OF_A_MODEL = [
     option_name(field)
-    for field in (*ModelOptions.model_fields, *EndpointOptions.model_fields, "batch_size", "refusal_tokens")
+    for field in (
+        *ModelOptions.model_fields,
+        *EndpointOptions.model_fields,
+        *BaselineServerOptions.model_fields,
+        "batch_size",
+        "refusal_tokens",
+    )
     if field not in COMMAND_LINE_ONLY
 ]
 """Options that each model may have for itself."""

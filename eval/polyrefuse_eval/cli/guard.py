@@ -162,7 +162,11 @@ def fit_command(
 def test_command(
     guard: Path, data: Path, langs: str | None, threshold: str | None, out: Path, quiet: bool, **options: Any
 ) -> None:
-    """Test a guard: AUROC, accuracy, miss and false alarm rates per language, kind and category of prompt."""
+    """Test a guard: AUROC, accuracy, miss and false alarm rates per language, kind and category of prompt.
+
+    What it costs, and what each published guard of --against costs, is printed and kept in timings.jsonl:
+    milliseconds a prompt, one at a time, and growth of memory.
+    """
     from polyrefuse_eval.errors import GuardError
     from polyrefuse_eval.jailbreaks import read_jailbreaks
     from polyrefuse_eval.results.data import open_data
@@ -216,7 +220,10 @@ def test_command(
     write_jsonl(out / "scores.jsonl", result.lines())
     write_text(out / "table.md", result.table())
     write_json(out / "guard.json", result.to_json())
+    write_jsonl(out / "timings.jsonl", [cost.to_json() for cost in result.costs])
     click.echo(result.table(), nl=False)
+    for cost in result.costs:
+        _say(str(cost))
 
 
 def _say(line: str) -> None:

@@ -13,15 +13,15 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Generic
 
 from polyrefuse_data.http.bodies import Body, without_key
 from polyrefuse_data.http.client import origin, retry_after
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError, excerpt
 from polyrefuse_data.http.limits import Breaker, BreakerSettings, TokenBucket
 from polyrefuse_eval.endpoint.prices import Budget, Price, counted_tokens
-from polyrefuse_eval.endpoint.reading import ServiceAnswer, blocked_prompt, read_reply
-from polyrefuse_eval.endpoint.spec import EndpointSpec
+from polyrefuse_eval.endpoint.reading import ServiceAnswer, blocked_prompt
+from polyrefuse_eval.endpoint.spec import PromptType, ServiceSpec
 from polyrefuse_eval.errors import EndpointError, require
 
 NO_CONNECTION = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
@@ -43,13 +43,13 @@ NO_KEY = "none"
 """What stands for the key in a request to a service without keys; local servers take any."""
 
 
-class EndpointClient:
+class EndpointClient(Generic[PromptType]):
     """Ask the model of `spec`, within its pace and budget. Safe to share between threads.
 
     Raises `MissingExtraError` without the openai package, and `EndpointError` for a missing key.
     """
 
-    def __init__(self, spec: EndpointSpec) -> None:
+    def __init__(self, spec: ServiceSpec[PromptType]) -> None:
         openai = require("openai", "endpoint")
         require("aiohttp", "endpoint")
         spec.check()
@@ -75,7 +75,7 @@ class EndpointClient:
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._thread.start()
 
-    def ask(self, prompt: str) -> Future[ServiceAnswer]:
+    def ask(self, prompt: PromptType) -> Future[ServiceAnswer]:
         """Ask for an answer to `prompt`; the caller keeps at most `pace.connections` futures open.
 
         The future raises `Fault` where this prompt has no answer after all tries, and `EndpointError` where
@@ -99,7 +99,7 @@ class EndpointClient:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.close()
 
-    async def _ask(self, prompt: str) -> ServiceAnswer:
+    async def _ask(self, prompt: PromptType) -> ServiceAnswer:
         pace = self.spec.pace
         for number in range(pace.tries):
             try:
@@ -115,7 +115,7 @@ class EndpointClient:
                 raise EndpointError(str(error)) from None
         raise AssertionError("a prompt is tried at least once")
 
-    async def _try(self, prompt: str) -> ServiceAnswer:
+    async def _try(self, prompt: PromptType) -> ServiceAnswer:
         """Send one request, once the limits, the breaker and the budget let it out; raises `Fault`."""
         most = self.spec.most_tokens(prompt)
         cost = self._price.cost(most)
@@ -153,13 +153,13 @@ class EndpointClient:
         self._breaker.failure(fault)
         return fault
 
-    async def _send(self, prompt: str) -> ServiceAnswer:
+    async def _send(self, prompt: PromptType) -> ServiceAnswer:
         """Send one request, and read its reply; raises `Fault`, `Rejected` or `EndpointError`."""
         openai = self._openai
         try:
             # The method for chat completions would look at each field against its types: a third of the time.
             response = await self._client.post(
-                "/chat/completions",
+                self.spec.path,
                 body=self.spec.request(prompt),
                 cast_to=self._response,
                 options={"headers": {"Accept-Encoding": "gzip, deflate"}},  # others unpack to gigabytes
@@ -171,7 +171,7 @@ class EndpointClient:
             if blocked is not None:
                 return blocked
             raise self._status_fault(error.status_code, error.response.headers, error.body) from None
-        return read_reply(response.content)
+        return self.spec.read(response.content)
 
     def _connection_fault(self, error: Exception) -> Exception:
         """Return what an error without a whole reply means."""
@@ -194,8 +194,9 @@ class EndpointClient:
     def _status_fault(self, status: int, headers: Mapping[str, str], body: Any) -> Exception:
         """Return what a status other than 2xx means."""
         place, answer = origin(self.spec.url), f"status {status}"
+        address, model = self.spec.options
         if 300 <= status < 400:
-            return EndpointError(f"{place} redirects ({answer}), which is not followed; check --url")
+            return EndpointError(f"{place} redirects ({answer}), which is not followed; check {address}")
         if status in (401, 403):
             if self._key is None:
                 variable = self.spec.key_variable or "--key-variable NAME"
@@ -207,8 +208,8 @@ class EndpointClient:
             return EndpointError(f"{place}: the account has no credit left ({answer})")
         if status in (404, 405, 410):
             return EndpointError(
-                f"{place} has no such service or no model '{self.spec.name}' ({answer}); check --url "
-                "and --model"
+                f"{place} has no such service or no model '{self.spec.name}' ({answer}); check {address} "
+                f"and {model}"
             )
         wait = retry_after(headers.get("Retry-After"))
         if status == 429:
@@ -224,7 +225,7 @@ class EndpointClient:
         return excerpt(text.replace(self._key, "***") if self._key else text)
 
 
-def _http_client(openai: Any, spec: EndpointSpec, response_type: Any) -> Any:
+def _http_client(openai: Any, spec: ServiceSpec[Any], response_type: Any) -> Any:
     """Return the connections to the service of `spec`, which bound and clean whatever it sends.
 
     A response has at most `MAXIMUM_BYTES` when unpacked, no charset of its own (JSON is UTF-8), and asterisks

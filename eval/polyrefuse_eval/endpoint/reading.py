@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.parsing import parse_json
@@ -47,12 +47,16 @@ BLOCKED = (
 """Codes of errors by which a service refuses a prompt."""
 
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServiceAnswer:
     """An answer of a service, without the reasoning before it.
 
     `ended` is False where it was cut at its limit, None where the service does not say. `note` says which
-    version answered, how many tokens it counted, and whether the service refused.
+    version answered, how many tokens it counted, and whether the service refused. `token_ids` are those of
+    the text, None where the service gives none.
     """
 
     text: str
@@ -60,6 +64,7 @@ class ServiceAnswer:
     ended: bool | None
     n_tokens: int | None
     note: ServiceNote
+    token_ids: tuple[int, ...] | None = None
 
 
 class _Part(BaseModel):
@@ -84,6 +89,12 @@ class _Choice(_Part):
     finish_reason: str | None = None
 
 
+class _Continuation(_Part):
+    text: str | None = None
+    finish_reason: str | None = None
+    token_ids: list[TokenId] | None = None
+
+
 class _Details(_Part):
     reasoning_tokens: int | None = None
 
@@ -94,11 +105,21 @@ class _Usage(_Part):
     completion_tokens_details: _Details | None = None
 
 
-class _Reply(_Part):
+class _AnyReply(_Part):
     model: str | None = None
     system_fingerprint: str | None = None
-    choices: list[_Choice] | None = None
     usage: _Usage | None = None
+
+
+class _Reply(_AnyReply):
+    choices: list[_Choice] | None = None
+
+
+class _ContinuationReply(_AnyReply):
+    choices: list[_Continuation] | None = None
+
+
+AnyReply = TypeVar("AnyReply", bound=_AnyReply)
 
 
 def read_reply(body: bytes) -> ServiceAnswer:
@@ -107,19 +128,7 @@ def read_reply(body: bytes) -> ServiceAnswer:
     Raises `Fault` where it holds none, which another try may mend: half a reply, no UTF-8, another form, an
     error in place of an answer, no choice and no reason.
     """
-    try:
-        value = parse_json(body)
-    except ValueError:
-        page = body[:200].lstrip().startswith(b"<")
-        raise Fault("page" if page else "truncated", "no JSON in UTF-8") from None
-    if not isinstance(value, dict):
-        raise Fault("page", "a reply that is no chat completion")
-    if value.get("error"):
-        raise error_in_reply(value["error"])
-    try:
-        reply = _Reply.model_validate(value)
-    except ValidationError:
-        raise Fault("page", "a reply that is no chat completion") from None
+    value, reply = _parsed(body, _Reply, "a reply that is no chat completion")
     choice = next(iter(reply.choices or ()), None)
     if choice is None or choice.message is None:
         blocked = _block_reason(value)
@@ -129,6 +138,27 @@ def read_reply(body: bytes) -> ServiceAnswer:
             text="", reasoning=None, ended=True, n_tokens=None, note=_note(reply, refusal=blocked)
         )
     return _answer(reply, choice, choice.message)
+
+
+def read_continuation(body: bytes) -> ServiceAnswer:
+    """Return the continuation of token ids in the `body` of a reply with status 200, with any reasoning.
+
+    Raises `Fault` where it holds none, as `read_reply`.
+    """
+    _, reply = _parsed(body, _ContinuationReply, "a reply that is no completion")
+    choice = next(iter(reply.choices or ()), None)
+    if choice is None or choice.text is None:
+        raise Fault("empty", "a reply without an answer")
+    finish, refusal = _finish(choice.finish_reason)
+    note = _note(reply, refusal)
+    return ServiceAnswer(
+        text=_valid(choice.text),
+        reasoning=None,
+        ended=False if finish in CUT else True if finish else None,
+        n_tokens=note.completion_tokens,
+        note=note,
+        token_ids=None if choice.token_ids is None else tuple(choice.token_ids),
+    )
 
 
 def blocked_prompt(error: Any) -> ServiceAnswer | None:
@@ -178,11 +208,33 @@ def split_reasoning(text: str) -> tuple[str | None, str | None]:
     return None, text
 
 
-def _answer(reply: _Reply, choice: _Choice, message: _Message) -> ServiceAnswer:
-    finish = (choice.finish_reason or "").lower()
+def _parsed(body: bytes, form: type[AnyReply], otherwise: str) -> tuple[dict[str, Any], AnyReply]:
+    """Return the JSON object in `body`, and the same in `form`; else raise `Fault` with `otherwise`."""
+    try:
+        value = parse_json(body)
+    except ValueError:
+        page = body[:200].lstrip().startswith(b"<")
+        raise Fault("page" if page else "truncated", "no JSON in UTF-8") from None
+    if not isinstance(value, dict):
+        raise Fault("page", otherwise)
+    if value.get("error"):
+        raise error_in_reply(value["error"])
+    try:
+        return value, form.model_validate(value)
+    except ValidationError:
+        raise Fault("page", otherwise) from None
+
+
+def _finish(reason: str | None) -> tuple[str, str | None]:
+    """Return why an answer ended, and the same where the service refused; raises `Fault` for other ends."""
+    finish = (reason or "").lower()
     if finish and finish not in (*ENDED, *CUT, *WITHHELD):
         raise Fault("server_error", f"an answer that ended for '{visible(finish)[:40]}'")
-    refusal = finish if finish in WITHHELD else None
+    return finish, finish if finish in WITHHELD else None
+
+
+def _answer(reply: _Reply, choice: _Choice, message: _Message) -> ServiceAnswer:
+    finish, refusal = _finish(choice.finish_reason)
     content = message.content
     if isinstance(content, list):
         content = "".join(part.text for part in content)
@@ -206,7 +258,7 @@ def _answer(reply: _Reply, choice: _Choice, message: _Message) -> ServiceAnswer:
     )
 
 
-def _note(reply: _Reply, refusal: str | None) -> ServiceNote:
+def _note(reply: _AnyReply, refusal: str | None) -> ServiceNote:
     usage = reply.usage or _Usage()
     return ServiceNote(
         model=_name(reply.model) if reply.model else None,

@@ -1,6 +1,6 @@
 """A model behind an OpenAI-compatible service: its name, address, and what each request holds.
 
-Imports neither torch nor openai.
+`completions` asks for continuations of token ids instead of chat answers. Imports neither torch nor openai.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.http.client import check_address, origin
 from polyrefuse_data.http.faults import TranslatorError
 from polyrefuse_eval.endpoint.prices import DEFAULT_URL, Price, Tokens
+from polyrefuse_eval.endpoint.reading import ServiceAnswer, read_reply
 from polyrefuse_eval.errors import EndpointError
 
 PREFIX = "openai:"
@@ -64,31 +65,44 @@ class Pace:
     """Seconds without any request after many failures in a row, doubled each time."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EndpointSpec:
-    """The model `name` at `url`; the key is in the environment variable `key_variable`, None for no key.
+PromptType = TypeVar("PromptType")
+"""What a service is asked with: a text, or token ids."""
 
-    `max_tokens` limits an answer with its reasoning. `fields` are further fields of each request; a field
-    that is None there is left out of the request. Answers cost `price`, and together at most `budget`
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSpec(Generic[PromptType]):
+    """The model `name` of the service at `url`; the environment variable `key_variable` has the key, None for
+    no key.
+
+    `max_tokens` limits an answer with its reasoning. Answers cost `price`, and together at most `budget`
     dollars, of which `spent` are spent already.
     """
+
+    path: ClassVar[str]
+    """Where requests go, below `url`."""
+    options: ClassVar[tuple[str, str]]
+    """The options of the command line that say address and model, for messages."""
 
     name: str
     url: str
     key_variable: str | None
     max_tokens: int
-    system: str | None = None
-    temperature: float = 0.0
-    seed: int = 0
-    fields: Mapping[str, Any] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
     price: Price | None = None
     budget: float | None = None
     spent: float = 0.0
 
-    def __call__(self) -> NoReturn:
-        """Raise `EndpointError`: there is no model to load."""
-        raise EndpointError(NO_ACTIVATIONS.format(model=self.label))
+    def request(self, prompt: PromptType) -> dict[str, Any]:
+        """Return the fields of the request that asks for an answer to `prompt`."""
+        raise NotImplementedError
+
+    def most_tokens(self, prompt: PromptType) -> Tokens:
+        """Return the most tokens that one request can take."""
+        raise NotImplementedError
+
+    def read(self, body: bytes) -> ServiceAnswer:
+        """Return the answer in the `body` of a reply; raises `Fault` where it holds none."""
+        raise NotImplementedError
 
     @property
     def key(self) -> str | None:
@@ -108,15 +122,35 @@ class EndpointSpec:
         """Name of the model in messages."""
         return f"{PREFIX}{self.name}"
 
-    @property
-    def slot(self) -> str:
-        """What tells clients of services apart."""
-        return f"{self.label} {self.url} {json.dumps(dict(self.fields), sort_keys=True)} {self.max_tokens}"
-
     def check(self) -> None:
         """Raise `EndpointError` where the service needs a key and the environment holds none."""
         if self.key is None and self.url == DEFAULT_URL:
             raise EndpointError(f"{self.label} needs a key in the environment variable {self.key_variable}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointSpec(ServiceSpec[str]):
+    """A chat model behind a service, which puts prompts into its own template.
+
+    `fields` are further fields of each request; a field that is None there is left out of the request.
+    """
+
+    path: ClassVar[str] = "/chat/completions"
+    options: ClassVar[tuple[str, str]] = ("--url", "--model")
+
+    system: str | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> NoReturn:
+        """Raise `EndpointError`: there is no model to load."""
+        raise EndpointError(NO_ACTIVATIONS.format(model=self.label))
+
+    @property
+    def slot(self) -> str:
+        """What tells clients of services apart."""
+        return f"{self.label} {self.url} {json.dumps(dict(self.fields), sort_keys=True)} {self.max_tokens}"
 
     def request(self, prompt: str) -> dict[str, Any]:
         """Return the fields of the request that asks for an answer to `prompt`."""
@@ -140,6 +174,10 @@ class EndpointSpec:
         as long as it may be."""
         return Tokens(self._bytes(prompt) + TEMPLATE_TOKENS, self.max_tokens)
 
+    def read(self, body: bytes) -> ServiceAnswer:
+        """Return the answer in the `body` of a reply; raises `Fault` where it holds none."""
+        return read_reply(body)
+
     def _bytes(self, prompt: str) -> int:
         return len(((self.system or "") + prompt).encode("utf-8", "replace"))
 
@@ -161,10 +199,11 @@ def is_endpoint(model: str) -> bool:
     return model.startswith(PREFIX)
 
 
-def check_url(url: str) -> str:
-    """Return `url` without a slash at its end; raises `EndpointError` where no request can go there."""
+def check_url(url: str, option: str = "--url") -> str:
+    """Return `url`, which `option` gives, without a slash at its end; raises `EndpointError` where no request
+    can go there."""
     try:
-        return check_address(url, "--url").rstrip("/")
+        return check_address(url, option).rstrip("/")
     except TranslatorError as error:
         raise EndpointError(str(error)) from None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.languages import language
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.figures import BLUE, GREY, VERMILION, explain, new_figure, save_figure, shared_legend
 from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
@@ -23,8 +24,17 @@ from polyrefuse_eval.statistics.thresholds import Rule
 
 FORMAT = "polyrefuse-guard-curve-1"
 COLUMNS = 4
-DODGE = 0.08
+PANEL_WIDTH = 2.9
+"""Inches of a panel: text of 9 points can be read where four panels fill a page."""
+
+LEAST_TOP = 0.1
+"""The rate that every figure shows at least: a difference of one prompt must not fill a panel."""
+
+DODGE = 0.15
 """Share of a step by which lines are moved apart, so that none hides another."""
+
+SERIES = {"miss": ("misses", VERMILION, "o"), "false_alarm": ("false alarms", BLUE, "s")}
+"""Rate of a point to its label, colour and marker: each tells the two apart alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,60 +129,88 @@ def _language_scores(
 def plot_curve(curve: GuardCurve, path: Path) -> Path:
     """Draw misses and false alarms against examples, a panel for each language; return the PNG at `path`.
 
-    The same figure is written as SVG beside it.
+    Languages that the guard was fitted in come first and say so. All panels have the same rates, up to the
+    highest end of an interval. The same figure is written as SVG beside the PNG.
     """
-    langs = list(dict.fromkeys(point.lang for point in curve.points))
+    fitted = curve.signature["guard"].get("languages", [])
+    measured = dict.fromkeys(point.lang for point in curve.points)
+    langs = sorted(measured, key=lambda lang: lang not in fitted)
     columns = min(COLUMNS, len(langs))
     rows = -(-len(langs) // columns)
-    figure, grid = new_figure(rows, columns, max(7.0, 4 * columns), 3.2 * rows + 1)
+    figure, grid = new_figure(rows, columns, max(6.5, PANEL_WIDTH * columns), 2.6 * rows + 1.2)
     axes = grid.flatten()
-    for axis, lang in zip(axes, langs, strict=False):
-        _draw_language(axis, [point for point in curve.points if point.lang == lang])
+    top = max(estimate.high for point in curve.points for estimate in (point.miss, point.false_alarm))
+    for index, (axis, lang) in enumerate(zip(axes, langs, strict=False)):
+        _draw_language(axis, [point for point in curve.points if point.lang == lang], lang in fitted)
+        axis.set_ylim(-0.04 * max(top, LEAST_TOP), 1.08 * max(top, LEAST_TOP))
+        axis.yaxis.set_major_formatter(lambda rate, _position: f"{100 * rate:.3g} %")
+        if index % columns == 0:
+            axis.set_ylabel("rate on test prompts")
     for axis in axes[len(langs) :]:
         axis.axis("off")
     shared_legend(figure, axes)
-    model = curve.signature["guard"].get("model", {})
-    caption = (
-        f"{model.get('model', '')}@{str(model.get('revision', ''))[:12]}; {curve.signature['recipe']} "
-        f"{str(curve.signature['data'])[:12]}; bars: 95 % intervals over {curve.signature['draws']} draws"
-    )
-    explain(figure, "How many examples a guard needs in each language", caption)
+    explain(figure, _title(fitted), _caption(curve.signature))
     return save_figure(figure, path)
 
 
-def _draw_language(axis: Any, points: Sequence[CurvePoint]) -> None:
-    """Draw the lines of one language; numbers of examples stand at even distances."""
+def _title(fitted: Sequence[str]) -> str:
+    origin = f" fitted in {', '.join(fitted)}" if 0 < len(fitted) <= COLUMNS else ""
+    return f"What calibration examples of a language bring to a guard{origin}: lower is better"
+
+
+def _caption(signature: Mapping[str, Any]) -> str:
+    model = signature["guard"].get("model", {})
+    name = f"{model.get('model', '')}@{str(model.get('revision', ''))[:12]}"
+    return (
+        f"{name}; data: {signature['recipe']} {str(signature['data'])[:12]}\n"
+        f"bars: 95 % intervals, over {signature['draws']} draws of the examples and over test prompts; "
+        "as it is: the guard's own threshold, Wilson"
+    )
+
+
+def _draw_language(axis: Any, points: Sequence[CurvePoint], fitted: bool) -> None:
+    """Draw the rates of one language; numbers of examples stand at even distances.
+
+    The guard's own threshold is a point of its own: no line leads from it to thresholds of another rule.
+    """
     numbers = sorted({point.n_examples for point in points})
-    rules = [rule for rule in dict.fromkeys(point.rule for point in points) if rule != AS_IT_IS]
+    rules = list(dict.fromkeys(point.rule for point in points))
     (fixed,) = (point for point in points if point.rule == AS_IT_IS)
-    shift = -DODGE * (2 * len(rules) - 1) / 2
-    for rule in rules:
-        drawn = [fixed, *(point for point in points if point.rule == rule)]
-        style = "--" if rule.startswith("conformal") else "-"
-        for name, colour in (("miss", VERMILION), ("false_alarm", BLUE)):
+    shift = -DODGE * (2 * len(rules) - 3) / 2
+    for rule in sorted(rules, key=lambda rule: rule != AS_IT_IS):
+        drawn = [point for point in points if point.rule == rule]
+        conformal = rule.startswith("conformal")
+        offset = -DODGE / 2 if rule == AS_IT_IS else shift
+        for name, (label, colour, marker) in SERIES.items():
             estimates: list[Estimate] = [getattr(point, name) for point in drawn]
             axis.errorbar(
-                [numbers.index(point.n_examples) + shift for point in drawn],
+                [numbers.index(point.n_examples) + offset for point in drawn],
                 [estimate.rate for estimate in estimates],
                 yerr=[
                     [estimate.rate - estimate.low for estimate in estimates],
                     [estimate.high - estimate.rate for estimate in estimates],
                 ],
-                linestyle=style,
+                linestyle="--" if conformal else "-",
                 color=colour,
-                marker="o" if name == "miss" else "s",
-                markersize=4,
-                markerfacecolor=colour if style == "-" else "white",
+                marker=marker,
+                markersize=5,
+                markerfacecolor="white" if conformal else colour,
                 linewidth=1.2,
-                elinewidth=0.8,
-                label=f"{'misses' if name == 'miss' else 'false alarms'}, {rule}",
+                elinewidth=1.0,
+                label=None if rule == AS_IT_IS else f"{label}, {rule}",
             )
-            shift += DODGE
+            offset += DODGE
+        shift = shift if rule == AS_IT_IS else offset
+    for target in sorted({Rule.parse(rule).target or 0 for rule in rules if rule.startswith("conformal")}):
+        promised = f"miss rate that conformal={target:g} promises on average"
+        axis.axhline(target, color=GREY, linewidth=0.8, linestyle=":", label=promised)
     axis.axhline(0, color=GREY, linewidth=0.5)
-    axis.set_ylim(-0.05, 1.05)
+    axis.set_xlim(-0.5, len(numbers) - 0.5)
     axis.set_xticks(range(len(numbers)), [str(number) if number else "as it is" for number in numbers])
     axis.set_xlabel("examples of each label")
-    axis.set_ylabel("rate")
+    origin = ", fitted" if fitted else ""
     axis.set_title(
-        f"{points[0].lang} (test: {fixed.miss.n} harmful, {fixed.false_alarm.n} harmless)", fontsize=9
+        f"{language(fixed.lang).name} ({fixed.lang}){origin}\n"
+        f"test: {fixed.miss.n} harmful, {fixed.false_alarm.n} harmless",
+        fontsize=9,
     )

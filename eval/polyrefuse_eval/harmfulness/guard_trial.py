@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness.behaviour import EditedPrompt, by_answers
+from polyrefuse_eval.harmfulness.detector_costs import DetectorCost, detector_cost, memory_growth
 from polyrefuse_eval.harmfulness.guard_experiment import calibrate
 from polyrefuse_eval.harmfulness.guard_files import check_before_loading, contrast_key
 from polyrefuse_eval.harmfulness.instructions import DATA, check_languages
 from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
-from polyrefuse_eval.judging.base import opened
+from polyrefuse_eval.judging.base import Judge, opened
 from polyrefuse_eval.judging.local_model import JudgeOptions
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.judging.published.prompt_guards import judge_prompts, prompt_judge
@@ -77,7 +80,7 @@ class GuardTrial:
         guard = LatentGuard.load(self.guard, model())
         if self.rule is not None:
             guard = calibrate(guard, self.data, self.rule, self.langs, progress=progress)
-        scored = self._own_detectors(guard, "", progress)
+        scored, cost = self._own_detectors(guard, "", progress)
         signature = {
             "guard": dict(guard.metadata),
             "data": self.data.digest,
@@ -87,28 +90,38 @@ class GuardTrial:
         if transfer is not None:
             guard = guard.transferred(transfer())
             signature["transfer"] = guard.chat.signature()
-            scored |= self._own_detectors(guard, AFTER_TRANSFER, progress)
+            scored |= self._own_detectors(guard, AFTER_TRANSFER, progress)[0]
         del guard
-        scored.update(compare(self.published, self.prompts, self.judge_options))
-        return TrialResult(signature=signature, scored=scored)
+        published, published_costs = compare(self.published, self.prompts, self.judge_options)
+        return TrialResult(signature=signature, scored=scored | published, costs=[cost, *published_costs])
 
-    def _own_detectors(self, guard: LatentGuard, suffix: str, progress: bool) -> dict[str, list[Scored]]:
-        """Return the verdicts of the guard and, if asked for, of its model's own refusals."""
-        bar = "guard" if progress else None
-        scored = {LATENT_GUARD + suffix: score_prompts(guard, self.prompts, progress=bar)}
+    def _own_detectors(
+        self, guard: LatentGuard, suffix: str, progress: bool
+    ) -> tuple[dict[str, list[Scored]], DetectorCost]:
+        """Return the verdicts of the guard and, if asked for, of its model's refusals; the guard's cost."""
+        name, device = LATENT_GUARD + suffix, guard.chat.device
+        with memory_growth(device) as memory:
+            scored = {name: score_prompts(guard, self.prompts, progress="guard" if progress else None)}
+        cost = detector_cost(
+            name, device, memory, self.prompts, lambda prompt: score_prompts(guard, [prompt])
+        )
         if self.by_refusal:
             refuses = by_answers(guard.chat, progress="answers" if progress else None)
             verdicts = refuses([EditedPrompt(prompt.prompt, prompt.lang or "") for prompt in self.prompts])
             scored[REFUSAL + suffix] = as_scored(self.prompts, [None] * len(self.prompts), verdicts)
-        return scored
+        return scored, cost
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """The verdicts of each detector on the same prompts, and what they depend on."""
+    """The verdicts of each detector on the same prompts, and what they depend on.
+
+    `costs` of the guard and of published guards are in no signature: no verdict depends on them.
+    """
 
     signature: Mapping[str, Any]
     scored: Mapping[str, Sequence[Scored]]
+    costs: Sequence[DetectorCost] = ()
 
     def changes(self) -> dict[str, list[DetectionChange]]:
         """Return, for each detector that was transferred, its rates before and after."""
@@ -224,18 +237,26 @@ def score_prompts(
 
 def compare(
     names: Sequence[str], prompts: Sequence[UserPrompt], options: JudgeOptions
-) -> Mapping[str, list[Scored]]:
-    """Return the verdicts of published guards on the same `prompts`, None where one is undecided.
+) -> tuple[dict[str, list[Scored]], list[DetectorCost]]:
+    """Return the verdicts of published guards on the same `prompts`, and their costs.
 
-    Each is loaded and unloaded in turn, in bfloat16 unless `options` say otherwise.
+    A verdict is None where a guard is undecided. Each is loaded and unloaded in turn, in bfloat16
+    unless `options` say otherwise.
     """
     options = replace(options, dtype="bfloat16") if options.dtype == "auto" else options
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     scored: dict[str, list[Scored]] = {}
+    costs = []
     for name in names:
-        with opened(prompt_judge(name, options)) as judge:
-            verdicts = judge_prompts(judge, [(prompt.prompt, prompt.lang or "") for prompt in prompts])
-            scored[judge.name] = as_scored(prompts, [None] * len(prompts), verdicts)
-    return scored
+        with memory_growth(device) as memory, opened(prompt_judge(name, options)) as judge:
+
+            def verdicts(asked: Sequence[UserPrompt], judge: Judge = judge) -> list[bool | None]:
+                return judge_prompts(judge, [(prompt.prompt, prompt.lang or "") for prompt in asked])
+
+            scored[judge.name] = as_scored(prompts, [None] * len(prompts), verdicts(prompts))
+            timed = detector_cost(judge.name, device, memory, prompts, lambda prompt: verdicts([prompt]))
+        costs.append(replace(timed, memory_bytes=memory.growth))
+    return scored, costs
 
 
 def as_scored(

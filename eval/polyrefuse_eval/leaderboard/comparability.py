@@ -12,8 +12,9 @@ from polyrefuse_eval.leaderboard.signatures import flat, judge_signature
 from polyrefuse_eval.results.growth import DEFAULTS
 from polyrefuse_eval.results.settings import RunSettings
 
-PER_MODEL = frozenset({"refusal_tokens", "batch_size", "seed"})
-"""Settings that may differ between comparable runs: tokens are each model's own, seeds draw controls."""
+PER_MODEL = frozenset({"refusal_tokens", "batch_size", "seed", "baseline_server"})
+"""Settings that may differ between comparable runs: tokens are each model's own, seeds draw controls, and a
+server makes baselines only where its answers begin as the model's."""
 
 ANSWER_SETTINGS = frozenset({"n_test", "max_new_tokens"})
 """Settings that answers without an edit depend on."""

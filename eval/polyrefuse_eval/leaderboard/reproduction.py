@@ -61,6 +61,8 @@ def run_command(run: Run) -> str:
     recipe = data.get("recipe") if isinstance(data, Mapping) else None
     parts = ["polyrefuse eval run", f"--model {shlex.quote(str(model['name']))}"]
     parts += ["--url ADDRESS"] if run.endpoint else []
+    server = str(settings.get("baseline_server") or "").rpartition(" at ")[0]
+    parts += [f"--baseline-url ADDRESS --baseline-model {shlex.quote(server)}"] if server else []
     parts.append(f"--data builds/{shlex.quote(str(recipe or 'BUILD'))}")
     parts.append(f"--langs {shlex.quote(_value(settings.get('langs')))}")
     parts += _options(settings, served=bool(run.endpoint))

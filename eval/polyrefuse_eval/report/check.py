@@ -11,6 +11,7 @@ from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.judging.base import JudgeInput
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.report.check_costs import cost_problems
+from polyrefuse_eval.report.check_settings import setting_problems
 from polyrefuse_eval.report.differing import SAMPLED, by_name, different
 from polyrefuse_eval.report.tables import TABLE_FILE, tables_of
 from polyrefuse_eval.results.cost_files import ANSWER_COSTS, COSTS_FILE, read_answer_costs, read_costs
@@ -52,6 +53,7 @@ def check_run(folder: RunFolder, data: DataFolder | None = None) -> CheckedRun:
         lambda: _impossible_verdicts(folder),
         lambda: _recomputed(folder),
         lambda: _judged_again(folder),
+        lambda: setting_problems(folder),
         lambda: cost_problems(folder),
         lambda: _inner(folder),
     ]

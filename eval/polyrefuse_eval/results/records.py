@@ -80,7 +80,8 @@ class Completion:
     """One answer: `key` is `<row id>/<condition>`; `ended` is False where it was cut.
 
     `n_tokens` and `ended` are None where the answer was read from elsewhere. `reasoning` is what the model
-    thought before it answered, None where it did not. `service` is of a model behind an endpoint alone.
+    thought before it answered, None where it did not. `service` is of answers that a service made: a model
+    behind an endpoint, or a server of baselines.
     """
 
     key: Name
@@ -264,7 +265,7 @@ class ServiceVersion:
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class ServiceFile:
-    """What `service.json` holds, of a run of a model behind an endpoint.
+    """What `service.json` holds, of a run of a model behind an endpoint, or with baselines of a server.
 
     `refusals` are those of the service itself by its reason; the tokens are those that it counted.
     """

@@ -91,7 +91,8 @@ class RunSettings:
     is the number of prompts under an intervention that is not meant for them (ablation on harmless, addition
     on harmful prompts), None for all. `directions_from` is the digest of the run or build that directions
     come from, None where that is the data that is measured. `kl_tokens` are the tokens of the unedited answer
-    over which the KL of a candidate direction is taken.
+    over which the KL of a candidate direction is taken. `baseline_server` is the server that makes the
+    baselines, as `MODEL at PLACE`, None where the model itself does.
     """
 
     langs: tuple[str, ...]
@@ -113,6 +114,7 @@ class RunSettings:
     addition_strengths: tuple[float, ...] = ()
     kl_tokens: int = 1
     interventions: tuple[str, ...] = DEFAULT_INTERVENTIONS
+    baseline_server: str | None = None
     batch_size: int | None = None
 
     @property

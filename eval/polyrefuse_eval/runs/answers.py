@@ -7,7 +7,7 @@ service needs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
@@ -58,10 +58,9 @@ class AnswerStage(Stage):
         The plan is one that has `grown`, so a run that is there with a request is of the same model.
         """
         self._foresee(planned_measurements(self.plan))
-        begun = (self.plan.out / RUN_FILE).is_file() and self.plan.request is not None
-        if begun and self.folder.request is not None:
-            signature = self.folder.signature
-            return self._open(Identity(signature["model"], signature["versions"]))
+        identity = self._known_identity()
+        if identity is not None:
+            return self._open(identity)
         return [self._task("model", self._identifying(), first=True)]
 
     def succeeded(self, outcome: Outcome) -> list[Task]:
@@ -74,6 +73,14 @@ class AnswerStage(Stage):
         if outcome.load_seconds:
             self.time(Timing("load", outcome.load_seconds))
         return tasks
+
+    def _known_identity(self) -> Identity | None:
+        """Return the identity of the model in a run that has begun; None where it must be found."""
+        begun = (self.plan.out / RUN_FILE).is_file() and self.plan.request is not None
+        if not begun or self.folder.request is None:
+            return None
+        signature = self.folder.signature
+        return Identity(signature["model"], signature["versions"])
 
     def _identifying(self) -> Computation:
         """Return what finds the identity of the model."""
@@ -203,6 +210,11 @@ class AnswerStage(Stage):
     def _finish(self, measurement: Measurement) -> None:
         self.folder.finish_completions(measurement.lang, measurement.label, measurement.condition.name)
         self.plan.on_finished()
+
+    def _completions(self) -> Iterator[Completion]:
+        """Yield all completions that are there."""
+        for lang in self.plan.settings.langs:
+            yield from self.folder.completions(lang)
 
     def _note_complete(self, lang: str) -> None:
         """Cache the baselines of a language that is complete, and note when all languages are.

@@ -18,7 +18,7 @@ from polyrefuse_eval.endpoint.spec import EndpointSpec
 from polyrefuse_eval.errors import EndpointError
 from polyrefuse_eval.runs.endpoint_tasks import AskService
 
-MakeClient = Callable[[EndpointSpec], EndpointClient]
+MakeClient = Callable[[EndpointSpec], EndpointClient[str]]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -37,7 +37,7 @@ class _OpenTask:
 class _Service:
     """A service: its client, and the prompts that wait for it."""
 
-    client: EndpointClient
+    client: EndpointClient[str]
     waiting: deque[tuple[_OpenTask, int, str]] = field(default_factory=deque)
     out: int = 0
 

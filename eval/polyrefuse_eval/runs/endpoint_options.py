@@ -37,6 +37,8 @@ NO_KEY = ""
 """The name of the variable with the key, where no key is to be sent."""
 
 NEEDS_ACTIVATIONS = (
+    "baseline_url",
+    "baseline_model",
     "dtype",
     "device_map",
     "quantization",
@@ -63,6 +65,15 @@ NEEDS_ACTIVATIONS = (
 
 ASKS_FOR_NOTHING = {"directions": "none", "strengths": "none", "crossed": "0"}
 """Values of these that may stand beside a model behind an endpoint."""
+
+OF_A_BASELINE_SERVER = (
+    "key_variable",
+    "connections",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "deadline",
+)
+"""Options that also say how a server is asked which makes the baselines of a loaded model."""
 
 IDENTITY = ("system", "thinking", "max_thinking_tokens", "temperature", "request")
 """Options of a model behind an endpoint that change its answers."""
@@ -101,10 +112,12 @@ def check_without_endpoint(options: RunOptions) -> None:
         name
         for name, field in EndpointOptions.model_fields.items()
         if getattr(options, name) != field.default
+        and (options.baseline_url is None or name not in OF_A_BASELINE_SERVER)
     ]
     if given:
+        otherwise = ", or a server at --baseline-url" if given[0] in OF_A_BASELINE_SERVER else ""
         raise EndpointError(
-            f"--{option_name(given[0])} is for a model behind an endpoint, --model {PREFIX}NAME; "
+            f"--{option_name(given[0])} is for a model behind an endpoint, --model {PREFIX}NAME{otherwise}; "
             f"'{options.model}' is loaded here"
         )
 
@@ -120,7 +133,6 @@ def endpoint_spec(options: RunOptions) -> EndpointSpec:
         raise EndpointError(f"--model {PREFIX} names no model; expected {PREFIX}NAME")
     _refuse_activations(options)
     url = DEFAULT_URL if options.url is None else check_url(options.url)
-    variable = KEY_VARIABLE if options.key_variable is None else options.key_variable
     price = price_of(name, url, None if options.prices is None else Path(options.prices))
     if options.budget is not None and price is None:
         raise EndpointError(
@@ -131,21 +143,31 @@ def endpoint_spec(options: RunOptions) -> EndpointSpec:
     return EndpointSpec(
         name=name,
         url=url,
-        key_variable=variable or None,
+        key_variable=key_variable(options),
         max_tokens=options.max_new_tokens + thoughts,
         system=options.system,
         temperature=options.temperature,
         seed=options.seed,
         fields=read_fields(options.request),
-        pace=replace(
-            PACE,
-            connections=options.connections,
-            requests_per_minute=options.requests_per_minute,
-            tokens_per_minute=options.tokens_per_minute,
-            deadline=options.deadline,
-        ),
+        pace=pace(options),
         price=price,
         budget=options.budget,
+    )
+
+
+def key_variable(options: RunOptions) -> str | None:
+    """Return the environment variable with the key of the service; None where no key is to be sent."""
+    return (KEY_VARIABLE if options.key_variable is None else options.key_variable) or None
+
+
+def pace(options: RunOptions) -> Pace:
+    """Return how fast the service is asked, and for how long."""
+    return replace(
+        PACE,
+        connections=options.connections,
+        requests_per_minute=options.requests_per_minute,
+        tokens_per_minute=options.tokens_per_minute,
+        deadline=options.deadline,
     )
 
 
@@ -160,13 +182,15 @@ def endpoint_identity(options: RunOptions, spec: EndpointSpec) -> dict[str, Any]
 def endpoint_fields(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Return the options of one model of a grid file, with what stands on the command line.
 
-    Options of endpoints are for models behind one alone. An address from the file gets no key, unless the
-    command line names the variable that holds it.
+    Options of endpoints are for models behind one, and some for a server that makes baselines. An address
+    from the file gets no key, unless the command line names the variable that holds it.
     """
-    if not is_endpoint(str(fields.get("model"))):
-        own = {name: value for name, value in given.items() if name not in EndpointOptions.model_fields}
-        return {**fields, **own}
-    if "url" in fields and "url" not in given and "key_variable" not in given:
+    address = "url" if is_endpoint(str(fields.get("model"))) else "baseline_url"
+    if address == "baseline_url":
+        accepted = OF_A_BASELINE_SERVER if address in fields else ()
+        foreign = set(EndpointOptions.model_fields) - set(accepted)
+        given = {name: value for name, value in given.items() if name not in foreign}
+    if address in fields and address not in given and "key_variable" not in given:
         fields = {**fields, "key_variable": NO_KEY}
     return {**fields, **given}
 

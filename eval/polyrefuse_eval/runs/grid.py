@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from polyrefuse_eval.directions.places import direction_file
 from polyrefuse_eval.endpoint.spec import EndpointSpec
-from polyrefuse_eval.errors import ChatModelError, RunFolderError
+from polyrefuse_eval.errors import ChatModelError, EndpointError, RunFolderError
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.processes import rank, torch_threads
 from polyrefuse_eval.report.tables import write_tables
@@ -44,6 +44,11 @@ def run_grid(
         sendable = isinstance(plan.load, ModelSpec | EndpointSpec)
         if not isinstance(executor, LocalExecutor) and not sendable:
             raise ChatModelError("a loaded model cannot be sent to workers; give a ModelSpec")
+        if not isinstance(executor, LocalExecutor) and plan.baseline_server is not None:
+            raise EndpointError(
+                "--baseline-url is asked from the process that was started, and a cluster computes "
+                "elsewhere; leave out --baseline-url, or the cluster"
+            )
     progress = progress or GridProgress(quiet=True)
     single = len(plans) == 1
     plans = [part.grown() for plan in plans for part in plan.with_inner()]
@@ -129,9 +134,15 @@ def _model_stages(
     if not plans:
         return []
     from polyrefuse_eval.runs.model_answers import ModelAnswerStage  # imports torch
+    from polyrefuse_eval.runs.served_baselines import ServedBaselineStage
 
     threads = threads or torch_threads()
-    return [ModelAnswerStage(plan, progress, threads) for plan in plans]
+    return [
+        ModelAnswerStage(plan, progress, threads)
+        if plan.baseline_server is None
+        else ServedBaselineStage(plan, plan.baseline_server, progress, threads)
+        for plan in plans
+    ]
 
 
 def _verdict_stages(

@@ -22,7 +22,7 @@ from polyrefuse_eval.results.settings import Measurement, baselines
 from polyrefuse_eval.results.sources import SHUFFLED
 from polyrefuse_eval.results.timings import Timing
 from polyrefuse_eval.runs.answers import AnswerStage
-from polyrefuse_eval.runs.measured_prompts import Identity
+from polyrefuse_eval.runs.measured_prompts import Identity, MeasuredPrompts
 from polyrefuse_eval.runs.plan import RunPlan
 from polyrefuse_eval.runs.progress import GridProgress
 from polyrefuse_eval.runs.run_directions import directions_of, gate_of, is_found, search_of
@@ -177,7 +177,7 @@ class ModelAnswerStage(AnswerStage):
         self._directions = directions_of(self.plan, self._without, self.progress.say)
         return self._all_answers(list(self._directions))
 
-    def _answering(self, measurement: Measurement, rows: tuple[Row, ...]) -> AnswerPrompts:
+    def _answering(self, measurement: Measurement, rows: tuple[Row, ...]) -> MeasuredPrompts:
         return AnswerPrompts(
             loader=self.loader,
             measurement=measurement,

@@ -19,6 +19,7 @@ from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
 from polyrefuse_eval.errors import EndpointError, RunFolderError, require
 from polyrefuse_eval.processes import require_processes, world_size
 from polyrefuse_eval.results.interventions import DEFAULT_INTERVENTIONS
+from polyrefuse_eval.runs.baseline_server_options import BaselineServerOptions, baseline_server
 from polyrefuse_eval.runs.endpoint_options import (
     EndpointOptions,
     check_without_endpoint,
@@ -160,7 +161,7 @@ class ReadingOptions(Options):
     )
 
 
-class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
+class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, DirectionOptions):
     """What a run measures. Texts may be given as lists: `langs=["en", "de"]` is `langs="en,de"`."""
 
     langs: Text = option("all", "Languages to measure in.")
@@ -240,6 +241,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
         phrases = [Path(path) for path in self.phrases]
         specs = judge_specs(self.judges, models=self.judge_model, options=options, phrases=phrases)
         endpoint = endpoint_spec(self) if is_endpoint(self.model) else None
+        server = baseline_server(self)
         if endpoint is None:
             check_without_endpoint(self)
         else:
@@ -258,6 +260,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
             crossed=parse_crossed(self.crossed) if endpoint is None else 0,
             batch_size=self.batch_size,
             controls=self.controls and endpoint is None,
+            baseline_server=None if server is None else server.identity,
         )
         say_gaps(data, settings, say, elsewhere)
         judges = {spec: spec() for spec in specs}
@@ -282,6 +285,7 @@ class RunOptions(ReadingOptions, EndpointOptions, DirectionOptions):
             out=out,
             request=request,
             judge_specs={judge.name: spec for spec, judge in judges.items() if spec.is_model},
+            baseline_server=server,
         )
 
         def asked(data: DataFolder, settings: RunSettings) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from polyrefuse_eval.runs.direction_source import DirectionSource
 from polyrefuse_eval.versions import versions
 
 if TYPE_CHECKING:
+    from polyrefuse_eval.endpoint.completions import BaselineServer
     from polyrefuse_eval.judging.registry import JudgeSpec
     from polyrefuse_eval.models.chat import ChatModel
 
@@ -180,6 +181,8 @@ class RunPlan:
     """Runs of other prompts with the directions of this run, by the name of their folder in `out`."""
     directions_from: Path | None = None
     """The folder of the run that gives the directions; None where this run finds its own."""
+    baseline_server: BaselineServer | None = None
+    """The server that makes the baselines of a loaded model; None where the model does."""
 
     @property
     def name(self) -> str:

@@ -67,6 +67,12 @@ def test_fit_test_and_score(
     )  # fmt: skip
     assert tested.exit_code == 0, tested.output
     assert (tmp_path / "t" / "table.md").read_text() == tested.stdout
+    (cost,) = [json.loads(line) for line in (tmp_path / "t" / "timings.jsonl").read_text().splitlines()]
+    assert (cost["detector"], cost["batch_size"], cost["n_prompts"]) == ("latent guard", 1, 22)
+    assert 0 < cost["median_ms"] <= cost["percentile95_ms"]
+    assert "ms a prompt (median; 95th percentile" in tested.stderr
+    for name in ("guard.json", "table.md", "scores.jsonl"):
+        assert "median_ms" not in (tmp_path / "t" / name).read_text(), "no result depends on a timing"
     record = json.loads((tmp_path / "t" / "guard.json").read_text())
     found = {(one["lang"], one["kind"]): one for one in record["detections"]["latent guard"]}
     assert sorted(found) == [
@@ -355,7 +361,9 @@ def test_the_curve_shows_what_examples_bring_in_each_language(
         "curve.json", "curve.png", "curve.svg", "table.md",
     }  # fmt: skip
     svg = (tmp_path / "c" / "curve.svg").read_text()
-    assert "de (test: 5 harmful, 5 harmless)" in svg
+    for text in ("English (en), fitted", "German (de)", "test: 5 harmful, 5 harmless", "fitted in en"):
+        assert text in svg
+    assert svg.index("English (en)") < svg.index("German (de)"), "the guard's own language comes first"
     tested = call("guard", "test", *common, "--guard", english, "--out", tmp_path / "t")
     rows = json.loads((tmp_path / "t" / "guard.json").read_text())["detections"]["latent guard"]
     misses = {row["lang"]: row["miss"]["rate"] for row in rows if row["kind"] == "data"}

@@ -11,8 +11,9 @@ from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.harmfulness.guard_trial import compare
 from polyrefuse_eval.judging import local_model
-from polyrefuse_eval.judging.base import JudgeInput
+from polyrefuse_eval.judging.base import JudgeInput, Verdict
 from polyrefuse_eval.judging.local_model import JudgeOptions
+from polyrefuse_eval.judging.published import prompt_guards
 from polyrefuse_eval.judging.published.prompt_guards import (
     PROMPT_JUDGES,
     prompt_judge,
@@ -80,16 +81,39 @@ def test_guards_are_compared_on_the_same_prompts_in_bfloat16(
     ) -> list[str]:
         loaded.append(self._model.dtype)
         assert len(answers(self, prompts, 2)) == len(prompts)
-        return ["safe" if "paint" in self.tokenizer.decode(ids) else "unsafe" for ids in prompts[:2]] + ["?"]
+        read = ["safe" if "paint" in self.tokenizer.decode(ids) else "unsafe" for ids in prompts[:2]]
+        return [*read, "?"][: len(prompts)]
 
     monkeypatch.setattr(local_model.LocalModel, "answers", said)
-    found = compare([f"llamaguard3={model_folder}"], PROMPTS, JudgeOptions("cpu"))
+    found, (cost,) = compare([f"llamaguard3={model_folder}"], PROMPTS, JudgeOptions("cpu"))
     ((name, scored),) = found.items()
     assert name.startswith("llamaguard3-prompt-1@folder:")
     assert [one.unsafe for one in scored] == [True, False, None]
     assert str(loaded[0]) == "torch.bfloat16"
+    assert (cost.detector, cost.device, cost.batch_size, cost.n_prompts) == (name, "cpu", 1, 3)
+    assert 0 < cost.median_ms <= cost.percentile95_ms
     english, *_ = detections(scored, "data")
     assert (english.accuracy.hits, english.accuracy.n, english.auroc) == (2, 2, None)
+
+
+def test_a_guard_gives_harmfulness_to_the_audit_of_translations(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guard:
+        name = "guard-1@revision"
+        loaded = False
+
+        def load(self) -> None:
+            self.loaded = True
+
+        def judge(self, items: list[JudgeInput]) -> list[Verdict]:
+            assert self.loaded
+            return [
+                Verdict(None, "", harmful={"bomb": True, "door": False}.get(item.prompt)) for item in items
+            ]
+
+    monkeypatch.setattr(prompt_guards, "prompt_judge", lambda text, options: Guard())
+    guard = prompt_guards.load_prompt_guard("guard")
+    assert guard.identity == "guard-1@revision"
+    assert guard.harmfulness(["bomb", "door", "?"]) == [1.0, 0.0, None]
 
 
 def test_unknown_guards_and_folders_are_named(tmp_path: Path) -> None:

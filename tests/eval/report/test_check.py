@@ -123,6 +123,12 @@ def retold(tell: Callable[[Path], None]) -> Callable[[Path], None]:
     return apply
 
 
+def served_refusals(run: Path) -> None:
+    """Call the refusals of a model behind an endpoint the service's."""
+    part("run.json", lambda file: file["signature"]["model"].update(endpoint="local"))(run)
+    lines(lambda record: record["refused"] and record.update(service_refused=True), VERDICTS)(run)
+
+
 def of_summary(change: Callable[[Record], Any]) -> Callable[[Path], None]:
     return part("summary.json", lambda summary: change(summary["judges"][OTHER]["languages"]["de"]))
 
@@ -244,6 +250,26 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a direction that the run did not fit": (
         part("run.json", lambda run: run["signature"]["settings"].update(direction_langs=["de"])),
         "is of a direction that run.json does not name",
+    ),
+    "refusals of a service that there is not, and all tables": (
+        retold(lines(lambda record: record["refused"] and record.update(service_refused=True), VERDICTS)),
+        "is of a service, and run.json names none",
+    ),
+    "refusals of a service that answered, and all tables": (
+        retold(served_refusals),
+        "is of the service, which gave this answer",
+    ),
+    "answers that are longer than allowed": (
+        part("run.json", lambda run: run["signature"]["settings"].update(max_new_tokens=2)),
+        "has 6 tokens; run.json allows 2",
+    ),
+    "an intervention that was not asked for": (
+        part("run.json", lambda run: run["signature"]["settings"].update(interventions=["addition"])),
+        "are of an intervention that run.json does not name",
+    ),
+    "more answers than there are": (
+        lambda run: (run / "answered.json").write_text('{"answers": {"de": 900}, "directions": ["en"]}'),
+        "answered.json counts 900 answers in 'de'; completions/ hold",
     ),
     "a table": (
         lambda run: (run / "table.md").write_text((run / "table.md").read_text().replace("50.0", "90.0")),

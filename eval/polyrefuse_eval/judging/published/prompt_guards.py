@@ -61,3 +61,22 @@ def judge_prompts(judge: Judge, prompts: Sequence[tuple[str, str]]) -> list[bool
     """Return whether the loaded `judge` calls each of `prompts` (text, language) harmful."""
     items = [JudgeInput(str(index), lang, "", text) for index, (text, lang) in enumerate(prompts)]
     return [verdict.harmful for verdict in judge.judge(items)]
+
+
+class PromptGuard:
+    """A loaded guard that says whether prompts ask for harm, as `polyrefuse audit --intent` needs it."""
+
+    def __init__(self, judge: ModelJudge) -> None:
+        judge.load()
+        self._judge = judge
+        self.identity = judge.name
+
+    def harmfulness(self, prompts: Sequence[str]) -> list[float | None]:
+        """Return 1 for a prompt that the guard calls harmful, 0 for another, None where it is undecided."""
+        verdicts = judge_prompts(self._judge, [(prompt, "en") for prompt in prompts])
+        return [None if harmful is None else float(harmful) for harmful in verdicts]
+
+
+def load_prompt_guard(text: str) -> PromptGuard:
+    """Load the guard that `--intent` names: `NAME` or `NAME=PLACE`, see `prompt_judge`."""
+    return PromptGuard(prompt_judge(text, JudgeOptions()))

@@ -1,0 +1,63 @@
+"""Which versions of a service answered: said when they change, and counted in `service.json`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from polyrefuse_eval.results.records import Completion, ServiceFile, ServiceNote, ServiceVersion
+from polyrefuse_eval.results.validation import write_record
+
+SERVICE_FILE = "service.json"
+"""What answered, how often, and how many tokens it counted: there when all completions are."""
+
+Version = tuple[str | None, str | None]
+"""A service's name of the model that answered, and its fingerprint; None where it states none."""
+
+
+class ServiceVersions:
+    """The versions of the service `label` that answered so far; `say` gets a line where another begins."""
+
+    def __init__(self, label: str, say: Callable[[str], None]) -> None:
+        self._label = label
+        self._say = say
+        self._versions: set[Version] = set()
+
+    def note(self, completions: Iterable[Completion]) -> None:
+        """Say where another version of the service begins to answer."""
+        for note in service_notes(completions):
+            if note.model is None or (note.model, note.system_fingerprint) in self._versions:
+                continue
+            if self._versions:
+                self._say(
+                    f"{self._label} changes: '{note.model}' answers now (system_fingerprint "
+                    f"{note.system_fingerprint or 'not stated'}), and another version did before; "
+                    f"{SERVICE_FILE} counts the answers of each"
+                )
+            self._versions.add((note.model, note.system_fingerprint))
+
+
+def service_notes(completions: Iterable[Completion]) -> list[ServiceNote]:
+    """Return what a service says of those of `completions` that are its own."""
+    return [completion.service for completion in completions if completion.service is not None]
+
+
+def write_service_file(run: Path, completions: Iterable[Completion]) -> None:
+    """Write what the service says of `completions`, counted, into the folder of the run."""
+    write_record(run / SERVICE_FILE, service_file(completions))
+
+
+def service_file(completions: Iterable[Completion]) -> ServiceFile:
+    """Return what the service says of `completions`, counted."""
+    notes = service_notes(completions)
+    versions = Counter((note.model, note.system_fingerprint) for note in notes)
+    return ServiceFile(
+        versions=tuple(
+            ServiceVersion(model=model, system_fingerprint=fingerprint, answers=answers)
+            for (model, fingerprint), answers in sorted(versions.items(), key=lambda item: str(item[0]))
+        ),
+        refusals=dict(sorted(Counter(note.refusal for note in notes if note.refusal is not None).items())),
+        prompt_tokens=sum(note.prompt_tokens or 0 for note in notes),
+        completion_tokens=sum(note.completion_tokens or 0 for note in notes),
+    )
