@@ -41,7 +41,7 @@ def test_alone_it_shows_three_ways_to_begin_and_no_command_is_cut_off() -> None:
 def test_options_are_shown_in_sections_and_each_once() -> None:
     text = CliRunner().invoke(cli, ["build", "--help"]).output
     titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["Data", "What to measure", "Translation", "Where to run", "Output"]
+    assert titles == ["Data", "What to measure", "Translation", "Services", "Where to run", "Output"]
     for option in commands(cli)["build"].params:
         first = re.findall(rf"^  {option.opts[0]}[ ,/\n]", text, flags=re.MULTILINE)
         assert len(first) == 1, option.opts
