@@ -53,7 +53,10 @@ def save_figure(figure: Any, path: Path, dpi: int = 120) -> Path:
     Without dates and versions in the files, the same numbers give the same bytes.
     """
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names are from files, and a "$" in one is no formula
     ending = path.suffix.removeprefix(".") or "png"
     with rc_context({"svg.hashsalt": "polyrefuse"}):
         for form in dict.fromkeys((ending, "svg") if ending == "png" else (ending,)):

@@ -322,13 +322,19 @@ def review_cells(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         table = parse_table(read_text(path), str(path))
     except FileFormatError as error:
         raise ReviewError(f"{error}; expected a file of `polyrefuse review export`") from None
-    missing = [name for name in REQUIRED if name not in table.records[0].values]
-    if missing:
+    absent = [name for name in REQUIRED if name not in table.records[0].values]
+    if absent:
         raise ReviewError(
-            f"{path}: no column {', '.join(missing)}; expected a file of `polyrefuse review export`"
+            f"{path}: no column {', '.join(absent)}; expected a file of `polyrefuse review export`"
         )
     for record in table.records:
-        yield record.number, {name: str(record.values[name]) for name in REQUIRED}
+        missing = [name for name in REQUIRED if not isinstance(record.values.get(name), str)]
+        if missing:
+            raise ReviewError(
+                f"{table.where(record)}: no text in {', '.join(missing)}; expected a file of "
+                "`polyrefuse review export`"
+            )
+        yield record.number, {name: record.values[name] for name in REQUIRED}
 
 
 def _newlines(text: str) -> str:

@@ -14,6 +14,7 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 Lang = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z]{2,8})?$")]
 Label = Literal["harmful", "harmless"]
 Split = Literal["train", "validation", "test"]
+Name = Annotated[str, Field(max_length=200)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 _READ = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
@@ -72,8 +73,8 @@ class StoredFinding:
 class RecipeFacts:
     """The recipe's name and title."""
 
-    name: str
-    title: str = ""
+    name: Name
+    title: Annotated[str, Field(max_length=1000)] = ""
 
 
 @with_config(_READ)
@@ -109,6 +110,7 @@ class Manifest:
     sizes: dict[str, dict[str, Count]] = field(default_factory=dict)
     inputs: Inputs = field(default_factory=Inputs)
     sources: list[SourceFacts] = field(default_factory=list)
+    models: dict[str, dict[Name, list[Lang]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("digest", "languages", "findings"):

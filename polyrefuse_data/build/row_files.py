@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from polyrefuse_data.core.errors import DatasetFolderError
+from polyrefuse_data.core.packed_tables import unpacked_size
 from polyrefuse_data.core.schema import LABELS, arrow_schema
 
 MOST_ROWS = 1_000_000
@@ -30,7 +30,7 @@ def read_row_table(path: Path, name: str) -> pa.Table:
         _check_size(pq.ParquetFile(path).metadata, name)
         texts = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
         table = pq.ParquetFile(path, read_dictionary=texts).read()
-        if sum(_unpacked_size(column) for column in table.columns) > LARGEST_TABLE:
+        if sum(unpacked_size(column) for column in table.columns) > LARGEST_TABLE:
             raise DatasetFolderError(_too_large(name))
         table = _typed(table, name)
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -47,18 +47,6 @@ def _check_size(metadata: pq.FileMetaData, name: str) -> None:
 
 def _too_large(name: str) -> str:
     return f"{name} has more than {MOST_ROWS:,} rows or {LARGEST_TABLE:,} bytes, which no build has"
-
-
-def _unpacked_size(column: pa.ChunkedArray) -> int:
-    """Return the bytes of a column's values, each counted as often as it stands there."""
-    size = 0
-    for chunk in column.chunks:
-        if isinstance(chunk, pa.DictionaryArray):
-            lengths = pc.cast(pc.binary_length(chunk.dictionary), pa.int64())
-            size += pc.sum(lengths.take(chunk.indices)).as_py() or 0
-        else:
-            size += chunk.nbytes
-    return size
 
 
 def _typed(table: pa.Table, name: str) -> pa.Table:

@@ -32,6 +32,9 @@ LANGUAGE_KEY = "response_lang"
 
 LANGUAGE_CODE = regex.compile(r"[a-z]{2,3}")
 
+WORD = regex.compile(r"[\w.+-]{1,200}")
+"""A key under which something is counted: a language, a condition."""
+
 HASH = regex.compile(r"[0-9a-f]{8,64}")
 
 
@@ -44,11 +47,20 @@ def _is_measure(key: str, value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float)) or bool(HASH.fullmatch(str(value)))
 
 
+def _is_tally(value: Any) -> bool:
+    """Return whether `value` counts under words, at any depth: `{"de": {"harmful.baseline": 3}}`."""
+    if isinstance(value, dict):
+        return all(WORD.fullmatch(str(key)) and _is_tally(inner) for key, inner in value.items())
+    return isinstance(value, int)
+
+
 def find_completion(value: Any) -> str | None:
     """Return which key in a JSON value names a completion, or None."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if COMPLETION_KEY.search(str(key)) and not _is_measure(str(key), inner):
+            if COMPLETION_KEY.search(str(key)) and not (
+                _is_measure(str(key), inner) or (isinstance(inner, dict) and _is_tally(inner))
+            ):
                 return f"key '{key}'"
     inner_values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return next((key for inner in inner_values if (key := find_completion(inner))), None)

@@ -6,18 +6,20 @@ history keeps.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.build.card import render_template
 from polyrefuse_data.build.companions import CARD
-from polyrefuse_data.build.package import safe_path
+from polyrefuse_data.core.contents import read_utf8
 from polyrefuse_data.core.display import counted, visible
 from polyrefuse_data.core.errors import PublishError
 from polyrefuse_data.core.files import write_text
 from polyrefuse_data.core.parsing import parse_json
-from polyrefuse_data.core.paths import file_sha256
+from polyrefuse_data.core.paths import file_sha256, inside
+from polyrefuse_data.publish.completion_guard import refuse_completions
 from polyrefuse_data.publish.hub import STATIC, HubSpace, RemoteFile, RemoteState
 from polyrefuse_data.publish.local_release import LocalRelease, files_left_out
 from polyrefuse_data.publish.plan import Plan, PublishRequest
@@ -27,7 +29,9 @@ INDEX = "leaderboard.json"
 
 PAGE = "index.html"
 FORMAT_PREFIX = "polyrefuse-leaderboard-"
-SUFFIXES = frozenset({".html", ".json", ".md", ".csv", ".css", ".js", ".svg", ".png"})
+WRITTEN = re.compile(r"index\.html|leaderboard\.(md|csv)|data/[A-Za-z0-9_-][A-Za-z0-9._-]*\.json")
+"""Files that `polyrefuse eval leaderboard` writes beside the index."""
+
 TEMPLATE_FILES = frozenset({CARD, PAGE, "style.css"})
 """Files with which the Hub creates a static Space."""
 
@@ -44,8 +48,8 @@ def site_release(folder: Path, workspace: Path) -> LocalRelease:
         raise PublishError(f"{folder}: no {PAGE} and {INDEX} in it; {NO_SITE}")
     index = _read_index(folder)
     hashes = dict(index["sha256"])
-    files = {name: safe_path(folder, name) for name in hashes}
-    foreign = sorted(name for name, path in files.items() if path.suffix not in SUFFIXES or name == CARD)
+    foreign = sorted(name for name in hashes if not WRITTEN.fullmatch(name))
+    files = {name: inside(folder, name, error=PublishError) for name in hashes if name not in foreign}
     if foreign or PAGE not in files:
         raise PublishError(f"{folder}: {INDEX} names {foreign[0] if foreign else f'no {PAGE}'}; {NO_SITE}")
     changed = sorted(
@@ -59,6 +63,8 @@ def site_release(folder: Path, workspace: Path) -> LocalRelease:
             "leaderboard again: polyrefuse eval leaderboard RUNS --out SITE"
         )
     files[INDEX] = folder / INDEX
+    for name, path in files.items():
+        refuse_completions(path, f"{folder}/{name}")
     files[CARD] = workspace / CARD
     write_text(
         files[CARD],
@@ -107,8 +113,8 @@ def plan_site(request: PublishRequest, release: LocalRelease, hub: HubSpace) -> 
 def _read_index(folder: Path) -> Mapping[str, Any]:
     """Return `leaderboard.json`; raises `PublishError` where it is none."""
     try:
-        index = parse_json((folder / INDEX).read_text(encoding="utf-8"))
-    except ValueError:
+        index = None if (folder / INDEX).is_symlink() else parse_json(read_utf8(folder / INDEX))
+    except (OSError, ValueError):
         index = None
     if (
         not isinstance(index, dict)

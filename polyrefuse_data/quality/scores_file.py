@@ -8,21 +8,39 @@ translation has none until it is scored.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from polyrefuse_data.checks.recorded import RECORDED_CHECKS, Recorded
 from polyrefuse_data.core.errors import PolyRefuseError, unknown_name
 from polyrefuse_data.core.files import write_text
-from polyrefuse_data.core.parsing import parse_json
+from polyrefuse_data.core.parsing import first_problem
 from polyrefuse_data.core.paths import check_output
 from polyrefuse_data.core.reading import read_text, text_lines
 from polyrefuse_data.core.schema import text_hash
 
 Texts = tuple[str, str]
 """The hashes of an English text and of its translation."""
+
+
+@with_config(ConfigDict(extra="ignore", strict=True, allow_inf_nan=False))
+@dataclass(frozen=True, kw_only=True)
+class ScoreRecord:
+    """One line of the file."""
+
+    check: str
+    model: str
+    lang: str
+    english: str
+    text: str
+    score: Annotated[float, Field(ge=-1e15, le=1e15)]
+
+
+_RECORDS = TypeAdapter(ScoreRecord)
 
 
 class ScoresFileError(PolyRefuseError):
@@ -53,21 +71,18 @@ class ScoresFile:
             if not line.strip():
                 continue
             try:
-                record = parse_json(line)
-                key = (str(record["check"]), str(record["model"]), str(record["lang"]))
-                texts, score = (str(record["english"]), str(record["text"])), float(record["score"])
-            except (ValueError, KeyError, TypeError):
+                record = _RECORDS.validate_json(line)
+            except ValidationError as error:
                 raise ScoresFileError(
                     f"{path}, line {number}: expected check, model, lang, english, text and score as "
-                    "`polyrefuse audit --quality ... --scores FILE` writes them"
+                    "`polyrefuse audit --quality ... --scores FILE` writes them, each score a finite number "
+                    f"({first_problem(error)})"
                 ) from None
-            if key[0] not in RECORDED_CHECKS:
-                raise ScoresFileError(
-                    f"{path}, line {number}: {unknown_name('check', key[0], RECORDED_CHECKS)}"
-                )
-            if not math.isfinite(score):
-                raise ScoresFileError(f"{path}, line {number}: the score is no finite number")
-            self._scores.setdefault(key, {})[texts] = score
+            if record.check not in RECORDED_CHECKS:
+                problem = unknown_name("check", record.check, RECORDED_CHECKS)
+                raise ScoresFileError(f"{path}, line {number}: {problem}")
+            key, texts = (record.check, record.model, record.lang), (record.english, record.text)
+            self._scores.setdefault(key, {})[texts] = record.score
 
     def models(self, check: str, lang: str) -> list[str]:
         """Return the models with scores of a check in a language, in the order in which they were added."""

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polyrefuse_data.core.contents import read_utf8
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.hub_access import offline_if_unreachable
+from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.quality.estimators import first_line
 from polyrefuse_data.quality.known_languages import KNOWN
 from polyrefuse_data.translate.backends.local import folder_digest
@@ -103,6 +105,8 @@ def load_sentence_model(name: str, compares: str = "auto") -> SentenceModel:
     folder = Path(model).is_dir()
     if folder and revision:
         raise SimilarityError(f"--similarity {name}: {model} is a folder, which has no revisions")
+    if folder:
+        check_modules(Path(model), name)
     try:
         with offline_if_unreachable():
             loaded = SentenceTransformer(
@@ -117,6 +121,26 @@ def load_sentence_model(name: str, compares: str = "auto") -> SentenceModel:
     config = getattr(getattr(loaded, "transformers_model", None), "config", None)
     commit = folder_digest(model) if folder else getattr(config, "_commit_hash", None) or revision
     return SentenceModel(loaded, f"{model}@{commit}" if commit else model, model, compared(name, compares))
+
+
+def check_modules(folder: Path, name: str) -> None:
+    """Raise `SimilarityError` where a model's folder names code of its own.
+
+    sentence-transformers before 6.0 runs the code of a folder whatever `trust_remote_code` says.
+    """
+    path = folder / "modules.json"
+    if not path.exists():
+        return
+    try:
+        types = [str(module["type"]) for module in parse_json(read_utf8(path))]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise SimilarityError(f"--similarity {name}: '{path}' is no list of modules") from None
+    foreign = [kind for kind in types if not kind.startswith("sentence_transformers.")]
+    if foreign:
+        raise SimilarityError(
+            f"--similarity {name}: '{path}' names code that is not of sentence-transformers ({foreign[0]}), "
+            "which is not run; take another model"
+        )
 
 
 def compared(name: str, choice: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias
 
@@ -11,6 +12,7 @@ from pydantic import Field
 from polyrefuse_eval.results.interventions import condition_pattern, intervention_pattern
 
 LARGEST_COUNT = 10**12
+_TEMPERATURE = re.compile(r"[0-9]{1,6}(\.[0-9]{1,20})?(e-[0-9]{1,2})?")
 CLOSE = 1e-6
 """Largest difference between a stated ratio and the one that follows from its counts."""
 
@@ -102,6 +104,9 @@ def check_signature(signature: Mapping[str, Any]) -> None:
     judges = signature.get("judges", [])
     named = isinstance(judges, list | tuple) and all(isinstance(judge, str) for judge in judges)
     check(named, "judges of its signature are not a list of names")
+    check(_is_finite(signature), "its signature holds a number that is not finite")
+    temperature = model.get("temperature", "0") if isinstance(model, Mapping) else "0"
+    check(_TEMPERATURE.fullmatch(str(temperature)), f"temperature of its model is {temperature!r:.40}")
     settings = signature.get("settings", {})
     coefficient = settings.get("coefficient", 1.0)
     is_number = isinstance(coefficient, int | float) and abs(coefficient) <= LARGEST_COUNT
@@ -114,3 +119,12 @@ def check_signature(signature: Mapping[str, Any]) -> None:
         value = settings.get(name, [])
         codes = isinstance(value, list | tuple) and all(isinstance(code, str) for code in value)
         check(codes, f"{name} of its settings are not a list of languages")
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether every float in a JSON value is a finite number, as the files of a run require."""
+    if isinstance(value, Mapping):
+        return all(_is_finite(inner) for inner in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_finite(inner) for inner in value)
+    return not isinstance(value, float) or math.isfinite(value)

@@ -24,6 +24,9 @@ from polyrefuse_eval.results.sources import fitted_sources, parse_sources
 
 DIGEST_LENGTH = 32
 
+BASIS = ("model", "data", "settings")
+"""Parts of a run's signature that its directions depend on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionSource:
@@ -62,8 +65,9 @@ class DirectionSource:
     def check_request(self, request: Mapping[str, Any]) -> None:
         """Do the same before the model is loaded, as far as the two requests tell."""
         there = None if self.run is None else RunFolder(self.run).request
-        if there is not None:
-            self._check(there["model"], request["model"])
+        model = None if there is None else there.get("model")
+        if isinstance(model, Mapping):
+            self._check(model, request["model"])
 
     def _check(self, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
         differing = differences(there, here)
@@ -145,6 +149,11 @@ def open_direction_source(folder: Path) -> DirectionSource:
             ) from None
         return DirectionSource(identity=f"build:{data.digest[:DIGEST_LENGTH]}", data=data)
     signature = RunFolder(folder).signature
+    lacking = [name for name in BASIS if not isinstance(signature.get(name), Mapping)]
+    if lacking:
+        raise RunFolderError(
+            f"the signature of the run '{folder}' lacks {', '.join(lacking)}; name a run of `eval run`"
+        )
     settings = {name: value for name, value in signature["settings"].items() if name not in GROWING}
     basis = json.dumps([signature["model"], signature["data"], settings], sort_keys=True)
     digest = hashlib.sha256(basis.encode("utf-8")).hexdigest()[:DIGEST_LENGTH]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,13 @@ def test_reviewers_who_leave_every_row_have_no_kappa(tmp_path: Path) -> None:
     assert reviewer_agreement(first, second).kappa is None
     with pytest.raises(ReviewError, match="no row in common"):
         reviewer_agreement(first, write(tmp_path / "c.csv", {}, range(20, 22)))
+
+
+@pytest.mark.parametrize("row", [{"id": "b"}, {"correction": None}, {"lang": ["yo"]}])
+def test_a_row_without_its_texts_is_one_line(tmp_path: Path, row: dict[str, object]) -> None:
+    whole = dict.fromkeys(COLUMNS, "x")
+    second = row if "id" in row else {**whole, **row}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(whole)}\n{json.dumps(second)}\n", "utf-8")
+    with pytest.raises(ReviewError, match=r"line 2: no text in .*; expected a file of `polyrefuse review"):
+        reviewer_agreement(path, path)

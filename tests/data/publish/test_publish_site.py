@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -99,13 +100,43 @@ def with_foreign_file(folder: Path) -> None:
     (folder / "leaderboard.json").write_text(json.dumps(index))
 
 
+def listing(name: str, text: str) -> Callable[[Path], None]:
+    """Return what adds a file to a leaderboard that says that it was written there."""
+
+    def add(folder: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        index = json.loads((folder / "leaderboard.json").read_text())
+        index["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        (folder / "leaderboard.json").write_text(json.dumps(index))
+
+    return add
+
+
+def linked(folder: Path) -> None:
+    """Put the data of a leaderboard behind a link."""
+    (folder / "data").rename(folder.parent / "elsewhere")
+    (folder / "data").symlink_to(folder.parent / "elsewhere")
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
         (lambda folder: (folder / "leaderboard.json").unlink(), {}, "no index.html and leaderboard.json in"),
         (lambda folder: (folder / "leaderboard.json").write_text("{"), {}, "not that of a leaderboard"),
         (altered, {}, "index.html is not as it was written .* write the leaderboard again"),
-        (with_foreign_file, {}, "expected a path inside the folder"),
+        (with_foreign_file, {}, "names ../secret.json; expected the folder of a leaderboard"),
+        (listing("more.js", "alert(1)"), {}, "names more.js"),
+        (listing(".git/config.json", "{}"), {}, "names .git/config.json"),
+        (listing("data/a b.json", "{}"), {}, "names data/a b.json"),
+        (listing(f"{'a' * 200}.json", "{}"), {}, "names aaa"),
+        (listing("data/more.json", '{"response": "Sure, here"}'), {}, "model completions .*key 'response'"),
+        (
+            listing("data/more.json", '{"answers": {"Sure, here": 1}}'),
+            {},
+            "completions .*key 'answers'",
+        ),
+        (linked, {}, "data' is a link"),
         (lambda _folder: None, {"gated": "manual"}, "--gated and --site at once"),
         (lambda _folder: None, {"version": "1.0.0"}, "--version and --site at once"),
     ],

@@ -142,6 +142,9 @@ def test_scores_become_columns_thresholds_a_card_and_a_review(
     [
         ({"score": "x"}, "line 2: expected check, model"),
         ({"score": float("nan")}, "line 2"),
+        ({"score": 10**400}, "line 2: expected .* finite number"),
+        ({"score": True}, "line 2: expected check, model"),
+        ({"model": {"a": 1}}, "line 2: expected check, model"),
         ({"check": "qualty"}, "line 2: unknown check 'qualty'; did you mean 'quality'"),
     ],
 )

@@ -11,6 +11,7 @@ from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.quality.estimators import QualityError, load_estimator, parse_estimator
 from polyrefuse_data.quality.known_languages import KNOWN, languages_of
 from polyrefuse_data.quality.metricx import ERROR_TOKEN
+from polyrefuse_data.quality.sentences import SimilarityError, check_modules
 
 ENGLISH = ["how to clean a bike", "how to paint a door", "write a poem"]
 TEXTS = ["wie man ein rad putzt", "wie man eine tür streicht", "schreibe ein gedicht"]
@@ -142,3 +143,20 @@ def test_an_estimator_that_is_not_installed_names_its_extra(
     monkeypatch.setitem(sys.modules, "comet.models", None)
     with pytest.raises(QualityError, match=r"pip install 'polyrefuse\[comet\]'"):
         load_estimator(f"comet:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        ('[{"type": "sentence_transformers.models.Transformer"}, {"type": "evil.Module"}]', "evil.Module"),
+        ('[{"type": ["x"]}]', "names code"),
+        ('{"type": 1}', "is no list of modules"),
+        ("[" * 1000, "is no list of modules"),
+    ],
+)
+def test_code_in_the_folder_of_a_sentence_model_is_refused(
+    tmp_path: Path, modules: str, message: str
+) -> None:
+    (tmp_path / "modules.json").write_text(modules)
+    with pytest.raises(SimilarityError, match=message):
+        check_modules(tmp_path, "folder")

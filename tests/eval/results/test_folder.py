@@ -23,8 +23,10 @@ from polyrefuse_eval.results.baseline_cache import BaselineAnswer, BaselineCache
 from polyrefuse_eval.results.folder import RunFolder, safe_name
 from polyrefuse_eval.results.records import (
     KINDS,
+    RUN_FORMAT,
     Completion,
     Result,
+    RunFile,
     published_schema,
 )
 from polyrefuse_eval.results.validation import json_schema, read_records, write_records
@@ -307,3 +309,24 @@ def test_a_run_records_the_languages_of_its_user_s_own(tmp_path: Path) -> None:
     run.set_judges(["another"])
     assert run.run_file().own_languages == (row,), "kept by a process that does not know the language"
     assert RunFolder.open(tmp_path / "other", SIGNATURE).run_file().own_languages == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"model": float("inf")}, "a number that is not finite"),
+        ({"more": [{"a": float("nan")}]}, "a number that is not finite"),
+        ({"temperature": "hot"}, "temperature of its model is 'hot'"),
+        ({"temperature": "nan"}, "temperature of its model is 'nan'"),
+        ({"temperature": 10**400}, "temperature of its model is 1000"),
+    ],
+)
+def test_a_signature_with_numbers_that_are_none_is_no_run(
+    changes: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    for temperature in ("0", "0.7", "1e-05"):
+        RunFile(format=RUN_FORMAT, signature={"model": {"temperature": temperature}})
+    signature = {"model": {"model": "m", **changes}}
+    (tmp_path / "run.json").write_text(json.dumps({"format": RUN_FORMAT, "signature": signature}))
+    with pytest.raises(RunFolderError, match=problem):
+        RunFolder(tmp_path).run_file()

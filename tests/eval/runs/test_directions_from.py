@@ -13,7 +13,9 @@ from tiny import tiny_model, tokenizer
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.directions.fit import Direction
+from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.runs.direction_source import open_direction_source
 
 
 @pytest.fixture
@@ -92,3 +94,19 @@ def test_what_cannot_give_directions_is_named_before_a_model_is_loaded(
     assert "of another model (local_revision" in line(tmp_path / "whole", "--no-controls", model=other)
     assert "no harmful prompts in 'de', split train" in line(test_only, "--directions", "de")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "lacking"),
+    [
+        ({"settings": None}, "data, settings"),
+        ({"model": "m"}, "model, data, settings"),
+    ],
+)
+def test_a_run_whose_signature_lacks_a_part_is_one_line(
+    change: dict[str, Any], lacking: str, tmp_path: Path
+) -> None:
+    signature = {name: part for name, part in ({"model": {}} | change).items() if part is not None}
+    RunFolder.open(tmp_path / "run", signature)
+    with pytest.raises(RunFolderError, match=f"lacks {lacking};"):
+        open_direction_source(tmp_path / "run")
