@@ -122,7 +122,13 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator
     if None not in (first["formula"], other["formula"]) and first["formula"] != other["formula"]:
         yield "another formula of robustness"
     here, there = other["settings"], first["settings"]
-    for name in sorted({*here, *there}):
+    of_edits = EDIT_SETTINGS - {"langs"}
+    has_edits = not of_edits.isdisjoint(here)
+    settings = {*here, *there}
+    if has_edits == of_edits.isdisjoint(there):  # a setting of edits says nothing of a run without any
+        yield "with edits, too" if has_edits else "answers without an edit alone"
+        settings -= of_edits
+    for name in sorted(settings):
         if here.get(name) != there.get(name):
             words = SETTINGS_IN_WORDS.get(name, name.replace("_", " "))
             yield f"{words}: {_value(name, here)} instead of {_value(name, there)}"

@@ -24,6 +24,7 @@ from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.boards import leaderboard
 from polyrefuse_eval.leaderboard.columns import BY_LANGUAGE, columns_of
+from polyrefuse_eval.leaderboard.comparability import differences_in_words
 from polyrefuse_eval.leaderboard.entries import entry_of
 from polyrefuse_eval.leaderboard.figures import (
     Figure,
@@ -941,3 +942,18 @@ def test_colours_can_be_read_by_everybody() -> None:
         graphics = ["baseline", "ablated", "mark", "focus", *(f"line-{number}" for number in range(6))]
         for name in graphics:
             assert contrast(colours[name], colours["paper"]) >= 3, name
+
+
+def test_a_run_without_edits_differs_in_one_phrase_from_one_with_edits() -> None:
+    basis = {"judge": {"name": "native-1"}, "data": "d", "template": "", "formula": None}
+    edited = {**basis, "settings": {"langs": ["en"], "rule": "robust", "crossed": 128, "n_test": 5}}
+    unedited = {**basis, "settings": {"langs": ["en", "de"], "n_test": 5}}
+    assert differences_in_words(edited, unedited) == [
+        "answers without an edit alone",
+        "languages: en de instead of en",
+    ]
+    assert differences_in_words(unedited, edited)[0] == "with edits, too"
+    other = {**basis, "settings": {**edited["settings"], "rule": "mediating"}}
+    assert differences_in_words(edited, other) == [
+        "rule of selecting a direction: mediating instead of robust"
+    ]
