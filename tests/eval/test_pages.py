@@ -24,6 +24,7 @@ NOT_RUN = {
     r"--model openai:": "needs a service; tests/eval/runs/test_endpoint_run.py",
     r"--directions-from ": "needs a build of test prompts alone; tests/eval/runs/test_directions_from.py",
     r"--scores |diff .*--quality": "needs scores of a model, or two builds; tests/data/quality",
+    r"^polyrefuse memory choices": "needs a build with candidates; tests/data/build/test_candidates.py",
     r"--prompt-set|--transfer \.": "needs files or a model of the reader; tests/eval/cli",
     r"--over-refusal ": "needs a build with contrast pairs; tests/eval/runs/test_over_refusal.py",
     r"s3://": "needs a server; tests/eval/storage",
