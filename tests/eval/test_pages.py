@@ -20,6 +20,7 @@ NOT_RUN = {
     r"torchrun|HF_HUB_OFFLINE": "needs several processes, or another process",
     r"--executor dask|^dask |--slurm": "starts a cluster; tests/eval/runs/test_dask_executor.py",
     r"models\.yaml": "measures real models; tests/eval/cli/test_grid.py",
+    r"^vllm |--baseline-url": "needs a server; tests/eval/runs/test_baseline_server.py",
     r"^(lm_eval|inspect) ": "another tool; tests/eval/integrations",
     r"--model openai:": "needs a service; tests/eval/runs/test_endpoint_run.py",
     r"--directions-from ": "needs a build of test prompts alone; tests/eval/runs/test_directions_from.py",
