@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,7 +13,9 @@ from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.http.faults import Fault
 from polyrefuse_eval.models.thinking import MARKS
 from polyrefuse_eval.results.fields import LARGEST_COUNT, LONGEST_NOTE
-from polyrefuse_eval.results.records import ServiceNote
+
+if TYPE_CHECKING:
+    from polyrefuse_eval.results.records import ServiceNote  # needs numpy, which `--help` does without
 
 ENDED = ("stop", "eos", "end_turn", "stop_sequence", "tool_calls", "function_call")
 """Reasons of a service to end an answer: the model ended it."""
@@ -172,6 +174,8 @@ def blocked_prompt(error: Any) -> ServiceAnswer | None:
         code = "flagged_input"
     if code is None:
         return None
+    from polyrefuse_eval.results.records import ServiceNote
+
     note = ServiceNote(
         model=None,
         system_fingerprint=None,
@@ -260,6 +264,8 @@ def _answer(reply: _Reply, choice: _Choice, message: _Message) -> ServiceAnswer:
 
 def _note(reply: _AnyReply, refusal: str | None) -> ServiceNote:
     usage = reply.usage or _Usage()
+    from polyrefuse_eval.results.records import ServiceNote
+
     return ServiceNote(
         model=_name(reply.model) if reply.model else None,
         system_fingerprint=_name(reply.system_fingerprint) if reply.system_fingerprint else None,
