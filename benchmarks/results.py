@@ -4,9 +4,9 @@
     python benchmarks/results.py write --work DIR
 
 `measure` runs the steps below one after another, each as the command that the page prints; a step that was
-killed goes on, and one that is done costs seconds. `--models` holds the folder `qwen2.5-coder-0.5b-instruct`,
-`--material` the upstream files and the release in `published/`. `write` copies rates, never a prompt or an
-answer.
+killed goes on, and one that is done costs seconds. `--models` holds the folder
+`qwen2.5-coder-0.5b-instruct`; `--material` holds the upstream files, the release in `published/`, and XSTest
+in `overrefusal/`. `write` copies rates and figures, never a prompt or an answer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -33,6 +34,8 @@ from polyrefuse_eval.results.validation import read_records
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 TIMES = "seconds.json"
+FIGURES = ("clusters", "steering")
+"""Figures of `eval harmfulness` that the page shows."""
 
 QWEN = "--model MODELS/qwen2.5-coder-0.5b-instruct"
 SIZES = "--test 24 --crossed 24 --strengths none --max-new-tokens 40"
@@ -72,6 +75,12 @@ STEPS = {
     "cost": f"polyrefuse eval cost runs/qwen {QWEN} --data paper",
     "over-refusal": f"polyrefuse eval run {QWEN} --data xstest --directions-from runs/qwen --no-controls "
     "--crossed 0 --strengths none --max-new-tokens 40 --out runs/xstest",
+    "harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test 48 --steered 16 "
+    "--inverted 16 --out runs/harmfulness",
+    "guard": f"polyrefuse eval guard fit {QWEN} --data paper --langs en --out guard.safetensors",
+    "guard-test": f"polyrefuse eval guard test {QWEN} --guard guard.safetensors --data paper "
+    "--langs ar,de,en,es,fr,it,ja,ko,nl,pl,ru,th,yo --test 24 "
+    "--prompt-set xstest=MATERIAL/overrefusal/xstest_prompts.csv --out runs/guard",
 }
 """Commands by the name of their step, in order; `MODELS` and `MATERIAL` are folders of the caller."""
 
@@ -161,6 +170,12 @@ def understood(run: Path) -> str:
     return comprehension_tables(summary)
 
 
+def tables(file: Path) -> str:
+    """Return the tables of a report, one level of headings below the page's, without rows that pool kinds."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(f"#{line}" if line.startswith("## ") else line for line in lines if "| all |" not in line)
+
+
 def blocks(work: Path) -> dict[str, str]:
     """Return what stands between the marks of the page, by the name of the mark."""
     runs = work / "runs"
@@ -175,11 +190,13 @@ def blocks(work: Path) -> dict[str, str]:
         + rates(runs / "xstest")
         + "\n"
         + type_table(read_records(SubsetResult, runs / "xstest" / "subsets.jsonl")),
+        "harmfulness": commands(work, "harmfulness") + "\n" + tables(runs / "harmfulness" / "harmfulness.md"),
+        "guard": commands(work, "guard", "guard-test") + "\n" + tables(runs / "guard" / "table.md"),
     }
 
 
 def write(work: Path) -> None:
-    """Put the tables of the runs in `work` into the page; its prose stays."""
+    """Put the tables and figures of the runs in `work` into the page; its prose stays."""
     page = PAGE.read_text(encoding="utf-8")
     for name, text in blocks(work).items():
         mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", flags=re.DOTALL)
@@ -187,6 +204,9 @@ def write(work: Path) -> None:
             raise SystemExit(f"{PAGE} has no mark <!-- {name} -->")
         page = mark.sub(lambda found, text=text: f"{found[1]}{text.strip()}\n{found[2]}", page, count=1)
     PAGE.write_text(page, encoding="utf-8")
+    for figure in FIGURES:
+        plot = work / "runs" / "harmfulness" / "harmfulness" / "plots" / f"{figure}.svg"
+        shutil.copyfile(plot, PAGE.parent / "images" / f"results-{figure}.svg")
 
 
 def main() -> None:
