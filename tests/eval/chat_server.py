@@ -247,20 +247,29 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(behaviour: ChatServer, port: int = 0) -> Iterator[ChatServer]:
-    """Serve for the length of a `with` block; set the address."""
-    handler = type("Handler", (_Handler,), {"behaviour": behaviour})
-    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+def on_loopback(
+    handler: type[BaseHTTPRequestHandler], behaviour: Any, port: int = 0
+) -> Iterator[ThreadingHTTPServer]:
+    """Serve requests by `handler`, which gets `behaviour`, for the length of a `with` block."""
+    own = type("Handler", (handler,), {"behaviour": behaviour})
+    server = ThreadingHTTPServer(("127.0.0.1", port), own)
     server.daemon_threads = True
     server.request_queue_size = 128
     server.handle_error = lambda *_arguments: None  # type: ignore[method-assign]
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    behaviour.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     try:
-        yield behaviour
+        yield server
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def serving(behaviour: ChatServer, port: int = 0) -> Iterator[ChatServer]:
+    """Serve for the length of a `with` block; set the address."""
+    with on_loopback(_Handler, behaviour, port) as server:
+        behaviour.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        yield behaviour
 
 
 if __name__ == "__main__":  # a service in a process of its own, for the benchmark

@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import torch
-from chat_server import KEY, _Handler
+from chat_server import KEY, _Handler, on_loopback
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -117,14 +116,6 @@ class _CompletionHandler(_Handler):
 @contextmanager
 def serving_completions(behaviour: CompletionServer) -> Iterator[CompletionServer]:
     """Serve for the length of a `with` block; set the address."""
-    handler = type("Handler", (_CompletionHandler,), {"behaviour": behaviour})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    server.handle_error = lambda *_arguments: None  # type: ignore[method-assign]
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    behaviour.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    try:
+    with on_loopback(_CompletionHandler, behaviour) as server:
+        behaviour.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         yield behaviour
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 
-from polyrefuse_data.cluster.tasks import Computation, Outcome, Task
+from polyrefuse_data.cluster.tasks import Computation, Task
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.endpoint.prices import counted_tokens
 from polyrefuse_eval.endpoint.spec import EndpointSpec
 from polyrefuse_eval.results.settings import Measurement
-from polyrefuse_eval.runs.answers import AnswerStage
 from polyrefuse_eval.runs.endpoint_tasks import AskPrompts, IdentifyService
-from polyrefuse_eval.runs.measured_prompts import MeasuredPrompts
 from polyrefuse_eval.runs.plan import RunPlan
 from polyrefuse_eval.runs.progress import GridProgress
-from polyrefuse_eval.runs.service_versions import ServiceVersions, service_notes, write_service_file
+from polyrefuse_eval.runs.service_versions import ServiceAnswerStage, ServiceVersions, service_notes
 
 
-class EndpointAnswerStage(AnswerStage):
+class EndpointAnswerStage(ServiceAnswerStage):
     """Get the completions of the run `plan` from the service of `endpoint`.
 
     None comes from a cache: what a service answered once is no proof of what it answers now.
@@ -45,12 +42,3 @@ class EndpointAnswerStage(AnswerStage):
 
     def _answering(self, measurement: Measurement, rows: tuple[Row, ...]) -> AskPrompts:
         return AskPrompts(endpoint=self._endpoint, measurement=measurement, rows=rows)
-
-    def _add_completions(self, compute: MeasuredPrompts, outcome: Outcome) -> None:
-        self._service.note(chain.from_iterable(outcome.result))
-        super()._add_completions(compute, outcome)
-
-    def _note_complete(self, lang: str) -> None:
-        if self._sources is not None and not self._missing.total():
-            write_service_file(self.plan.out, self._completions())
-        super()._note_complete(lang)

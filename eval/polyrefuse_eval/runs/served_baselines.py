@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from polyrefuse_data.cluster.tasks import Computation, ModelSlot, Outcome, Task
+from polyrefuse_data.cluster.tasks import Computation, ModelSlot, Task
 from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.schema import Row
 from polyrefuse_data.http.faults import Fault
@@ -31,7 +31,7 @@ from polyrefuse_eval.runs.measured_prompts import Identity, MeasuredPrompts
 from polyrefuse_eval.runs.model_answers import ModelAnswerStage
 from polyrefuse_eval.runs.plan import RunPlan
 from polyrefuse_eval.runs.progress import GridProgress
-from polyrefuse_eval.runs.service_versions import ServiceVersions, write_service_file
+from polyrefuse_eval.runs.service_versions import ServiceAnswerStage, ServiceVersions
 from polyrefuse_eval.runs.tasks import ModelLoader
 
 CHECKED_PROMPTS = 8
@@ -91,7 +91,7 @@ class ServedPrompts(MeasuredPrompts):
         )
 
 
-class ServedBaselineStage(ModelAnswerStage):
+class ServedBaselineStage(ServiceAnswerStage, ModelAnswerStage):
     """Make directions and completions of the run `plan`, the baselines by `server`.
 
     None of these comes from the cache of the model's own baselines, or goes into it.
@@ -140,15 +140,6 @@ class ServedBaselineStage(ModelAnswerStage):
             rows=rows,
             max_new_tokens=self.plan.settings.max_new_tokens,
         )
-
-    def _add_completions(self, compute: MeasuredPrompts, outcome: Outcome) -> None:
-        self._service.note(chain.from_iterable(outcome.result))
-        super()._add_completions(compute, outcome)
-
-    def _note_complete(self, lang: str) -> None:
-        if self._sources is not None and not self._missing.total():
-            write_service_file(self.plan.out, self._completions())
-        super()._note_complete(lang)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
+from polyrefuse_data.cluster.tasks import Outcome
 from polyrefuse_eval.results.records import Completion, ServiceFile, ServiceNote, ServiceVersion
 from polyrefuse_eval.results.validation import write_record
+from polyrefuse_eval.runs.answers import AnswerStage
+from polyrefuse_eval.runs.measured_prompts import MeasuredPrompts
 
 SERVICE_FILE = "service.json"
 """What answered, how often, and how many tokens it counted: there when all completions are."""
@@ -36,6 +40,21 @@ class ServiceVersions:
                     f"{SERVICE_FILE} counts the answers of each"
                 )
             self._versions.add((note.model, note.system_fingerprint))
+
+
+class ServiceAnswerStage(AnswerStage):
+    """A stage some of whose completions a service makes: notes its versions, and counts them at the end."""
+
+    _service: ServiceVersions
+
+    def _add_completions(self, compute: MeasuredPrompts, outcome: Outcome) -> None:
+        self._service.note(chain.from_iterable(outcome.result))
+        super()._add_completions(compute, outcome)
+
+    def _note_complete(self, lang: str) -> None:
+        if self._sources is not None and not self._missing.total():
+            write_service_file(self.plan.out, self._completions())
+        super()._note_complete(lang)
 
 
 def service_notes(completions: Iterable[Completion]) -> list[ServiceNote]:
