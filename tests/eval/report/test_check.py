@@ -129,6 +129,22 @@ def served_refusals(run: Path) -> None:
     lines(lambda record: record["refused"] and record.update(service_refused=True), VERDICTS)(run)
 
 
+def further_strength(run: Path) -> None:
+    """Judge half an ablation in a run of quarters."""
+    part("run.json", lambda file: file["signature"]["settings"].update(strengths=[0.25]))(run)
+    folder = RunFolder.existing(run)
+    whole = [record for record in folder.verdicts(OTHER, "de") if record.condition == "ablation:en"]
+    half = "ablation:en@0.5"
+    folder.write_verdicts(
+        OTHER,
+        "de",
+        [
+            *folder.verdicts(OTHER, "de"),
+            *(replace(record, condition=half, key=f"{record.id}/{half}") for record in whole),
+        ],
+    )
+
+
 def of_summary(change: Callable[[Record], Any]) -> Callable[[Path], None]:
     return part("summary.json", lambda summary: change(summary["judges"][OTHER]["languages"]["de"]))
 
@@ -266,6 +282,10 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an intervention that was not asked for": (
         part("run.json", lambda run: run["signature"]["settings"].update(interventions=["addition"])),
         "are of an intervention that run.json does not name",
+    ),
+    "a strength that was not asked for": (
+        retold(further_strength),
+        "are of a strength that run.json does not name",
     ),
     "more answers than there are": (
         lambda run: (run / "answered.json").write_text('{"answers": {"de": 900}, "directions": ["en"]}'),
