@@ -134,8 +134,8 @@ def argilla_cells(table: Table, reviewer: str | None = None) -> Iterator[tuple[i
     """Yield (record number, cells of a review file) of each record, with the answers of `reviewer` or of all.
 
     Without a `reviewer`, a record that two users corrected differently raises `ReviewError`; with one,
-    records that the user did not answer are left out. Only submitted answers count. `records.to_json` does not say
-    which are: there, those of a pending record are taken for drafts.
+    records that the user did not answer are left out. Only submitted answers count. `records.to_json` does
+    not say which are: there, those of a pending record are taken for drafts.
     """
     if reviewer is not None and reviewer not in (users := reviewers(table)):
         raise ReviewError(
