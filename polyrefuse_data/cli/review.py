@@ -77,9 +77,12 @@ def export(
     """
     from polyrefuse_data.audit.review import export_review
     from polyrefuse_data.audit.worst_rows import WorstRows, parse_share
+    from polyrefuse_data.build.package import read_manifest
+    from polyrefuse_data.checks.languages_file import register_recorded
     from polyrefuse_data.core.languages import parse_languages
 
     ranking = WorstRows(share=parse_share(worst), check=by, scores=scores) if worst else None
+    register_recorded(read_manifest(folder), folder)
     chosen = None if langs == "all" else parse_languages(langs)
     rows = counted(export_review(folder, out, flagged, chosen, memory, ranking, kind), "row")
     if kind == "argilla":
@@ -108,8 +111,8 @@ def import_(file: Path, memory: Path | None, who: str | None, reviewer: str | No
     path = memory or default_memory()
     done = import_review(file, path, who, reviewer)
     click.echo(
-        f"{done.added} corrections taken into {path}, {done.same} were there, "
-        f"{counted(done.untouched, 'row')} without one; build again to use them"
+        f"{counted(done.added, 'correction')} taken into {path}, {done.same} already there, "
+        f"{counted(done.untouched, 'row')} without a correction; build again to use them"
     )
 
 
@@ -125,7 +128,7 @@ def withdraw(file: Path, memory: Path | None, reviewer: str | None) -> None:
 
     path = memory or default_memory()
     count = withdraw_review(file, path, reviewer)
-    click.echo(f"{count} corrections withdrawn from {path}; build again without them")
+    click.echo(f"{counted(count, 'correction')} withdrawn from {path}; build again without them")
 
 
 @review.command("agree")
