@@ -25,7 +25,7 @@ from polyrefuse_eval.cli.options import (
     train_option,
     with_options,
 )
-from polyrefuse_eval.runs.options import ModelOptions
+from polyrefuse_eval.runs.direction_options import ModelOptions
 
 if TYPE_CHECKING:
     from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
