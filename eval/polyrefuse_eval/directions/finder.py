@@ -172,9 +172,9 @@ class DirectionFinder:
         direction.save(self.path / direction_file(source))
         told = direction.metadata["over_refusal"]
         self.say(
-            f"direction {source}: cosine of refusal and over-refusal {told['cosine']:.2f}, {told['left']:.0%} of "
-            f"the norm left ({counts['n_looking_harmful_kept']} of {len(looking_harmful)} harmless contrast "
-            "prompts count)"
+            f"direction {source}: {told['left']:.0%} of the norm left, cosine of refusal and over-refusal "
+            f"{told['cosine']:.2f} ({counts['n_looking_harmful_kept']} of {len(looking_harmful)} harmless "
+            "contrast prompts count)"
         )
         return direction
 

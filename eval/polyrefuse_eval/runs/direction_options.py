@@ -1,4 +1,4 @@
-"""The options of a model, and of its directions: fields that the command line, a grid file and Python share."""
+"""The options of a model and of its directions, which the command line, a grid file and Python share."""
 
 from __future__ import annotations
 

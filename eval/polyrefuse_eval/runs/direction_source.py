@@ -63,7 +63,7 @@ class DirectionSource:
         stated = RunFolder(self.run).signature.get("settings", {}).get("over_refusal_from")
         if not isinstance(stated, str):
             raise RunFolderError(
-                f"the run '{self.run}' does not say which contrast pairs its directions are of"
+                f"the run '{self.run}' does not say which contrast pairs its directions are of; get it again"
             )
         return stated
 

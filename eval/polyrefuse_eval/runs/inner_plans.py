@@ -56,7 +56,7 @@ def pairs_to_fit(settings: RunSettings, build: Path | None) -> FittedPairs | Non
 
 
 def open_contrast_pairs(build: Path, langs: Sequence[str]) -> DataFolder:
-    """Return the build in a folder; raises `DatasetFolderError` where it lacks contrast pairs, or a language."""
+    """Return the build in a folder; raises `DatasetFolderError` where it lacks pairs, or a language."""
     data = open_data(build, langs)
     if not any(row.pair is not None for row in data.rows(langs[0], "test")):
         raise DatasetFolderError(

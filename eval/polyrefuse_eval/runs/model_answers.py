@@ -135,7 +135,7 @@ class ModelAnswerStage(AnswerStage):
         return self._ready_searches() + self._after_search()
 
     def _ready_searches(self) -> list[Task]:
-        """Return the tasks of directions that wait for no other; one without over-refusal does for its base."""
+        """Return the tasks of directions that wait for no other, as one without over-refusal does."""
         tasks = []
         for source in self.plan.settings.fitted_sources:
             base = base_of(source)

@@ -99,8 +99,8 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
     )
     over_refusal: OptionalFolder = option(
         None,
-        "A build with contrast pairs (recipe over-refusal): measure its prompts, too, under every condition; of -over-refusal "
-        "directions half of the pairs are fitted on, and the others measured.",
+        "A build with contrast pairs (recipe over-refusal): measure its prompts, too, under every "
+        "condition. Directions such as en-over-refusal are fitted on half of the pairs, which is left out.",
     )
     extra: tuple[str, ...] = option(
         (),
@@ -165,14 +165,12 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
             controls=self.controls and endpoint is None,
             baseline_server=None if server is None else server.identity,
         )
-        pairs = None
-        if elsewhere is None or elsewhere.run is None:
-            pairs = pairs_to_fit(settings, self.over_refusal)
-            settings = replace(settings, over_refusal_from=None if pairs is None else pairs.identity)
+        if elsewhere is not None and elsewhere.run is not None:
+            pairs, identity_of_pairs = None, elsewhere.over_refusal_from(settings.fitted_sources)
         else:
-            settings = replace(
-                settings, over_refusal_from=elsewhere.over_refusal_from(settings.fitted_sources)
-            )
+            pairs = pairs_to_fit(settings, self.over_refusal)
+            identity_of_pairs = None if pairs is None else pairs.identity
+        settings = replace(settings, over_refusal_from=identity_of_pairs)
         say_gaps(data, settings, say, elsewhere)
         judges = {spec: spec() for spec in specs}
         check_languages(list(judges.values()), settings.langs)

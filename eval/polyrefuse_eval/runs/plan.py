@@ -183,7 +183,7 @@ class RunPlan:
     directions_from: Path | None = None
     """The folder of the run that gives the directions; None where this run finds its own."""
     fitted_pairs: FittedPairs | None = None
-    """The contrast pairs that directions of over-refusal are fitted on; None where there is no such source."""
+    """The contrast pairs that directions of over-refusal are fitted on; None where there are none."""
     baseline_server: BaselineServer | None = None
     """The server that makes the baselines of a loaded model; None where the model does."""
 

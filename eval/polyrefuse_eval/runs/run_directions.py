@@ -28,7 +28,7 @@ from polyrefuse_eval.runs.tasks import FindDirection, ModelLoader, SentPrompts, 
 def search_of(plan: RunPlan, loader: ModelLoader, source: str, *, control: bool = False) -> FindDirection:
     """Return what finds the direction of `source`, which is no span, or its `control`.
 
-    Raises `DirectionError` where one without over-refusal is asked for and the plan has no pairs to fit it on.
+    Raises `DirectionError` for one without over-refusal where the plan has no pairs to fit that on.
     """
     settings, data = plan.settings, plan.direction_data
     langs, base = languages_of(source, settings.langs), base_of(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,6 @@ def direction(run: Path, source: str) -> Direction:
 
 
 def test_it_is_a_condition_of_its_own_and_has_no_part_along_over_refusal(measured: Path) -> None:
-    from polyrefuse_eval.models.chat import ChatModel
-
     folder = RunFolder(measured)
     names = {result.condition for result in folder.results() if result.label == "harmful"}
     assert names == {"baseline"} | {
@@ -72,7 +71,6 @@ def test_it_is_a_condition_of_its_own_and_has_no_part_along_over_refusal(measure
         assert left.norm == pytest.approx(whole.norm * (1 - story["cosine"] ** 2) ** 0.5, rel=1e-5)
         assert abs(story["cosine"]) > 0.01  # there is something to take
         assert abs(float(left.unit @ whole.unit)) == pytest.approx(story["left"], abs=1e-5)
-    assert issubclass(ChatModel, object)
 
 
 def test_what_is_fitted_on_is_not_tested_and_both_are_recorded(measured: Path, pairs: Path) -> None:
@@ -84,7 +82,6 @@ def test_what_is_fitted_on_is_not_tested_and_both_are_recorded(measured: Path, p
     assert inner is not None
     tested = {prompt.pair for prompt in read_prompts(inner).values()}
     assert tested
-    assert set(story["pairs"])
     assert not tested & set(story["pairs"])
     assert {contrast.n + contrast.n_unjudged for contrast in read_contrasts(inner)} == {len(tested)}
     identity = f"over-refusal-sample:{build_.digest[:32]}"
@@ -107,8 +104,6 @@ def test_checked_published_and_named_in_the_command_that_repeats_it(
 
 
 def test_a_run_that_tests_what_it_was_fitted_on_is_found(measured: Path, tmp_path: Path) -> None:
-    import shutil
-
     out = Path(shutil.copytree(measured, tmp_path / "run"))
     file = out / "over_refusal" / "prompts.jsonl"
     fitted = direction(measured, "en-over-refusal").metadata["over_refusal"]["pairs"][0]
@@ -118,7 +113,7 @@ def test_a_run_that_tests_what_it_was_fitted_on_is_found(measured: Path, tmp_pat
     assert any("1 prompts are tested that" in line for line in check_run(RunFolder(out)).problems)
 
 
-def test_a_resumed_run_finds_its_direction_and_other_runs_can_take_it(
+def test_another_run_can_take_the_direction_and_tests_the_same_half(
     measured: Path, model_folder: Path, data_folder: Path, pairs: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -137,8 +132,15 @@ def test_a_resumed_run_finds_its_direction_and_other_runs_can_take_it(
     assert read_prompts(tested) == read_prompts(first)
 
 
+def test_a_run_that_was_made_without_cannot_get_one_since_its_pairs_were_tested(
+    measured: Path, model_folder: Path, data_folder: Path, pairs: Path
+) -> None:
+    line = error(*command(model_folder, data_folder, measured, "--over-refusal", pairs))
+    assert "settings.over_refusal_from" in line
+
+
 def test_bad_input_is_one_line_before_a_model_is_loaded(
-    measured: Path, data_folder: Path, pairs: Path, tmp_path: Path
+    data_folder: Path, pairs: Path, tmp_path: Path
 ) -> None:
     def line(*more: object) -> str:
         return error(*command(tmp_path / "no-model", data_folder, tmp_path / "run", *more))
@@ -156,8 +158,6 @@ def test_bad_input_is_one_line_before_a_model_is_loaded(
     assert "is no span" in line("--directions", "en+de-over-refusal", "--over-refusal", pairs)
     assert "unknown language" in line("--directions", "xx-over-refusal", "--over-refusal", pairs)
     assert not (tmp_path / "run").exists()
-    line = error(*command(tmp_path / "no-model", data_folder, measured, "--directions", "en"))  # type: ignore[assignment]
-    assert "over_refusal_from" in str(line) or "no-model" in str(line)
 
 
 def test_halves_depend_on_the_pair_alone(pairs: Path) -> None:
