@@ -62,9 +62,12 @@ def export(
     """
     from polyrefuse_data.audit.review import export_review
     from polyrefuse_data.audit.worst_rows import WorstRows, parse_share
+    from polyrefuse_data.build.package import read_manifest
+    from polyrefuse_data.checks.languages_file import register_recorded
     from polyrefuse_data.core.languages import parse_languages
 
     ranking = WorstRows(share=parse_share(worst), check=by, scores=scores) if worst else None
+    register_recorded(read_manifest(folder), folder)
     chosen = None if langs == "all" else parse_languages(langs)
     rows = export_review(folder, out, flagged, chosen, memory, ranking)
     if out.suffix.lower() == ".html":
@@ -88,8 +91,8 @@ def import_(file: Path, memory: Path | None, who: str | None) -> None:
     path = memory or default_memory()
     done = import_review(file, path, who)
     click.echo(
-        f"{done.added} corrections taken into {path}, {done.same} were there, "
-        f"{counted(done.untouched, 'row')} without one; build again to use them"
+        f"{counted(done.added, 'correction')} taken into {path}, {done.same} already there, "
+        f"{counted(done.untouched, 'row')} without a correction; build again to use them"
     )
 
 
@@ -104,7 +107,7 @@ def withdraw(file: Path, memory: Path | None) -> None:
 
     path = memory or default_memory()
     count = withdraw_review(file, path)
-    click.echo(f"{count} corrections withdrawn from {path}; build again without them")
+    click.echo(f"{counted(count, 'correction')} withdrawn from {path}; build again without them")
 
 
 @review.command("agree")

@@ -233,8 +233,8 @@ def _draw_language(axis: Any, points: Sequence[CurvePoint], fitted: bool) -> Non
             label=f"misses of 95 % of guards by {rule}, if exchangeable",
         )
     for target in sorted({Rule.parse(rule).target or 0 for rule in rules if rule.startswith("conformal")}):
-        promised = f"miss rate that conformal={target:g} promises on average"
-        axis.axhline(target, color=GREY, linewidth=0.8, linestyle=":", label=promised)
+        mean = f"miss rate that conformal={target:g} promises on average"
+        axis.axhline(target, color=GREY, linewidth=0.8, linestyle=":", label=mean)
     axis.axhline(0, color=GREY, linewidth=0.5)
     axis.set_xlim(-0.5, len(numbers) - 0.5)
     axis.set_xticks(range(len(numbers)), [str(number) if number else "as it is" for number in numbers])

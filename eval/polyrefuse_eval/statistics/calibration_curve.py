@@ -235,7 +235,7 @@ def exchangeability_note(exchangeable: Mapping[str, Exchangeability]) -> str:
         )
     elif covered == 1:
         notes.append(
-            "Calibration and test prompts have the same types and are not told apart (permutation test, Holm)."
+            "Calibration and test prompts have the same types, and a permutation test does not tell them apart."
         )
     return " ".join(notes)
 

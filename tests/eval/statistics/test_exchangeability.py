@@ -76,7 +76,7 @@ def test_a_shift_between_the_splits_breaks_the_bound_and_exchanging_them_keeps_i
     table = curve_table([point], {"de": other, "en": alike})
     assert "75% of harmful test prompts are of a type that no calibration prompt has" in table
     assert "scores differ in de (permutation test" in table
-    assert "the same types and are not told apart" in curve_table([point], {"en": alike})
+    assert "the same types, and a permutation test does not" in curve_table([point], {"en": alike})
     plain = calibration_curve("de", shifted, 0.0, [Rule("balanced")], [32], draws=2)[-1]
     assert (plain.promised, plain.exchanged) == (None, None)
     assert "Promised" not in curve_table([plain], {"de": other})
