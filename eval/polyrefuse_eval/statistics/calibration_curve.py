@@ -235,7 +235,8 @@ def exchangeability_note(exchangeable: Mapping[str, Exchangeability]) -> str:
         )
     elif covered == 1:
         notes.append(
-            "Calibration and test prompts have the same types, and a permutation test does not tell them apart."
+            "Calibration and test prompts have the same types, and a permutation test does not tell them "
+            "apart."
         )
     return " ".join(notes)
 
