@@ -5,7 +5,8 @@ those of `polyrefuse eval run --model organism` and `--model organism-per-langua
 `--langs de,en,ja,yo --directions de,en,ja,yo --rule mediating`.
 
 `python docs/pictures.py site/index.html` takes docs/images/leaderboard.png of a leaderboard's page with
-Chromium.
+Chromium, from its top to the first table: that of both organisms, measured with `--langs all --directions all
+--test 16 --crossed 0` or in fewer languages, and of a model behind an endpoint.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ IMAGES = Path(__file__).parent / "images"
 TITLES = ("one direction for all languages", "a direction for each language")
 
 
-WIDTH, HEIGHT = 1600, 1740
-"""Pixels of the page that are shown: from its top to the table of models."""
+WIDTH = 1600
+"""Pixels of the window."""
 
 
 def photograph(page: Path) -> None:
@@ -38,9 +39,12 @@ def photograph(page: Path) -> None:
         options.add_argument(argument)
     browser = webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
     try:
-        size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get(page.resolve().as_uri())
+        size = {"width": WIDTH, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        end = "return Math.ceil(document.querySelector('#models table').getBoundingClientRect().bottom) + 16"
+        size["height"] = browser.execute_script(end)
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
     finally:
         browser.quit()

@@ -40,7 +40,10 @@ WITHOUT = {
     "rates": "No answer without an edit was judged, so there are no rates to draw.",
     "transfer": "Nothing was measured with an edit, so there is no transfer table.",
     "strengths": "One strength of ablation was tried, so there is no table by strength.",
-    "robustness": "No robustness: the run did not follow its protocol, or has no summary of this judge.",
+    "robustness": (
+        "No mean of robustness: not every language was measured by its protocol (English and the language’s "
+        "own direction), or there is no summary of this judge."
+    ),
     "curves": "The run holds no candidate scores, so there are no curves by layer.",
 }
 """What a run says where it has nothing to draw."""
