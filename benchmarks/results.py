@@ -4,8 +4,8 @@
     python benchmarks/results.py write --work DIR
 
 `measure` runs the steps below one after another, each as the command that the page prints; a step that was
-killed goes on, and one that is done costs seconds. `--models` holds the folder
-`qwen2.5-coder-0.5b-instruct`; `--material` holds the upstream files, the release in `published/`, and XSTest
+killed goes on, and one that is done costs seconds. `--models` holds the folders
+`qwen2.5-coder-0.5b-instruct` and `smollm2-135m-instruct`; `--material` holds the upstream files, the release in `published/`, and XSTest
 in `overrefusal/`. `write` copies rates and figures, never a prompt or an answer.
 """
 
@@ -38,6 +38,7 @@ FIGURES = ("clusters", "steering")
 """Figures of `eval harmfulness` that the page shows."""
 
 QWEN = "--model MODELS/qwen2.5-coder-0.5b-instruct"
+SMOLLM = "--model MODELS/smollm2-135m-instruct"
 SIZES = "--test 24 --crossed 24 --strengths none --max-new-tokens 40"
 
 COLUMNS = (
@@ -72,6 +73,10 @@ STEPS = {
     "qwen": f"polyrefuse eval run {QWEN} --data paper --langs en,de,ja {SIZES} --out runs/qwen",
     "languages": f"polyrefuse eval run {QWEN} --data paper --langs all --no-controls "
     f"{SIZES.replace('--crossed 24', '--crossed 0')} --out runs/languages",
+    "transfer": f"polyrefuse eval run {QWEN} --data paper --langs en,de,ja,ko --directions en,de,ja,ko "
+    f"--no-controls {SIZES} --out runs/transfer",
+    "smollm": f"polyrefuse eval run {SMOLLM} --data paper --langs en,de,ja --directions none --test 24 "
+    "--max-new-tokens 40 --out runs/smollm",
     "cost": f"polyrefuse eval cost runs/qwen {QWEN} --data paper",
     "over-refusal": f"polyrefuse eval run {QWEN} --data xstest --directions-from runs/qwen --no-controls "
     "--crossed 0 --strengths none --max-new-tokens 40 --out runs/xstest",
@@ -160,6 +165,16 @@ def rate(result: Result | None) -> str:
     if result is None or result.low is None or result.high is None:
         return "–"
     return f"{result.n_refused}/{result.n} [{100 * result.low:.0f}, {100 * result.high:.0f}]"
+
+
+def transfer(run: Path) -> str:
+    """Return the tables of a run whose directions come from several languages: sources by languages."""
+    results = [
+        row
+        for row in RunFolder.existing(run).results()
+        if (row.label, row.intervention) in (("harmful", "ablation"), ("harmless", "addition"))
+    ]
+    return markdown_table(results).partition("harmful prompts, ")[1:]
 
 
 def understood(run: Path) -> str:
