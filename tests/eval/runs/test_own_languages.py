@@ -58,8 +58,9 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Server() as server:
         done = polyrefuse(
             "build", "--recipe", "sample", "--langs", "en,hi,sw", "--size", "8/8/8",
-            "--out", folder / "build", "--languages-file", folder / "own.yaml", "--memory", folder / "memory.sqlite",
-            "--translator", "google", "--translator-url", f"{server.url}/m", "-q",
+            "--out", folder / "build", "--languages-file", folder / "own.yaml",
+            "--memory", folder / "memory.sqlite", "--translator", "google",
+            "--translator-url", f"{server.url}/m", "-q",
         )  # fmt: skip
     assert done.exit_code == 0, done.output
     return folder / "build"
