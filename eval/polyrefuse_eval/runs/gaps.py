@@ -48,7 +48,7 @@ def say_gaps(
     if needed:
         raise DatasetFolderError(
             f"'{data.path}' holds no {'; no '.join(needed)}; leave these languages out of --langs or "
-            "--directions"
+            "--directions, or take directions from another run or build with --directions-from"
         )
     for lang, _, label in gaps:
         say(f"no {label} test prompts in '{lang}': its rates on {label} prompts will be missing")

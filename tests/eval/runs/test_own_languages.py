@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from polyrefuse_data.checks.languages_file import registered
 from polyrefuse_data.cli.command import cli
 from polyrefuse_eval.errors import JudgeError
 
@@ -41,6 +43,13 @@ examples:
   answered: ["पहले मिट्टी खोदें और फिर पौधा लगाएँ।"]
 """,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten_afterwards() -> Iterator[None]:
+    """Commands of one process share what languages they know."""
+    with registered([]):
+        yield
 
 
 def polyrefuse(*arguments: object) -> Result:
