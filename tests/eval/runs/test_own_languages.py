@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from polyrefuse_data.checks.languages_file import registered
 from polyrefuse_data.cli.command import cli
+from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.errors import JudgeError
 
 TESTS = Path(__file__).parents[2]
@@ -47,8 +48,10 @@ examples:
 
 @pytest.fixture(scope="module", autouse=True)
 def _forgotten_afterwards() -> Iterator[None]:
-    """Commands of one process share what languages they know."""
+    """Begin without these languages and leave without them: commands of a process share what they know."""
     with registered([]):
+        for code in PHRASES:
+            LANGUAGES.pop(code, None)
         yield
 
 
