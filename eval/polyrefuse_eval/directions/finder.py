@@ -110,7 +110,7 @@ class DirectionFinder:
         kept = self._kept.direction(inputs)
         if kept is not None:
             direction, scores = kept
-            write_bytes(scores_file, scores, error=DirectionError)
+            write_bytes(scores_file, scores)
         else:
             scorer = CandidateScorer(
                 self.chat,
@@ -124,7 +124,6 @@ class DirectionFinder:
             if self.settings.all_candidates:
                 scorer.complete()
             direction, _ = choose_direction(scorer, self.settings.rule)
-            scores_file.parent.mkdir(parents=True, exist_ok=True)
             write_scores(scores_file, scorer.all_scores(), scorer.dropped)
             self._kept.keep_direction(inputs, direction, scores_file.read_bytes())
         direction.save(file)
