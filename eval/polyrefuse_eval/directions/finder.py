@@ -24,7 +24,6 @@ from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, parse_refus
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
 from polyrefuse_eval.directions.span import Span, span_of
-from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import Prompts
 from polyrefuse_eval.results.folder import read_json, write_json

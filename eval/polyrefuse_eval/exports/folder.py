@@ -54,7 +54,9 @@ def _check_apart(names: Iterable[str]) -> None:
                 "--model-name"
             )
     for folded, name in seen.items():
-        inner = next((seen[str(parent)] for parent in PurePosixPath(folded).parents if str(parent) in seen), None)
+        inner = next(
+            (seen[str(parent)] for parent in PurePosixPath(folded).parents if str(parent) in seen), None
+        )
         if inner is not None:
             raise RunFolderError(
                 f"'{name}' would lie in a folder called as the file '{inner}'; give the model another name "
