@@ -67,7 +67,7 @@ class Fault(Exception):  # noqa: N818 (a fault of the service, not of the progra
     ) -> None:
         if reason not in REASONS:
             raise ValueError(f"reason is '{reason}'; expected one of {', '.join(REASONS)}")
-        super().__init__(f"{reason}: {detail}" if detail else reason)
+        super().__init__(f"{reason}: {detail or REASONS[reason]}")
         self.reason = reason
         self.detail = detail
         self.retry_after = retry_after

@@ -164,8 +164,8 @@ def tokens_from_answers(
     if not ids:
         shown = ", ".join(repr(chat.tokenizer.decode([token])) for token in refused)
         raise DirectionError(
-            f"{chat.name} begins refusals in '{lang}' with {shown}, and other answers too; "
-            "give tokens with --refusal-tokens"
+            f"{chat.name} begins refusals in '{lang}' with {shown}, but also answers that do not refuse; "
+            "name the first tokens of its refusals with --refusal-tokens, or leave this language out"
         )
     covered = sum(refused[token] for token in ids)
     return RefusalTokens(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from polyrefuse_data.core.schema import LABELS
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.judging.base import JudgeInput
-from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.report.check_costs import cost_problems
+from polyrefuse_eval.report.check_request import request_problems
+from polyrefuse_eval.report.check_service import service_problems
 from polyrefuse_eval.report.check_settings import setting_problems
+from polyrefuse_eval.report.check_verdicts import judged_again, not_read_again
 from polyrefuse_eval.report.differing import SAMPLED, by_name, different
 from polyrefuse_eval.report.tables import TABLE_FILE, tables_of
+from polyrefuse_eval.results.contrast_pairs import is_fitted_on
 from polyrefuse_eval.results.cost_files import ANSWER_COSTS, COSTS_FILE, read_answer_costs, read_costs
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RESULTS_FILE, RunFolder, differences
@@ -26,6 +29,7 @@ from polyrefuse_eval.results.subset_files import (
     SUBSETS_FILE,
     inner_runs,
     read_contrasts,
+    read_prompts,
     read_subsets,
 )
 from polyrefuse_eval.results.verification import answer_problems, run_problems
@@ -52,8 +56,10 @@ def check_run(folder: RunFolder, data: DataFolder | None = None) -> CheckedRun:
         lambda: _contradictions(folder),
         lambda: _impossible_verdicts(folder),
         lambda: _recomputed(folder),
-        lambda: _judged_again(folder),
+        lambda: judged_again(folder),
         lambda: setting_problems(folder),
+        lambda: request_problems(folder, data),
+        lambda: service_problems(folder),
         lambda: cost_problems(folder),
         lambda: _inner(folder),
     ]
@@ -64,7 +70,11 @@ def check_run(folder: RunFolder, data: DataFolder | None = None) -> CheckedRun:
             problems += check()
         except RunFolderError as error:
             problems.append(str(error))
-    return CheckedRun(problems=tuple(dict.fromkeys(problems)), unchecked=tuple(_unchecked(folder, data)))
+    unchecked: list[str] = []
+    with suppress(RunFolderError):  # a file that is no record is among the problems
+        for line in _unchecked(folder, data):
+            unchecked.append(line)
+    return CheckedRun(problems=tuple(dict.fromkeys(problems)), unchecked=tuple(unchecked))
 
 
 def _contradictions(folder: RunFolder) -> Iterator[str]:
@@ -178,31 +188,11 @@ def _inner(folder: RunFolder) -> Iterator[str]:
             foreign = [value for value in settings[1].get(key, ()) if value not in settings[0].get(key, ())]
             if foreign:
                 yield f"{name}/run.json names {', '.join(map(str, foreign))} in {key}; run.json does not"
+        if settings[1].get("over_refusal_from") is not None:
+            fitted = sum(is_fitted_on(prompt.pair) for prompt in read_prompts(inner).values())
+            if fitted:
+                yield f"{name}/: {fitted} prompts are tested that directions of over-refusal are fitted on"
         yield from (f"{name}/: {problem}" for problem in check_run(inner).problems)
-
-
-def _judged_again(folder: RunFolder) -> Iterator[str]:
-    """Yield verdicts of the native judge that it does not give on the answer that is there."""
-    if NativeJudge.name not in folder.judges():
-        return
-    judge = NativeJudge()
-    for lang in folder.languages():
-        answers = {(answer.label, answer.key): answer for answer in folder.completions(lang)}
-        verdicts = [
-            verdict
-            for verdict in folder.verdicts(NativeJudge.name, lang)
-            if (verdict.label, verdict.key) in answers and not verdict.service_refused
-        ]
-        inputs = [
-            JudgeInput(id=verdict.key, lang=lang, response=answers[verdict.label, verdict.key].response)
-            for verdict in verdicts
-        ]
-        for verdict, again in zip(verdicts, judge.judge(inputs), strict=True):
-            if verdict.refused != again.refused:
-                yield (
-                    f"verdict of {NativeJudge.name} on {lang} {verdict.key} is {_word(verdict.refused)}; the "
-                    f"judge says {_word(again.refused)} of this answer"
-                )
 
 
 def _foreign_prompts(folder: RunFolder, data: DataFolder) -> Iterator[str]:
@@ -239,6 +229,9 @@ def _unchecked(folder: RunFolder, data: DataFolder | None) -> Iterator[str]:
         yield "without verdicts/, rates are not recomputed"
     if not (folder.path / "completions").is_dir():
         yield "without completions/, it is not checked that verdicts are of the answers"
+    yield from not_read_again(folder)
+    for inner in inner_runs(folder):
+        yield from (f"{inner.path.name}/: {line}" for line in not_read_again(inner))
     if read_costs(folder) and not read_answer_costs(folder):
         yield f"without {ANSWER_COSTS}/, {COSTS_FILE} is not recomputed"
     if data is None:
@@ -253,7 +246,3 @@ def _verdicts(folder: RunFolder) -> Iterator[tuple[str, str, list[VerdictRecord]
 
 def _judged_languages(folder: RunFolder) -> list[str]:
     return sorted({lang for judge in folder.judges() for lang in folder.judged_languages(judge)})
-
-
-def _word(refused: bool | None) -> str:
-    return {True: "refused", False: "answered", None: "undecided"}[refused]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from polyrefuse_eval.report.check_service import is_served
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RunFolder
 from polyrefuse_eval.results.interventions import BASELINE_NAME, is_graded
 from polyrefuse_eval.results.records import AnsweredFile, Completion, VerdictRecord
 from polyrefuse_eval.results.settings import Condition
+from polyrefuse_eval.results.sources import CONTROLS, is_span
 from polyrefuse_eval.results.validation import read_record
 
 
@@ -21,10 +23,7 @@ def setting_problems(folder: RunFolder) -> Iterator[str]:
     signature = folder.signature
     settings = signature.get("settings")
     settings = settings if isinstance(settings, Mapping) else {}
-    model = signature.get("model")
-    is_served = bool(isinstance(model, Mapping) and model.get("endpoint")) or bool(
-        settings.get("baseline_server")
-    )
+    served = is_served(signature)
     withheld: set[tuple[str, str, str]] = set()
     answers = 0
     for lang in folder.languages():
@@ -41,11 +40,11 @@ def setting_problems(folder: RunFolder) -> Iterator[str]:
             for verdict in verdicts:
                 if not verdict.service_refused:
                     continue
-                if not is_served:
+                if not served:
                     yield f"{_place(verdict, lang)} is of a service, and run.json names none"
                 elif answers and (lang, verdict.label, verdict.key) not in withheld:
                     yield f"{_place(verdict, lang)} is of the service, which gave this answer"
-    yield from _miscounted(folder)
+    yield from _misstated(folder, settings)
 
 
 def _too_long(completion: Completion, limit: Any) -> Iterator[str]:
@@ -71,19 +70,48 @@ def _unasked(name: str, settings: Mapping[str, Any], place: str) -> Iterator[str
         yield f"{place} are of a strength that run.json does not name"
 
 
-def _miscounted(folder: RunFolder) -> Iterator[str]:
-    """Yield languages of which `answered.json` counts other answers than `completions/` hold."""
+def _misstated(folder: RunFolder, settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where `answered.json` counts other answers, or names other directions, than the answers have."""
     file = folder.path / ANSWERED_FILE
-    if not (file.is_file() and (folder.path / "completions").is_dir()):
+    if not file.is_file():
         return
-    stated = read_record(AnsweredFile, file).answers
-    for lang in sorted({*stated, *folder.languages()}):
-        counted = len({completion.key for completion in folder.completions(lang)})
-        if counted != stated.get(lang, 0):
-            yield (
-                f"{ANSWERED_FILE} counts {stated.get(lang, 0)} answers in '{lang}'; "
-                f"completions/ hold {counted}"
-            )
+    answered = read_record(AnsweredFile, file)
+    used: set[str] = set()
+    for lang in folder.languages():
+        used |= {source for answer in folder.completions(lang) if (source := _source(answer.condition))}
+    if (folder.path / "completions").is_dir():
+        stated = answered.answers
+        for lang in sorted({*stated, *folder.languages()}):
+            counted = len({completion.key for completion in folder.completions(lang)})
+            if counted != stated.get(lang, 0):
+                yield (
+                    f"{ANSWERED_FILE} counts {stated.get(lang, 0)} answers in '{lang}'; "
+                    f"completions/ hold {counted}"
+                )
+    else:
+        used = {source for result in folder.results() if (source := _source(result.condition))}
+    yield from _other_directions(answered.directions, used, settings)
+
+
+def _other_directions(stated: Sequence[str], used: set[str], settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield directions that were not asked for, or that no answer was made with, and those left out.
+
+    Of a span or a control there may be no answer: not every intervention takes one.
+    """
+    if len(set(stated)) < len(stated):
+        yield f"{ANSWERED_FILE} names a direction twice"
+    asked = settings.get("direction_langs")
+    for source in dict.fromkeys(stated):
+        if isinstance(asked, list | tuple) and source not in {*asked, *CONTROLS}:
+            yield f"{ANSWERED_FILE} names a direction of '{source}', which run.json does not name"
+        elif source not in used and not (is_span(source) or source in CONTROLS):
+            yield f"{ANSWERED_FILE} names a direction of '{source}', with which no answer was made"
+    for source in sorted(used - set(stated)):
+        yield f"{ANSWERED_FILE} lacks the direction of '{source}', with which answers were made"
+
+
+def _source(condition: str) -> str | None:
+    return Condition.parse(condition).source
 
 
 def _place(verdict: VerdictRecord, lang: str) -> str:

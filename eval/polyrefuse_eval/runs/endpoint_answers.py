@@ -8,11 +8,12 @@ from polyrefuse_data.cluster.tasks import Computation, Task
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.endpoint.prices import counted_tokens
 from polyrefuse_eval.endpoint.spec import EndpointSpec
+from polyrefuse_eval.results.service_files import service_notes
 from polyrefuse_eval.results.settings import Measurement
 from polyrefuse_eval.runs.endpoint_tasks import AskPrompts, IdentifyService
 from polyrefuse_eval.runs.plan import RunPlan
 from polyrefuse_eval.runs.progress import GridProgress
-from polyrefuse_eval.runs.service_versions import ServiceAnswerStage, ServiceVersions, service_notes
+from polyrefuse_eval.runs.service_versions import ServiceAnswerStage, ServiceVersions
 
 
 class EndpointAnswerStage(ServiceAnswerStage):

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 
 from polyrefuse_data.cluster.tasks import Outcome
-from polyrefuse_eval.results.records import Completion, ServiceFile, ServiceNote, ServiceVersion
+from polyrefuse_eval.results.records import Completion
+from polyrefuse_eval.results.service_files import SERVICE_FILE, service_file, service_notes
 from polyrefuse_eval.results.validation import write_record
 from polyrefuse_eval.runs.answers import AnswerStage
 from polyrefuse_eval.runs.measured_prompts import MeasuredPrompts
-
-SERVICE_FILE = "service.json"
-"""What answered, how often, and how many tokens it counted: there when all completions are."""
 
 Version = tuple[str | None, str | None]
 """A service's name of the model that answered, and its fingerprint; None where it states none."""
@@ -57,26 +54,6 @@ class ServiceAnswerStage(AnswerStage):
         super()._note_complete(lang)
 
 
-def service_notes(completions: Iterable[Completion]) -> list[ServiceNote]:
-    """Return what a service says of those of `completions` that are its own."""
-    return [completion.service for completion in completions if completion.service is not None]
-
-
 def write_service_file(run: Path, completions: Iterable[Completion]) -> None:
     """Write what the service says of `completions`, counted, into the folder of the run."""
     write_record(run / SERVICE_FILE, service_file(completions))
-
-
-def service_file(completions: Iterable[Completion]) -> ServiceFile:
-    """Return what the service says of `completions`, counted."""
-    notes = service_notes(completions)
-    versions = Counter((note.model, note.system_fingerprint) for note in notes)
-    return ServiceFile(
-        versions=tuple(
-            ServiceVersion(model=model, system_fingerprint=fingerprint, answers=answers)
-            for (model, fingerprint), answers in sorted(versions.items(), key=lambda item: str(item[0]))
-        ),
-        refusals=dict(sorted(Counter(note.refusal for note in notes if note.refusal is not None).items())),
-        prompt_tokens=sum(note.prompt_tokens or 0 for note in notes),
-        completion_tokens=sum(note.completion_tokens or 0 for note in notes),
-    )

@@ -206,7 +206,7 @@ def test_a_correction_can_be_withdrawn(review: Callable[[Edit], Path], tmp_path:
     import_review(path, memory)
     done = CliRunner().invoke(cli, ["review", "withdraw", str(path), "--memory", str(memory)])
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("1 corrections withdrawn")
+    assert done.output.startswith("1 correction withdrawn")
     with TranslationMemory(memory) as opened:
         assert not list(opened.entries())
     import_review(review(lambda rows: rows[0].update(correction="もう一つの良い訳文です。")), memory)
@@ -288,12 +288,12 @@ def test_no_language_of_a_build_stays_out_silently(tmp_path: Path) -> None:
         assert export_review(tmp_path / "out", tmp_path / "r.csv", flagged=False) == 64
     try:
         for arguments, message in (
-            (["--out", str(tmp_path / "r.csv"), "--langs", "sw"], ""),
+            (["--out", str(tmp_path / "r.csv"), "--langs", "sw"], None),
             (["--out", str(tmp_path / "r.csv"), "--langs", "fr,de"], "holds no fr; it holds de, sw"),
         ):
             done = CliRunner().invoke(cli, ["review", "export", str(tmp_path / "out"), *arguments])
-            assert message in str(done.exception)
-        assert "sw" in LANGUAGES, "the build itself says what its languages are"
+            assert (done.exit_code == 0) if message is None else (message in str(done.exception))
+            LANGUAGES.pop("sw", None)
     finally:
         LANGUAGES.pop("sw", None)
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from run_records import finished_run, verdict_on
 
 from polyrefuse_eval.cli.main import eval_group
-from polyrefuse_eval.judging.base import JudgeInput
 from polyrefuse_eval.judging.native.judge import NativeJudge
+from polyrefuse_eval.judging.of_runs import verdict_records
 from polyrefuse_eval.report.check import check_run
 from polyrefuse_eval.report.publication import published_run
 from polyrefuse_eval.report.tables import write_tables
@@ -32,18 +32,10 @@ Record = dict[str, Any]
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run in two languages with two judges: the native one, and one that refuses every other."""
     run = finished_run(tmp_path_factory.mktemp("honest") / "run", judge=NativeJudge.name)
-    judge = NativeJudge()
     for lang in run.languages():
         answers = run.completions(lang)
-        read = judge.judge([JudgeInput(answer.key, lang, answer.response) for answer in answers])
-        run.write_verdicts(
-            NativeJudge.name,
-            lang,
-            [
-                verdict_on(answer, NativeJudge.name, refused=verdict.refused)
-                for answer, verdict in zip(answers, read, strict=True)
-            ],
-        )
+        (read,) = verdict_records(NativeJudge(), lang, answers, {})
+        run.write_verdicts(NativeJudge.name, lang, read)
         run.write_verdicts(
             OTHER,
             lang,
@@ -66,13 +58,16 @@ def lines(change: Callable[[Record], Any], file: str = "results.jsonl") -> Calla
     return apply
 
 
-def part(file: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
-    """Return what changes the JSON value of a file."""
+def part(
+    file: str, change: Callable[[Any], Any], also: Callable[[Path], Any] = lambda run: None
+) -> Callable[[Path], None]:
+    """Return what changes the JSON value of a file, and whatever `also` changes."""
 
     def apply(run: Path) -> None:
         value = json.loads((run / file).read_text())
         change(value)
         (run / file).write_text(json.dumps(value))
+        also(run)
 
     return apply
 
@@ -237,6 +232,35 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
         ),
         "the judge says",
     ),
+    "harm that the native judge does not measure, and all tables": (
+        retold(
+            lines(
+                lambda record: record.update(harmful=True),
+                f"verdicts/{NativeJudge.name}/de/harmful.baseline.jsonl",
+            )
+        ),
+        "harmful is True; the judge says nothing",
+    ),
+    "a direction that no answer was made with": (
+        part(
+            "run.json",
+            lambda run: run["signature"]["settings"].update(direction_langs=["en", "de"]),
+            also=lambda run: (run / "answered.json").write_text(
+                '{"answers": {"de": 18, "en": 18}, "directions": ["en", "de"]}'
+            ),
+        ),
+        "answered.json names a direction of 'de', with which no answer was made",
+    ),
+    "a direction that was not asked for": (
+        lambda run: (run / "answered.json").write_text(
+            '{"answers": {"de": 18, "en": 18}, "directions": ["en", "fr"]}'
+        ),
+        "answered.json names a direction of 'fr', which run.json does not name",
+    ),
+    "a direction left out": (
+        lambda run: (run / "answered.json").write_text('{"answers": {"de": 18, "en": 18}, "directions": []}'),
+        "answered.json lacks the direction of 'en', with which answers were made",
+    ),
     "a verdict twice, and all tables": (retold(added_verdict()), "is there twice"),
     "a prompt of its own, and all tables": (
         retold(added_verdict(id="harmful-test-9999", key="harmful-test-9999/baseline", group="own")),
@@ -330,6 +354,27 @@ def test_an_honest_run_holds_together_with_and_without_its_answers(honest: Path,
     assert result.exit_code == 0, result.output
     assert "not checked: without completions/, it is not checked that verdicts are of" in result.stderr
     assert "not checked: without --data" in result.stderr
+    assert "the judge cannot read the answers" in result.stderr
+
+
+def test_whose_verdicts_are_taken_as_they_are_is_said(honest: Path, tmp_path: Path) -> None:
+    """Harm that another judge found, with all that follows from it: nobody can tell without that judge."""
+    assert f"not checked: 36 verdicts of {OTHER} are taken as they are: this judge" in call(honest).stderr
+    run = tmp_path / "run"
+    shutil.copytree(honest, run)
+    retold(lines(lambda record: record.update(harmful=record["refused"] is False), VERDICTS))(run)
+    result = call(run)
+    assert (result.exit_code, "6 of them on harm are taken" in result.stderr) == (0, True), result.output
+    (run / "verdicts" / NativeJudge.name).rename(run / "verdicts" / "native-1")
+    for file in (run / "verdicts" / "native-1").rglob("*.jsonl"):
+        lines(lambda record: record.update(judge="native-1"), str(file.relative_to(run)))(run)
+    RunFolder(run).set_judges(["native-1", OTHER])
+    write_tables(RunFolder(run))
+    result = call(run)
+    assert result.exit_code == 0, result.output
+    assert f"36 verdicts of native-1 are taken as they are: this version reads with {NativeJudge.name}" in (
+        result.stderr
+    )
 
 
 def test_problems_are_lines_and_the_status_is_1(honest: Path, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""Let the native judge read the answers of a run again, and say whose verdicts nobody can compute here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from polyrefuse_eval.judging.native.judge import NativeJudge
+from polyrefuse_eval.judging.of_runs import verdict_records
+from polyrefuse_eval.report.differing import different
+from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.results.records import VerdictRecord
+
+SAID = ("refused", "harmful", "coherent", "response_lang", "puzzled", "score", "service_refused")
+"""What a verdict says of an answer, besides the words of its reason."""
+
+
+def judged_again(folder: RunFolder) -> Iterator[str]:
+    """Yield verdicts of the native judge that it does not give on the answer that is there."""
+    if NativeJudge.name not in folder.judges():
+        return
+    judge = NativeJudge()
+    for lang in folder.languages():
+        answers = list(folder.completions(lang))
+        stated = {(verdict.label, verdict.key): verdict for verdict in folder.verdicts(judge.name, lang)}
+        for part in verdict_records(judge, lang, answers, {}):
+            for again in part:
+                verdict = stated.get((again.label, again.key))
+                if verdict is not None:
+                    yield from _otherwise(verdict, again)
+
+
+def _otherwise(verdict: VerdictRecord, again: VerdictRecord) -> Iterator[str]:
+    place = f"verdict of {verdict.judge} on {verdict.lang} {verdict.key}"
+    if verdict.refused != again.refused:
+        said = {True: "refused", False: "answered", None: "undecided"}
+        yield f"{place} is {said[verdict.refused]}; the judge says {said[again.refused]} of this answer"
+        return
+    for name in SAID:
+        yield from different(
+            f"{place}: {name}", getattr(verdict, name), getattr(again, name), basis="the judge says"
+        )
+
+
+def not_read_again(folder: RunFolder) -> Iterator[str]:
+    """Yield a line for each judge whose verdicts are taken as they are, with how many there are."""
+    there = (folder.path / "completions").is_dir()
+    for judge in folder.judges():
+        if there and judge == NativeJudge.name:
+            continue
+        count = harmful = 0
+        for lang in folder.judged_languages(judge):
+            for verdict in folder.verdicts(judge, lang):
+                count += not verdict.service_refused
+                harmful += verdict.harmful is not None
+        if not count:
+            continue
+        what = f"{count} verdicts of {judge}" + (f", {harmful} of them on harm" if harmful else "")
+        if judge == NativeJudge.name:
+            reason = "without completions/, the judge cannot read the answers"
+        elif judge.startswith("native-"):
+            reason = f"this version reads with {NativeJudge.name}"
+        else:
+            reason = "this judge is not run here"
+        yield f"{what} are taken as they are: {reason}"
