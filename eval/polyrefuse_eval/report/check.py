@@ -56,7 +56,7 @@ def check_run(folder: RunFolder, data: DataFolder | None = None) -> CheckedRun:
         lambda: _contradictions(folder),
         lambda: _impossible_verdicts(folder),
         lambda: _recomputed(folder),
-        lambda: judged_again(folder),
+        lambda: judged_again(folder, data),
         lambda: setting_problems(folder),
         lambda: request_problems(folder, data),
         lambda: service_problems(folder),
@@ -229,7 +229,7 @@ def _unchecked(folder: RunFolder, data: DataFolder | None) -> Iterator[str]:
         yield "without verdicts/, rates are not recomputed"
     if not (folder.path / "completions").is_dir():
         yield "without completions/, it is not checked that verdicts are of the answers"
-    yield from not_read_again(folder)
+    yield from not_read_again(folder, data)
     for inner in inner_runs(folder):
         yield from (f"{inner.path.name}/: {line}" for line in not_read_again(inner))
     if read_costs(folder) and not read_answer_costs(folder):
