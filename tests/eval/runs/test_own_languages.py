@@ -16,7 +16,7 @@ from polyrefuse_eval.errors import JudgeError
 
 TESTS = Path(__file__).parents[2]
 
-LANGUAGES = """\
+OWN = """\
 - {code: sw, name: Swahili, native_name: Kiswahili}
 - {code: hi, name: Hindi, native_name: हिन्दी, scripts: [Devanagari]}
 """
@@ -66,7 +66,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.syspath_prepend(str(TESTS / "data"))
         from translator_server import Server
     folder = tmp_path_factory.mktemp("own")
-    (folder / "own.yaml").write_text(LANGUAGES, encoding="utf-8")
+    (folder / "own.yaml").write_text(OWN, encoding="utf-8")
     with Server() as server:
         done = polyrefuse(
             "build", "--recipe", "sample", "--langs", "en,hi,sw", "--size", "8/8/8",
