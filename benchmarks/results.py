@@ -43,8 +43,7 @@ SMOLLM = "--model MODELS/smollm2-135m-instruct"
 SIZES = "--test 24 --crossed 24 --strengths none --max-new-tokens 40"
 
 GUARD_TEST = (
-    "--data paper --langs en,es,th --test 96 "
-    "--prompt-set xstest=MATERIAL/overrefusal/xstest_prompts.csv"
+    "--data paper --langs en,es,th --test 96 --prompt-set xstest=MATERIAL/overrefusal/xstest_prompts.csv"
 )
 
 COLUMNS = (

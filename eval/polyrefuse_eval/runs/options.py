@@ -154,7 +154,9 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         edited = endpoint is None and self.directions.strip() != NO_DIRECTIONS
         elsewhere = self._direction_source()
         if elsewhere is not None and not edited:
-            raise RunFolderError("--directions none takes no directions, but --directions-from is given; drop one")
+            raise RunFolderError(
+                "--directions none takes none, but --directions-from is given; leave one out"
+            )
         data, settings = self.settings(
             self.langs,
             self.directions if edited else None,
