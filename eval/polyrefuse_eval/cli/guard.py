@@ -42,7 +42,7 @@ data_option = click.option(
 
 @click.group("guard", cls=SectionedGroup, sections={"Commands": ("fit", "test", "curve", "score")})
 def guard_group() -> None:
-    """Guard a model's input by its own hidden states at t_inst (Latent Guard).
+    """Fit, test and use a Latent Guard: it detects harmful prompts in the model's hidden states.
 
     `fit` a guard for a model, `test` it per language, show with `curve` what calibration examples bring in
     languages that it was not fitted in, `score` prompts with it. It generates no answer: one
@@ -239,7 +239,7 @@ def _say(line: str) -> None:
     "--examples",
     default="1,4,16",
     show_default=True,
-    help="Calibration examples of each label; all validation prompts are one more number.",
+    help="Numbers of calibration examples of each label to try, besides all validation prompts.",
 )
 @click.option(
     "--threshold",
@@ -249,7 +249,13 @@ def _say(line: str) -> None:
     show_default=True,
     help="Rule that draws a threshold from the examples; repeat for several.",
 )
-@click.option("--draws", type=at_least_one, default=200, show_default=True, help="Draws of so many examples.")
+@click.option(
+    "--draws",
+    type=at_least_one,
+    default=200,
+    show_default=True,
+    help="Random draws for each number of examples.",
+)
 @click.option(
     "--test", "n_test", type=at_least_one, help="Test prompts of each label and language.  [default: all]"
 )

@@ -94,16 +94,20 @@ class DirectionOptions(ModelOptions):
     train: Positive = option(128, "Training prompts of each label.")
     validation: Positive = option(32, "Validation prompts.")
     no_filter: StrictBool = option(
-        False, "Use training and validation prompts that the model does not refuse, too."
+        False,
+        "Also use training and validation prompts that the model treats against their label: harmful ones "
+        "that it answers, harmless ones that it refuses.",
     )
-    refusal_tokens: OptionalText = option(None, "First tokens of refusals: words or ids.  [default: found]")
+    refusal_tokens: OptionalText = option(
+        None, "First tokens of the model's refusals: words or token ids.  [default: found]"
+    )
     all_candidates: StrictBool = option(
-        False, "Measure every score of every candidate; else none that cannot decide."
+        False, "Measure every score of every candidate, also those that cannot change the choice."
     )
     kl: Text = option(
         "first-token",
-        "Divergence by which side effects of a candidate are limited: of the first-token, or with tokens=16 "
-        "the mean a token along the first 16 of the model's own answers.",
+        "KL divergence that limits a candidate's side effects: of the first-token, or with tokens=16 the "
+        "mean over the first 16 tokens of the model's own answers.",
     )
     seed: int = option(0, "Seed of the controls.")
 
@@ -150,13 +154,13 @@ class ReadingOptions(Options):
 
     judge_model: tuple[str, ...] = option(
         (),
-        "Where a judge's model lies: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
+        "Where to find a judge's model: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
         json_schema_extra={"metavar": "NAME=PLACE"},
     )
-    judge_batch_size: OptionalPositive = option(None, "Answers that a judge's model reads together.")
+    judge_batch_size: OptionalPositive = option(None, "Batch size of a judge's model.")
     phrases: tuple[str, ...] = option(
         (),
-        "The native judge's file of another language, called after its code: sw.yaml.",
+        "Patterns of another language for the native judge, in a file named after its code: sw.yaml.",
         json_schema_extra={"metavar": "FILE"},
     )
 
@@ -185,11 +189,12 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         "Further strengths of ablating each language's own direction (else the first), or 'none'.",
     )
     addition_strengths: Text = option(
-        "none", "Further strengths of adding it, such as 0.5,2; --coefficient is the first."
+        "none", "Further strengths of addition, such as 0.5,2, besides --coefficient."
     )
     interventions: Text = option(
         ",".join(DEFAULT_INTERVENTIONS),
-        "What is done with directions; conditional-ablation and -addition: only where the model sees harm.",
+        "Interventions to measure; conditional-ablation and conditional-addition edit only prompts that the "
+        "model represents as harmful.",
     )
     crossed: Text = option(
         "128",
@@ -211,9 +216,9 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         json_schema_extra={"metavar": "KIND=FILE"},
     )
     batch_size: OptionalPositive = option(
-        None, "Answers made together.  [default: up to 64 on a CPU, 256 on a GPU]"
+        None, "Batch size of generation.  [default: up to 64 on a CPU, 256 on a GPU]"
     )
-    controls: StrictBool = option(True, "Random and shuffled-label directions, too.")
+    controls: StrictBool = option(True, "Also measure a random and a shuffled-label direction.")
     tensor_parallel: StrictBool = option(False, "Spread the model over processes, under torchrun.")
 
     def plan(self, out: Path, say: Callable[[str], None] = lambda _line: None) -> RunPlan:

@@ -47,6 +47,16 @@ def test_options_are_shown_in_sections_and_each_once() -> None:
         assert len(first) == 1, option.opts
 
 
+def test_every_command_and_option_stands_in_a_section() -> None:
+    groups: list[tuple[str, click.Group]] = [("polyrefuse", cli)]
+    for path, group in groups:
+        for name, command in commands(group).items():
+            shown = CliRunner().invoke(command, ["--help"]).output
+            assert f"\n{OTHER}:" not in shown, f"{path} {name}"
+            if isinstance(command, click.Group):
+                groups.append((f"{path} {name}", command))
+
+
 def test_no_section_names_an_option_twice() -> None:
     names = " ".join(SECTIONS.values()).split()
     assert len(names) == len(set(names))
