@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
-from polyrefuse_data.audit.review import ReviewError, review_cells
+from polyrefuse_data.audit.argilla import is_argilla, reviewers
+from polyrefuse_data.audit.review import review_cells
+from polyrefuse_data.audit.review_cells import ReviewError, read_review
 from polyrefuse_data.core.display import counted
 
 SAME, OTHER, ONE = "same correction", "other correction", "corrected by one"
@@ -55,10 +58,38 @@ def reviewer_agreement(first: Path, second: Path) -> Agreement:
 
     A row without a correction counts as left as it is: give both reviewers the same export.
     """
-    one, other = _corrections(first), _corrections(second)
+    return _agreement(_corrections(first), _corrections(second), f"{first} and {second}")
+
+
+def user_agreements(path: Path) -> Iterator[tuple[str, str, Agreement]]:
+    """Yield (user, user, agreement) of each two users whose answers are in a file of records of Argilla.
+
+    Only rows that both answered are compared; one that was called wrong counts as corrected. Pairs without
+    such a row are left out. Raises `ReviewError` if no pair is left.
+    """
+    table = read_review(path)
+    users = reviewers(table) if is_argilla(table) else []
+    corrections = {user: _corrections(path, user) for user in users}
+    pairs = [
+        (one, other)
+        for one, other in combinations(users, 2)
+        if corrections[one].keys() & corrections[other].keys()
+    ]
+    if not pairs:
+        raise ReviewError(
+            f"{path} holds no row that two users of Argilla answered; expected such records, or two files"
+        )
+    for one, other in pairs:
+        yield one, other, _agreement(corrections[one], corrections[other], str(path))
+
+
+Corrections = Mapping[tuple[str, str, str], str]
+
+
+def _agreement(one: Corrections, other: Corrections, source: str) -> Agreement:
     both = [row for row in one if row in other]
     if not both:
-        raise ReviewError(f"{first} and {second} have no row in common; expected reviews of the same export")
+        raise ReviewError(f"{source} have no row in common; expected reviews of the same export")
     rows = [
         RowAgreement(id=row[0], lang=row[1], outcome=_outcome(one[row], other[row]))
         for row in both
@@ -83,9 +114,9 @@ def _outcome(first: str, second: str) -> str:
     return ONE
 
 
-def _corrections(path: Path) -> dict[tuple[str, str, str], str]:
+def _corrections(path: Path, reviewer: str | None = None) -> dict[tuple[str, str, str], str]:
     """Return the correction of each row by id, language and key; empty where the reviewer left the row."""
     return {
         (cells["id"], cells["lang"], cells["key"]): cells["correction"].strip()
-        for _, cells in review_cells(path)
+        for _, cells in review_cells(path, reviewer)
     }

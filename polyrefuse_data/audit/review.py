@@ -19,7 +19,20 @@ from pathlib import Path
 
 import regex
 
+from polyrefuse_data.audit.argilla import UNTOLD, argilla_cells, is_argilla, write_argilla
+from polyrefuse_data.audit.review_cells import (
+    COLUMNS,
+    REQUIRED,
+    ReviewError,
+    cells_of,
+    escape,
+    read_review,
+    review_row,
+    row_key,
+    unescape,
+)
 from polyrefuse_data.audit.review_page import review_page
+from polyrefuse_data.audit.review_shown import shown_rows
 from polyrefuse_data.audit.worst_rows import WorstRows
 from polyrefuse_data.build.package import read_manifest, read_rows
 from polyrefuse_data.checks.language import SCRIPT_MAJORITY, LanguageVotes
@@ -29,21 +42,10 @@ from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE, language
 from polyrefuse_data.core.paths import check_output, real_path
-from polyrefuse_data.core.reading import FileFormatError, parse_table, read_text
 from polyrefuse_data.core.schema import LABELS, SPLITS, Row, text_hash
 from polyrefuse_data.core.surrogates import REPLACEMENT
 from polyrefuse_data.core.unicode_text import LONGEST_TEXT
 from polyrefuse_data.translate.memory.store import HUMAN, Entry, TranslationMemory, Translator
-
-COLUMNS = ("id", "lang", "label", "flags", "text_en", "text", "correction", "who", "comment", "group", "key")
-"""Columns of a review file; `correction`, `who` and `comment` are for people."""
-
-REQUIRED = ("id", "lang", "label", "text_en", "correction", "who", "comment", "key")
-"""Columns that an import reads; the others are for the reviewer's eyes."""
-
-_FORMULA = regex.compile(r"\A'*[=+\-@\t\r＝＋－＠]")
-_ESCAPED = regex.compile(r"\A'+[=+\-@\t\r＝＋－＠]")
-
 
 _SPREADSHEET_ERROR = regex.compile(r"#\p{Lu}[\p{Lu}/0]*[!?]?|#(?:N/A|DIV/0!)|Err:\d{3}")
 """What a spreadsheet writes in place of a text that it took for a formula, in any language: `#VALUE!`,
@@ -55,10 +57,6 @@ LETTERS_TO_IDENTIFY = 20
 """Letters from which the language of a correction is checked: shorter ones may be right in several."""
 
 
-class ReviewError(PolyRefuseError):
-    """A review file with lines that cannot be taken; each is named by its number."""
-
-
 @dataclass(frozen=True)
 class Imported:
     """What an import did: corrections added, corrections that were there already, rows without one."""
@@ -68,24 +66,6 @@ class Imported:
     untouched: int
 
 
-def escape(text: str) -> str:
-    """Return `text` as a cell that no spreadsheet runs: an apostrophe before what looks like a formula."""
-    return f"'{text}" if _FORMULA.match(text) else text
-
-
-def unescape(cell: str) -> str:
-    """Return the text of a cell: the inverse of `escape`."""
-    return cell[1:] if _ESCAPED.match(cell) else cell
-
-
-def row_key(row_id: str, lang: str, label: str, text_en: str) -> str:
-    """Return the letter k and 15 hex digits that tie a row of a review file to what it was exported for.
-
-    Without the letter, a spreadsheet would read a key of digits as a number.
-    """
-    return "k" + text_hash("\n".join((row_id, lang, label, text_en)))[:15]
-
-
 def export_review(
     folder: Path,
     out: Path,
@@ -93,11 +73,13 @@ def export_review(
     langs: Sequence[str] | None = None,
     memory: Path | None = None,
     worst: WorstRows | None = None,
+    kind: str | None = None,
 ) -> int:
     """Write rows of the build in `folder` to `out`; return how many. English rows stay out.
 
-    `out` is a CSV file, or a page for the browser if its name ends in `.html`; the page shows the
-    back-translations of the translation memory `memory`. `langs` restricts to some languages; each must be
+    `kind` is `csv`, `page` (for the browser) or `argilla` (a folder); by default a page if the name of `out`
+    ends in `.html`, else CSV. A page and Argilla show back-translations and candidates of the translation
+    memory `memory`. `langs` restricts to some languages; each must be
     in the build. With `worst`, only the worst rows of each language are written, the worst first. Raises
     `PolyRefuseError` for what cannot be read or written.
     """
@@ -106,20 +88,27 @@ def export_review(
         raise PolyRefuseError(
             f"'{out}' lies in the build, which holds its own files alone; choose another --out"
         )
-    is_page = out.suffix.lower() == ".html"
-    if memory is not None and not is_page:
-        raise PolyRefuseError(f"--memory {memory}: only a page (--out FILE.html) shows back-translations")
+    kind = kind or ("page" if out.suffix.lower() == ".html" else "csv")
+    if memory is not None and kind == "csv":
+        raise PolyRefuseError(
+            f"--memory {memory}: only a page (--out FILE.html) and --format argilla show back-translations"
+        )
+    if kind != "argilla" and out.is_dir():
+        raise PolyRefuseError(f"--out {out} is a folder; expected a file, or --format argilla")
     rows = _rows_to_review(folder, flagged, langs)
     if worst is not None:
         rows = worst.of(folder, rows)
-    if is_page:
-        shown = [_page_row(row, backs) for row, backs in _with_backs(rows, memory)]
-        write_bytes(out, review_page(folder.name, COLUMNS, shown).encode("utf-8"))
+    if kind == "argilla":
+        write_argilla(out, folder.name, list(shown_rows(rows, memory)))
+        return len(rows)
+    if kind == "page":
+        page = review_page(folder.name, COLUMNS, list(shown_rows(rows, memory)))
+        write_bytes(out, page.encode("utf-8"))
         return len(rows)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow(COLUMNS)
-    writer.writerows([escape(cell) for cell in _cells(row)] for row in rows)
+    writer.writerows([escape(cell) for cell in review_row(row).values()] for row in rows)
     write_bytes(out, buffer.getvalue().encode("utf-8-sig"))
     return len(rows)
 
@@ -147,28 +136,6 @@ def _rows_to_review(folder: Path, flagged: bool, langs: Sequence[str] | None) ->
     ]
 
 
-def _cells(row: Row) -> list[str]:
-    flags = " ".join(check for check, flag in row.flags.items() if flag)
-    values = (row.id, row.lang, row.label, flags, row.text_en, row.text, "", "", "", row.group)
-    return [*values, row_key(row.id, row.lang, row.label, row.text_en)]
-
-
-def _with_backs(rows: Sequence[Row], memory: Path | None) -> Iterator[tuple[Row, str]]:
-    """Yield each row with the back-translation that `memory` has of it, or an empty text."""
-    if memory is None:
-        yield from ((row, "") for row in rows)
-        return
-    with TranslationMemory(memory) as opened:
-        backs = {lang: opened.backs(lang) for lang in {row.lang for row in rows}}
-    for row in rows:
-        yield row, backs[row.lang].get((text_hash(row.text_en), text_hash(row.text)), "")
-
-
-def _page_row(row: Row, back: str) -> dict[str, str]:
-    scores = [f"{check} {score:g}" for check, score in row.scores.items() if score is not None]
-    return {**dict(zip(COLUMNS, _cells(row), strict=True)), "scores": ", ".join(scores), "back": back}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Correction:
     """A person's correction of one row, and the line of the review file where it stands."""
@@ -180,14 +147,18 @@ class Correction:
     note: str
 
 
-def import_review(path: Path, memory_path: Path, who: str | None = None) -> Imported:
+def import_review(
+    path: Path, memory_path: Path, who: str | None = None, reviewer: str | None = None
+) -> Imported:
     """Add the corrections of a review file to the memory, with who and when; all of them or none.
+
+    Of records of Argilla, those of the user `reviewer` are taken, or of all users, who must not differ.
 
     Raises `ReviewError` naming every line that is wrong: English that was edited, an id that was not
     exported, a correction that is none, two corrections of the same English.
     """
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    corrections, untouched = _corrections(path, who or _login(), now)
+    corrections, untouched = _corrections(path, who or _login(), now, reviewer=reviewer)
     entries = [
         Entry(item.english, item.lang, Translator(HUMAN, now), item.text, note=item.note)
         for item in corrections
@@ -203,26 +174,28 @@ def import_review(path: Path, memory_path: Path, who: str | None = None) -> Impo
     return Imported(len(fresh), len(entries) - len(fresh), untouched)
 
 
-def withdraw_review(path: Path, memory_path: Path) -> int:
+def withdraw_review(path: Path, memory_path: Path, reviewer: str | None = None) -> int:
     """Remove the corrections of a review file from the memory; return how many were there.
 
     A row is withdrawn where the memory holds exactly its correction; what people corrected otherwise since
     then stays, and so do the translations of machines. Raises `ReviewError` as `import_review` does.
     """
-    corrections, _ = _corrections(path, "", "", check_text=False)
+    corrections, _ = _corrections(path, "", "", check_text=False, reviewer=reviewer)
     with TranslationMemory(memory_path) as memory:
         return memory.remove(HUMAN, [(item.english, item.lang, item.text) for item in corrections])
 
 
-def _corrections(path: Path, who: str, when: str, check_text: bool = True) -> tuple[list[Correction], int]:
+def _corrections(
+    path: Path, who: str, when: str, check_text: bool = True, reviewer: str | None = None
+) -> tuple[list[Correction], int]:
     """Return the corrections of a review file, one for each English text and language, and the rows without
     one."""
     problems: list[str] = []
     corrections: dict[tuple[str, str], Correction] = {}
     lines_by_row: dict[tuple[str, str], int] = {}
     untouched = 0
-    for line, raw in review_cells(path):
-        if not raw["correction"].strip():
+    for line, raw in review_cells(path, reviewer):
+        if raw["correction"].strip() in ("", UNTOLD):
             untouched += 1
             continue
         cells = {name: _newlines(unescape(value)) for name, value in raw.items()}
@@ -316,25 +289,24 @@ def _problem_of_correction(cell: str, cells: dict[str, str]) -> str | None:
     return None
 
 
-def review_cells(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, cells) of a review file, whatever divides its columns, as they stand there."""
-    try:
-        table = parse_table(read_text(path), str(path))
-    except FileFormatError as error:
-        raise ReviewError(f"{error}; expected a file of `polyrefuse review export`") from None
+def review_cells(path: Path, reviewer: str | None = None) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, cells) of a review file, whatever divides its columns, as they stand there.
+
+    Of records of Argilla: with the answers of the user `reviewer`, or of all users.
+    """
+    table = read_review(path)
+    if is_argilla(table):
+        yield from argilla_cells(table, reviewer)
+        return
+    if reviewer is not None:
+        raise ReviewError(f"--reviewer {reviewer}: {path} holds no records of Argilla; leave the option out")
     absent = [name for name in REQUIRED if name not in table.records[0].values]
     if absent:
         raise ReviewError(
             f"{path}: no column {', '.join(absent)}; expected a file of `polyrefuse review export`"
         )
     for record in table.records:
-        missing = [name for name in REQUIRED if not isinstance(record.values.get(name), str)]
-        if missing:
-            raise ReviewError(
-                f"{table.where(record)}: no text in {', '.join(missing)}; expected a file of "
-                "`polyrefuse review export`"
-            )
-        yield record.number, {name: record.values[name] for name in REQUIRED}
+        yield record.number, cells_of(table, record)
 
 
 def _newlines(text: str) -> str:

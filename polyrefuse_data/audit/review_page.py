@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import Any
 
 from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.languages import LANGUAGES
@@ -15,8 +16,8 @@ RIGHT_TO_LEFT = ("Arabic", "Hebrew", "Nko", "Syriac", "Thaana")
 """Scripts that are written from right to left."""
 
 
-def review_page(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
-    """Return the page for `rows`: the cells of a review file by column, with `scores` and `back` to show.
+def review_page(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page for `rows`: cells by column, with `scores`, `back` and `candidates`.
 
     The page makes no request: its policy allows its own style and script alone. Texts of rows stand in a
     block of data and are shown as text, whatever they hold.

@@ -25,9 +25,22 @@ def review() -> None:
 @click.option(
     "--langs", default="all", show_default=True, help="'all', or codes separated by commas: de,yo,zh."
 )
-@click.option("--out", type=file_argument, required=True, help="CSV file to write; FILE.html for a page.")
 @click.option(
-    "--memory", type=file_argument, help="Translation memory whose back-translations the page shows."
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="CSV file to write; FILE.html for a page; a new folder with --format argilla.",
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "page", "argilla"]),
+    help="A spreadsheet, a page, or a dataset of Argilla.  [default: by the name of --out]",
+)
+@click.option(
+    "--memory",
+    type=file_argument,
+    help="Translation memory whose back-translations and candidates are shown.",
 )
 @click.option(
     "--worst",
@@ -50,6 +63,7 @@ def export(
     flagged: bool,
     langs: str,
     out: Path,
+    kind: str | None,
     memory: Path | None,
     worst: str | None,
     by: str,
@@ -58,7 +72,8 @@ def export(
     """Write rows of the build in FOLDER to a CSV file, to be corrected in its column `correction`.
 
     With --out FILE.html, write one page for the browser instead: it needs no network, goes by keyboard, and
-    exports such a CSV file.
+    exports such a CSV file. With --format argilla, write a folder that a team loads with
+    argilla.Dataset.from_disk.
     """
     from polyrefuse_data.audit.review import export_review
     from polyrefuse_data.audit.worst_rows import WorstRows, parse_share
@@ -69,27 +84,32 @@ def export(
     ranking = WorstRows(share=parse_share(worst), check=by, scores=scores) if worst else None
     register_recorded(read_manifest(folder), folder)
     chosen = None if langs == "all" else parse_languages(langs)
-    rows = export_review(folder, out, flagged, chosen, memory, ranking)
-    if out.suffix.lower() == ".html":
-        click.echo(
-            f"{counted(rows, 'row')} in {out}; open it, export, then: polyrefuse review import review.csv"
-        )
-        return
-    click.echo(f"{counted(rows, 'row')} in {out}; fill in 'correction', then: polyrefuse review import {out}")
+    rows = counted(export_review(folder, out, flagged, chosen, memory, ranking, kind), "row")
+    if kind == "argilla":
+        click.echo(f"{rows} in {out}; load it: argilla.Dataset.from_disk('{out}', workspace=...)")
+        click.echo("then: polyrefuse review import records.json, of dataset.records.to_list(flatten=True)")
+    elif kind == "page" or (kind is None and out.suffix.lower() == ".html"):
+        click.echo(f"{rows} in {out}; open it, export, then: polyrefuse review import review.csv")
+    else:
+        click.echo(f"{rows} in {out}; fill in 'correction', then: polyrefuse review import {out}")
 
 
 @review.command("import")
 @click.argument("file", type=file_argument)
 @click.option("--memory", type=file_argument, help="Translation memory.  [default: in your data folder]")
 @click.option("--who", help="Who corrected, where the column `who` does not say.  [default: your login name]")
+@click.option("--reviewer", metavar="ID", help="Of records of Argilla, take the answers of this user.")
 @languages_option
-def import_(file: Path, memory: Path | None, who: str | None) -> None:
-    """Take the corrections in FILE into the memory; all of them, or none if a line is wrong."""
+def import_(file: Path, memory: Path | None, who: str | None, reviewer: str | None) -> None:
+    """Take the corrections in FILE into the memory; all of them, or none if a line is wrong.
+
+    FILE is an export in which people wrote, or what Argilla's records.to_list(flatten=True) or to_json gives.
+    """
     from polyrefuse_data.audit.review import import_review
     from polyrefuse_data.build.translations import default_memory
 
     path = memory or default_memory()
-    done = import_review(file, path, who)
+    done = import_review(file, path, who, reviewer)
     click.echo(
         f"{counted(done.added, 'correction')} taken into {path}, {done.same} already there, "
         f"{counted(done.untouched, 'row')} without a correction; build again to use them"
@@ -99,27 +119,35 @@ def import_(file: Path, memory: Path | None, who: str | None) -> None:
 @review.command("withdraw")
 @click.argument("file", type=file_argument)
 @click.option("--memory", type=file_argument, help="Translation memory.  [default: in your data folder]")
+@click.option("--reviewer", metavar="ID", help="Of records of Argilla, take the answers of this user.")
 @languages_option
-def withdraw(file: Path, memory: Path | None) -> None:
+def withdraw(file: Path, memory: Path | None, reviewer: str | None) -> None:
     """Remove the corrections in FILE from the memory; later corrections of the same rows stay."""
     from polyrefuse_data.audit.review import withdraw_review
     from polyrefuse_data.build.translations import default_memory
 
     path = memory or default_memory()
-    count = withdraw_review(file, path)
+    count = withdraw_review(file, path, reviewer)
     click.echo(f"{counted(count, 'correction')} withdrawn from {path}; build again without them")
 
 
 @review.command("agree")
 @click.argument("first", type=file_argument)
-@click.argument("second", type=file_argument)
-def agree(first: Path, second: Path) -> None:
+@click.argument("second", type=file_argument, required=False)
+def agree(first: Path, second: Path | None) -> None:
     """Compare two reviewers' files of the same export: Cohen's kappa, and the rows on which they differ.
 
-    A row without a correction counts as left as it is.
+    A row without a correction counts as left as it is. With one file, of records of Argilla, compare each two
+    users who answered the same rows.
     """
-    from polyrefuse_data.audit.agreement import reviewer_agreement
+    from polyrefuse_data.audit.agreement import reviewer_agreement, user_agreements
     from polyrefuse_data.core.display import visible
 
-    for line in reviewer_agreement(first, second).lines():
-        click.echo(visible(line))
+    if second is not None:
+        for line in reviewer_agreement(first, second).lines():
+            click.echo(visible(line))
+        return
+    for one, other, agreement in user_agreements(first):
+        click.echo(visible(f"{one} and {other}"))
+        for line in agreement.lines():
+            click.echo(visible(line))

@@ -44,12 +44,36 @@ function show(number) {
   element("back").textContent = row.back || "none at hand";
   element("correction").value = there.correction;
   element("comment").value = there.comment;
+  const candidates = element("candidates");
+  candidates.replaceChildren(
+    ...row.candidates.map((candidate, index) => {
+      const item = document.createElement("li");
+      const take = document.createElement("button");
+      take.type = "button";
+      take.textContent = index < 9 ? `Take (Alt+${index + 1})` : "Take";
+      take.addEventListener("click", () => pick(index));
+      const text = document.createElement("bdi");
+      text.textContent = candidate.text;
+      text.lang = row.lang;
+      item.append(take, " ", text, ` (${candidate.reason})`);
+      return item;
+    }),
+  );
+  element("others").hidden = row.candidates.length === 0;
   for (const id of ["text", "correction"]) {
     element(id).lang = row.lang;
     element(id).dir = data.right_to_left.includes(row.lang) ? "rtl" : "ltr";
   }
   element("correction").focus();
   count();
+}
+
+function pick(number) {
+  const candidate = data.rows[position].candidates[number];
+  if (!candidate) return;
+  element("correction").value = candidate.text;
+  element("correction").focus();
+  keep();
 }
 
 // A spreadsheet runs what begins so: the same rule as that of the importer.
@@ -87,7 +111,9 @@ element("export").addEventListener("click", save);
 for (const id of ["correction", "comment", "who"]) element(id).addEventListener("input", keep);
 document.addEventListener("keydown", (event) => {
   const step = event.altKey ? { ArrowDown: 1, ArrowUp: -1 }[event.key] : undefined;
-  if (step || (event.key === "Enter" && event.ctrlKey)) move(step || 1);
+  const digit = event.altKey && /^Digit[1-9]$/.test(event.code) ? Number(event.code.slice(5)) : 0;
+  if (digit) pick(digit - 1);
+  else if (step || (event.key === "Enter" && event.ctrlKey)) move(step || 1);
   else if (event.altKey && event.key.toLowerCase() === "e") save();
   else return;
   event.preventDefault();

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from polyrefuse_data.audit.agreement import OTHER, SAME, reviewer_agreement
-from polyrefuse_data.audit.review import COLUMNS, ReviewError
+from polyrefuse_data.audit.review_cells import COLUMNS, ReviewError
 from polyrefuse_data.cli.review import review
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from polyrefuse_data.audit.review import COLUMNS, _cells, export_review, import_review
+from polyrefuse_data.audit.review import export_review, import_review
+from polyrefuse_data.audit.review_cells import COLUMNS, review_row
 from polyrefuse_data.audit.review_page import review_page
 from polyrefuse_data.build.package import read_rows
 from polyrefuse_data.build.pipeline import BuildRequest, build
@@ -23,10 +24,15 @@ from polyrefuse_data.core.errors import PolyRefuseError
 SMALL = {"train": 16, "validation": 16, "test": 24}
 HOSTILE = "</script><script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">"
 
+CANDIDATES = [
+    {"text": f"{HOSTILE} one", "reason": "deepl; errors: script against none"},
+    {"text": "two", "reason": "google; equal scores"},
+]
 
-def row_cells(folder: Path, lang: str, number: int, **changes: str) -> dict[str, str]:
+
+def row_cells(folder: Path, lang: str, number: int, **changes: str) -> dict[str, Any]:
     row = replace(read_rows(folder, lang, "test")[number], **changes)  # type: ignore[arg-type]
-    return {**dict(zip(COLUMNS, _cells(row), strict=True)), "scores": "fit 0.01", "back": "come back"}
+    return {**review_row(row), "scores": "fit 0.01", "back": "come back", "candidates": CANDIDATES}
 
 
 def test_texts_cannot_leave_their_block_of_data(small_build: Path) -> None:
@@ -124,6 +130,13 @@ def test_hostile_texts_are_shown_and_arabic_runs_from_right_to_left(
     assert text_of(chromium, "back") == "come back"
     correction = chromium.find_element(By.ID, "correction")
     assert correction.value_of_css_property("direction") == "rtl"
+    assert text_of(chromium, "candidates").splitlines()[0].startswith(f"Take (Alt+1) {HOSTILE} one (deepl; ")
+    ActionChains(chromium).key_down(Keys.ALT).send_keys("2").key_up(Keys.ALT).perform()
+    assert correction.get_attribute("value") == "two"
+    assert text_of(chromium, "done") == "1 corrected"
+    ActionChains(chromium).key_down(Keys.ALT).send_keys("3").key_up(Keys.ALT).perform()
+    assert correction.get_attribute("value") == "two", "there is no third candidate"
+    correction.clear()
     correction.send_keys("=1+1")
     ActionChains(chromium).key_down(Keys.ALT).send_keys(Keys.ARROW_DOWN).key_up(Keys.ALT).perform()
     assert text_of(chromium, "text") == HOSTILE
