@@ -12,26 +12,26 @@ MANY_OPTIONS = 12
 
 SECTIONS = {
     "Model": """
-        model url dtype device device_map quantization attention system thinking max_thinking_tokens
-        structure trust_remote_code guard direction transfer other_weights""",
+        model url dtype device device_map quantization attention system thinking max_thinking_tokens structure
+        trust_remote_code guard direction transfer other_weights""",
     "Data": """
         data recipe langs split label limit train n_train validation n_validation test n_test sources size
-        seed extra jailbreaks prompt_sets languages_file lang only english back calibrate over_refusal
-        directions_from""",
+        seed extra jailbreaks languages_file lang only english back calibrate over_refusal directions_from
+        prompt_sets""",
     "What to measure": """
-        rule kl no_filter refusal_tokens all_candidates directions interventions strengths
-        addition_strengths coefficient crossed controls max_new_tokens tokens behaviour n_steered n_inverted
-        examples draws layers layer scope pooled threshold thresholds against action temperature position
-        scores similarity similarity_of quality intent model_langs all_votes""",
+        rule no_filter refusal_tokens all_candidates directions strengths coefficient crossed controls
+        max_new_tokens behaviour n_steered n_inverted layers layer scope pooled threshold thresholds against
+        action temperature position scores similarity similarity_of quality intent model_langs all_votes
+        kl addition_strengths interventions tokens examples draws""",
     "Judges": """
-        names judge judges models judge_model judge_batch_size phrases check_phrases reference agreement""",
-    "Translation": "memory memory_file translator translator_url candidates back_translate",
+        judge judges names models judge_model judge_batch_size phrases check_phrases reference agreement""",
+    "Translation": """
+        memory memory_file translator translator_url candidates back_translate""",
     "Services": """
-        baseline_url baseline_model connections requests_per_second requests_per_minute
-        characters_per_second tokens_per_minute timeout deadline key_variable request prices budget""",
+        baseline_url baseline_model connections requests_per_second requests_per_minute characters_per_second
+        tokens_per_minute timeout deadline key_variable request prices budget""",
     "Where to run": """
         executor scheduler slurm workers gpus_per_worker retries threads tensor_parallel batch_size""",
-    "Publish": "to gated ungated public version results site",
     "Output": "out html form show_texts plots allow_gaps log dry_run replace worst quiet",
 }
 """Section to the names of its options; an option that stands in none is shown under `Other`."""

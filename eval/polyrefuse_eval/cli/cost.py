@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from polyrefuse_data.cli.help import SectionedCommand
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
     at_least_one,
@@ -17,7 +18,7 @@ from polyrefuse_eval.cli.options import (
 )
 
 
-@click.command("cost")
+@click.command("cost", cls=SectionedCommand)
 @click.argument("run", type=folder_path)
 @with_options(*MODEL_OPTIONS)
 @click.option("--data", type=folder_path, required=True, help="The build that the run measured.")

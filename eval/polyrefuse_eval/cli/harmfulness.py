@@ -106,8 +106,9 @@ def harmfulness_command(
     cache, and others are put there (`polyrefuse eval cache`).
     """
     from polyrefuse_eval.harmfulness.report import harmfulness_tables
-    from polyrefuse_eval.results.data import ALL, open_data
+    from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.results.folder import RunFolder, write_text
+    from polyrefuse_eval.results.sources import ALL
     from polyrefuse_eval.results.user_prompts import read_extra
     from polyrefuse_eval.storage.places import working_folder
 

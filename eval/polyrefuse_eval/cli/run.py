@@ -26,9 +26,10 @@ from polyrefuse_eval.cli.options import (
     with_options,
 )
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.runs.direction_options import DirectionOptions
 from polyrefuse_eval.runs.endpoint_options import EndpointOptions
 from polyrefuse_eval.runs.option_fields import option_name
-from polyrefuse_eval.runs.options import DirectionOptions, RunOptions
+from polyrefuse_eval.runs.options import RunOptions
 
 if TYPE_CHECKING:
     from polyrefuse_eval.directions.finder import DirectionFinder

@@ -43,6 +43,7 @@ SETTINGS_IN_WORDS = {
     "crossed": "prompts under an edit that is not meant for them",
     "all_candidates": "all candidate directions scored",
     "directions_from": "run that directions come from",
+    "over_refusal_from": "contrast pairs that directions of over-refusal come from",
 }
 ALL_WHERE_NONE = ("n_test", "crossed")
 """Settings of which None says that all prompts are taken."""

@@ -20,7 +20,7 @@ UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
 """Characters that a name never holds: controls, line ends, marks of direction, marks without width."""
 
 _LANG = "[a-z]{2,3}(-([A-Za-z]{2,8}|[0-9]{3}))*"
-_SOURCE = rf"({_LANG}(\+{_LANG})*|pooled|span[0-9]*|random|shuffled)"
+_SOURCE = rf"({_LANG}(\+{_LANG})*|pooled|({_LANG}|pooled)-over-refusal|span[0-9]*|random|shuffled)"
 _PART = r"(0\.[0-9]+|[1-9](\.[0-9]+)?e-[0-9]{2})"
 _STRENGTH = rf"({_PART}|[1-9][0-9]*(\.[0-9]+)?)"
 
@@ -36,7 +36,8 @@ Note = Annotated[str, Field(max_length=LONGEST_NOTE, pattern=f"^[^{UNPRINTABLE}]
 
 Lang = Annotated[str, Field(pattern=f"^{_LANG}$")]
 Source = Annotated[str, Field(pattern=f"^{_SOURCE}$")]
-"""Whose direction: of a language, of several (`de+ja`, `span`), of all together (`pooled`), or a control."""
+"""Whose direction: of a language, of several (`de+ja`, `span`), of all together (`pooled`), one without
+over-refusal (`de-over-refusal`), or a control."""
 
 Label = Annotated[str, Field(pattern="^(harmful|harmless)$")]
 Intervention = Annotated[str, Field(pattern=intervention_pattern())]
