@@ -167,11 +167,11 @@ def _keep_progress_to_this_process() -> None:
     "--recipe", default="paper", show_default=True, help="A recipe's name or a YAML file of your own."
 )
 @click.option(
-    "--langs", default="all", show_default=True, help="'all', or codes divided by commas: de,yo,zh."
+    "--langs", default="all", show_default=True, help="'all', or codes separated by commas: de,yo,zh."
 )
 @click.option("--out", type=folder_argument, help="Folder of the build.  [default: builds/RECIPE]")
 @click.option(
-    "--sources", type=folder_argument, help="Local mirror of the upstream files; else they are fetched."
+    "--sources", type=folder_argument, help="Local mirror of the upstream files.  [default: download them]"
 )
 @click.option("--memory", type=file_argument, help="Translation memory.  [default: in your data folder]")
 @click.option(
@@ -179,13 +179,13 @@ def _keep_progress_to_this_process() -> None:
     default="replay",
     show_default=True,
     help="Where translations come from: 'replay' (the memory), 'replay:BACKEND', a backend (see `polyrefuse "
-    "translators`), or several divided by commas: each takes what those before it could not do.",
+    "translators`), or several separated by commas: each takes what those before it could not do.",
 )
 @translation_options
 @executor_options
-@click.option("--seed", type=int, help="Another seed for the draws than the recipe's.")
+@click.option("--seed", type=int, help="Seed of the draws, in place of the recipe's.")
 @click.option("--size", help="Other sizes: 128/32/572 (train/validation/test) or test=100.")
-@click.option("--allow-gaps", is_flag=True, help="Package what there is where translations are missing.")
+@click.option("--allow-gaps", is_flag=True, help="Package a build with gaps; its card names them.")
 @click.option(
     "--replace", is_flag=True, help="Replace a build of another recipe, or one with more languages, in --out."
 )
@@ -257,7 +257,7 @@ def audit(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Check a folder: a build of ours, or a published release as it is.
+    """Check a folder: a build, or a release in the layout of Multilingual-Refusal.
 
     Exit status 1 if there is a finding of severity error.
 

@@ -29,7 +29,7 @@ from polyrefuse_eval.runs.direction_options import ModelOptions
 
 @click.group("guard", cls=SectionedGroup, sections={"Commands": ("fit", "test", "curve", "score")})
 def guard_group() -> None:
-    """Guard a model's input by its own hidden states at t_inst (Latent Guard).
+    """Fit, test and use a Latent Guard: it detects harmful prompts in the model's hidden states.
 
     `fit` a guard for a model, `test` it per language, show with `curve` what calibration examples bring in
     languages that it was not fitted in, `score` prompts with it. It generates no answer: one

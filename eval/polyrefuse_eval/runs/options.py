@@ -52,13 +52,13 @@ class ReadingOptions(Options):
 
     judge_model: tuple[str, ...] = option(
         (),
-        "Where a judge's model lies: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
+        "Where to find a judge's model: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
         json_schema_extra={"metavar": "NAME=PLACE"},
     )
-    judge_batch_size: OptionalPositive = option(None, "Answers that a judge's model reads together.")
+    judge_batch_size: OptionalPositive = option(None, "Batch size of a judge's model.")
     phrases: tuple[str, ...] = option(
         (),
-        "The native judge's file of another language, called after its code: sw.yaml.",
+        "Patterns of another language for the native judge, in a file named after its code: sw.yaml.",
         json_schema_extra={"metavar": "FILE"},
     )
 
@@ -89,11 +89,12 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         "Further strengths of ablating each language's own direction (else the first), or 'none'.",
     )
     addition_strengths: Text = option(
-        "none", "Further strengths of adding it, such as 0.5,2; --coefficient is the first."
+        "none", "Further strengths of addition, such as 0.5,2, besides --coefficient."
     )
     interventions: Text = option(
         ",".join(DEFAULT_INTERVENTIONS),
-        "What is done with directions; conditional-ablation and -addition: only where the model sees harm.",
+        "Interventions to measure; conditional-ablation and conditional-addition edit only prompts that the "
+        "model represents as harmful.",
     )
     crossed: Text = option(
         "128",
@@ -116,9 +117,9 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         json_schema_extra={"metavar": "KIND=FILE"},
     )
     batch_size: OptionalPositive = option(
-        None, "Answers made together.  [default: up to 64 on a CPU, 256 on a GPU]"
+        None, "Batch size of generation.  [default: up to 64 on a CPU, 256 on a GPU]"
     )
-    controls: StrictBool = option(True, "Random and shuffled-label directions, too.")
+    controls: StrictBool = option(True, "Also measure a random and a shuffled-label direction.")
     tensor_parallel: StrictBool = option(False, "Spread the model over processes, under torchrun.")
 
     def plan(self, out: Path, say: Callable[[str], None] = lambda _line: None) -> RunPlan:
