@@ -13,15 +13,18 @@ MANY_OPTIONS = 12
 SECTIONS = {
     "Model": """
         model url dtype device device_map quantization attention system thinking max_thinking_tokens structure
-        trust_remote_code guard direction""",
+        trust_remote_code guard direction transfer other_weights""",
     "Data": """
         data recipe langs split label limit train n_train validation n_validation test n_test sources size
-        seed extra jailbreaks languages_file lang only english back calibrate over_refusal directions_from""",
+        seed extra jailbreaks languages_file lang only english back calibrate over_refusal directions_from
+        prompt_sets""",
     "What to measure": """
         rule no_filter refusal_tokens all_candidates directions strengths coefficient crossed controls
-        max_new_tokens behaviour steered inverted layers layer scope pooled threshold thresholds against
-        action temperature position scores similarity similarity_of quality intent model_langs all_votes""",
-    "Judges": "judge judges judge_model judge_batch_size phrases check_phrases reference agreement",
+        max_new_tokens behaviour n_steered n_inverted layers layer scope pooled threshold thresholds against
+        action temperature position scores similarity similarity_of quality intent model_langs all_votes
+        kl addition_strengths interventions tokens examples draws""",
+    "Judges": """
+        judge judges names models judge_model judge_batch_size phrases check_phrases reference agreement""",
     "Translation": """
         memory memory_file translator translator_url candidates back_translate""",
     "Services": """

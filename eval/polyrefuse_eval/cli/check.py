@@ -17,13 +17,13 @@ EXIT_PROBLEMS = 1
 @click.option("--data", type=folder_path, help="The build that the run is said to have measured.")
 @click.pass_context
 def check_command(context: click.Context, folder: Path, data: Path | None) -> None:
-    """Check the run in FOLDER, which somebody else made: its records, digests and prompts, and every number.
+    """Check a run that somebody else made: records, digests, prompts, and every number.
 
     Rates, intervals, comparisons and the summary are computed again from the verdicts; where the answers
-    are there, the native judge reads them again, and what a service said of itself must be what the answers
-    carry. Verdicts of other judges are taken as they are: each such judge is named. A run without answers, as
-    `polyrefuse publish --results` sends it, can be checked too. Each problem is a line; the exit status is 1
-    where there is one.
+    are there, and their prompts in --data, the native judge reads them again, and what a service said of
+    itself must be what the answers carry. Verdicts of other judges are taken as they are: each such judge is
+    named. A run without answers, as `polyrefuse publish --results` sends it, can be checked too. Each problem
+    is a line; the exit status is 1 where there is one.
     """
     from polyrefuse_data.core.display import visible
     from polyrefuse_data.core.paths import refuse_linked_folders

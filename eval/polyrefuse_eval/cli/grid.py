@@ -15,9 +15,10 @@ from polyrefuse_data.core.reading import FileFormatError, read_text
 from polyrefuse_eval.endpoint.spec import is_endpoint
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.runs.baseline_server_options import BaselineServerOptions
+from polyrefuse_eval.runs.direction_options import ModelOptions
 from polyrefuse_eval.runs.endpoint_options import NEEDS_ACTIVATIONS, EndpointOptions, endpoint_fields
-from polyrefuse_eval.runs.option_fields import option_name
-from polyrefuse_eval.runs.options import COMMAND_LINE_ONLY, ModelOptions, RunOptions, read_options
+from polyrefuse_eval.runs.option_fields import option_name, read_options
+from polyrefuse_eval.runs.options import COMMAND_LINE_ONLY, RunOptions
 
 OF_A_MODEL = [
     option_name(field)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from io import BufferedReader
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import click
 
 from polyrefuse_data.cli.help import SectionedGroup
 from polyrefuse_data.core.languages import parse_languages
+from polyrefuse_eval.cli.guard_curve import curve_command
+from polyrefuse_eval.cli.guard_options import data_option, guard_file
+from polyrefuse_eval.cli.guard_score import score_command
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
     at_least_one,
@@ -25,24 +24,12 @@ from polyrefuse_eval.cli.options import (
     train_option,
     with_options,
 )
-from polyrefuse_eval.runs.options import ModelOptions
-
-if TYPE_CHECKING:
-    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
-    from polyrefuse_eval.results.user_prompts import UserPrompt
-
-PROMPTS_AT_ONCE = 64
-"""Prompts that `score` prints together: a few passes of short prompts."""
-
-guard_file = click.option("--guard", type=file_path, required=True, help="A guard from `guard fit`.")
-data_option = click.option(
-    "--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build."
-)
+from polyrefuse_eval.runs.direction_options import ModelOptions
 
 
 @click.group("guard", cls=SectionedGroup, sections={"Commands": ("fit", "test", "curve", "score")})
 def guard_group() -> None:
-    """Guard a model's input by its own hidden states at t_inst (Latent Guard).
+    """Fit, test and use a Latent Guard: it detects harmful prompts in the model's hidden states.
 
     `fit` a guard for a model, `test` it per language, show with `curve` what calibration examples bring in
     languages that it was not fitted in, `score` prompts with it. It generates no answer: one
@@ -230,144 +217,5 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-@guard_group.command("curve")
-@with_options(*MODEL_OPTIONS)
-@guard_file
-@data_option
-@click.option("--langs", help="Languages to test in.  [default: those of the build that the guard serves]")
-@click.option(
-    "--examples",
-    default="1,4,16",
-    show_default=True,
-    help="Calibration examples of each label; all validation prompts are one more number.",
-)
-@click.option(
-    "--threshold",
-    "thresholds",
-    multiple=True,
-    default=("balanced", "conformal=0.05"),
-    show_default=True,
-    help="Rule that draws a threshold from the examples; repeat for several.",
-)
-@click.option("--draws", type=at_least_one, default=200, show_default=True, help="Draws of so many examples.")
-@click.option(
-    "--test", "n_test", type=at_least_one, help="Test prompts of each label and language.  [default: all]"
-)
-@click.option("--out", type=folder_path, required=True, help="New folder for curve.json, .png and table.md.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
-def curve_command(
-    guard: Path, data: Path, langs: str | None, examples: str, out: Path, quiet: bool, **options: Any
-) -> None:
-    """Measure misses and false alarms against calibration examples, in each language.
-
-    The guard is tested with its threshold as it is, then with thresholds from few examples of the language.
-    """
-    from polyrefuse_eval.errors import GuardError
-    from polyrefuse_eval.results.data import open_data
-    from polyrefuse_eval.results.files import check_new_file
-    from polyrefuse_eval.results.folder import write_json, write_text
-    from polyrefuse_eval.statistics.thresholds import Rule
-
-    check_new_file(out, GuardError)
-    rules = tuple(Rule.parse(text) for text in options.pop("thresholds"))
-    named = None if langs is None else parse_languages(langs)
-    build = open_data(data, named or [])
-    need("torch", "transformers", "safetensors", "matplotlib")
-
-    from polyrefuse_eval.harmfulness.guard_curve import (
-        CurveSettings,
-        measure_curve,
-        parse_examples,
-        plot_curve,
-    )
-    from polyrefuse_eval.harmfulness.guard_files import check_before_loading, guard_header
-    from polyrefuse_eval.harmfulness.guard_trial import languages_to_test
-    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
-
-    settings = CurveSettings(
-        langs=languages_to_test(guard_header(guard), build, named, calibrated=True),
-        examples=parse_examples(examples),
-        rules=rules,
-        draws=options.pop("draws"),
-        n_test=options.pop("n_test"),
-    )
-    model = take_options(ModelOptions, options).spec()
-    check_before_loading(guard, model)
-    curve = measure_curve(LatentGuard.load(guard, model()), build, settings, progress=not quiet)
-    plot_curve(curve, out / "curve.png")
-    write_text(out / "table.md", curve.table())
-    write_json(out / "curve.json", curve.to_json())
-    click.echo(curve.table(), nl=False)
-
-
-@guard_group.command("score")
-@with_options(*MODEL_OPTIONS)
-@guard_file
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-")
-@click.option("--lang", help="Language of prompts that name none, for its threshold.  [default: the lowest]")
-@click.option(
-    "--other-weights",
-    is_flag=True,
-    help="Accept a fine-tune of the guard's model: same shape and template.",
-)
-@click.option("--out", type=file_path, help="JSON Lines to write; not overwritten.  [default: print them]")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
-def score_command(
-    guard: Path, file: Path, lang: str | None, out: Path | None, quiet: bool, **options: Any
-) -> None:
-    """Score prompts: one JSON line each with `prompt`, `score`, `unsafe` and `alpha`.
-
-    FILE is a .jsonl with `prompt` (and maybe `lang`), or a text with one prompt a line; `-` is
-    standard input, whose prompts are scored as they arrive: the model is loaded with the first, and what
-    arrives during a pass shares the next one.
-    """
-    from polyrefuse_data.core.languages import language
-    from polyrefuse_eval.errors import GuardError
-    from polyrefuse_eval.results.files import check_new_file
-    from polyrefuse_eval.results.folder import json_line, write_text
-    from polyrefuse_eval.results.prompt_stream import stream_prompts
-    from polyrefuse_eval.results.user_prompts import read_prompts
-
-    if out is not None:
-        check_new_file(out, GuardError)
-    default = None if lang is None else language(lang).code
-    standard_input = cast(BufferedReader, sys.stdin.buffer)
-    parts = stream_prompts(standard_input) if str(file) == "-" else iter([read_prompts(file)])
-    first = next(parts)
-    need()
-
-    from polyrefuse_eval.harmfulness.guard_files import check_before_loading
-    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
-
-    model = take_options(ModelOptions, options).spec()
-    check_before_loading(guard, model)
-    loaded = LatentGuard.load(guard, model(), other_weights=options["other_weights"])
-    records: list[dict[str, Any]] = []
-    for prompts in _groups(chain([first], parts)):
-        scored = _records(loaded, prompts, default)
-        if out is None:
-            click.echo("".join(map(json_line, scored)), nl=False)
-            sys.stdout.flush()
-        else:
-            records += scored
-    if out is not None:
-        write_text(out, "".join(map(json_line, records)))
-        unsafe = sum(record["unsafe"] for record in records)
-        click.echo(f"{len(records)} prompts in {out}, {unsafe} unsafe")
-
-
-def _groups(parts: Iterable[Sequence[UserPrompt]]) -> Iterator[Sequence[UserPrompt]]:
-    """Yield the prompts of `parts`, at most `PROMPTS_AT_ONCE` of a part together."""
-    for part in parts:
-        for start in range(0, len(part), PROMPTS_AT_ONCE):
-            yield part[start : start + PROMPTS_AT_ONCE]
-
-
-def _records(guard: LatentGuard, prompts: Sequence[UserPrompt], default: str | None) -> list[dict[str, Any]]:
-    """Return what is printed of each of `prompts`; those that name no language are in `default`."""
-    langs = [prompt.lang or default for prompt in prompts]
-    verdicts = guard([prompt.prompt for prompt in prompts], langs)
-    return [
-        {"prompt": prompt.prompt, "lang": code, **vars(verdict)}
-        for prompt, code, verdict in zip(prompts, langs, verdicts, strict=True)
-    ]
+guard_group.add_command(curve_command)
+guard_group.add_command(score_command)

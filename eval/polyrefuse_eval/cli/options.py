@@ -10,16 +10,9 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from polyrefuse_eval.runs.option_fields import option_name
-from polyrefuse_eval.runs.options import (
-    AnyOptions,
-    DirectionOptions,
-    ModelOptions,
-    ReadingOptions,
-    least,
-    read_options,
-    value_type,
-)
+from polyrefuse_eval.runs.direction_options import DirectionOptions, ModelOptions
+from polyrefuse_eval.runs.option_fields import AnyOptions, least, option_name, read_options, value_type
+from polyrefuse_eval.runs.options import ReadingOptions
 
 if TYPE_CHECKING:
     from polyrefuse_eval.models.chat import ChatModel

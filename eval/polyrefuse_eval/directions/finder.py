@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,26 @@ from polyrefuse_eval.directions.fit import (
 )
 from polyrefuse_eval.directions.harm_gate import HarmGate, fit_gate
 from polyrefuse_eval.directions.kept import KeptDirections, row_inputs
+from polyrefuse_eval.directions.over_refusal import SafePrompts, over_refusal_direction, without
 from polyrefuse_eval.directions.places import control_file, direction_file, gate_file
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, parse_refusal_tokens
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
 from polyrefuse_eval.directions.span import Span, span_of
-from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import Prompts
 from polyrefuse_eval.results.folder import read_json, write_json
 from polyrefuse_eval.results.settings import RunSettings
-from polyrefuse_eval.results.sources import POOLED, RANDOM, SHUFFLED, is_span, members, span_rank
+from polyrefuse_eval.results.sources import (
+    POOLED,
+    RANDOM,
+    SHUFFLED,
+    base_of,
+    is_span,
+    languages_of,
+    members,
+    span_rank,
+)
 
 N_TOKEN_PROMPTS = 32
 """Prompts of each label whose answers refusal tokens are taken from."""
@@ -37,7 +46,10 @@ N_TOKEN_PROMPTS = 32
 
 @dataclass
 class DirectionFinder:
-    """Find the directions of `chat` on `data`, and keep them in the folder `path`."""
+    """Find the directions of `chat` on `data`, and keep them in the folder `path`.
+
+    `looking_harmful` are harmless prompts by language that a direction of over-refusal is fitted on.
+    """
 
     chat: ChatModel
     data: Prompts
@@ -45,6 +57,7 @@ class DirectionFinder:
     path: Path
     progress: bool = False
     say: Callable[[str], None] = lambda _line: None
+    looking_harmful: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     _tokens: dict[str, RefusalTokens] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,7 +82,7 @@ class DirectionFinder:
 
     def extract(self, lang: str, *, shuffle_labels: int | None = None) -> DirectionSet:
         """Fit the directions of `lang` on its training prompts, of `pooled` on those of all languages."""
-        langs = self.settings.langs if lang == POOLED else (lang,)
+        langs = languages_of(lang, self.settings.langs)
         parts = [self._train(source) for source in langs]
         harmful = [row for rows, _ in parts for row in rows]
         harmless = [row for _, rows in parts for row in rows]
@@ -102,6 +115,8 @@ class DirectionFinder:
         file = self.path / direction_file(lang)
         if file.is_file():
             return Direction.load(file, self.chat)
+        if base_of(lang) is not None:
+            return self._without_over_refusal(lang)
         directions = self.extract(lang)
         directions.save(file.with_name(f"{lang}.all.safetensors"))
         home = self._home(lang)
@@ -110,7 +125,7 @@ class DirectionFinder:
         kept = self._kept.direction(inputs)
         if kept is not None:
             direction, scores = kept
-            write_bytes(scores_file, scores, error=DirectionError)
+            write_bytes(scores_file, scores)
         else:
             scorer = CandidateScorer(
                 self.chat,
@@ -124,11 +139,41 @@ class DirectionFinder:
             if self.settings.all_candidates:
                 scorer.complete()
             direction, _ = choose_direction(scorer, self.settings.rule)
-            scores_file.parent.mkdir(parents=True, exist_ok=True)
             write_scores(scores_file, scorer.all_scores(), scorer.dropped)
             self._kept.keep_direction(inputs, direction, scores_file.read_bytes())
         direction.save(file)
         self._describe(direction, found_before=kept is not None)
+        return direction
+
+    def _without_over_refusal(self, source: str) -> Direction:
+        """Return the direction that `source` is made of, without its part along that of over-refusal."""
+        base = self.direction(str(base_of(source)))
+        langs = languages_of(source, self.settings.langs)
+        looking_harmful = [row for lang in langs for row in self.looking_harmful.get(lang, ())]
+        plain = [row for lang in langs for row in self._train(lang)[1]]
+        filtered = self.settings.filter_prompts
+        pairs = list(dict.fromkeys(str(row.pair) for row in looking_harmful))
+        along = over_refusal_direction(
+            self.chat,
+            SafePrompts(
+                looking_harmful=[row.text for row in looking_harmful],
+                plain=[row.text for row in plain],
+                tokens=[self.tokens(row.lang) for row in [*looking_harmful, *plain]] if filtered else None,
+            ),
+            base,
+        )
+        counts = {
+            name.replace("harmful", "looking_harmful"): n for name, n in along.metadata["counts"].items()
+        }
+        origin = {"data": self.settings.over_refusal_from, "pairs": pairs, "counts": counts}
+        direction = without(base, along, source, **origin)
+        direction.save(self.path / direction_file(source))
+        told = direction.metadata["over_refusal"]
+        self.say(
+            f"direction {source}: {told['left']:.0%} of the norm left, cosine of refusal and over-refusal "
+            f"{told['cosine']:.2f} ({counts['n_looking_harmful_kept']} of {len(looking_harmful)} harmless "
+            "contrast prompts count)"
+        )
         return direction
 
     def _describe(self, direction: Direction, *, found_before: bool) -> None:
@@ -173,7 +218,7 @@ class DirectionFinder:
         if file.is_file():
             return HarmGate.load(file, self.chat)
         texts: dict[str, list[str]] = {label: [] for label in LABELS}
-        for source in self.settings.langs if lang == POOLED else (lang,):
+        for source in languages_of(lang, self.settings.langs):
             for label, rows in zip(("harmful", "harmless"), self._train(source), strict=True):
                 texts[label] += self._treated([row.text for row in rows], source, label)
         origin = {"data": self.data.digest}
@@ -183,7 +228,7 @@ class DirectionFinder:
 
     def _inputs(self, lang: str, shuffle_labels: int | None = None) -> dict[str, Any]:
         """Return all that the directions of `lang` depend on besides the model."""
-        langs = self.settings.langs if lang == POOLED else (lang,)
+        langs = languages_of(lang, self.settings.langs)
         rows = [row for source in langs for of_label in self._train(source) for row in of_label]
         tokens = [self.tokens(source).to_json() for source in langs] if self.settings.filter_prompts else None
         return {"lang": lang, "train": row_inputs(rows), "tokens": tokens, "shuffled": shuffle_labels}

@@ -33,6 +33,9 @@ HOW_TO_MAKE = "polyrefuse eval extract, then select"
 UNIT_TOLERANCE = 1e-2
 """How far the length of a stored unit vector may be from 1: types of 8 bits of mantissa hold it to 0.4 %."""
 
+LABELS_IN_WORDS = ("harmful", "harmless")
+"""What messages call the two groups of prompts, unless they are others."""
+
 MINIMUM_PROMPTS = 4
 """Least number of prompts of each label for a mean, after filtering."""
 
@@ -198,6 +201,7 @@ def fit_directions(
     metadata: Mapping[str, Any] | None = None,
     tokens_per_batch: int | None = None,
     progress: bool = False,
+    names: tuple[str, str] = LABELS_IN_WORDS,
 ) -> DirectionSet:
     """Return mean(harmful) - mean(harmless) at `positions` of all layer inputs (Arditi et al. 2024, eq. 2).
 
@@ -247,7 +251,7 @@ def fit_directions(
         "n_harmless_kept": harmless_mean.count,
         "filtered": tokens is not None,
     }
-    _check_counts(counts, lang)
+    _check_counts(counts, lang, names)
     origin = {**(metadata or {}), "model": chat.signature(), "counts": counts, "versions": versions()}
     if tokens is not None:
         origin["refusal_tokens"] = {shared.lang: shared.to_json() for shared in tokens}
@@ -287,8 +291,8 @@ def _scores(logits: Tensor, refusal_ids: Sequence[tuple[int, ...]]) -> Tensor:
     return scores
 
 
-def _check_counts(counts: Mapping[str, Any], lang: str) -> None:
-    for label, behaviour in (("harmful", "refuses"), ("harmless", "accepts")):
+def _check_counts(counts: Mapping[str, Any], lang: str, names: tuple[str, str]) -> None:
+    for label, name, behaviour in zip(LABELS_IN_WORDS, names, ("refuses", "accepts"), strict=True):
         left = counts[f"n_{label}_kept"]
         if left < MINIMUM_PROMPTS:
             remedy = (
@@ -297,6 +301,6 @@ def _check_counts(counts: Mapping[str, Any], lang: str) -> None:
                 else "give more prompts"
             )
             raise DirectionError(
-                f"{left} of {counts[f'n_{label}']} {label} prompts in '{lang}' are left, and a mean needs "
+                f"{left} of {counts[f'n_{label}']} {name} prompts in '{lang}' are left, and a mean needs "
                 f"{MINIMUM_PROMPTS}: {remedy}"
             )

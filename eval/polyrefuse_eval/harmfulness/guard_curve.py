@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from polyrefuse_eval.statistics.calibration_curve import (
     AS_IT_IS,
     CurvePoint,
     Estimate,
+    Exchangeability,
     LanguageScores,
     calibration_curve,
     curve_table,
+    exchangeability,
+    exchangeability_note,
 )
 from polyrefuse_eval.statistics.thresholds import Rule
 
@@ -58,15 +61,18 @@ class GuardCurve:
 
     signature: Mapping[str, Any]
     points: Sequence[CurvePoint]
+    exchangeable: Mapping[str, Exchangeability]
+    """By language whether harmful calibration and test prompts are of the same kinds."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `curve.json`."""
         points = [point.to_json() for point in self.points]
-        return {"format": FORMAT, "signature": dict(self.signature), "points": points}
+        record = {"format": FORMAT, "signature": dict(self.signature), "points": points}
+        return {**record, "exchangeable": {lang: asdict(of) for lang, of in self.exchangeable.items()}}
 
     def table(self) -> str:
         """Return the content of `table.md`."""
-        return curve_table(self.points)
+        return curve_table(self.points, self.exchangeable)
 
 
 def parse_examples(text: str) -> tuple[int, ...]:
@@ -89,8 +95,10 @@ def measure_curve(
     build lacks prompts, and what scoring raises.
     """
     points: list[CurvePoint] = []
-    for lang in settings.langs:
-        scores = _language_scores(guard, data, lang, settings.n_test, progress)
+    by_lang = {
+        lang: _language_scores(guard, data, lang, settings.n_test, progress) for lang in settings.langs
+    }
+    for lang, scores in by_lang.items():
         every = min(len(scores.calibration_harmful), len(scores.calibration_harmless))
         points += calibration_curve(
             lang,
@@ -101,6 +109,7 @@ def measure_curve(
             draws=settings.draws,
             seed=settings.seed,
         )
+    covered = {lang: _covered(data, lang, settings.n_test) for lang in settings.langs}
     signature = {
         "guard": dict(guard.metadata),
         "data": data.digest,
@@ -110,7 +119,7 @@ def measure_curve(
         "draws": settings.draws,
         "seed": settings.seed,
     }
-    return GuardCurve(signature=signature, points=points)
+    return GuardCurve(signature=signature, points=points, exchangeable=exchangeability(by_lang, covered))
 
 
 def _language_scores(
@@ -126,6 +135,13 @@ def _language_scores(
     return LanguageScores(**{name: [next(scores) for _ in group] for name, group in texts.items()})
 
 
+def _covered(data: DataFolder, lang: str, n_test: int | None) -> float:
+    """Return the share of harmful test prompts whose type, as their source has it, calibration has, too."""
+    calibration = {row.source_category for row in data.prompts(lang, "validation", "harmful")}
+    test = [row.source_category for row in data.prompts(lang, "test", "harmful", n_test)]
+    return sum(of in calibration for of in test) / len(test)
+
+
 def plot_curve(curve: GuardCurve, path: Path) -> Path:
     """Draw misses and false alarms against examples, a panel for each language; return the PNG at `path`.
 
@@ -139,7 +155,9 @@ def plot_curve(curve: GuardCurve, path: Path) -> Path:
     rows = -(-len(langs) // columns)
     figure, grid = new_figure(rows, columns, max(6.5, PANEL_WIDTH * columns), 2.6 * rows + 1.2)
     axes = grid.flatten()
-    top = max(estimate.high for point in curve.points for estimate in (point.miss, point.false_alarm))
+    top = max(
+        max(point.miss.high, point.false_alarm.high, *(point.promised or (0.0,))) for point in curve.points
+    )
     for index, (axis, lang) in enumerate(zip(axes, langs, strict=False)):
         _draw_language(axis, [point for point in curve.points if point.lang == lang], lang in fitted)
         axis.set_ylim(-0.04 * max(top, LEAST_TOP), 1.08 * max(top, LEAST_TOP))
@@ -149,7 +167,7 @@ def plot_curve(curve: GuardCurve, path: Path) -> Path:
     for axis in axes[len(langs) :]:
         axis.axis("off")
     shared_legend(figure, axes)
-    explain(figure, _title(fitted), _caption(curve.signature))
+    explain(figure, _title(fitted), _caption(curve))
     return save_figure(figure, path)
 
 
@@ -158,13 +176,15 @@ def _title(fitted: Sequence[str]) -> str:
     return f"What calibration examples of a language bring to a guard{origin}: lower is better"
 
 
-def _caption(signature: Mapping[str, Any]) -> str:
+def _caption(curve: GuardCurve) -> str:
+    signature = curve.signature
     model = signature["guard"].get("model", {})
     name = f"{model.get('model', '')}@{str(model.get('revision', ''))[:12]}"
     return (
         f"{name}; data: {signature['recipe']} {str(signature['data'])[:12]}\n"
         f"bars: 95 % intervals, over {signature['draws']} draws of the examples and over test prompts; "
         "as it is: the guard's own threshold, Wilson"
+        + (f"\n{exchangeability_note(curve.exchangeable)}" if any(p.promised for p in curve.points) else "")
     )
 
 
@@ -201,9 +221,20 @@ def _draw_language(axis: Any, points: Sequence[CurvePoint], fitted: bool) -> Non
             )
             offset += DODGE
         shift = shift if rule == AS_IT_IS else offset
+    for rule in (rule for rule in rules if rule.startswith("conformal")):
+        promised = [point for point in points if point.rule == rule and point.promised is not None]
+        axis.fill_between(
+            [numbers.index(point.n_examples) + side for point in promised for side in (-0.3, 0.3)],
+            [point.promised[0] for point in promised if point.promised for _ in range(2)],
+            [point.promised[1] for point in promised if point.promised for _ in range(2)],
+            color=GREY,
+            alpha=0.15,
+            linewidth=0,
+            label=f"misses of 95 % of guards by {rule}, if exchangeable",
+        )
     for target in sorted({Rule.parse(rule).target or 0 for rule in rules if rule.startswith("conformal")}):
-        promised = f"miss rate that conformal={target:g} promises on average"
-        axis.axhline(target, color=GREY, linewidth=0.8, linestyle=":", label=promised)
+        mean = f"miss rate that conformal={target:g} promises on average"
+        axis.axhline(target, color=GREY, linewidth=0.8, linestyle=":", label=mean)
     axis.axhline(0, color=GREY, linewidth=0.5)
     axis.set_xlim(-0.5, len(numbers) - 0.5)
     axis.set_xticks(range(len(numbers)), [str(number) if number else "as it is" for number in numbers])

@@ -13,7 +13,7 @@ from polyrefuse_eval.judging.cascade import Cascade
 from polyrefuse_eval.judging.local_model import JudgeOptions, ModelSource
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.judging.published.harmbench import HARMBENCH
-from polyrefuse_eval.judging.published.llama_guard import LLAMA_GUARD
+from polyrefuse_eval.judging.published.llama_guard import LLAMA_GUARD, LLAMA_GUARD_4
 from polyrefuse_eval.judging.published.polyguard import POLYGUARD
 from polyrefuse_eval.judging.published.qwen3_guard import QWEN3_GUARD
 from polyrefuse_eval.judging.published.row import ModelJudge, ModelJudgeRow
@@ -22,7 +22,16 @@ from polyrefuse_eval.judging.published.wildguard import WILDGUARD
 
 ENDPOINT = "openai"
 MODEL_JUDGES: Mapping[str, ModelJudgeRow] = {
-    row.name: row for row in (WILDGUARD, POLYGUARD, QWEN3_GUARD, LLAMA_GUARD, STRONGREJECT, HARMBENCH)
+    row.name: row
+    for row in (
+        WILDGUARD,
+        POLYGUARD,
+        QWEN3_GUARD,
+        LLAMA_GUARD,
+        LLAMA_GUARD_4,
+        STRONGREJECT,
+        HARMBENCH,
+    )
 }
 NATIVE = "native"
 RULE_JUDGES: Mapping[str, Callable[[], Judge]] = {NATIVE: NativeJudge}
@@ -114,11 +123,6 @@ def judge_by_name(
     row = MODEL_JUDGES.get(name)
     if row is None:
         raise unknown_name("judge", name, KNOWN)
-    if model is None and not row.source.revision:
-        raise JudgeError(
-            f"no version of '{name}' is pinned here: give --judge-model {name}={row.source.place}@COMMIT, or "
-            f"{name}=FOLDER"
-        )
     source = None if model is None else ModelSource.parse(model, row.source)
     return ModelJudge(row, source, options)
 

@@ -43,6 +43,7 @@ SETTINGS_IN_WORDS = {
     "crossed": "prompts under an edit that is not meant for them",
     "all_candidates": "all candidate directions scored",
     "directions_from": "run that directions come from",
+    "over_refusal_from": "contrast pairs that directions of over-refusal come from",
 }
 ALL_WHERE_NONE = ("n_test", "crossed")
 """Settings of which None says that all prompts are taken."""
@@ -112,7 +113,7 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator
     if first["judge"] != other["judge"]:
         names = [basis["judge"].get("name") for basis in (other, first)]
         if names[0] != names[1]:
-            yield f"judged by {names[0]} instead of {names[1]}"
+            yield f"judged by {names[0]}{_native_version(*names)} instead of {names[1]}"
         else:
             yield f"judge {names[0]} with {flat(other['judge'])} instead of {flat(first['judge'])}"
     if first["data"] != other["data"]:
@@ -132,6 +133,15 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator
         if here.get(name) != there.get(name):
             words = SETTINGS_IN_WORDS.get(name, name.replace("_", " "))
             yield f"{words}: {_value(name, here)} instead of {_value(name, there)}"
+
+
+def _native_version(here: Any, there: Any) -> str:
+    """Return what two versions of the native judge are to each other, nothing of other judges."""
+    versions = [re.fullmatch(r"native-(\d+)", str(name)) for name in (here, there)]
+    if None in versions:
+        return ""
+    first, second = (int(version[1]) for version in versions if version)
+    return f", {'an older' if first < second else 'a newer'} version which reads some answers otherwise,"
 
 
 def _value(name: str, settings: Mapping[str, Any]) -> str:

@@ -24,17 +24,28 @@ SCORES = {
     "kl_div_score": "KL, unedited to ablated (nats, less is better)",
 }
 
+NEVER_NEGATIVE = frozenset({SCORES["kl_div_score"]})
+"""Panels whose axis begins at 0: small differences of small numbers are not to look large."""
+
+SMALL = 1e-3
+"""Ticks that are all smaller are written with a power of ten, which stands in the title of the panel."""
+
 Values = Mapping[tuple[str, int], float | None]
 """A value for each line and layer; None, or no entry, where there is none."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity by layer: a path for each line, and where the chosen candidate is."""
+    """One quantity by layer: a path and lone points for each line, and where the chosen candidate is.
+
+    `factor` is the power of ten of the ticks, such as `×10⁻⁵`; empty where they are written as they are.
+    """
 
     title: str
+    factor: str
     top: float
     lines: tuple[str, ...]
+    dots: tuple[tuple[tuple[float, float], ...], ...]
     ticks: tuple[tuple[float, str], ...]
     chosen: tuple[float, float] | None
 
@@ -93,7 +104,9 @@ def layer_chart(
         return None
     names = tuple(dict.fromkeys(name for name, _ in places))
     layers = sorted({layer for _, layer in places})
-    first, last = layers[0], max(layers[-1], layers[0] + 1)
+    first, last = layers[0], layers[-1]
+    if first == last:  # a single layer stands in the middle
+        first, last = first - 1, first + 1
     step = WIDTH / (last - first)
 
     def x_of(layer: int) -> float:
@@ -142,7 +155,9 @@ def _panel(
     is_share: bool,
 ) -> Panel:
     finite = [value for value in values.values() if value is not None and _finite(value)]
-    low, high, ticks = scale(0.0, 1.0) if is_share else scale(min(finite), max(finite))
+    least = min(0.0, *finite) if title in NEVER_NEGATIVE else min(finite)
+    low, high, ticks = scale(0.0, 1.0) if is_share else scale(least, max(finite))
+    power = _power(ticks)
 
     def y_of(value: float) -> float:
         return round(top + HEIGHT * (high - value) / (high - low), 1)
@@ -151,10 +166,31 @@ def _panel(
     mark = None
     if chosen is not None and at is not None and _finite(at):
         mark = (x_of(chosen[1]), y_of(at))
-    lines = tuple(
-        _path([(x_of(layer), values.get((name, layer))) for layer in layers], y_of) for name in names
+    by_line = [[(x_of(layer), values.get((name, layer))) for layer in layers] for name in names]
+    return Panel(
+        title=title,
+        factor=f"×10{str(power).translate(RAISED)}" if power else "",
+        top=top,
+        lines=tuple(_path(points, y_of) for points in by_line),
+        dots=tuple(tuple((x, y_of(value)) for x, value in _alone(points)) for points in by_line),
+        ticks=tuple((y_of(tick), f"{float(f'{tick / 10.0**power:.12g}'):g}") for tick in ticks),
+        chosen=mark,
     )
-    return Panel(title, top, lines, tuple((y_of(tick), f"{tick:g}") for tick in ticks), mark)
+
+
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _power(ticks: Sequence[float]) -> int:
+    """Return the power of ten that ticks are written with, 0 where they are not small."""
+    largest = max(map(abs, ticks))
+    return math.floor(math.log10(largest)) if 0 < largest < SMALL else 0
+
+
+def plain_number(value: float) -> str:
+    """Return `value` to three digits, a small one as `6.84 × 10⁻⁵`."""
+    digits, _, power = f"{value:.3g}".partition("e")
+    return f"{digits} × 10{str(int(power)).translate(RAISED)}" if power else digits
 
 
 def _scores(
@@ -165,7 +201,7 @@ def _scores(
         for score in scores:
             if score.layer == layer:
                 shown = (
-                    f"{value:.3g}" if _finite(value) else "not computed"
+                    plain_number(value) if _finite(value) else "not computed"
                     for value in (getattr(score, name) for name in SCORES)
                 )
                 lines.append(f"position {score.position}: {', '.join(shown)}")
@@ -180,20 +216,25 @@ def _scores(
 
 
 def _path(points: Sequence[tuple[float, float | None]], y_of: Callable[[float], float]) -> str:
-    """Return an SVG path through the points that have a value, broken where one has none.
+    """Return an SVG path through the points that have a value, broken where one has none."""
+    pieces = [[f"{x:g} {y_of(value):g}" for x, value in piece] for piece in _pieces(points)]
+    return "".join("M" + "L".join(piece) for piece in pieces if len(piece) > 1)
 
-    A point between two that have none becomes a short line, so that it is seen.
-    """
-    known = [value is not None and _finite(value) for _, value in points]
-    parts: list[str] = []
-    for index, (x, value) in enumerate(points):
-        if value is None or not known[index]:
-            continue
-        begins = index == 0 or not known[index - 1]
-        alone = begins and (index + 1 == len(points) or not known[index + 1])
-        at = f"{x:g} {y_of(value):g}"
-        parts.append(f"M{at}m-2.5 0h5" if alone else f"M{at}" if begins else f"L{at}")
-    return "".join(parts)
+
+def _alone(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float]]:
+    """Return the points that have a value between two that have none: no line goes through them."""
+    return [piece[0] for piece in _pieces(points) if len(piece) == 1]
+
+
+def _pieces(points: Sequence[tuple[float, float | None]]) -> list[list[tuple[float, float]]]:
+    """Return the points that have a value, divided where one has none."""
+    pieces: list[list[tuple[float, float]]] = [[]]
+    for x, value in points:
+        if value is not None and _finite(value):
+            pieces[-1].append((x, value))
+        else:
+            pieces.append([])
+    return pieces
 
 
 def scale(low: float, high: float) -> tuple[float, float, list[float]]:

@@ -9,6 +9,7 @@ from polyrefuse_eval.leaderboard.boards import Board, Leaderboard
 from polyrefuse_eval.leaderboard.columns import Column
 from polyrefuse_eval.leaderboard.entries import Entry, LanguageRow
 from polyrefuse_eval.leaderboard.figures import Figure
+from polyrefuse_eval.leaderboard.signatures import data_name
 
 MAPS = {
     "baseline": "Harmful prompts refused, no edit",
@@ -60,6 +61,13 @@ class Overview:
         last = f" and {numbers[-1]}" if len(numbers) > 1 else numbers[0]
         groups = f"Group{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:-1])}{last}"
         return f"{groups}: judge {self.boards[0].judge}"
+
+    @property
+    def data(self) -> str:
+        """The data set of all of its runs, as a picture of a map states it; empty where none is stated."""
+        run = self.boards[0].entries[0].run
+        digest = f"digest {run.data_digest[:12]}" if run.data_digest else ""
+        return " ".join(filter(None, (data_name(run.signature), digest)))
 
     @property
     def conditions(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import resources
@@ -21,6 +22,7 @@ from polyrefuse_eval.leaderboard.grids import shade, strengths, transfers
 from polyrefuse_eval.leaderboard.model_names import NOT_STATED, SIZES, family_of, size_of
 from polyrefuse_eval.leaderboard.overview import absent, absent_in, overviews
 from polyrefuse_eval.leaderboard.records import RecordTable, record_table
+from polyrefuse_eval.leaderboard.runs import Run
 from polyrefuse_eval.leaderboard.signatures import (
     ORGANISM,
     data_name,
@@ -62,6 +64,7 @@ def page(compared: Leaderboard) -> str:
         loader=jinja2.FunctionLoader(_text),
     )
     style, script = _text("style.css"), "".join(map(_text, SCRIPTS))
+    models = Counter(_versioned(run) for run in compared.runs)
     numbers = {(entry.run.name, entry.judge): index for index, entry in enumerate(compared.entries)}
     environment.filters |= {"lang": language_name, "shade": shade, "family": family_of, "size": size_of}
     environment.globals |= {
@@ -74,6 +77,8 @@ def page(compared: Leaderboard) -> str:
         "rates": rate_chart,
         "number": numbers,
         "id_of": lambda entry: f"run-{numbers[entry.run.name, entry.judge] + 1}",
+        "is_repeated": lambda run: models[_versioned(run)] > 1,
+        "first_judge": compared.boards[0].judge if compared.boards else "",
         "language_of": LANGUAGES.get,
         "scatter_frame": (harmfulness.LEFT, harmfulness.TOP, harmfulness.SIZE),
     }
@@ -104,6 +109,11 @@ def page(compared: Leaderboard) -> str:
             + [_shown(signature_lines(run)) for run in measured]
         ),
     )
+
+
+def _versioned(run: Run) -> tuple[str, str]:
+    """Return what a run is called by on the page where no other run is of the same model."""
+    return run.model, run.revision
 
 
 def _facts(compared: Leaderboard) -> dict[str, Any]:

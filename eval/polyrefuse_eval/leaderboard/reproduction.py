@@ -65,6 +65,8 @@ def run_command(run: Run) -> str:
     parts += [f"--baseline-url ADDRESS --baseline-model {shlex.quote(server)}"] if server else []
     parts.append(f"--data builds/{shlex.quote(str(recipe or 'BUILD'))}")
     parts.append(f"--langs {shlex.quote(_value(settings.get('langs')))}")
+    pairs = str(settings.get("over_refusal_from") or "").partition(":")[0]
+    parts += [f"--over-refusal builds/{shlex.quote(pairs)}"] if pairs else []
     parts += _options(settings, served=bool(run.endpoint))
     judges = [judge for judge in run.judges if not judge.startswith("native-")]
     if judges:

@@ -16,8 +16,10 @@ from polyrefuse_eval.report.check_settings import setting_problems
 from polyrefuse_eval.report.check_verdicts import judged_again, not_read_again
 from polyrefuse_eval.report.differing import SAMPLED, by_name, different
 from polyrefuse_eval.report.tables import TABLE_FILE, tables_of
+from polyrefuse_eval.results.contrast_pairs import is_fitted_on
 from polyrefuse_eval.results.cost_files import ANSWER_COSTS, COSTS_FILE, read_answer_costs, read_costs
 from polyrefuse_eval.results.data import DataFolder
+from polyrefuse_eval.results.files import read_content
 from polyrefuse_eval.results.folder import RESULTS_FILE, RunFolder, differences
 from polyrefuse_eval.results.records import VerdictRecord
 from polyrefuse_eval.results.settings import Condition
@@ -28,6 +30,7 @@ from polyrefuse_eval.results.subset_files import (
     SUBSETS_FILE,
     inner_runs,
     read_contrasts,
+    read_prompts,
     read_subsets,
 )
 from polyrefuse_eval.results.verification import answer_problems, run_problems
@@ -54,7 +57,7 @@ def check_run(folder: RunFolder, data: DataFolder | None = None) -> CheckedRun:
         lambda: _contradictions(folder),
         lambda: _impossible_verdicts(folder),
         lambda: _recomputed(folder),
-        lambda: judged_again(folder),
+        lambda: judged_again(folder, data),
         lambda: setting_problems(folder),
         lambda: request_problems(folder, data),
         lambda: service_problems(folder),
@@ -171,7 +174,7 @@ def _recomputed(folder: RunFolder) -> Iterator[str]:
             "summary.json:", asdict(summary), asdict(tables.summary), ignored=ignored, sampled=SAMPLED
         )
     table = folder.path / TABLE_FILE
-    if there and table.is_file() and table.read_text(encoding="utf-8", errors="replace") != tables.markdown:
+    if there and table.is_file() and read_content(table).decode("utf-8", "replace") != tables.markdown:
         yield f"{TABLE_FILE} is not the table of the verdicts"
 
 
@@ -186,6 +189,10 @@ def _inner(folder: RunFolder) -> Iterator[str]:
             foreign = [value for value in settings[1].get(key, ()) if value not in settings[0].get(key, ())]
             if foreign:
                 yield f"{name}/run.json names {', '.join(map(str, foreign))} in {key}; run.json does not"
+        if settings[1].get("over_refusal_from") is not None:
+            fitted = sum(is_fitted_on(prompt.pair) for prompt in read_prompts(inner).values())
+            if fitted:
+                yield f"{name}/: {fitted} prompts are tested that directions of over-refusal are fitted on"
         yield from (f"{name}/: {problem}" for problem in check_run(inner).problems)
 
 
@@ -223,7 +230,7 @@ def _unchecked(folder: RunFolder, data: DataFolder | None) -> Iterator[str]:
         yield "without verdicts/, rates are not recomputed"
     if not (folder.path / "completions").is_dir():
         yield "without completions/, it is not checked that verdicts are of the answers"
-    yield from not_read_again(folder)
+    yield from not_read_again(folder, data)
     for inner in inner_runs(folder):
         yield from (f"{inner.path.name}/: {line}" for line in not_read_again(inner))
     if read_costs(folder) and not read_answer_costs(folder):

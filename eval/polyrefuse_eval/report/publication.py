@@ -35,7 +35,7 @@ from polyrefuse_eval.results.fields import UNPRINTABLE, Name
 from polyrefuse_eval.results.folder import RESULTS_FILE, RUN_FILE, SUMMARY_FILE, RunFolder
 from polyrefuse_eval.results.records import RUN_FORMAT, RunFile, VerdictRecord
 from polyrefuse_eval.results.settings import RunSettings
-from polyrefuse_eval.results.sources import POOLED
+from polyrefuse_eval.results.sources import languages_of
 from polyrefuse_eval.results.subset_files import SUBSETS_FILE, read_subsets
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.validation import STRICT, record_lines
@@ -117,7 +117,8 @@ def published_signature(signature: Mapping[str, Any], langs: Iterable[str], file
     except (ValidationError, ValueError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise PublishError(f"'{file}', settings: {problem}; expected the settings of a run") from None
-    foreign = sorted({*known.langs, *known.fitted_sources} - {*LANGUAGES, *langs, POOLED})
+    of_sources = {lang for source in known.fitted_sources for lang in languages_of(source, known.langs)}
+    foreign = sorted({*known.langs, *of_sources} - {*LANGUAGES, *langs})
     if foreign:
         raise PublishError(f"'{file}' names languages without results: {', '.join(foreign[:3])}")
     lists = ("langs", "direction_langs", "strengths", "addition_strengths", "interventions")

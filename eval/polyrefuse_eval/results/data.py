@@ -13,9 +13,7 @@ from polyrefuse_data.checks.languages_file import register_recorded
 from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.languages import LANGUAGES, language, parse_languages
 from polyrefuse_data.core.schema import LABELS, SPLITS, Row
-
-ALL = "all"
-"""Names all languages of a data folder."""
+from polyrefuse_eval.results.sources import ALL
 
 
 class Prompts(Protocol):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field
 
+from polyrefuse_data.core.display import visible
 from polyrefuse_eval.results.interventions import condition_pattern, intervention_pattern
 
 LARGEST_COUNT = 10**12
@@ -20,7 +21,7 @@ UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
 """Characters that a name never holds: controls, line ends, marks of direction, marks without width."""
 
 _LANG = "[a-z]{2,3}(-([A-Za-z]{2,8}|[0-9]{3}))*"
-_SOURCE = rf"({_LANG}(\+{_LANG})*|pooled|span[0-9]*|random|shuffled)"
+_SOURCE = rf"({_LANG}(\+{_LANG})*|pooled|({_LANG}|pooled)-over-refusal|span[0-9]*|random|shuffled)"
 _PART = r"(0\.[0-9]+|[1-9](\.[0-9]+)?e-[0-9]{2})"
 _STRENGTH = rf"({_PART}|[1-9][0-9]*(\.[0-9]+)?)"
 
@@ -36,7 +37,8 @@ Note = Annotated[str, Field(max_length=LONGEST_NOTE, pattern=f"^[^{UNPRINTABLE}]
 
 Lang = Annotated[str, Field(pattern=f"^{_LANG}$")]
 Source = Annotated[str, Field(pattern=f"^{_SOURCE}$")]
-"""Whose direction: of a language, of several (`de+ja`, `span`), of all together (`pooled`), or a control."""
+"""Whose direction: of a language, of several (`de+ja`, `span`), of all together (`pooled`), one without
+over-refusal (`de-over-refusal`), or a control."""
 
 Label = Annotated[str, Field(pattern="^(harmful|harmless)$")]
 Intervention = Annotated[str, Field(pattern=intervention_pattern())]
@@ -44,6 +46,16 @@ ConditionName = Annotated[str, Field(pattern=condition_pattern(_SOURCE, _PART, _
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 Interval: TypeAlias = tuple[float | None, float | None]
+
+_UNSEEN = re.compile(f"[{UNPRINTABLE}]")
+
+
+def as_note(text: object, longest: int = LONGEST_NOTE) -> str:
+    """Return the beginning of what others wrote, such as a service or a judge's model, as a `Note`.
+
+    What acts becomes its escape; what `visible` leaves, such as the joiners inside emoji, is left out.
+    """
+    return _UNSEEN.sub("", visible(text))[:longest]
 
 
 def check(holds: Any, problem: str) -> None:

@@ -14,7 +14,7 @@ from polyrefuse_eval.results.interventions import (
     INTERVENTIONS,
     is_graded,
 )
-from polyrefuse_eval.results.sources import CONTROLS, POOLED, fitted_sources, is_span
+from polyrefuse_eval.results.sources import CONTROLS, base_of, fitted_sources, is_span, languages_of
 
 LABELS = ("harmful", "harmless")
 STRENGTHS = (0.25, 0.5, 0.75)
@@ -92,7 +92,9 @@ class RunSettings:
     on harmful prompts), None for all. `directions_from` is the digest of the run or build that directions
     come from, None where that is the data that is measured. `kl_tokens` are the tokens of the unedited answer
     over which the KL of a candidate direction is taken. `baseline_server` is the server that makes the
-    baselines, as `MODEL at PLACE`, None where the model itself does.
+    baselines, as `MODEL at PLACE`, None where the model itself does. `over_refusal_from` is the build, as
+    `RECIPE:DIGEST`, half of whose contrast pairs (`results.contrast_pairs`) give the directions of
+    over-refusal and are not tested, None where no direction is made orthogonal to one.
     """
 
     langs: tuple[str, ...]
@@ -115,6 +117,7 @@ class RunSettings:
     kl_tokens: int = 1
     interventions: tuple[str, ...] = DEFAULT_INTERVENTIONS
     baseline_server: str | None = None
+    over_refusal_from: str | None = None
     batch_size: int | None = None
 
     @property
@@ -132,7 +135,8 @@ class RunSettings:
         """Languages whose prompts the run reads: measured ones, and those that give directions."""
         if self.directions_from is not None:
             return self.langs
-        return tuple(dict.fromkeys([*self.langs, *(lang for lang in self.fitted_sources if lang != POOLED)]))
+        of_sources = [lang for source in self.fitted_sources for lang in languages_of(source, self.langs)]
+        return tuple(dict.fromkeys([*self.langs, *of_sources]))
 
     def signature(self) -> dict[str, Any]:
         """Return the settings that numbers depend on."""
@@ -209,11 +213,13 @@ def parse_crossed(text: str) -> int | None:
 def own_source(lang: str, sources: Sequence[str]) -> str | None:
     """Return the source of a language's own direction: itself, else the first; None without directions.
 
-    A span stands in only where there is no single direction.
+    One without over-refusal stands in only where no language has a direction, and a span where there is no
+    single one.
     """
     real = [source for source in sources if source not in CONTROLS]
     single = [source for source in real if not is_span(source)]
-    return lang if lang in real else next(iter([*single, *real]), None)
+    whole = [source for source in single if base_of(source) is None]
+    return lang if lang in real else next(iter([*whole, *single, *real]), None)
 
 
 def is_language(source: str) -> bool:

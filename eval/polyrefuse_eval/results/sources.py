@@ -2,7 +2,8 @@
 
 `de` is the direction of German, `pooled` that of all languages of the run together; `de+ja+yo` is the span of
 three directions, `span` that of the directions of all languages of the run, and `span4` its four leading
-singular directions. `random` and `shuffled` are controls, which every run adds by itself.
+singular directions. `de-over-refusal` is the direction of German without its part along that of over-refusal.
+`random` and `shuffled` are controls, which every run adds by itself.
 """
 
 from __future__ import annotations
@@ -20,11 +21,17 @@ RANDOM, SHUFFLED = "random", "shuffled"
 CONTROLS = (RANDOM, SHUFFLED)
 """Control directions: a random one, and the difference in means of prompts with shuffled labels."""
 
+ALL = "all"
+"""Names all languages of a data folder."""
+
 SPAN = "span"
 """The span of the directions of all languages of the run; with a number behind it, its leading directions."""
 
 JOIN = "+"
 """Joins the languages whose directions are ablated together."""
+
+OVER_REFUSAL_ENDING = "-over-refusal"
+"""Ends the name of a direction from which its part along the direction of over-refusal is taken."""
 
 _SPAN_OF_ALL = re.compile(rf"{SPAN}([0-9]*)")
 
@@ -37,9 +44,21 @@ def is_span(source: str) -> bool:
     return JOIN in source or _SPAN_OF_ALL.fullmatch(source) is not None
 
 
+def base_of(source: str) -> str | None:
+    """Return the source whose direction `source` makes orthogonal to over-refusal; None for all others."""
+    base = source.removesuffix(OVER_REFUSAL_ENDING)
+    return None if base == source else base
+
+
+def languages_of(source: str, langs: Sequence[str]) -> tuple[str, ...]:
+    """Return the languages whose prompts give the direction of `source`, no span, in a run of `langs`."""
+    fitted = base_of(source) or source
+    return tuple(langs) if fitted == POOLED else (fitted,)
+
+
 def takes_all_languages(source: str) -> bool:
     """Return whether `source` depends on which languages the run measures."""
-    return source == POOLED or _SPAN_OF_ALL.fullmatch(source) is not None
+    return (base_of(source) or source) == POOLED or _SPAN_OF_ALL.fullmatch(source) is not None
 
 
 def span_rank(source: str) -> int | None:
@@ -56,8 +75,12 @@ def members(source: str, langs: Sequence[str]) -> tuple[str, ...]:
 
 
 def fitted_sources(sources: Iterable[str], langs: Sequence[str]) -> tuple[str, ...]:
-    """Return each source whose direction is fitted for `sources` in a run of `langs`, once, in order."""
-    return tuple(dict.fromkeys(member for source in sources for member in members(source, langs)))
+    """Return each source whose direction is fitted for `sources` in a run of `langs`, once, in order.
+
+    One that is made orthogonal to over-refusal stands behind the one that it is made of.
+    """
+    parts = [member for source in sources for member in members(source, langs)]
+    return tuple(dict.fromkeys(part for member in parts for part in (base_of(member), member) if part))
 
 
 def parse_sources(text: str, langs: Sequence[str], select: Callable[[str], list[str]]) -> list[str]:
@@ -65,10 +88,11 @@ def parse_sources(text: str, langs: Sequence[str], select: Callable[[str], list[
 
     `select` returns the codes that names of languages (or `all`) stand for, and raises `PolyRefuseError` for
     those that give no direction. Languages between two spans are in published order. Raises `DirectionError`
-    for a span of fewer than two languages, of one twice, or of a larger rank than `langs` has languages.
+    for a span of fewer than two languages, of one twice, or of a larger rank than `langs` has languages, and
+    for over-refusal taken from anything but one direction.
     """
     names = text.replace(",", " ").split()
-    special = [name for name in names if name == POOLED or is_span(name)]
+    special = [name for name in names if name == POOLED or is_span(name) or base_of(name) is not None]
     if not special:
         return select(text)
     sources: list[str] = []
@@ -87,9 +111,17 @@ def _languages(names: Sequence[str], select: Callable[[str], list[str]]) -> list
 
 
 def _special(name: str, langs: Sequence[str], select: Callable[[str], list[str]]) -> str:
-    """Return `name`, a span or `pooled`, in the form that conditions have."""
+    """Return `name`, none of a language alone, in the form that conditions have."""
     if name == POOLED:
         return name
+    base = base_of(name)
+    if base is not None and not is_span(name):
+        if base in ("", ALL) or is_span(base):
+            raise DirectionError(
+                f"'{name}' takes over-refusal from no single direction; expected a language or {POOLED} "
+                f"before {OVER_REFUSAL_ENDING}, such as en{OVER_REFUSAL_ENDING}"
+            )
+        return name if base == POOLED else f"{select(base)[0]}{OVER_REFUSAL_ENDING}"
     if JOIN not in name:
         rank = span_rank(name)
         if len(langs) < 2:
@@ -101,7 +133,7 @@ def _special(name: str, langs: Sequence[str], select: Callable[[str], list[str]]
             )
         return name
     parts = name.split(JOIN)
-    if any(part == "" or part == POOLED or part == "all" or is_span(part) for part in parts):
+    if any(part in ("", POOLED, ALL) or is_span(part) or base_of(part) for part in parts):
         raise DirectionError(
             f"'{name}' is no span; expected languages such as de{JOIN}ja{JOIN}yo, or {SPAN} for all of "
             "--langs"

@@ -16,11 +16,12 @@ from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.languages import parse_languages
 from polyrefuse_eval.errors import ChatModelError, DirectionError, RunFolderError
-from polyrefuse_eval.results.data import ALL, DataFolder, open_data
+from polyrefuse_eval.results.data import DataFolder, open_data
+from polyrefuse_eval.results.files import read_content
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, differences
 from polyrefuse_eval.results.growth import GROWING
 from polyrefuse_eval.results.settings import RunSettings
-from polyrefuse_eval.results.sources import fitted_sources, parse_sources
+from polyrefuse_eval.results.sources import ALL, base_of, fitted_sources, parse_sources
 
 DIGEST_LENGTH = 32
 
@@ -55,6 +56,17 @@ class DirectionSource:
                 f"{', '.join(there) or 'none'}); name others with --directions"
             )
         return wanted
+
+    def over_refusal_from(self, sources: Sequence[str]) -> str | None:
+        """Return the contrast pairs that directions of over-refusal among `sources` of the run come from."""
+        if self.run is None or all(base_of(source) is None for source in sources):
+            return None
+        stated = RunFolder(self.run).signature.get("settings", {}).get("over_refusal_from")
+        if not isinstance(stated, str):
+            raise RunFolderError(
+                f"the run '{self.run}' does not say which contrast pairs its directions are of; get it again"
+            )
+        return stated
 
     def check_model(self, model: Mapping[str, Any]) -> None:
         """Raise `ChatModelError`, saying what differs, where the run's directions are of another model."""
@@ -123,7 +135,7 @@ class DirectionSource:
             ):
                 file = self.run / name
                 if file.is_file() and not (out / name).is_file():
-                    write_bytes(out / name, file.read_bytes(), error=RunFolderError)
+                    write_bytes(out / name, read_content(file), error=RunFolderError)
 
     def stored(self) -> list[str]:
         """Return the sources whose directions the run holds, in its order."""

@@ -90,19 +90,19 @@ class EndpointOptions(Options):
     )
     temperature: Annotated[float, Field(ge=0)] = option(0.0, "Temperature at which the service answers.")
     request: OptionalText = option(
-        None, "JSON object with further fields of each request to the service; null leaves a field out."
+        None, "JSON object with fields to add to each request to the service; null removes a field."
     )
     connections: Positive = option(PACE.connections, "Requests to the service at the same time.")
-    requests_per_minute: OptionalPositive = option(None, "Requests a minute that the service takes.")
-    tokens_per_minute: OptionalPositive = option(None, "Tokens a minute that the service takes.")
-    deadline: Positive = option(int(PACE.deadline), "Seconds that one request to the service may take.")
+    requests_per_minute: OptionalPositive = option(None, "Requests per minute, at most.")
+    tokens_per_minute: OptionalPositive = option(None, "Tokens per minute, at most.")
+    deadline: Positive = option(int(PACE.deadline), "Seconds to wait for one request to the service.")
     prices: OptionalText = option(
         None,
         "YAML file with prices, NAME: {input: 0.15, output: 0.60}, in US$ per million tokens.",
         json_schema_extra={"metavar": "FILE"},
     )
     budget: Annotated[float | None, Field(gt=0)] = option(
-        None, "US$ that the answers of a run may cost; it stops before it would cost more."
+        None, "Most US$ that the answers of a run may cost; the run stops before it would exceed them."
     )
 
 

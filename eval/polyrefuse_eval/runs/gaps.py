@@ -25,11 +25,10 @@ def say_gaps(
     Raises `DatasetFolderError`, naming all of them, where a language lacks the prompts that its direction
     needs, or has no test prompts at all.
     """
-    from polyrefuse_eval.results.sources import POOLED
+    from polyrefuse_eval.results.sources import languages_of
 
     fitted = settings.fitted_sources
-    pooled = settings.langs if POOLED in fitted else ()
-    sources = list(dict.fromkeys([*pooled, *(source for source in fitted if source != POOLED)]))
+    sources = list(dict.fromkeys(lang for source in fitted for lang in languages_of(source, settings.langs)))
     if elsewhere is None:
         needed = _missing_prompts(data, sources)
     elif elsewhere.data is not None and (missing := _missing_prompts(elsewhere.data, sources)):

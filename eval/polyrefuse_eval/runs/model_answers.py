@@ -19,7 +19,7 @@ from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.processes import world_size
 from polyrefuse_eval.results.baseline_cache import BaselineCache
 from polyrefuse_eval.results.settings import Measurement, baselines
-from polyrefuse_eval.results.sources import SHUFFLED
+from polyrefuse_eval.results.sources import SHUFFLED, base_of
 from polyrefuse_eval.results.timings import Timing
 from polyrefuse_eval.runs.answers import AnswerStage
 from polyrefuse_eval.runs.measured_prompts import Identity, MeasuredPrompts
@@ -52,6 +52,8 @@ class ModelAnswerStage(AnswerStage):
         """Languages whose directions were found, or cannot be; and the control."""
         self._without: dict[str, str] = {}
         """Languages that give no direction, and why."""
+        self._asked: set[str] = set()
+        """Sources whose search has begun."""
         self._control_asked = False
 
     @property
@@ -100,9 +102,7 @@ class ModelAnswerStage(AnswerStage):
         self._searched = set(self._without) | {
             source for source in settings.fitted_sources if is_found(plan, source)
         }
-        tasks = [
-            self._direction_task(source) for source in settings.fitted_sources if source not in self._searched
-        ]
+        tasks = self._ready_searches()
         self._foresee_others()
         tasks += self._answer_tasks(baselines(settings)) + self._after_search()
         return [*self._checks(), *tasks] if tasks else []
@@ -132,7 +132,23 @@ class ModelAnswerStage(AnswerStage):
         if direction.error is not None:
             self._without[name] = direction.error
             self._say_without(name, direction.error, control=compute.control)
-        return self._after_search()
+        return self._ready_searches() + self._after_search()
+
+    def _ready_searches(self) -> list[Task]:
+        """Return the tasks of directions that wait for no other, as one without over-refusal does."""
+        tasks = []
+        for source in self.plan.settings.fitted_sources:
+            base = base_of(source)
+            if source in self._searched | self._asked:
+                continue
+            if base in self._without:
+                self._searched.add(source)
+                self._without[source] = f"no direction from '{base}'"
+                self._say_without(source, self._without[source], control=False)
+            elif base is None or base in self._searched:
+                self._asked.add(source)
+                tasks.append(self._direction_task(source))
+        return tasks
 
     def _take_obstacles(self, sources: Sequence[str], *, control: bool = False) -> None:
         """Note which of `sources` (or their `control`) an earlier process searched in vain, and say so."""

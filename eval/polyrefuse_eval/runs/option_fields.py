@@ -1,11 +1,17 @@
-"""Types of the fields of options, and how a field is declared."""
+"""Types of the fields of options, how a field is declared, and how values are read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from annotated_types import Ge
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from polyrefuse_eval.errors import RunFolderError
 
 
 def _text(value: Any) -> Any:
@@ -45,3 +51,38 @@ class Options(BaseModel):
 def option_name(field: str) -> str:
     """Return the name of a field as the command line and grid files write it."""
     return field.replace("_", "-")
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def read_options(kind: type[AnyOptions], values: Mapping[str, Any], where: str = "") -> AnyOptions:
+    """Return the options `values`, by field name; raises `RunFolderError` that begins with `where`."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = str(fault["loc"][0])
+        raise RunFolderError(
+            f"{where}{option_name(name)} is {fault['input']!r}; expected {_expected(kind.model_fields[name])}"
+        ) from None
+
+
+def value_type(field: FieldInfo) -> Any:
+    """Return the type of a field's value, without None."""
+    if isinstance(field.annotation, UnionType):
+        return next(kind for kind in field.annotation.__args__ if kind is not type(None))
+    return field.annotation
+
+
+def least(field: FieldInfo) -> int | None:
+    """Return the least value of a field, None where it has none."""
+    return next((int(str(bound.ge)) for bound in field.metadata if isinstance(bound, Ge)), None)
+
+
+def _expected(field: FieldInfo) -> str:
+    kind, minimum = value_type(field), least(field)
+    words = {bool: "true or false", float: "a number", Path: "a folder here", str: "a word or a number"}
+    if kind is int:
+        return "a whole number" + (f" of {minimum} or more" if minimum is not None else "")
+    return words.get(kind, "a list of words")

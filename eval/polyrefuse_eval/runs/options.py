@@ -5,21 +5,19 @@ Imports little, so that help is quick, and bad options are reported before anyth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from annotated_types import Ge
-from pydantic import StrictBool, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import StrictBool
 
 from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
-from polyrefuse_eval.errors import EndpointError, RunFolderError, require
+from polyrefuse_eval.errors import EndpointError, require
 from polyrefuse_eval.processes import require_processes, world_size
 from polyrefuse_eval.results.interventions import DEFAULT_INTERVENTIONS
 from polyrefuse_eval.runs.baseline_server_options import BaselineServerOptions, baseline_server
+from polyrefuse_eval.runs.direction_options import IDENTITY, DirectionOptions
 from polyrefuse_eval.runs.endpoint_options import (
     EndpointOptions,
     check_without_endpoint,
@@ -28,7 +26,6 @@ from polyrefuse_eval.runs.endpoint_options import (
 )
 from polyrefuse_eval.runs.gaps import say_gaps
 from polyrefuse_eval.runs.option_fields import (
-    Folder,
     OptionalFolder,
     OptionalPositive,
     OptionalText,
@@ -36,11 +33,9 @@ from polyrefuse_eval.runs.option_fields import (
     Positive,
     Text,
     option,
-    option_name,
 )
 
 if TYPE_CHECKING:
-    from polyrefuse_eval.models.spec import ModelSpec
     from polyrefuse_eval.results.data import DataFolder
     from polyrefuse_eval.results.settings import RunSettings
     from polyrefuse_eval.runs.direction_source import DirectionSource
@@ -50,113 +45,19 @@ COMMAND_LINE_ONLY = ("trust_remote_code", "tensor_parallel", "key_variable", "pr
 """Options that run code of others, choose where to compute, send keys or spend money: a grid file may not
 hold them."""
 
-IDENTITY = ("dtype", "quantization", "attention", "system", "thinking", "max_thinking_tokens", "structure")
-"""Options of the model that change its numbers."""
-
-
-class ModelOptions(Options):
-    """Which chat model, and how it is loaded."""
-
-    model: Text = option(
-        "organism",
-        "Hub name or folder, either with @REVISION; 'organism', 'organism-per-language' and "
-        "'organism-harmfulness' are tiny models trained here; openai:NAME is a model behind --url, for "
-        "`eval run` alone.",
-    )
-    dtype: Text = option("auto", "auto, float32, bfloat16 or float16.")
-    device: OptionalText = option(None, "cpu, cuda, cuda:1, mps.  [default: a GPU if there is one]")
-    device_map: OptionalText = option(None, "How to spread a large model, e.g. 'auto' (needs accelerate).")
-    quantization: OptionalText = option(None, "8bit or 4bit (needs bitsandbytes).")
-    attention: OptionalText = option(None, "Attention implementation: sdpa, eager, flash_attention_2.")
-    system: OptionalText = option(None, "System prompt.  [default: none]")
-    thinking: StrictBool = option(False, "Enable thinking mode, if the model has one.")
-    max_thinking_tokens: Positive = option(
-        2048, "With --thinking: longest reasoning, in tokens; what is longer is cut off."
-    )
-    structure: Text = option("", "Where the decoder layers are, if they are not found: layers=PATH.")
-    trust_remote_code: StrictBool = option(False, "Run code that comes with the model.")
-
-    def spec(self, **more: Any) -> ModelSpec:
-        """Return what loads the model."""
-        from polyrefuse_eval.models.spec import ModelSpec
-
-        if is_endpoint(self.model):
-            raise EndpointError(NO_ACTIVATIONS.format(model=self.model))
-        names = [name for name in ModelOptions.model_fields if name != "model"]
-        return ModelSpec(self.model, {**{name: getattr(self, name) for name in names}, **more})
-
-
-class DirectionOptions(ModelOptions):
-    """How the directions of a model are fitted and selected."""
-
-    data: Folder = option(Path("builds/sample"), "A build.")
-    rule: Text = option("robust", "robust, mediating, arditi2024 or wang2025.")
-    train: Positive = option(128, "Training prompts of each label.")
-    validation: Positive = option(32, "Validation prompts.")
-    no_filter: StrictBool = option(
-        False, "Use training and validation prompts that the model does not refuse, too."
-    )
-    refusal_tokens: OptionalText = option(None, "First tokens of refusals: words or ids.  [default: found]")
-    all_candidates: StrictBool = option(
-        False, "Measure every score of every candidate; else none that cannot decide."
-    )
-    kl: Text = option(
-        "first-token",
-        "Divergence by which side effects of a candidate are limited: of the first-token, or with tokens=16 "
-        "the mean a token along the first 16 of the model's own answers.",
-    )
-    seed: int = option(0, "Seed of the controls.")
-
-    def settings(
-        self, langs: str, directions: str | None, elsewhere: DirectionSource | None = None, **more: Any
-    ) -> tuple[DataFolder, RunSettings]:
-        """Return data and settings for these languages; raises `PolyRefuseError` for what is not there.
-
-        `directions` are None for a model that gives none; they come from `elsewhere` where it is given.
-        """
-        from polyrefuse_eval.directions.selection import rule_steps
-        from polyrefuse_eval.results.data import open_data
-        from polyrefuse_eval.results.settings import RunSettings, parse_kl
-        from polyrefuse_eval.results.sources import parse_sources
-
-        data = open_data(self.data)
-        wanted = data.select(langs)
-        if directions is None:
-            sources = []
-        elif elsewhere is not None:
-            sources = elsewhere.select(directions, wanted)
-        else:
-            sources = parse_sources(directions, wanted, data.select)
-        rule_steps(self.rule)
-        settings = RunSettings(
-            langs=tuple(wanted),
-            direction_langs=tuple(sources),
-            rule=self.rule,
-            n_train=self.train,
-            n_validation=self.validation,
-            filter_prompts=not self.no_filter,
-            refusal_tokens=self.refusal_tokens,
-            all_candidates=self.all_candidates,
-            kl_tokens=parse_kl(self.kl),
-            seed=self.seed,
-            directions_from=None if elsewhere is None else elsewhere.identity,
-            **more,
-        )
-        return data, settings
-
 
 class ReadingOptions(Options):
     """How the models of judges are loaded and run."""
 
     judge_model: tuple[str, ...] = option(
         (),
-        "Where a judge's model lies: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
+        "Where to find a judge's model: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
         json_schema_extra={"metavar": "NAME=PLACE"},
     )
-    judge_batch_size: OptionalPositive = option(None, "Answers that a judge's model reads together.")
+    judge_batch_size: OptionalPositive = option(None, "Batch size of a judge's model.")
     phrases: tuple[str, ...] = option(
         (),
-        "The native judge's file of another language, called after its code: sw.yaml.",
+        "Patterns of another language for the native judge, in a file named after its code: sw.yaml.",
         json_schema_extra={"metavar": "FILE"},
     )
 
@@ -168,7 +69,8 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
     directions: Text = option(
         "en",
         "Languages to take directions from; 'pooled' for one of all; de+ja+yo for the span of several, "
-        "ablated together; 'span' for that of all of --langs, span4 for its 4 leading directions.",
+        "ablated together; 'span' for that of all of --langs, span4 for its 4 leading directions; "
+        "en-over-refusal for one without its part along over-refusal.",
     )
     directions_from: OptionalText = option(
         None,
@@ -185,11 +87,12 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         "Further strengths of ablating each language's own direction (else the first), or 'none'.",
     )
     addition_strengths: Text = option(
-        "none", "Further strengths of adding it, such as 0.5,2; --coefficient is the first."
+        "none", "Further strengths of addition, such as 0.5,2, besides --coefficient."
     )
     interventions: Text = option(
         ",".join(DEFAULT_INTERVENTIONS),
-        "What is done with directions; conditional-ablation and -addition: only where the model sees harm.",
+        "Interventions to measure; conditional-ablation and conditional-addition edit only prompts that the "
+        "model represents as harmful.",
     )
     crossed: Text = option(
         "128",
@@ -197,7 +100,8 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
     )
     over_refusal: OptionalFolder = option(
         None,
-        "A build with contrast pairs (recipe over-refusal): measure its prompts, too, under every condition.",
+        "A build with contrast pairs (recipe over-refusal): measure its prompts, too, under every "
+        "condition. Directions such as en-over-refusal are fitted on half of the pairs, which is left out.",
     )
     extra: tuple[str, ...] = option(
         (),
@@ -211,9 +115,9 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         json_schema_extra={"metavar": "KIND=FILE"},
     )
     batch_size: OptionalPositive = option(
-        None, "Answers made together.  [default: up to 64 on a CPU, 256 on a GPU]"
+        None, "Batch size of generation.  [default: up to 64 on a CPU, 256 on a GPU]"
     )
-    controls: StrictBool = option(True, "Random and shuffled-label directions, too.")
+    controls: StrictBool = option(True, "Also measure a random and a shuffled-label direction.")
     tensor_parallel: StrictBool = option(False, "Spread the model over processes, under torchrun.")
 
     def plan(self, out: Path, say: Callable[[str], None] = lambda _line: None) -> RunPlan:
@@ -232,7 +136,7 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         )
         from polyrefuse_eval.results.subset_files import OVER_REFUSAL, USER_PROMPTS
         from polyrefuse_eval.results.user_prompts import read_extra
-        from polyrefuse_eval.runs.inner_plans import over_refusal_plan, user_prompts_plan
+        from polyrefuse_eval.runs.inner_plans import over_refusal_plan, pairs_to_fit, user_prompts_plan
         from polyrefuse_eval.runs.plan import RunPlan, request_of
 
         user_prompts = [prompt for source in self.extra for prompt in read_extra(source, say)]
@@ -262,6 +166,12 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
             controls=self.controls and endpoint is None,
             baseline_server=None if server is None else server.identity,
         )
+        if elsewhere is not None and elsewhere.run is not None:
+            pairs, identity_of_pairs = None, elsewhere.over_refusal_from(settings.fitted_sources)
+        else:
+            pairs = pairs_to_fit(settings, self.over_refusal)
+            identity_of_pairs = None if pairs is None else pairs.identity
+        settings = replace(settings, over_refusal_from=identity_of_pairs)
         say_gaps(data, settings, say, elsewhere)
         judges = {spec: spec() for spec in specs}
         check_languages(list(judges.values()), settings.langs)
@@ -285,6 +195,7 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
             out=out,
             request=request,
             judge_specs={judge.name: spec for spec, judge in judges.items() if spec.is_model},
+            fitted_pairs=pairs,
             baseline_server=server,
         )
 
@@ -315,38 +226,3 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
             require_processes()
             identity["tensor_parallel"] = world_size()
         return identity
-
-
-AnyOptions = TypeVar("AnyOptions", bound=Options)
-
-
-def read_options(kind: type[AnyOptions], values: Mapping[str, Any], where: str = "") -> AnyOptions:
-    """Return the options `values`, by field name; raises `RunFolderError` that begins with `where`."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        name = str(fault["loc"][0])
-        raise RunFolderError(
-            f"{where}{option_name(name)} is {fault['input']!r}; expected {_expected(kind.model_fields[name])}"
-        ) from None
-
-
-def value_type(field: FieldInfo) -> Any:
-    """Return the type of a field's value, without None."""
-    if isinstance(field.annotation, UnionType):
-        return next(kind for kind in field.annotation.__args__ if kind is not type(None))
-    return field.annotation
-
-
-def least(field: FieldInfo) -> int | None:
-    """Return the least value of a field, None where it has none."""
-    return next((int(str(bound.ge)) for bound in field.metadata if isinstance(bound, Ge)), None)
-
-
-def _expected(field: FieldInfo) -> str:
-    kind, minimum = value_type(field), least(field)
-    words = {bool: "true or false", float: "a number", Path: "a folder here", str: "a word or a number"}
-    if kind is int:
-        return "a whole number" + (f" of {minimum} or more" if minimum is not None else "")
-    return words.get(kind, "a list of words")

@@ -14,6 +14,7 @@ from polyrefuse_eval.endpoint.spec import is_endpoint
 from polyrefuse_eval.judging.base import Judge
 from polyrefuse_eval.judging.registry import check_languages
 from polyrefuse_eval.model_source import folder_revision, split_revision
+from polyrefuse_eval.results.contrast_pairs import FittedPairs
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder, plain
 from polyrefuse_eval.results.growth import (
@@ -181,6 +182,8 @@ class RunPlan:
     """Runs of other prompts with the directions of this run, by the name of their folder in `out`."""
     directions_from: Path | None = None
     """The folder of the run that gives the directions; None where this run finds its own."""
+    fitted_pairs: FittedPairs | None = None
+    """The contrast pairs that directions of over-refusal are fitted on; None where there are none."""
     baseline_server: BaselineServer | None = None
     """The server that makes the baselines of a loaded model; None where the model does."""
 

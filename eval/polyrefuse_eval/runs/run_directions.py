@@ -14,8 +14,9 @@ from polyrefuse_eval.results.interventions import INTERVENTIONS
 from polyrefuse_eval.results.settings import LABELS, Condition, RunSettings
 from polyrefuse_eval.results.sources import (
     CONTROLS,
-    POOLED,
+    base_of,
     is_span,
+    languages_of,
     members,
     span_rank,
     takes_all_languages,
@@ -25,9 +26,14 @@ from polyrefuse_eval.runs.tasks import FindDirection, ModelLoader, SentPrompts, 
 
 
 def search_of(plan: RunPlan, loader: ModelLoader, source: str, *, control: bool = False) -> FindDirection:
-    """Return what finds the direction of `source`, a language or `pooled`, or its `control`."""
+    """Return what finds the direction of `source`, which is no span, or its `control`.
+
+    Raises `DirectionError` for one without over-refusal where the plan has no pairs to fit that on.
+    """
     settings, data = plan.settings, plan.direction_data
-    langs = settings.langs if source == POOLED else (source,)
+    langs, base = languages_of(source, settings.langs), base_of(source)
+    if base is not None and plan.fitted_pairs is None:
+        raise DirectionError(f"'{source}' needs contrast pairs: give the plan of the run `fitted_pairs`")
     limits = {"train": settings.n_train, "validation": settings.n_validation}
     rows = {
         (lang, split, label): data.prompts(lang, split, label, limit)
@@ -38,6 +44,8 @@ def search_of(plan: RunPlan, loader: ModelLoader, source: str, *, control: bool 
     names = [f"refusal_tokens/{lang}.json" for lang in langs]
     if control or settings.has_gates:
         names.append(direction_file(source))
+    if base is not None:
+        names.append(direction_file(base))
     return FindDirection(
         loader=loader,
         lang=source,
@@ -45,6 +53,9 @@ def search_of(plan: RunPlan, loader: ModelLoader, source: str, *, control: bool 
         settings=settings,
         files=read_files(plan.out, names),
         control=control,
+        looking_harmful={}
+        if base is None or plan.fitted_pairs is None
+        else {lang: plan.fitted_pairs.safe(lang) for lang in langs},
     )
 
 

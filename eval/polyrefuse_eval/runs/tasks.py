@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -145,7 +145,8 @@ class DirectionFiles:
 class FindDirection:
     """Find the refusal tokens and the direction of a language, or its control from shuffled labels.
 
-    `files` are those that are in the run folder already.
+    `files` are those that are in the run folder already; `looking_harmful` by language the harmless prompts
+    that a direction of over-refusal is fitted on.
     """
 
     loader: ModelLoader
@@ -154,6 +155,7 @@ class FindDirection:
     settings: RunSettings
     files: Mapping[str, bytes]
     control: bool = False
+    looking_harmful: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
     def __call__(self, slot: ModelSlot) -> DirectionFiles:
         messages: list[str] = []
@@ -168,6 +170,7 @@ class FindDirection:
                 folder,
                 progress=slot.progress,
                 say=messages.append,
+                looking_harmful=self.looking_harmful,
             )
             try:
                 if self.control:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 
 from polyrefuse_data.cli import doctor
 from polyrefuse_data.cli.command import cli
-from polyrefuse_data.cli.help import OTHER, SECTIONS
+from polyrefuse_data.cli.help import OTHER, SECTIONS, SectionedCommand
 
 
 def commands(group: click.Group) -> dict[str, click.Command]:
@@ -45,6 +46,21 @@ def test_options_are_shown_in_sections_and_each_once() -> None:
     for option in commands(cli)["build"].params:
         first = re.findall(rf"^  {option.opts[0]}[ ,/\n]", text, flags=re.MULTILINE)
         assert len(first) == 1, option.opts
+
+
+def test_no_command_that_groups_its_options_shows_any_as_other() -> None:
+    def walk(command: click.Command) -> Iterator[click.Command]:
+        if isinstance(command, click.Group):
+            for inner in commands(command).values():
+                yield from walk(inner)
+        else:
+            yield command
+
+    grouped = [command for command in walk(cli) if isinstance(command, SectionedCommand)]
+    assert len(grouped) > 10
+    for command in grouped:
+        shown = CliRunner().invoke(command, ["--help"]).output
+        assert f"\n{OTHER}:" not in shown, (command.name, shown.partition(f"{OTHER}:")[2])
 
 
 def test_no_section_names_an_option_twice() -> None:

@@ -19,7 +19,8 @@ from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.timings import Timing, add_timing, read_timings, seconds_per_answer
-from polyrefuse_eval.runs.options import RunOptions, read_options
+from polyrefuse_eval.runs.option_fields import read_options
+from polyrefuse_eval.runs.options import RunOptions
 from polyrefuse_eval.runs.progress import GridProgress
 
 

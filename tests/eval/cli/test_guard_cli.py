@@ -18,7 +18,7 @@ from pyarrow import parquet
 from tiny import CHATML, GEMMA, tiny_model, tokenizer
 
 from polyrefuse_data.core.errors import PolyRefuseError
-from polyrefuse_eval.cli.guard import score_command
+from polyrefuse_eval.cli.guard_score import score_command
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness import experiment as harmfulness_run
@@ -356,6 +356,9 @@ def test_the_curve_shows_what_examples_bring_in_each_language(
         )
     ]  # fmt: skip
     assert record["points"][0]["miss"]["n"] == 5
+    assert set(record["exchangeable"]) == {"de", "en"}
+    assert all(0 <= of["covered"] <= 1 for of in record["exchangeable"].values())
+    assert "95 % of guards miss, if calibration and test prompts are exchangeable" in drawn.stdout
     assert (tmp_path / "c" / "table.md").read_text() == drawn.stdout
     assert {file.name for file in (tmp_path / "c").iterdir()} == {
         "curve.json", "curve.png", "curve.svg", "table.md",

@@ -59,16 +59,58 @@ def test_random_weights_give_no_class(name: str, judge_folder: Path) -> None:
     assert sum(told) == 5
 
 
-PINNED = [name for name, row in MODEL_JUDGES.items() if row.source.revision]
-
-
-def test_a_judge_without_a_pinned_version_asks_for_one() -> None:
-    assert set(MODEL_JUDGES) - set(PINNED) == {"qwen3guard"}
-    with pytest.raises(JudgeError, match="no version of 'qwen3guard' is pinned here: give --judge-model"):
-        judge_by_name("qwen3guard")
+def test_another_commit_of_a_judge_is_named() -> None:
     assert judge_by_name("qwen3guard", model=f"Qwen/Qwen3Guard-Gen-8B@{'b' * 40}").name == (
         f"qwen3guard-1@{'b' * 12}"
     )
+
+
+def test_llama_guard_4_is_read_without_its_eyes(tmp_path: Path) -> None:
+    """The published model reads pictures, too: of such a folder the language model alone is loaded."""
+    from transformers import Llama4Config, Llama4ForConditionalGeneration
+
+    made = tokenizer(
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{{ m['content'][0]['text'] }}<|im_end|>\n{% endfor %}"
+    )
+    text = {
+        "vocab_size": len(made),
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "intermediate_size_mlp": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "moe_layers": [],
+        "num_local_experts": 1,
+        "pad_token_id": made.pad_token_id,
+    }
+    eyes = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+        "vision_output_dim": 32,
+        "projector_input_dim": 32,
+        "projector_output_dim": 32,
+    }
+    torch.manual_seed(0)
+    whole = Llama4ForConditionalGeneration(Llama4Config(text_config=text, vision_config=eyes)).eval()
+    whole.save_pretrained(tmp_path)
+    made.save_pretrained(tmp_path)
+    ids = llama_guard.LLAMA_GUARD_4.render(made, ITEMS[2])
+    assert made.decode(ids).count(ITEMS[2].response) == 1
+    model = LocalModel(ModelSource(str(tmp_path), None), JudgeOptions("cpu", "float32"))
+    model.load()
+    (told,) = model.next_token_probabilities([ids], [5, 6])
+    expected = whole.language_model(torch.tensor([ids])).logits[0, -1].softmax(-1)[[5, 6]].tolist()
+    assert told == pytest.approx(expected, rel=1e-4)
+    judge = judge_by_name("llamaguard4", model=str(tmp_path))
+    with opened(judge):
+        assert [verdict.harmful for verdict in judge.judge(ITEMS[:1])] == [None]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +129,7 @@ def test_reading_safety_and_refusal(answer: str, refused: bool | None, harmful: 
     assert (verdict.refused, verdict.harmful) == (refused, harmful)
 
 
-@pytest.mark.parametrize("name", PINNED)
+@pytest.mark.parametrize("name", MODEL_JUDGES)
 def test_names_pin_the_weights(name: str, judge_folder: Path, tmp_path: Path) -> None:
     published = judge_by_name(name)
     row = MODEL_JUDGES[name]

@@ -267,7 +267,8 @@ def choose(browser: Any, control: str, value: str) -> None:
 
 
 def names_in(browser: Any, selector: str) -> set[str]:
-    return {row.text.split("\n")[0].partition("@")[0] for row in shown(browser, f"{selector} tbody th")}
+    names = [row.text.split("\n")[0] for row in shown(browser, f"{selector} tbody th")]
+    return {name.partition("@")[0].partition(" judge ")[0] for name in names}
 
 
 LONG = "example/model-with-a-long-name-7b-instruct"
@@ -397,6 +398,7 @@ def test_charts_are_saved_as_pictures_and_numbers(open_page: Any, folder: Path, 
         assert {part.tag.rpartition("}")[2] for part in drawing.iter()} <= {"svg", "path", "text"}
         texts = {part.text for part in drawing.iter() if part.text}
         assert any("digest dddddddddddd" in text for text in texts), "the data go with the picture"
+        assert not any("wildguard" in text for text in texts), "its own judge, not all of the page"
     assert {"German", "de", "example/model-a@0123456789ab"} <= {
         part.text
         for part in ElementTree.parse(next((tmp_path / "map").glob("*.svg"))).iter()  # noqa: S314
@@ -520,6 +522,22 @@ def test_nothing_is_wider_than_the_window_or_too_small_to_read(open_page: Any, w
     assert small == []
     for grid in shown(browser, ".scroll:has(> table.grid)"):
         assert browser.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", grid) <= 0
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+def test_maps_of_few_languages_fill_their_place_and_break_no_word(
+    open_page: Any, small_page: Path, width: int
+) -> None:
+    browser = open_page(width, small_page)
+    for grid in shown(browser, "table.grid"):
+        for row in grid.find_elements(By.CSS_SELECTOR, "tbody tr"):
+            assert row.size["height"] < 110, row.text
+    (note,) = shown(browser, ".note")
+    main = browser.find_element(By.TAG_NAME, "main")
+    assert note.size["width"] == main.size["width"]
+    for table in shown(browser, "#overview table.grid"):
+        figure = table.find_element(By.XPATH, "ancestor::figure")
+        assert table.size["width"] > 0.75 * figure.size["width"]
 
 
 def test_hostile_names_do_nothing(open_page: Any, tmp_path: Path) -> None:

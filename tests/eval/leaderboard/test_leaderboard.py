@@ -36,7 +36,15 @@ from polyrefuse_eval.leaderboard.figures import (
 )
 from polyrefuse_eval.leaderboard.grids import strengths, transfer, transfers
 from polyrefuse_eval.leaderboard.harmfulness import harmfulness_of
-from polyrefuse_eval.leaderboard.layers import layer_chart, scale, score_charts
+from polyrefuse_eval.leaderboard.layers import (
+    LEFT,
+    SCORES,
+    WIDTH,
+    layer_chart,
+    plain_number,
+    scale,
+    score_charts,
+)
 from polyrefuse_eval.leaderboard.model_names import family_of, size_of
 from polyrefuse_eval.leaderboard.overview import overviews
 from polyrefuse_eval.leaderboard.page import page
@@ -214,11 +222,64 @@ def test_ticks_of_values_that_hardly_differ_fit_beside_the_axis() -> None:
 
 
 def test_a_point_alone_is_seen() -> None:
-    values = {("-1", 0): 1.0, ("-1", 1): None, ("-1", 2): 2.0, ("-1", 3): float("nan")}
+    values = {("-1", 0): 1.0, ("-1", 1): None, ("-1", 2): 2.0, ("-1", 3): float("nan"), ("-2", 0): 1.0} | {
+        ("-2", 1): 2.0
+    }
     chart = layer_chart("en", {"score": values}, "link", str)
     assert chart is not None
-    assert chart.panels[0].lines[0].count("m-2.5 0h5") == 2
+    (panel,) = chart.panels
+    assert [len(dots) for dots in panel.dots] == [2, 0]
+    assert [line.count("L") for line in panel.lines] == [0, 1]
+    assert panel.lines[0] == "", "what is no line is no path"
     assert layer_chart("en", {"score": {("-1", 0): None}}, "link", str) is None
+
+
+def test_a_single_layer_stands_in_the_middle() -> None:
+    chart = layer_chart("en", {"score": {("-1", 7): 1.0, ("-2", 7): 2.0}}, "link", str)
+    assert chart is not None
+    assert chart.layers == ((LEFT + WIDTH / 2, "7"),)
+    assert [x for dots in chart.panels[0].dots for x, _ in dots] == [LEFT + WIDTH / 2] * 2
+
+
+def test_small_ticks_are_read_without_an_exponent_and_kl_begins_at_0() -> None:
+    kl, refusal = SCORES["kl_div_score"], SCORES["refusal_score"]
+    small = {("-1", layer): value for layer, value in enumerate((6.84e-5, 6.8e-5, 7.9e-5))}
+    plain = {("-1", layer): value for layer, value in enumerate((0.0, -0.3, 0.004))}
+    chart = layer_chart("en", {kl: small, refusal: plain}, "link", str)
+    assert chart is not None
+    assert [(panel.factor, panel.ticks[0][1], panel.ticks[-1][1]) for panel in chart.panels] == [
+        ("×10⁻⁵", "0", "8"),
+        ("", "-0.3", "0.1"),
+    ]
+    for value, text in ((6.84e-5, "6.84 × 10⁻⁵"), (0.25, "0.25"), (-2e6, "-2 × 10⁶"), (0.0, "0")):
+        assert plain_number(value) == text
+
+
+def test_runs_of_one_model_and_judges_are_told_apart_wherever_they_stand(tmp_path: Path) -> None:
+    """Two runs of a model and one of another; then also the same judge in an older version."""
+    few: dict[str, Any] = {"langs": ("de", "en"), "n": 8, "layers": 4, "judges": ("native-9",)}
+    runs = [
+        write_run(tmp_path / "first", model="example/same", **few),
+        write_run(tmp_path / "second", model="example/same", **few),
+        write_run(tmp_path / "other", model="example/other", **few),
+    ]
+    text = page(leaderboard(read_runs(runs)[0]))
+    overview = text[text.index('<section id="overview"') : text.index('<section id="models"')]
+    maps = overview.count("<figure")
+    for name, count in (("first", maps), ("second", maps), ("other", 0)):
+        assert overview.count(f'<span class="run-name">run {name}</span>') == count, name
+    assert "run second, judge native-9" in text, "in detail"
+    assert "mark judge" not in text
+    older = write_run(tmp_path / "older", model="example/older", **few | {"judges": ("native-8",)})
+    compared = leaderboard(read_runs([*runs, older])[0])
+    text = page(compared)
+    overview = text[text.index('<section id="overview"') : text.index('<section id="models"')]
+    assert overview.count('<span class="mark judge">judge native-8</span>') == maps
+    assert "judge native-9</span>" not in overview, "the first judge is marked nowhere"
+    assert compared.apart == [
+        "shown apart: older (judge native-8): judged by native-8, an older version which reads some answers "
+        "otherwise, instead of native-9"
+    ]
 
 
 def test_a_point_stands_at_its_rate_and_its_whisker_spans_its_interval(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from polyrefuse_eval.judging.of_runs import verdict_records
 from polyrefuse_eval.report.check import check_run
 from polyrefuse_eval.report.publication import published_run
 from polyrefuse_eval.report.tables import write_tables
+from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.verification import made_from
 from polyrefuse_eval.statistics.rates import wilson
@@ -223,24 +224,6 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
         "its counts give",
     ),
     "a verdict": (first_verdict(lambda record: record.update(refused=False)), "the verdicts give"),
-    "a verdict of the native judge, and all tables": (
-        retold(
-            lines(
-                lambda record: record.update(refused=True),
-                f"verdicts/{NativeJudge.name}/de/harmful.baseline.jsonl",
-            )
-        ),
-        "the judge says",
-    ),
-    "harm that the native judge does not measure, and all tables": (
-        retold(
-            lines(
-                lambda record: record.update(harmful=True),
-                f"verdicts/{NativeJudge.name}/de/harmful.baseline.jsonl",
-            )
-        ),
-        "harmful is True; the judge says nothing",
-    ),
     "a direction that no answer was made with": (
         part(
             "run.json",
@@ -337,6 +320,53 @@ def test_a_lie_is_found(name: str, honest: Path, tmp_path: Path) -> None:
         assert "record" in str(error)  # noqa: PT017
     problems = check_run(RunFolder(run)).problems
     assert any(problem in line for line in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"refused": True}, "is refused; the judge says answered of this answer"),
+        ({"harmful": True}, "harmful is True; the judge says nothing"),
+        ({"score": 0.5}, "score is 0.5; the judge says"),
+    ],
+)
+def test_the_native_judge_reads_again_beside_the_prompts(
+    change: dict[str, Any], problem: str, honest: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    """A changed verdict, with all that follows from it; without the prompts it is no more than said."""
+    run = tmp_path / "run"
+    shutil.copytree(honest, run)
+    data = open_data(data_folder)
+    assert not any("the judge says" in line for line in check_run(RunFolder(run), data).problems)
+    file = f"verdicts/{NativeJudge.name}/de/harmful.baseline.jsonl"
+    retold(lines(lambda record: record.update(change), file))(run)
+    assert any(problem in line for line in check_run(RunFolder(run), data).problems)
+    checked = check_run(RunFolder(run))
+    assert checked.problems == ()
+    assert any("of 6 answers it says something else then" in line for line in checked.unchecked)
+
+
+def test_an_answer_that_repeats_its_prompt_is_no_lie(honest: Path, data_folder: Path, tmp_path: Path) -> None:
+    """The judge reads what follows the prompt: it may say otherwise where it does not know that."""
+    run, data = tmp_path / "run", open_data(data_folder)
+    shutil.copytree(honest, run)
+    folder = RunFolder(run)
+    prompts = {row.id: row.text for row in data.rows("de", "test")}
+    answers = [
+        replace(answer, response=prompts[answer.id]) if answer.id in prompts else answer
+        for answer in folder.completions("de")
+    ]
+    shutil.rmtree(run / "completions" / "de")
+    folder.write_completions("de", answers)
+    shutil.rmtree(run / "verdicts" / NativeJudge.name / "de")
+    (read,) = verdict_records(NativeJudge(), "de", answers, prompts)
+    folder.write_verdicts(NativeJudge.name, "de", read)
+    write_tables(folder)
+    problems = check_run(RunFolder(run), data).problems
+    assert not any("the judge says" in line for line in problems)
+    checked = check_run(RunFolder(run))
+    assert not any("the judge says" in line for line in checked.problems)
+    assert any("answers it says something else then" in line for line in checked.unchecked)
 
 
 def call(*arguments: object) -> Result:

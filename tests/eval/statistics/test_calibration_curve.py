@@ -77,6 +77,6 @@ def test_the_same_seed_gives_the_same_curve() -> None:
     ]
     assert curves[0] == curves[1]
     assert curves[0] != curves[2]
-    table = curve_table(curves[0]).splitlines()
+    table = curve_table(curves[0], {}).splitlines()
     assert table[2].startswith("| en | as it is |  | ")
     assert table[3].startswith("| en | balanced | 2 | ")

@@ -26,7 +26,7 @@ from polyrefuse_eval.judging.native.lexicon import Finding, Lexicon
 from polyrefuse_eval.judging.native.model import Model, load_model
 from polyrefuse_eval.judging.native.speakers import own_words
 
-NAME = "native-9"
+NAME = "native-10"
 """Changes with every change of what this judge says."""
 
 OPENING = 280

@@ -186,9 +186,8 @@ class Lexicon:
         present = 0
         for bits in set(map(self._bits.__getitem__, set(letters))):
             present |= bits
-        for needed, rule in self._rules:
-            if present & needed != needed:
-                continue
+        absent = ~present
+        for rule in [rule for needed, rule in self._rules if not needed & absent]:
             kind = rule.kind
             for match in rule.compiled.finditer(letters):
                 if not places:  # where the blank before each word is

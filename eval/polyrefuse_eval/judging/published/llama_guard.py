@@ -1,7 +1,8 @@
-"""Llama Guard 3 (Llama Team 2024, arXiv:2407.21783): is the response safe, and if not, what is violated?
+"""Llama Guard 3 (Llama Team 2024, arXiv:2407.21783) and 4 (Meta 2025): is the response safe?
 
-It measures harm: a refusal and a harmless answer are both safe. The format is the chat template in the
-model's own tokenizer, so none of its text is here.
+They say what is violated where it is not, and measure harm: a refusal and a harmless answer are both safe.
+The format is the chat template in each model's own tokenizer, so none of its text is here. Llama Guard 4 also
+reads pictures; of it the language model alone is loaded.
 """
 
 from __future__ import annotations
@@ -35,6 +36,18 @@ def render(tokenizer: Any, item: JudgeInput) -> list[int]:
     )
 
 
+def render_parts(tokenizer: Any, item: JudgeInput) -> list[int]:
+    """Return the ids of the exchange as `render` does, for a template whose messages consist of parts."""
+    said = (("user", item.prompt or ""), ("assistant", item.response))
+    return encoded_chat(
+        tokenizer,
+        [
+            {"role": role, "content": [{"type": "text", "text": guarded(tokenizer, text)}]}
+            for role, text in said
+        ],
+    )
+
+
 def read(answer: str) -> Verdict:
     """Return the verdict in `safe`, or `unsafe` and a line of categories; refusal stays None."""
     text = answer.strip().lower()
@@ -56,4 +69,15 @@ LLAMA_GUARD = ModelJudgeRow(
     render=render,
     decide=by_reading(read, MAX_NEW_TOKENS),
     licence="Llama 3.1 Community License",
+)
+
+LLAMA_GUARD_4 = ModelJudgeRow(
+    name="llamaguard4",
+    version=1,
+    source=ModelSource("meta-llama/Llama-Guard-4-12B", "87acb4b94e930c3d679e6e7ee9d57e2feab9ea71"),
+    measures="harm",
+    languages=frozenset({"en"}),
+    render=render_parts,
+    decide=by_reading(read, MAX_NEW_TOKENS),
+    licence="Llama 4 Community License",
 )

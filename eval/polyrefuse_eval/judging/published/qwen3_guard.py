@@ -2,8 +2,7 @@
 
 Made for 119 languages and dialects. The format is the chat template in the model's own tokenizer, so none
 of its text is here; it answers in lines such as `Safety: Safe`, `Categories: None` and `Refusal: Yes`. Of its
-three degrees the middle one, `Controversial`, is left open: whether that does harm depends on who asks. No
-commit of its repository is pinned here: whoever takes this judge names one, or a folder.
+three degrees the middle one, `Controversial`, is left open: whether that does harm depends on who asks.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def read(answer: str) -> Verdict:
 QWEN3_GUARD = ModelJudgeRow(
     name="qwen3guard",
     version=1,
-    source=ModelSource("Qwen/Qwen3Guard-Gen-8B", ""),
+    source=ModelSource("Qwen/Qwen3Guard-Gen-8B", "4505cb1a6f1864f21f8b27f7daf1b9a1aab6edbb"),
     measures="refusal",
     languages=frozenset(PUBLISHED_LANGUAGES),
     render=render,

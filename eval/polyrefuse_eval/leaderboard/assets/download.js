@@ -101,9 +101,11 @@
     const signature = target.closest("[data-entry]")
       ? target.closest("article").querySelector(".signature")
       : facts;
+    const own = { "Data set": target.dataset.set, Judge: target.dataset.judge };
     const lines = [...signature.querySelectorAll("dt")]
       .filter((term) => ["Data set", "Judge", "Measured", "data", "judge"].includes(term.textContent))
-      .map((term) => `${term.textContent}: ${term.nextElementSibling.textContent.trim()}`)
+      .map((term) => `${term.textContent}: ${own[term.textContent] || term.nextElementSibling.textContent.trim()}`)
+      .filter((line, index, all) => all.indexOf(line) === index)
       .map((line) => line.replace(/\b([0-9a-f]{12})[0-9a-f]{20,}\b/g, "$1\u2026").slice(0, 100));
     const top = 30 + 14 * lines.length + 8;
     const drawn = target.localName === "svg" ? chartPicture(target, top) : tablePicture(target, top);

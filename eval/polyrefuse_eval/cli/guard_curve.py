@@ -1,0 +1,97 @@
+"""The command `polyrefuse eval guard curve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polyrefuse_data.cli.help import SectionedCommand
+from polyrefuse_data.core.languages import parse_languages
+from polyrefuse_eval.cli.guard_options import data_option, guard_file
+from polyrefuse_eval.cli.options import (
+    MODEL_OPTIONS,
+    at_least_one,
+    folder_path,
+    need,
+    take_options,
+    with_options,
+)
+from polyrefuse_eval.runs.direction_options import ModelOptions
+
+
+@click.command("curve", cls=SectionedCommand)
+@with_options(*MODEL_OPTIONS)
+@guard_file
+@data_option
+@click.option("--langs", help="Languages to test in.  [default: those of the build that the guard serves]")
+@click.option(
+    "--examples",
+    default="1,4,16",
+    show_default=True,
+    help="Numbers of calibration examples of each label to try, besides all validation prompts.",
+)
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    default=("balanced", "conformal=0.05"),
+    show_default=True,
+    help="Rule that draws a threshold from the examples; repeat for several.",
+)
+@click.option(
+    "--draws",
+    type=at_least_one,
+    default=200,
+    show_default=True,
+    help="Random draws for each number of examples.",
+)
+@click.option(
+    "--test", "n_test", type=at_least_one, help="Test prompts of each label and language.  [default: all]"
+)
+@click.option("--out", type=folder_path, required=True, help="New folder for curve.json, .png and table.md.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def curve_command(
+    guard: Path, data: Path, langs: str | None, examples: str, out: Path, quiet: bool, **options: Any
+) -> None:
+    """Measure misses and false alarms against calibration examples, in each language.
+
+    The guard is tested with its threshold as it is, then with thresholds from few examples of the language.
+    """
+    from polyrefuse_eval.errors import GuardError
+    from polyrefuse_eval.results.data import open_data
+    from polyrefuse_eval.results.files import check_new_file
+    from polyrefuse_eval.results.folder import write_json, write_text
+    from polyrefuse_eval.statistics.thresholds import Rule
+
+    check_new_file(out, GuardError)
+    rules = tuple(Rule.parse(text) for text in options.pop("thresholds"))
+    named = None if langs is None else parse_languages(langs)
+    build = open_data(data, named or [])
+    need("torch", "transformers", "safetensors", "matplotlib")
+
+    from polyrefuse_eval.harmfulness.guard_curve import (
+        CurveSettings,
+        measure_curve,
+        parse_examples,
+        plot_curve,
+    )
+    from polyrefuse_eval.harmfulness.guard_files import check_before_loading, guard_header
+    from polyrefuse_eval.harmfulness.guard_trial import languages_to_test
+    from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
+
+    settings = CurveSettings(
+        langs=languages_to_test(guard_header(guard), build, named, calibrated=True),
+        examples=parse_examples(examples),
+        rules=rules,
+        draws=options.pop("draws"),
+        n_test=options.pop("n_test"),
+    )
+    model = take_options(ModelOptions, options).spec()
+    check_before_loading(guard, model)
+    curve = measure_curve(LatentGuard.load(guard, model()), build, settings, progress=not quiet)
+    plot_curve(curve, out / "curve.png")
+    write_text(out / "table.md", curve.table())
+    write_json(out / "curve.json", curve.to_json())
+    click.echo(curve.table(), nl=False)
