@@ -20,6 +20,7 @@ from polyrefuse_eval.endpoint.spec import (
     read_fields,
 )
 from polyrefuse_eval.errors import EndpointError
+from polyrefuse_eval.results.sources import NO_DIRECTIONS
 from polyrefuse_eval.runs.option_fields import (
     OptionalPositive,
     OptionalText,
@@ -63,7 +64,7 @@ NEEDS_ACTIVATIONS = (
 )
 """Options that mean nothing without the weights of the model."""
 
-ASKS_FOR_NOTHING = {"directions": "none", "strengths": "none", "crossed": "0"}
+ASKS_FOR_NOTHING = {"directions": NO_DIRECTIONS, "strengths": "none", "crossed": "0"}
 """Values of these that may stand beside a model behind an endpoint."""
 
 OF_A_BASELINE_SERVER = (

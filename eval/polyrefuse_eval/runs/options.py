@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import StrictBool
 
 from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
-from polyrefuse_eval.errors import EndpointError, require
+from polyrefuse_eval.errors import EndpointError, RunFolderError, require
 from polyrefuse_eval.processes import require_processes, world_size
 from polyrefuse_eval.results.interventions import DEFAULT_INTERVENTIONS
+from polyrefuse_eval.results.sources import NO_DIRECTIONS
 from polyrefuse_eval.runs.baseline_server_options import BaselineServerOptions, baseline_server
 from polyrefuse_eval.runs.direction_options import IDENTITY, DirectionOptions
 from polyrefuse_eval.runs.endpoint_options import (
@@ -70,7 +71,8 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         "en",
         "Languages to take directions from; 'pooled' for one of all; de+ja+yo for the span of several, "
         "ablated together; 'span' for that of all of --langs, span4 for its 4 leading directions; "
-        "en-over-refusal for one without its part along over-refusal.",
+        "en-over-refusal for one without its part along over-refusal; 'none' measures answers without edits "
+        "alone.",
     )
     directions_from: OptionalText = option(
         None,
@@ -150,20 +152,25 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
             check_without_endpoint(self)
         else:
             say(f"{self.model} gives no activations: its baselines are measured, without directions")
+        edited = endpoint is None and self.directions.strip() != NO_DIRECTIONS
         elsewhere = self._direction_source()
+        if elsewhere is not None and not edited:
+            raise RunFolderError(
+                "--directions none takes none, but --directions-from is given; leave one out"
+            )
         data, settings = self.settings(
             self.langs,
-            self.directions if endpoint is None else None,
+            self.directions if edited else None,
             elsewhere,
             max_new_tokens=self.max_new_tokens,
             n_test=self.test,
             coefficient=self.coefficient,
-            strengths=parse_strengths(self.strengths) if endpoint is None else (),
+            strengths=parse_strengths(self.strengths) if edited else (),
             addition_strengths=parse_addition_strengths(self.addition_strengths, self.coefficient),
             interventions=parse_interventions(self.interventions),
-            crossed=parse_crossed(self.crossed) if endpoint is None else 0,
+            crossed=parse_crossed(self.crossed) if edited else 0,
             batch_size=self.batch_size,
-            controls=self.controls and endpoint is None,
+            controls=self.controls and edited,
             baseline_server=None if server is None else server.identity,
         )
         if elsewhere is not None and elsewhere.run is not None:
