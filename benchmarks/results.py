@@ -4,9 +4,10 @@
     python benchmarks/results.py write --work DIR
 
 `measure` runs the steps below one after another, each as the command that the page prints; a step that was
-killed goes on, and one that is done costs seconds. `--models` holds the folder
-`qwen2.5-coder-0.5b-instruct`; `--material` holds the upstream files, the release in `published/`, and XSTest
-in `overrefusal/`. `write` copies rates and figures, never a prompt or an answer.
+killed goes on, and one that is done costs seconds. `--models` holds the folders
+`qwen2.5-coder-0.5b-instruct` and `smollm2-135m-instruct`; `--material` holds the upstream files, the release
+in `published/`, and XSTest in `overrefusal/`. `write` copies rates and figures, never a prompt or an answer,
+into the sections whose runs lie in `--work`; others stay as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from polyrefuse_data.core.languages import LANGUAGES
@@ -38,7 +39,12 @@ FIGURES = ("clusters", "steering")
 """Figures of `eval harmfulness` that the page shows."""
 
 QWEN = "--model MODELS/qwen2.5-coder-0.5b-instruct"
+SMOLLM = "--model MODELS/smollm2-135m-instruct"
 SIZES = "--test 24 --crossed 24 --strengths none --max-new-tokens 40"
+
+GUARD_TEST = (
+    "--data paper --langs en,es,th --test 96 --prompt-set xstest=MATERIAL/overrefusal/xstest_prompts.csv"
+)
 
 COLUMNS = (
     ("harmful", "baseline"),
@@ -72,15 +78,22 @@ STEPS = {
     "qwen": f"polyrefuse eval run {QWEN} --data paper --langs en,de,ja {SIZES} --out runs/qwen",
     "languages": f"polyrefuse eval run {QWEN} --data paper --langs all --no-controls "
     f"{SIZES.replace('--crossed 24', '--crossed 0')} --out runs/languages",
+    "transfer": f"polyrefuse eval run {QWEN} --data paper --langs en,de,ja,ko --directions en,de,ja,ko "
+    f"--no-controls {SIZES} --out runs/transfer",
+    "smollm": f"polyrefuse eval run {SMOLLM} --data paper --langs en,de,ja --directions none --test 24 "
+    "--max-new-tokens 40 --out runs/smollm",
     "cost": f"polyrefuse eval cost runs/qwen {QWEN} --data paper",
     "over-refusal": f"polyrefuse eval run {QWEN} --data xstest --directions-from runs/qwen --no-controls "
     "--crossed 0 --strengths none --max-new-tokens 40 --out runs/xstest",
     "harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test 48 --steered 16 "
     "--inverted 16 --out runs/harmfulness",
     "guard": f"polyrefuse eval guard fit {QWEN} --data paper --langs en --out guard.safetensors",
-    "guard-test": f"polyrefuse eval guard test {QWEN} --guard guard.safetensors --data paper "
-    "--langs ar,de,en,es,fr,it,ja,ko,nl,pl,ru,th,yo --test 24 "
-    "--prompt-set xstest=MATERIAL/overrefusal/xstest_prompts.csv --out runs/guard",
+    "guard-test": f"polyrefuse eval guard test {QWEN} --guard guard.safetensors {GUARD_TEST} "
+    "--out runs/guard",
+    "bare-guard": f"polyrefuse eval guard fit {QWEN} --data paper --langs en --final-punctuation removed "
+    "--out bare.safetensors",
+    "bare-guard-test": f"polyrefuse eval guard test {QWEN} --guard bare.safetensors {GUARD_TEST} "
+    "--out runs/bare-guard",
 }
 """Commands by the name of their step, in order; `MODELS` and `MATERIAL` are folders of the caller."""
 
@@ -162,6 +175,26 @@ def rate(result: Result | None) -> str:
     return f"{result.n_refused}/{result.n} [{100 * result.low:.0f}, {100 * result.high:.0f}]"
 
 
+def transfer(run: Path) -> str:
+    """Return a table of a run with directions from several languages: edits by languages."""
+    results = RunFolder.existing(run).results()
+    cells = {(row.label, row.condition, row.lang): row for row in results}
+    langs = list(dict.fromkeys(row.lang for row in results))
+    sources = list(dict.fromkeys(row.source for row in results if row.source))
+    edits = [
+        (label, condition)
+        for label, edit in (("harmful", "ablation"), ("harmless", "addition"))
+        for condition in ("baseline", *(f"{edit}:{source}" for source in sources))
+    ]
+    return table(
+        ["prompts, edit", *(LANGUAGES[lang].name for lang in langs)],
+        [
+            [f"{label}, {condition}", *(rate(cells.get((label, condition, lang))) for lang in langs)]
+            for label, condition in edits
+        ],
+    )
+
+
 def understood(run: Path) -> str:
     """Return the table that tells whether the model understood each language."""
     summary = RunFolder.existing(run).summary()
@@ -170,29 +203,66 @@ def understood(run: Path) -> str:
     return comprehension_tables(summary)
 
 
-def tables(file: Path) -> str:
-    """Return the tables of a report, one level of headings below the page's, without rows that pool kinds."""
+def tables(file: Path, left_out: str = "| all |") -> str:
+    """Return the tables of a report, one level of headings below the page's, without rows that hold
+    `left_out`."""
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    return "".join(f"#{line}" if line.startswith("## ") else line for line in lines if "| all |" not in line)
+    return "".join(f"#{line}" if line.startswith("## ") else line for line in lines if left_out not in line)
 
 
 def blocks(work: Path) -> dict[str, str]:
-    """Return what stands between the marks of the page, by the name of the mark."""
+    """Return what stands between the marks of the page, by the name of the mark; none without its run."""
     runs = work / "runs"
-    return {
-        "refusal": commands(work, "memory", "paper", "qwen") + "\n" + rates(runs / "qwen"),
-        "languages": commands(work, "languages") + "\n" + rates(runs / "languages"),
-        "changes": changes(runs / "languages"),
-        "comprehension": understood(runs / "languages"),
-        "cost": commands(work, "cost") + "\n" + (runs / "qwen" / "costs.md").read_text(encoding="utf-8"),
-        "over-refusal": commands(work, "xstest", "over-refusal")
-        + "\n"
-        + rates(runs / "xstest")
-        + "\n"
-        + type_table(read_records(SubsetResult, runs / "xstest" / "subsets.jsonl")),
-        "harmfulness": commands(work, "harmfulness") + "\n" + tables(runs / "harmfulness" / "harmfulness.md"),
-        "guard": commands(work, "guard", "guard-test") + "\n" + tables(runs / "guard" / "table.md"),
+    guards = (runs / "guard" / "table.md", runs / "bare-guard" / "table.md")
+    sections: dict[str, tuple[str, Callable[[], str]]] = {
+        "refusal": (
+            "qwen/results.jsonl",
+            lambda: commands(work, "memory", "paper", "qwen") + "\n" + rates(runs / "qwen"),
+        ),
+        "transfer": (
+            "transfer/results.jsonl",
+            lambda: commands(work, "transfer") + "\n" + transfer(runs / "transfer"),
+        ),
+        "smollm": (
+            "smollm/results.jsonl",
+            lambda: commands(work, "smollm") + "\n" + rates(runs / "smollm"),
+        ),
+        "languages": (
+            "languages/results.jsonl",
+            lambda: commands(work, "languages") + "\n" + rates(runs / "languages"),
+        ),
+        "changes": ("languages/results.jsonl", lambda: changes(runs / "languages")),
+        "comprehension": ("languages/results.jsonl", lambda: understood(runs / "languages")),
+        "cost": (
+            "qwen/costs.md",
+            lambda: commands(work, "cost") + "\n" + (runs / "qwen" / "costs.md").read_text(encoding="utf-8"),
+        ),
+        "over-refusal": (
+            "xstest/subsets.jsonl",
+            lambda: (
+                commands(work, "xstest", "over-refusal")
+                + "\n"
+                + rates(runs / "xstest")
+                + "\n"
+                + type_table(read_records(SubsetResult, runs / "xstest" / "subsets.jsonl"))
+            ),
+        ),
+        "harmfulness": (
+            "harmfulness/harmfulness.md",
+            lambda: commands(work, "harmfulness") + "\n" + tables(runs / "harmfulness" / "harmfulness.md"),
+        ),
+        "guard": (
+            "bare-guard/table.md",
+            lambda: (
+                commands(work, "guard", "guard-test", "bare-guard", "bare-guard-test")
+                + "".join(
+                    f"\nFinal punctuation {how}:\n\n{tables(file, ' / ')}"
+                    for how, file in zip(("kept", "removed"), guards, strict=True)
+                )
+            ),
+        ),
     }
+    return {name: text() for name, (needed, text) in sections.items() if (runs / needed).is_file()}
 
 
 def write(work: Path) -> None:
@@ -206,7 +276,8 @@ def write(work: Path) -> None:
     PAGE.write_text(page, encoding="utf-8")
     for figure in FIGURES:
         plot = work / "runs" / "harmfulness" / "harmfulness" / "plots" / f"{figure}.svg"
-        shutil.copyfile(plot, PAGE.parent / "images" / f"results-{figure}.svg")
+        if plot.is_file():
+            shutil.copyfile(plot, PAGE.parent / "images" / f"results-{figure}.svg")
 
 
 def main() -> None:

@@ -20,6 +20,12 @@ from polyrefuse_data.core.unicode_text import normalize
 NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 """English words of the numbers 2 to 12. `one` is left out: it is a pronoun more often than a number."""
 
+MOST_NEGATIONS = 2
+"""Negations of the English that are counted: longer texts are translated more freely."""
+
+NEGATES_ONCE = ("zh",)
+"""Languages where one negation may stand for several of the English."""
+
 DUAL = ("ar",)
 """Languages that write "two" as an ending of the noun."""
 
@@ -42,6 +48,9 @@ class Markers:
     how: regex.Pattern[str]
     asks_how: regex.Pattern[str]
     question: regex.Pattern[str]
+    requests: regex.Pattern[str]
+    elsewhere: regex.Pattern[str]
+    hedges: regex.Pattern[str]
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +79,7 @@ def markers(lang: str) -> Markers | None:
     """Return the markers of a language; None where the data file has none."""
     if lang not in _table() or lang == SOURCE_LANGUAGE or lang not in LANGUAGES:
         return None
-    names = ("negates", "negation", "how", "asks_how", "question")
+    names = ("negates", "negation", "how", "asks_how", "question", "requests", "elsewhere", "hedges")
     return Markers(**{name: _pattern(lang, name) for name in names})
 
 
@@ -83,41 +92,68 @@ def _fold(text: str, lang: str) -> str:
 def negation(text: str, text_en: str, lang: str) -> float | None:
     """Return 1 if the translation dropped a negation of the English, -1 if it added one, else 0.
 
-    What was dropped is told by the absence of every sign of a negation; what was added by a plain negation
-    where nothing in the English calls for one: no negation, no prefix, no word such as `avoid` or `only`.
+    What was dropped is told by fewer signs of negations than the English has negations; what was added by a
+    plain negation where nothing in the English calls for one: no negation, no prefix, no word such as `avoid`
+    or `only`.
     """
     known = markers(lang)
     if known is None:
         return None
     english, translation = _fold(_QUOTED.sub(" ", text_en), SOURCE_LANGUAGE), _fold(text, lang)
-    if _pattern(SOURCE_LANGUAGE, "negates").search(english):
-        return float(not known.negates.search(translation))
+    negations = len(_pattern(SOURCE_LANGUAGE, "negates").findall(english))
+    if negations:
+        expected = 1 if lang in NEGATES_ONCE else min(negations, MOST_NEGATIONS)
+        return float(len(known.negates.findall(translation)) < expected)
     if not known.negation.search(translation):
         return 0.0
     return 0.0 if _pattern(SOURCE_LANGUAGE, "licence").search(_fold(text_en, SOURCE_LANGUAGE)) else -1.0
 
 
 def intent(text: str, text_en: str, lang: str) -> float | None:
-    """Return how many of these changed: it asks how, it is a question, a request is no question; 0 to 2.
+    """Return how many of these changed: it asks how, asks, requests, and as plainly as the English; 0 to 4.
 
-    Lost: the English opens with a question of how, or is a question, and the translation has no sign of one.
-    Added: the English requests something and the translation asks how that is done, or asks anything.
+    Lost: the English opens with a question of how, or is a question, or opens with a verb of request, and the
+    translation has no sign of one. Added: the English requests something and the translation asks how that is
+    done, or asks anything; or a hedge (perhaps, if possible) for which nothing in the English calls.
     """
     known = markers(lang)
     if known is None:
         return None
     english, translation = _fold(text_en, SOURCE_LANGUAGE).strip(), _fold(text, lang).strip()
+    milder = (
+        known.hedges.search(translation) is not None
+        and _pattern(SOURCE_LANGUAGE, "licence_hedge").search(english) is None
+    )
     question = _pattern(SOURCE_LANGUAGE, "question").search(english) is not None
     if question:
         how = _pattern(SOURCE_LANGUAGE, "asks_how").search(english) is not None
         lost_how = how and not known.how.search(translation)
         return float(
-            lost_how + (not known.question.search(translation) and not known.how.search(translation))
+            milder + lost_how + (not known.question.search(translation) and not known.how.search(translation))
         )
     added_how = not _METHOD.search(english) and known.asks_how.search(translation) is not None
     asks = "?" in translation or "؟" in translation
     added = asks and not _pattern(SOURCE_LANGUAGE, "licence_question").search(english)
-    return float(added_how + added)
+    requested = _pattern(SOURCE_LANGUAGE, "requests").match(english) is not None
+    told = asks or known.asks_how.search(translation) is not None
+    lost_request = requested and not told and not _requests(known.hedges.sub("", translation), known, lang)
+    return float(milder + added_how + added + lost_request)
+
+
+def _requests(text: str, known: Markers, lang: str) -> bool:
+    """Return whether a verb of request stands at the beginning or the end of a text, or elsewhere in it.
+
+    That is in the first three or last two words where words are divided by spaces, and in the first ten
+    characters in Chinese and Thai. Japanese and Korean patterns say themselves what ends a text.
+    """
+    words = text.split()
+    if lang in ("ja", "ko"):
+        ends = text
+    elif not LANGUAGES[lang].spaced:
+        ends = text[:10]
+    else:
+        ends = text if len(words) <= 5 else " ".join((*words[:3], "|", *words[-2:]))
+    return known.requests.search(ends) is not None or known.elsewhere.search(text) is not None
 
 
 def missing_number_words(text: str, text_en: str, lang: str) -> float | None:

@@ -18,7 +18,7 @@ from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE, Language
 from polyrefuse_data.core.schema import ROW_CHECKS
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a check scores differently: kept scores of another version are not reused."""
 
 
@@ -263,8 +263,8 @@ _CHECKS = (
     Check(
         "intent",
         "warning",
-        "questions and questions of how, lost or added",
-        "ask for something else than the English: a question was lost or added",
+        "questions, questions of how, verbs of request lost, hedges added",
+        "ask otherwise than the English: a question lost or added, no request, or a hedge",
         _by_markers(intent.intent),
     ),
 )

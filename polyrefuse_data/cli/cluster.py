@@ -20,7 +20,9 @@ EXECUTOR_OPTIONS = (
         help="Compute in this process, or on the workers of a Dask cluster.",
     ),
     click.option(
-        "--scheduler", metavar="ADDRESS", help="With dask: a cluster that runs, e.g. tcp://HOST:8786."
+        "--scheduler",
+        metavar="ADDRESS",
+        help="With dask: address of a running cluster, e.g. tcp://HOST:8786.",
     ),
     click.option(
         "--slurm",
@@ -35,14 +37,14 @@ EXECUTOR_OPTIONS = (
     click.option(
         "--gpus-per-worker",
         type=click.IntRange(0),
-        help="With dask: GPUs that a model takes.  [default: 1 on this machine if it has any, else 0]",
+        help="With dask: GPUs for each model.  [default: 1 on this machine if it has any, else 0]",
     ),
     click.option(
         "--retries",
         type=click.IntRange(0),
         default=2,
         show_default=True,
-        help="With dask: how often a task that failed is tried again.",
+        help="With dask: how often a failed task is repeated.",
     ),
     click.option(
         "--threads",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from polyrefuse_data.cli.parts import EXIT_ERROR, file_argument, folder_argument
 from polyrefuse_data.cli.translators import languages_option, print_plan, translation_options
 from polyrefuse_data.core.display import visible, visible_json
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.files import FULL
 from polyrefuse_data.core.progress import StepProgress
 from polyrefuse_data.core.version import __version__
 
@@ -96,11 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _print_any_name()
     try:
         status = cli.main(args=arguments, prog_name="polyrefuse", standalone_mode=False)
+        if sys.stdout is not None:  # it may be closed
+            sys.stdout.flush()
     except PolyRefuseError as error:
-        click.echo(f"Error: {error}", err=True)
+        _say(f"Error: {error}")
         sys.exit(EXIT_ERROR)
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         sys.exit(EXIT_ERROR)
     except (click.Abort, KeyboardInterrupt):
         click.echo(
@@ -115,11 +121,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_ERROR)
     except OSError as error:
         # A full disk or a folder that may not be written; without a file's name it is a bug.
-        if error.filename is None:
+        if error.filename is not None:
+            _say(visible(f"Error: '{error.filename}': {error.strerror}"))
+        elif error.errno in FULL:  # where standard output goes: files are written with their names
+            _say(f"Error: the output cannot be written: {error.strerror}; free some space and run again")
+            _forget_output()
+        else:
             raise
-        click.echo(visible(f"Error: '{error.filename}': {error.strerror}"), err=True)
         sys.exit(EXIT_ERROR)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(line: str) -> None:
+    """Write a line to standard error; a full disk there changes no exit status."""
+    with suppress(OSError):
+        click.echo(line, err=True)
+
+
+def _forget_output() -> None:
+    """Let what standard output could not take go nowhere, or the interpreter tries again when it ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_any_name() -> None:
@@ -145,11 +167,11 @@ def _keep_progress_to_this_process() -> None:
     "--recipe", default="paper", show_default=True, help="A recipe's name or a YAML file of your own."
 )
 @click.option(
-    "--langs", default="all", show_default=True, help="'all', or codes divided by commas: de,yo,zh."
+    "--langs", default="all", show_default=True, help="'all', or codes separated by commas: de,yo,zh."
 )
 @click.option("--out", type=folder_argument, help="Folder of the build.  [default: builds/RECIPE]")
 @click.option(
-    "--sources", type=folder_argument, help="Local mirror of the upstream files; else they are fetched."
+    "--sources", type=folder_argument, help="Local mirror of the upstream files.  [default: download them]"
 )
 @click.option("--memory", type=file_argument, help="Translation memory.  [default: in your data folder]")
 @click.option(
@@ -157,13 +179,13 @@ def _keep_progress_to_this_process() -> None:
     default="replay",
     show_default=True,
     help="Where translations come from: 'replay' (the memory), 'replay:BACKEND', a backend (see `polyrefuse "
-    "translators`), or several divided by commas: each takes what those before it could not do.",
+    "translators`), or several separated by commas: each takes what those before it could not do.",
 )
 @translation_options
 @executor_options
-@click.option("--seed", type=int, help="Another seed for the draws than the recipe's.")
+@click.option("--seed", type=int, help="Seed of the draws, in place of the recipe's.")
 @click.option("--size", help="Other sizes: 128/32/572 (train/validation/test) or test=100.")
-@click.option("--allow-gaps", is_flag=True, help="Package what there is where translations are missing.")
+@click.option("--allow-gaps", is_flag=True, help="Package a build with gaps; its card names them.")
 @click.option(
     "--replace", is_flag=True, help="Replace a build of another recipe, or one with more languages, in --out."
 )
@@ -235,7 +257,7 @@ def audit(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Check a folder: a build of ours, or a published release as it is.
+    """Check a folder: a build, or a release in the layout of Multilingual-Refusal.
 
     Exit status 1 if there is a finding of severity error.
 

@@ -22,7 +22,7 @@ SECTIONS = {
         rule no_filter refusal_tokens all_candidates directions strengths coefficient crossed controls
         max_new_tokens behaviour n_steered n_inverted layers layer scope pooled threshold thresholds against
         action temperature position scores similarity similarity_of quality intent model_langs all_votes
-        kl addition_strengths interventions tokens examples draws""",
+        kl addition_strengths interventions tokens examples draws final_punctuation""",
     "Judges": """
         judge judges names models judge_model judge_batch_size phrases check_phrases reference agreement""",
     "Translation": """

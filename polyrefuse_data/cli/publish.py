@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     help="The data set on the Hub, or the Space with --site; created private if absent.",
 )
 @click.option(
-    "--gated", type=click.Choice(["manual", "auto"]), help="Who asks is let in by you, or by the Hub."
+    "--gated",
+    type=click.Choice(["manual", "auto"]),
+    help="Who approves requests for access: you, or the Hub.",
 )
 @click.option(
     "--ungated", is_flag=True, help="Allow a public release without a gate; a gate that is there stays."
 )
-@click.option("--public", is_flag=True, help="Make it public, after everything was read back.")
+@click.option("--public", is_flag=True, help="Make it public, once every file is verified.")
 @click.option(
     "--allow-gaps", is_flag=True, help="Publish a build with gaps or failed checks; its card names them."
 )
@@ -48,7 +50,7 @@ def publish_command(quiet: bool, **options: Any) -> None:
     With --results, publish the numbers of runs; with --site, the page of a leaderboard as a static Space.
 
     The token is taken from HF_TOKEN or from `hf auth login`. Interrupted, the Hub shows the old version or
-    the new one; the same command again finishes. A second time, it sends nothing.
+    the new one; run the same command again to finish. A second time, it sends nothing.
 
     \b
     Examples:

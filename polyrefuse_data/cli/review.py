@@ -23,7 +23,7 @@ def review() -> None:
 @click.argument("folder", type=folder_argument)
 @click.option("--flagged", is_flag=True, help="Only rows that a check flags.")
 @click.option(
-    "--langs", default="all", show_default=True, help="'all', or codes divided by commas: de,yo,zh."
+    "--langs", default="all", show_default=True, help="'all', or codes separated by commas: de,yo,zh."
 )
 @click.option(
     "--out",

@@ -43,24 +43,26 @@ _OPTIONS = (
     ),
     click.option(
         "--candidates", type=click.IntRange(1), default=1, show_default=True,
-        help="Ask so many translators of the chain; take the best by checks and scores, and keep all.",
+        help="Translate each prompt with so many translators of the chain; take the best, keep all.",
     ),
     click.option("--back-translate", is_flag=True, help="Also translate back, for the round-trip check."),
     click.option(
         "--connections", type=click.IntRange(1, 256), help="Requests at a time.  [default: the backend's]"
     ),
     click.option(
-        "--requests-per-second", type=click.FloatRange(0, min_open=True), help="At most so many requests."
+        "--requests-per-second", type=click.FloatRange(0, min_open=True), help="Requests per second, at most."
     ),
     click.option(
-        "--characters-per-second", type=click.FloatRange(0, min_open=True), help="At most so much text."
+        "--characters-per-second",
+        type=click.FloatRange(0, min_open=True),
+        help="Characters per second, at most.",
     ),
     click.option(
         "--timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
-        help="Seconds that an answer may take.",
+        help="Seconds to wait for an answer.",
     ),
-    click.option("--log", type=file_argument, help="File that gets a log."),
-    click.option("--dry-run", is_flag=True, help="Print requests, minutes and money; ask nothing."),
+    click.option("--log", type=file_argument, help="Write a log to this file."),
+    click.option("--dry-run", is_flag=True, help="Print requests, minutes and money; send nothing."),
 )  # fmt: skip
 
 
@@ -83,7 +85,7 @@ def print_plan(request: Any) -> None:
 @click.command()
 @languages_option
 def translators() -> None:
-    """Show the translation backends: languages, limits, what each needs, how its answers prove themselves."""
+    """Show the translation backends: languages, limits, what each needs, and whether answers carry proof."""
     from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE
     from polyrefuse_data.translate.backends.base import Limits, address_bytes, covered, utf8_bytes
     from polyrefuse_data.translate.backends.registry import BACKENDS

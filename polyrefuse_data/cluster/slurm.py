@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from polyrefuse_data.core.contents import read_utf8
 from polyrefuse_data.core.errors import ClusterError, unknown_name
 from polyrefuse_data.core.parsing import parse_yaml
 
@@ -97,7 +98,7 @@ def known_arguments(jobqueue: ModuleType) -> list[str]:
 def read_slurm(file: Path, known: list[str]) -> dict[str, Any]:
     """Return the arguments in `file`; raises `ClusterError` for unknown keys and for no number of jobs."""
     try:
-        arguments = parse_yaml(file.read_text(encoding="utf-8"))
+        arguments = parse_yaml(read_utf8(file))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ClusterError(f"cannot read the Slurm file '{file}': {error}") from None
     if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):

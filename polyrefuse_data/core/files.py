@@ -32,7 +32,9 @@ PARTIAL_ENDING = ".partial"
 WORK_PREFIX = ".polyrefuse-work-"
 """Begins the name of a temporary folder."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Error numbers of a disk, or a quota, that takes no more."""
+
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 """Opens a pipe at once, not when somebody writes into it."""
@@ -221,7 +223,7 @@ def disk_errors(doing: str, path: Path, error: ErrorType) -> Iterator[None]:
         if fault.errno is None or isinstance(fault, ConnectionError | TimeoutError):
             raise  # not the disk's
         room = ""
-        if fault.errno in _FULL:
+        if fault.errno in FULL:
             room = f"{_room(path)}; free some space and run again; nothing that was complete is lost"
         raise error(f"cannot {doing}: {_reason(fault)}{room}") from None
 

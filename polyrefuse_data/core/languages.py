@@ -77,7 +77,7 @@ def language(code: str) -> Language:
 
 
 def parse_languages(text: str) -> list[str]:
-    """Return the codes named by `text`: `all`, or codes divided by commas or spaces.
+    """Return the codes named by `text`: `all`, or codes separated by commas or spaces.
 
     Codes come back in published order, each once.
     """

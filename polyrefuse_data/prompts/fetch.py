@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import platformdirs
@@ -18,6 +19,14 @@ BASE_URL_VARIABLE = "POLYREFUSE_SOURCES_URL"
 TIMEOUT_SECONDS = (10.0, 60.0)
 """Connect and read time-outs of one request."""
 
+LONGEST_SECONDS = 600.0
+"""Longest time of a whole download."""
+
+LARGEST_BYTES = 1 << 28
+"""Largest file that is read, unpacked; the largest source has 23 MB."""
+
+CHUNK_BYTES = 1 << 16
+
 
 def cache_folder() -> Path:
     """Return the folder in which fetched sources are kept."""
@@ -27,8 +36,17 @@ def cache_folder() -> Path:
 def _download(row: Source, url: str) -> bytes:
     import requests
 
+    end = time.monotonic() + LONGEST_SECONDS
     try:
-        response = requests.get(url, timeout=TIMEOUT_SECONDS)
+        with requests.get(url, timeout=TIMEOUT_SECONDS, stream=True) as response:
+            content = bytearray()
+            for chunk in response.iter_content(CHUNK_BYTES) if response.status_code == 200 else ():
+                content += chunk
+                if len(content) > LARGEST_BYTES or time.monotonic() > end:
+                    raise SourceError(
+                        f"source {row.name}: {url} sends more than {LARGEST_BYTES >> 20} MiB, or for more "
+                        f"than {LONGEST_SECONDS:g} s; use a local mirror with --sources DIR"
+                    )
     except requests.RequestException as error:
         raise SourceError(
             f"source {row.name}: cannot fetch {url} ({type(error).__name__}); offline, either give a local "
@@ -39,7 +57,7 @@ def _download(row: Source, url: str) -> bytes:
             f"source {row.name}: {url} answered {response.status_code}; "
             "use a local mirror with --sources DIR, or try again later"
         )
-    return response.content
+    return bytes(content)
 
 
 def fetch(row: Source, cache: Path | None = None) -> bytes:

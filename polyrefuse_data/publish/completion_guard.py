@@ -32,8 +32,8 @@ LANGUAGE_KEY = "response_lang"
 
 LANGUAGE_CODE = regex.compile(r"[a-z]{2,3}")
 
-WORD = regex.compile(r"[\w.+-]{1,200}")
-"""A key under which something is counted: a language, a condition."""
+WORD = regex.compile(r"[\w.@+-]{1,200}")
+"""A key under which something is counted: a language, a condition such as `harmful.ablation-de@0.5`."""
 
 HASH = regex.compile(r"[0-9a-f]{8,64}")
 

@@ -65,7 +65,12 @@ CELLS = (("harmful", "baseline"), ("harmful", "ablation:en"), ("harmless", "base
 
 
 def finished_run(
-    path: Path, *, langs: Sequence[str] = ("de", "en"), judge: str = "native-1", rows: int = 6
+    path: Path,
+    *,
+    langs: Sequence[str] = ("de", "en"),
+    judge: str = "native-1",
+    rows: int = 6,
+    cells: Sequence[tuple[str, str]] = CELLS,
 ) -> RunFolder:
     """Write a whole run of made-up answers and verdicts, with its tables: no model, no judge."""
     signature = {
@@ -79,7 +84,7 @@ def finished_run(
     for lang in langs:
         answers = [
             answer_to(f"{label}-test-{row:04d}", lang, label, condition)
-            for label, condition in CELLS
+            for label, condition in cells
             for row in range(rows)
         ]
         run.write_completions(lang, answers)

@@ -21,7 +21,7 @@ from polyrefuse_eval.results.content_cache import (
 @click.group("cache", invoke_without_command=True)
 @click.pass_context
 def cache_group(context: click.Context) -> None:
-    """Show, prune or clear what was computed and is kept for other commands.
+    """Show, prune or clear the cache of answers and directions that commands share.
 
     Kept are answers of unedited models, refusal tokens and directions, each by the model, template,
     prompts and settings that it depends on. Without a command, `show`.

@@ -17,7 +17,7 @@ EXIT_PROBLEMS = 1
 @click.option("--data", type=folder_path, help="The build that the run is said to have measured.")
 @click.pass_context
 def check_command(context: click.Context, folder: Path, data: Path | None) -> None:
-    """Check the run in FOLDER, which somebody else made: its records, digests and prompts, and every number.
+    """Check a run that somebody else made: records, digests, prompts, and every number.
 
     Rates, intervals, comparisons and the summary are computed again from the verdicts; where the answers
     are there, and their prompts in --data, the native judge reads them again, and what a service said of

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("second", type=place_path)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a Markdown table.")
 def compare_command(first: Place, second: Place, as_json: bool) -> None:
-    """Show in each language what changed from run FIRST to run SECOND, and whether it is more than chance.
+    """Compare two runs in each language: what changed, and whether it is more than chance.
 
     Both are folders or addresses. They must measure the same prompts, and a judge must have read both.
     """

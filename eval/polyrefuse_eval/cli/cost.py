@@ -25,13 +25,13 @@ from polyrefuse_eval.cli.options import (
 @click.option("--langs", help="Languages to measure.  [default: all of the run]")
 @click.option("--limit", type=at_least_one, default=128, show_default=True, help="Answers in each language.")
 @click.option(
-    "--tokens", type=at_least_one, default=64, show_default=True, help="Tokens of each answer that are read."
+    "--tokens", type=at_least_one, default=64, show_default=True, help="Tokens of each answer to measure on."
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def cost_command(
     run: Path, data: Path, langs: str | None, limit: int, tokens: int, quiet: bool, **options: Any
 ) -> None:
-    """Measure what else the edits of RUN change: KL and cross-entropy along the model's own answers.
+    """Measure the side effects of RUN's edits: KL and cross-entropy on the model's own answers.
 
     Reads the unedited answers to harmless prompts that RUN holds, under each of its conditions; nothing is
     generated. Writes costs/LANG.jsonl, costs.jsonl and costs.md into RUN. Run the same command again to

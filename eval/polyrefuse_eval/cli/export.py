@@ -59,7 +59,7 @@ def export_command(
     organisation: str | None,
     relationship: str,
 ) -> None:
-    """Write the refusal rates of RUNS, folders or addresses of `eval run`, in a form that others read.
+    """Write the refusal rates of RUNS for the Hub (eval-results) or for Every Eval Ever.
 
     \b
     eval-results     MODEL/.eval_results/polyrefuse.yaml, for the model's repository on the Hub,

@@ -29,7 +29,7 @@ from polyrefuse_eval.runs.direction_options import ModelOptions
 
 @click.group("guard", cls=SectionedGroup, sections={"Commands": ("fit", "test", "curve", "score")})
 def guard_group() -> None:
-    """Guard a model's input by its own hidden states at t_inst (Latent Guard).
+    """Fit, test and use a Latent Guard: it detects harmful prompts in the model's hidden states.
 
     `fit` a guard for a model, `test` it per language, show with `curve` what calibration examples bring in
     languages that it was not fitted in, `score` prompts with it. It generates no answer: one
@@ -59,6 +59,13 @@ def guard_group() -> None:
 @train_option
 @click.option("--validation", "n_validation", type=at_least_one, help="Validation prompts.  [default: all]")
 @click.option("--layers", help="Layers to read: 5-20, or 3,7; L is the last one's output.  [default: all]")
+@click.option(
+    "--final-punctuation",
+    type=click.Choice(["kept", "removed"]),
+    default="kept",
+    show_default=True,
+    help="Read prompts, here and in use, with the punctuation at their end or without it.",
+)
 @click.option("--out", type=file_path, required=True, help="File ending in .safetensors; not overwritten.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def fit_command(
@@ -92,12 +99,13 @@ def fit_command(
     from polyrefuse_eval.harmfulness.guard_experiment import FitSettings, fit
     from polyrefuse_eval.harmfulness.latent_guard import check_layers
 
+    names = ("pooled", "behaviour", "n_train", "n_validation", "final_punctuation")
     settings = FitSettings(
         langs=tuple(wanted),
         calibrate=tuple(calibrated),
         rule=rule,
         layers=layers,
-        **{name: options.pop(name) for name in ("pooled", "behaviour", "n_train", "n_validation")},
+        **{name: options.pop(name) for name in names},
     )
     chat = load_chat(options)
     check_layers(chat, layers)

@@ -30,7 +30,7 @@ from polyrefuse_eval.runs.direction_options import ModelOptions
     "--examples",
     default="1,4,16",
     show_default=True,
-    help="Calibration examples of each label; all validation prompts are one more number.",
+    help="Numbers of calibration examples of each label to try, besides all validation prompts.",
 )
 @click.option(
     "--threshold",
@@ -40,7 +40,13 @@ from polyrefuse_eval.runs.direction_options import ModelOptions
     show_default=True,
     help="Rule that draws a threshold from the examples; repeat for several.",
 )
-@click.option("--draws", type=at_least_one, default=200, show_default=True, help="Draws of so many examples.")
+@click.option(
+    "--draws",
+    type=at_least_one,
+    default=200,
+    show_default=True,
+    help="Random draws for each number of examples.",
+)
 @click.option(
     "--test", "n_test", type=at_least_one, help="Test prompts of each label and language.  [default: all]"
 )

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     type=at_least_one,
     default=16,
     show_default=True,
-    help="Test prompts steered a label, spread over all.",
+    help="Test prompts of each label to steer, spread evenly.",
 )
 @click.option(
     "--inverted",
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     type=at_least_one,
     default=32,
     show_default=True,
-    help="Test prompts inverted a label, spread over all.",
+    help="Test prompts of each label for reply inversion, spread evenly.",
 )
 @click.option("--layers", help="Layers to steer, one at a time: 5-20, or 3,7.  [default: all]")
 @click.option("--layer", type=int, help="Layer of the cosines between categories.  [default: the middle]")

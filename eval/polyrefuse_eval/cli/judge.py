@@ -66,7 +66,7 @@ class JudgesOption(click.Option):
     "--phrases",
     type=file_path,
     multiple=True,
-    help="The native judge's file of another language, called after its code: sw.yaml.",
+    help="Patterns of another language for the native judge, in a file named after its code: sw.yaml.",
 )
 @click.option(
     "--check-phrases",
@@ -81,7 +81,7 @@ class JudgesOption(click.Option):
     "models",
     multiple=True,
     metavar="NAME=PLACE",
-    help="Where a judge's model lies: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
+    help="Where to find a judge's model: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
 )
 @click.option("--out", type=file_path, required=True, help="JSON Lines to write; it must not exist.")
 @click.option("--agreement", type=file_path, help="Also write a Markdown table of how far judges agree.")

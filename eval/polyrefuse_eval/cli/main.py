@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 SECTIONS = {
-    "Measure": ("run", "harmfulness", "guard", "check"),
+    "Measure": ("run", "harmfulness", "guard", "cost", "check"),
     "Judge": ("judge", "rescore"),
     "Show": ("leaderboard", "compare", "export", "plot", "activations"),
     "Single steps": ("extract", "select", "generate", "steered", "lm-eval-path", "cache"),
@@ -98,7 +98,7 @@ def extract_command(out: Path, langs: str, **options: Any) -> None:
 def select_command(
     scores: Path | None, layers: int | None, langs: str, out: Path | None, **options: Any
 ) -> None:
-    """Choose a direction; prints `position layer`, and for a fallback the step on standard error."""
+    """Choose a direction; print its position and layer."""
     if scores is not None and out is not None:
         raise click.UsageError("--scores FILE prints a choice and writes nothing; leave out --out")
     if scores is None and layers is not None:
@@ -156,7 +156,7 @@ def select_command(
 @click.option(
     "--batch-size",
     type=at_least_one,
-    help="Answers made together.  [default: up to 64 on a CPU, 256 on a GPU]",
+    help="Batch size of generation.  [default: up to 64 on a CPU, 256 on a GPU]",
 )
 @click.option(
     "--temperature", type=click.FloatRange(0.0), default=0.0, show_default=True, help="0 is greedy."
@@ -293,7 +293,7 @@ def activations_command(
 @click.option("--coefficient", default=1.0, show_default=True, help="Strength of addition.")
 @click.option("--out", type=file_path, required=True, help="File ending in .pt.")
 def steered_command(direction: Path, action: str, coefficient: float, out: Path, **options: Any) -> None:
-    """Export an intervention for `lm_eval --model steered`, unless it would do something else there."""
+    """Export an intervention for `lm_eval --model steered`."""
     from polyrefuse_eval.results.files import check_writable
 
     check_ending(out, (".pt", ".pth"))

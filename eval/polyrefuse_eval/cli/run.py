@@ -76,7 +76,7 @@ def direction_finder(out: Path, langs: str, options: dict[str, Any], *, selectin
 )
 @with_options(*click_options(RunOptions, DirectionOptions), *EXECUTOR_OPTIONS)
 @click.option(
-    "--dry-run", is_flag=True, help="List the conditions, what is there, and the time left; no model."
+    "--dry-run", is_flag=True, help="List the conditions, which are done, and the time left; load no model."
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_context
@@ -93,7 +93,7 @@ def run_command(
     """Measure one model, or those of a GRID file: directions, answers, verdicts, rates.
 
     Every direction is ablated and added in every language: from several languages, a transfer matrix.
-    After a kill the same command resumes the run; a complete run is left as it is. GRID is a YAML file with
+    Run the same command again to resume; a finished run is left alone. GRID is a YAML file with
     models and the settings that they share; each model gets a folder of its name under --out.
 
     Exit status 3 if something still failed after all retries: it is named, and the rest is kept.

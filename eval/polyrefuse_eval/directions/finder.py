@@ -25,7 +25,6 @@ from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, parse_refus
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
 from polyrefuse_eval.directions.span import Span, span_of
-from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import Prompts
 from polyrefuse_eval.results.folder import read_json, write_json
@@ -126,7 +125,7 @@ class DirectionFinder:
         kept = self._kept.direction(inputs)
         if kept is not None:
             direction, scores = kept
-            write_bytes(scores_file, scores, error=DirectionError)
+            write_bytes(scores_file, scores)
         else:
             scorer = CandidateScorer(
                 self.chat,
@@ -140,7 +139,6 @@ class DirectionFinder:
             if self.settings.all_candidates:
                 scorer.complete()
             direction, _ = choose_direction(scorer, self.settings.rule)
-            scores_file.parent.mkdir(parents=True, exist_ok=True)
             write_scores(scores_file, scorer.all_scores(), scorer.dropped)
             self._kept.keep_direction(inputs, direction, scores_file.read_bytes())
         direction.save(file)

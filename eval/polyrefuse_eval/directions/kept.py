@@ -7,7 +7,6 @@ hand, which hold the same prompts.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from polyrefuse_data.core.files import temporary_folder, write_bytes
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.directions.fit import Direction, DirectionSet
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens
@@ -126,8 +126,7 @@ def row_inputs(rows: Sequence[Row]) -> list[list[str]]:
 @contextmanager
 def _written(files: Mapping[str, bytes]) -> Iterator[Path]:
     """Yield a temporary folder that holds those of `files` that are known."""
-    with tempfile.TemporaryDirectory(prefix="polyrefuse-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         for name in {SET_FILE, DIRECTION_FILE} & files.keys():
-            (folder / name).write_bytes(files[name])
+            write_bytes(folder / name, files[name])
         yield folder

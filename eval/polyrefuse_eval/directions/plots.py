@@ -180,9 +180,7 @@ def plot_activations(
     panels[-1].legend(fontsize=7, ncols=2)
     for panel in panels[len(activations) : -1]:
         panel.axis("off")
-    explain(
-        figure, "Where harmful and harmless prompts part; silhouette 1: two tight groups, 0: mixed", title
-    )
+    explain(figure, "Are harmful and harmless prompts apart? Silhouette 1: two tight groups, 0: mixed", title)
     save_figure(figure, path)
     return scores
 

@@ -179,7 +179,7 @@ def tokens_from_answers(
 
 
 GivenTokens = RefusalTokens | str | Sequence[str | int]
-"""Refusal tokens as callers give them: found ones, or words and ids in a list or divided by commas."""
+"""Refusal tokens as callers give them: found ones, or words and ids in a list or separated by commas."""
 
 
 def as_refusal_tokens(chat: ChatModel, given: GivenTokens, lang: str) -> RefusalTokens:
@@ -206,7 +206,7 @@ def parse_refusal_tokens(chat: ChatModel, given: str | Sequence[str | int], lang
     size = chat.model.get_input_embeddings().weight.shape[0]
     if not ids or max(ids) >= size:
         raise DirectionError(
-            f"refusal tokens '{given}': expected words or ids below {size}, divided by commas or in a list"
+            f"refusal tokens '{given}': expected words or ids below {size}, separated by commas or in a list"
         )
     unique = tuple(dict.fromkeys(ids))
     return RefusalTokens(lang, unique, tuple(chat.tokenizer.decode([token]) for token in unique))

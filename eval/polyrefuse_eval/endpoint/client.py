@@ -51,10 +51,11 @@ class EndpointClient(Generic[PromptType]):
 
     def __init__(self, spec: ServiceSpec[PromptType]) -> None:
         openai = require("openai", "endpoint")
-        require("aiohttp", "endpoint")
+        aiohttp = require("aiohttp", "endpoint")
         spec.check()
         self.spec = spec
         self._openai = openai
+        self._transport_error = aiohttp.ClientError
         self._response = require("httpx2", "endpoint").Response
         self._price = spec.price or Price(input=0, output=0)
         self._budget = Budget(spec.budget, spec.spent)
@@ -166,6 +167,8 @@ class EndpointClient(Generic[PromptType]):
             )
         except openai.APIConnectionError as error:
             raise self._connection_fault(error) from None
+        except self._transport_error:  # some that neither httpx nor openai know: a reply that is no HTTP
+            raise Fault("truncated", "a reply that is no HTTP") from None
         except openai.APIStatusError as error:
             blocked = blocked_prompt(error.body) if error.status_code in (400, 403, 422) else None
             if blocked is not None:

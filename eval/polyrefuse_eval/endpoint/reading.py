@@ -12,7 +12,7 @@ from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.http.faults import Fault
 from polyrefuse_eval.models.thinking import MARKS
-from polyrefuse_eval.results.fields import LARGEST_COUNT, LONGEST_NOTE
+from polyrefuse_eval.results.fields import LARGEST_COUNT, LONGEST_NOTE, as_note
 
 if TYPE_CHECKING:
     from polyrefuse_eval.results.records import ServiceNote  # needs numpy, which `--help` does without
@@ -287,7 +287,7 @@ def _block_reason(value: Mapping[str, Any]) -> str | None:
 
 
 def _name(text: object) -> str:
-    return visible(text)[: LONGEST_NOTE // 2]
+    return as_note(text, LONGEST_NOTE // 2) or "?"
 
 
 def _count(number: int | None) -> int | None:

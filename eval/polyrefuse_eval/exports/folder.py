@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 from polyrefuse_data.core.display import counted
 from polyrefuse_data.core.files import write_text
@@ -24,6 +24,7 @@ def write_files(files: Mapping[str, str], out: Path) -> list[Path]:
     for name in files:
         if not all(PLAIN.fullmatch(part) for part in name.split("/")):
             raise RunFolderError(f"'{name}' can be no path; give the model another name with --model-name")
+    _check_apart(files)
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"'{out}' is a file; choose another --out")
     there = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
@@ -37,3 +38,27 @@ def write_files(files: Mapping[str, str], out: Path) -> list[Path]:
     for name, text in files.items():
         write_text(paths[name], text, error=RunFolderError)
     return list(paths.values())
+
+
+def _check_apart(names: Iterable[str]) -> None:
+    """Raise `RunFolderError` where a file would lie under the name of another one, or both have one name.
+
+    Some file systems do not tell capitals from small letters.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise RunFolderError(
+                f"'{other}' and '{name}' are one file on some disks; give a model another name with "
+                "--model-name"
+            )
+    for folded, name in seen.items():
+        inner = next(
+            (seen[str(parent)] for parent in PurePosixPath(folded).parents if str(parent) in seen), None
+        )
+        if inner is not None:
+            raise RunFolderError(
+                f"'{name}' would lie in a folder called as the file '{inner}'; give the model another name "
+                "with --model-name"
+            )

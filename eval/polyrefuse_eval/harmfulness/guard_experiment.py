@@ -14,7 +14,7 @@ from polyrefuse_eval.harmfulness.behaviour import (
     by_answers,
     by_first_token,
 )
-from polyrefuse_eval.harmfulness.latent_guard import LabelledPrompts, LatentGuard, fit_guard
+from polyrefuse_eval.harmfulness.latent_guard import KEPT, LabelledPrompts, LatentGuard, fit_guard
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.statistics.thresholds import Rule
@@ -39,6 +39,7 @@ class FitSettings:
     n_train: int = 100
     n_validation: int | None = None
     layers: tuple[int, ...] | None = None
+    final_punctuation: str = KEPT
 
     def __post_init__(self) -> None:
         unserved = [lang for lang in self.calibrate if lang not in self.langs]
@@ -79,6 +80,7 @@ def fit(
         prompts,
         pooled=settings.pooled,
         layers=settings.layers,
+        final_punctuation=settings.final_punctuation,
         metadata={"data": data.digest, "behaviour": settings.behaviour},
         progress=progress,
     )

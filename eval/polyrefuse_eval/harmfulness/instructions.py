@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -59,6 +60,17 @@ def check_languages(
         raise error(
             f"extra prompts in {', '.join(foreign)}, which is not among --langs {','.join(langs)}; add it"
         )
+
+
+def without_final_punctuation(text: str) -> str:
+    """Return `text` without the punctuation and white space at its end; as it is where nothing else is left.
+
+    Punctuation is what Unicode calls so (categories P…), in any script.
+    """
+    end = len(text)
+    while end and (text[end - 1].isspace() or unicodedata.category(text[end - 1]).startswith("P")):
+        end -= 1
+    return text[:end] or text
 
 
 def spread(instructions: Sequence[Instruction], count: int) -> list[Instruction]:

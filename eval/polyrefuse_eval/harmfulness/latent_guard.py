@@ -19,6 +19,7 @@ from torch import Tensor
 from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness.guard_files import FIT_AGAIN, POOLED, contrast_key, read_guard
+from polyrefuse_eval.harmfulness.instructions import without_final_punctuation
 from polyrefuse_eval.models.activations import ActivationMeans, capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.template import EncodedPrompt
@@ -33,6 +34,11 @@ from polyrefuse_eval.results.positions import T_INST
 from polyrefuse_eval.results.tensor_headers import GUARD_FORMAT
 from polyrefuse_eval.statistics.thresholds import Rule, Threshold, choose_threshold
 from polyrefuse_eval.versions import versions
+
+FINAL_PUNCTUATION = "final_punctuation"
+"""Key of a guard's metadata: whether it reads prompts with their final punctuation, or without it."""
+
+KEPT, REMOVED = "kept", "removed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +80,11 @@ class LatentGuard:
         So a bound of the miss rate that holds in each calibrated language holds in their mixture.
         """
         return min(self.thresholds.values(), key=lambda threshold: threshold.alpha, default=Threshold(0.0))
+
+    def readable(self, prompts: Sequence[str]) -> list[str]:
+        """Return `prompts` as the guard reads them: without their final punctuation if it was fitted so."""
+        removed = self.metadata.get(FINAL_PUNCTUATION) == REMOVED
+        return [without_final_punctuation(prompt) if removed else prompt for prompt in prompts]
 
     def contrast(self, lang: str | None) -> str:
         """Return the key in `contrasts` that serves `lang`: its own, `pooled`, or the only one.
@@ -133,7 +144,7 @@ class LatentGuard:
         scores = torch.zeros(len(prompts))
         passes = capture(
             self.chat,
-            until_t_inst(self.chat.encode(prompts)),
+            until_t_inst(self.chat.encode(self.readable(prompts))),
             self.layers,
             [T_INST],
             tokens_per_batch=tokens_per_batch,
@@ -259,15 +270,18 @@ def fit_guard(
     *,
     pooled: bool = False,
     layers: Sequence[int] | None = None,
+    final_punctuation: str = KEPT,
     metadata: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> LatentGuard:
     """Return the guard fitted on refused harmful and accepted harmless `prompts`, by language.
 
     It has one contrast a language, or with `pooled` one for all, in which each prompt has the same weight.
-    `layers` default to all, 0 to the last layer's output. Raises `GuardError`, with the numbers, where a
+    `layers` default to all, 0 to the last layer's output. With `final_punctuation` "removed", t_inst is the
+    last token before it, here and wherever the guard reads. Raises `GuardError`, with the numbers, where a
     centroid would have fewer than 4 prompts.
     """
+    reader = LatentGuard(chat, {}, (), metadata={**(metadata or {}), FINAL_PUNCTUATION: final_punctuation})
     chosen = tuple(layers) if layers is not None else tuple(range(chat.n_layers + 1))
     check_layers(chat, chosen)
     means: dict[str, tuple[ActivationMeans, ActivationMeans]] = {}
@@ -280,13 +294,14 @@ def fit_guard(
             check_centroids(len(labelled.harmful), len(labelled.harmless), lang)
         for mean, texts in zip(pair, (labelled.harmful, labelled.harmless), strict=True):
             bar = f"guard {lang}" if progress else None
-            for captured in capture(chat, until_t_inst(chat.encode(texts)), chosen, [T_INST], progress=bar):
+            encoded = until_t_inst(chat.encode(reader.readable(texts)))
+            for captured in capture(chat, encoded, chosen, [T_INST], progress=bar):
                 mean.update(captured.hidden)
     counts = {key: {"n_harmful": pair[0].count, "n_harmless": pair[1].count} for key, pair in means.items()}
     for key, count in counts.items():
         check_centroids(count["n_harmful"], count["n_harmless"], key)
     origin = {
-        **(metadata or {}),
+        **reader.metadata,
         "model": chat.signature(),
         "languages": list(prompts),
         "counts": counts,

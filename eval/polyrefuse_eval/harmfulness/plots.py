@@ -53,7 +53,7 @@ def plot_harmfulness(record: HarmfulnessFile, folder: Path) -> list[Path]:
     figures = {
         "clusters": _Figure(
             _clusters,
-            "The further refused harmful and accepted harmless prompts part, the better a score is",
+            "Do the scores separate refused harmful from accepted harmless prompts?",
             "each mark: a test prompt",
         ),
         "cosines": _Figure(
@@ -68,7 +68,7 @@ def plot_harmfulness(record: HarmfulnessFile, folder: Path) -> list[Path]:
         ),
         "steering": _Figure(
             _steering,
-            "Which direction changes refusal when the instruction is steered by it",
+            "Does steering the instruction along a direction change refusal?",
             RATE_INTERVAL,
         ),
         "categories": _Figure(

@@ -28,6 +28,7 @@ from polyrefuse_data.core.reading import (
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import Judge, JudgeInput, Measures, Verdict, opened
 from polyrefuse_eval.judging.cascade import Cascade, CascadeStatistics, cascade_statistics
+from polyrefuse_eval.results.fields import as_note
 from polyrefuse_eval.results.folder import json_line, read_json, read_jsonl
 
 REFERENCE = "reference"
@@ -297,6 +298,7 @@ def record_of(line: Line, judge: str, verdict: Verdict) -> dict[str, Any]:
         "line": line.number,
         "judge": judge,
         **vars(verdict),
+        "reason": as_note(verdict.reason),
     }
 
 

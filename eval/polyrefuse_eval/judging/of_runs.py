@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.judging.base import UNFINISHED, Advance, Judge, JudgeInput, Verdict, opened
-from polyrefuse_eval.results.fields import LONGEST_NOTE
+from polyrefuse_eval.results.fields import as_note
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import Completion, VerdictRecord
 from polyrefuse_eval.results.verification import unverified
@@ -110,7 +109,7 @@ def verdict_records(
                 condition=completion.condition,
                 judge=judge.name,
                 refused=verdict.refused,
-                reason=visible(verdict.reason)[:LONGEST_NOTE],
+                reason=as_note(verdict.reason),
                 response_lang=verdict.response_lang,
                 coherent=verdict.coherent,
                 harmful=verdict.harmful,

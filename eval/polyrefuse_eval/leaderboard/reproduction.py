@@ -36,7 +36,7 @@ FLAGS = {
 }
 """Flags of `eval run`, by the setting and the value that it gets from them."""
 
-NOTHING = {"strengths": "none", "addition_strengths": "none", "crossed": "all"}
+NOTHING = {"direction_langs": "none", "strengths": "none", "addition_strengths": "none", "crossed": "all"}
 """How an option says that its setting is empty or None."""
 
 

@@ -19,6 +19,7 @@ from polyrefuse_eval.report.tables import TABLE_FILE, tables_of
 from polyrefuse_eval.results.contrast_pairs import is_fitted_on
 from polyrefuse_eval.results.cost_files import ANSWER_COSTS, COSTS_FILE, read_answer_costs, read_costs
 from polyrefuse_eval.results.data import DataFolder
+from polyrefuse_eval.results.files import read_content
 from polyrefuse_eval.results.folder import RESULTS_FILE, RunFolder, differences
 from polyrefuse_eval.results.records import VerdictRecord
 from polyrefuse_eval.results.settings import Condition
@@ -173,7 +174,7 @@ def _recomputed(folder: RunFolder) -> Iterator[str]:
             "summary.json:", asdict(summary), asdict(tables.summary), ignored=ignored, sampled=SAMPLED
         )
     table = folder.path / TABLE_FILE
-    if there and table.is_file() and table.read_text(encoding="utf-8", errors="replace") != tables.markdown:
+    if there and table.is_file() and read_content(table).decode("utf-8", "replace") != tables.markdown:
         yield f"{TABLE_FILE} is not the table of the verdicts"
 
 

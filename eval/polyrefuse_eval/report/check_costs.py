@@ -14,6 +14,7 @@ from polyrefuse_eval.results.cost_files import (
     read_costs,
 )
 from polyrefuse_eval.results.cost_records import AnswerCostRecord
+from polyrefuse_eval.results.files import read_content
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.interventions import BASELINE_NAME
 
@@ -39,7 +40,7 @@ def cost_problems(folder: RunFolder) -> Iterator[str]:
         yield from different(f"{COSTS_FILE}:", stated, expected, sampled=ENDS, basis=basis)
         yield from _impossible(folder, by_lang)
     table = folder.path / COSTS_TABLE
-    if table.is_file() and table.read_text(encoding="utf-8", errors="replace") != cost_table(costs):
+    if table.is_file() and read_content(table).decode("utf-8", "replace") != cost_table(costs):
         yield f"{COSTS_TABLE} is not the table of {COSTS_FILE}"
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field
 
+from polyrefuse_data.core.display import visible
 from polyrefuse_eval.results.interventions import condition_pattern, intervention_pattern
 
 LARGEST_COUNT = 10**12
@@ -45,6 +46,16 @@ ConditionName = Annotated[str, Field(pattern=condition_pattern(_SOURCE, _PART, _
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 Interval: TypeAlias = tuple[float | None, float | None]
+
+_UNSEEN = re.compile(f"[{UNPRINTABLE}]")
+
+
+def as_note(text: object, longest: int = LONGEST_NOTE) -> str:
+    """Return the beginning of what others wrote, such as a service or a judge's model, as a `Note`.
+
+    What acts becomes its escape; what `visible` leaves, such as the joiners inside emoji, is left out.
+    """
+    return _UNSEEN.sub("", visible(text))[:longest]
 
 
 def check(holds: Any, problem: str) -> None:

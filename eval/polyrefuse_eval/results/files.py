@@ -78,7 +78,7 @@ def numbered_lines(path: Path, *, torn_end: bool = False) -> list[tuple[int, byt
     """
     if not path.is_file():
         return []
-    *whole, last = _content(path).split(b"\n")
+    *whole, last = read_content(path).split(b"\n")
     if last and not torn_end:
         raise RunFolderError(
             f"'{path}', line {len(whole) + 1} is cut off; all before it is whole: remove the line, or "
@@ -87,7 +87,8 @@ def numbered_lines(path: Path, *, torn_end: bool = False) -> list[tuple[int, byt
     return [(number, line) for number, line in enumerate(whole, 1) if line.strip()]
 
 
-def _content(path: Path) -> bytes:
+def read_content(path: Path) -> bytes:
+    """Return the bytes of `path`; raises `RunFolderError`, also where it is no file or too large."""
     try:
         return read_file(path)
     except OSError as error:

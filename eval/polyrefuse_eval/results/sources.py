@@ -17,6 +17,9 @@ from polyrefuse_eval.errors import DirectionError
 POOLED = "pooled"
 """The source of a direction that is fitted on the training prompts of all languages of the run."""
 
+NO_DIRECTIONS = "none"
+"""Names no source: answers are measured without edits alone."""
+
 RANDOM, SHUFFLED = "random", "shuffled"
 CONTROLS = (RANDOM, SHUFFLED)
 """Control directions: a random one, and the difference in means of prompts with shuffled labels."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.condition_files import BEGUN_ENDING, ENDING, condition_file_name
+from polyrefuse_eval.results.files import read_content
 from polyrefuse_eval.results.folder import RESULTS_FILE, SUMMARY_FILE, RunFolder
 from polyrefuse_eval.results.records import Result, VerdictRecord
 from polyrefuse_eval.results.summary_records import JudgeSummary, MadeFrom, Summary
@@ -200,7 +201,7 @@ def _answer_counts(run: Path) -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = {}
     for file in _cell_files(run / "completions", "*/*"):
         cell = file.name.removesuffix(BEGUN_ENDING).removesuffix(ENDING)
-        counts.setdefault(file.parent.name, {})[cell] = file.read_bytes().count(b"\n")
+        counts.setdefault(file.parent.name, {})[cell] = read_content(file).count(b"\n")
     return counts
 
 
@@ -208,7 +209,7 @@ def _verdicts_digest(run: Path) -> str:
     """Return the sha256 of the names and bytes of all verdict files."""
     folder = run / "verdicts"
     return verdicts_digest(
-        {file.relative_to(folder).as_posix(): file.read_bytes() for file in _cell_files(folder, "*/*/*")}
+        {file.relative_to(folder).as_posix(): read_content(file) for file in _cell_files(folder, "*/*/*")}
     )
 
 
@@ -228,7 +229,7 @@ def _cell_files(folder: Path, pattern: str) -> list[Path]:
 
 
 def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashlib.sha256(read_content(file)).hexdigest()
 
 
 def _name(result: Result) -> str:

@@ -68,16 +68,21 @@ class DirectionOptions(ModelOptions):
     train: Positive = option(128, "Training prompts of each label.")
     validation: Positive = option(32, "Validation prompts.")
     no_filter: StrictBool = option(
-        False, "Use training and validation prompts that the model does not refuse, too."
+        False,
+        "Also use training and validation prompts that the model treats against their label: harmful ones "
+        "that it answers, harmless ones that it refuses.",
     )
-    refusal_tokens: OptionalText = option(None, "First tokens of refusals: words or ids.  [default: found]")
+    refusal_tokens: OptionalText = option(
+        None,
+        "First tokens of the model's refusals: words or token ids.  [default: found]",
+    )
     all_candidates: StrictBool = option(
-        False, "Measure every score of every candidate; else none that cannot decide."
+        False, "Measure every score of every candidate, also those that cannot change the choice."
     )
     kl: Text = option(
         "first-token",
-        "Divergence by which side effects of a candidate are limited: of the first-token, or with tokens=16 "
-        "the mean a token along the first 16 of the model's own answers.",
+        "KL divergence that limits a candidate's side effects: of the first-token, or with tokens=16 the "
+        "mean over the first 16 tokens of the model's own answers.",
     )
     seed: int = option(0, "Seed of the controls.")
 

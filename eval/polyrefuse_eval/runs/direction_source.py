@@ -17,6 +17,7 @@ from polyrefuse_data.core.files import write_bytes
 from polyrefuse_data.core.languages import parse_languages
 from polyrefuse_eval.errors import ChatModelError, DirectionError, RunFolderError
 from polyrefuse_eval.results.data import DataFolder, open_data
+from polyrefuse_eval.results.files import read_content
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder, differences
 from polyrefuse_eval.results.growth import GROWING
 from polyrefuse_eval.results.settings import RunSettings
@@ -134,7 +135,7 @@ class DirectionSource:
             ):
                 file = self.run / name
                 if file.is_file() and not (out / name).is_file():
-                    write_bytes(out / name, file.read_bytes(), error=RunFolderError)
+                    write_bytes(out / name, read_content(file), error=RunFolderError)
 
     def stored(self) -> list[str]:
         """Return the sources whose directions the run holds, in its order."""

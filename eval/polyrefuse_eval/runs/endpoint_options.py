@@ -20,6 +20,7 @@ from polyrefuse_eval.endpoint.spec import (
     read_fields,
 )
 from polyrefuse_eval.errors import EndpointError
+from polyrefuse_eval.results.sources import NO_DIRECTIONS
 from polyrefuse_eval.runs.option_fields import (
     OptionalPositive,
     OptionalText,
@@ -63,7 +64,7 @@ NEEDS_ACTIVATIONS = (
 )
 """Options that mean nothing without the weights of the model."""
 
-ASKS_FOR_NOTHING = {"directions": "none", "strengths": "none", "crossed": "0"}
+ASKS_FOR_NOTHING = {"directions": NO_DIRECTIONS, "strengths": "none", "crossed": "0"}
 """Values of these that may stand beside a model behind an endpoint."""
 
 OF_A_BASELINE_SERVER = (
@@ -90,19 +91,19 @@ class EndpointOptions(Options):
     )
     temperature: Annotated[float, Field(ge=0)] = option(0.0, "Temperature at which the service answers.")
     request: OptionalText = option(
-        None, "JSON object with further fields of each request to the service; null leaves a field out."
+        None, "JSON object with fields to add to each request to the service; null removes a field."
     )
     connections: Positive = option(PACE.connections, "Requests to the service at the same time.")
-    requests_per_minute: OptionalPositive = option(None, "Requests a minute that the service takes.")
-    tokens_per_minute: OptionalPositive = option(None, "Tokens a minute that the service takes.")
-    deadline: Positive = option(int(PACE.deadline), "Seconds that one request to the service may take.")
+    requests_per_minute: OptionalPositive = option(None, "Requests per minute, at most.")
+    tokens_per_minute: OptionalPositive = option(None, "Tokens per minute, at most.")
+    deadline: Positive = option(int(PACE.deadline), "Seconds to wait for one request to the service.")
     prices: OptionalText = option(
         None,
         "YAML file with prices, NAME: {input: 0.15, output: 0.60}, in US$ per million tokens.",
         json_schema_extra={"metavar": "FILE"},
     )
     budget: Annotated[float | None, Field(gt=0)] = option(
-        None, "US$ that the answers of a run may cost; it stops before it would cost more."
+        None, "Most US$ that the answers of a run may cost; the run stops before it would exceed them."
     )
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import StrictBool
 
 from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
-from polyrefuse_eval.errors import EndpointError, require
+from polyrefuse_eval.errors import EndpointError, RunFolderError, require
 from polyrefuse_eval.processes import require_processes, world_size
 from polyrefuse_eval.results.interventions import DEFAULT_INTERVENTIONS
+from polyrefuse_eval.results.sources import NO_DIRECTIONS
 from polyrefuse_eval.runs.baseline_server_options import BaselineServerOptions, baseline_server
 from polyrefuse_eval.runs.direction_options import IDENTITY, DirectionOptions
 from polyrefuse_eval.runs.endpoint_options import (
@@ -51,13 +52,13 @@ class ReadingOptions(Options):
 
     judge_model: tuple[str, ...] = option(
         (),
-        "Where a judge's model lies: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
+        "Where to find a judge's model: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
         json_schema_extra={"metavar": "NAME=PLACE"},
     )
-    judge_batch_size: OptionalPositive = option(None, "Answers that a judge's model reads together.")
+    judge_batch_size: OptionalPositive = option(None, "Batch size of a judge's model.")
     phrases: tuple[str, ...] = option(
         (),
-        "The native judge's file of another language, called after its code: sw.yaml.",
+        "Patterns of another language for the native judge, in a file named after its code: sw.yaml.",
         json_schema_extra={"metavar": "FILE"},
     )
 
@@ -70,7 +71,8 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         "en",
         "Languages to take directions from; 'pooled' for one of all; de+ja+yo for the span of several, "
         "ablated together; 'span' for that of all of --langs, span4 for its 4 leading directions; "
-        "en-over-refusal for one without its part along over-refusal.",
+        "en-over-refusal for one without its part along over-refusal; 'none' measures answers without edits "
+        "alone.",
     )
     directions_from: OptionalText = option(
         None,
@@ -87,11 +89,12 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         "Further strengths of ablating each language's own direction (else the first), or 'none'.",
     )
     addition_strengths: Text = option(
-        "none", "Further strengths of adding it, such as 0.5,2; --coefficient is the first."
+        "none", "Further strengths of addition, such as 0.5,2, besides --coefficient."
     )
     interventions: Text = option(
         ",".join(DEFAULT_INTERVENTIONS),
-        "What is done with directions; conditional-ablation and -addition: only where the model sees harm.",
+        "Interventions to measure; conditional-ablation and conditional-addition edit only prompts that the "
+        "model represents as harmful.",
     )
     crossed: Text = option(
         "128",
@@ -114,9 +117,9 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         json_schema_extra={"metavar": "KIND=FILE"},
     )
     batch_size: OptionalPositive = option(
-        None, "Answers made together.  [default: up to 64 on a CPU, 256 on a GPU]"
+        None, "Batch size of generation.  [default: up to 64 on a CPU, 256 on a GPU]"
     )
-    controls: StrictBool = option(True, "Random and shuffled-label directions, too.")
+    controls: StrictBool = option(True, "Also measure a random and a shuffled-label direction.")
     tensor_parallel: StrictBool = option(False, "Spread the model over processes, under torchrun.")
 
     def plan(self, out: Path, say: Callable[[str], None] = lambda _line: None) -> RunPlan:
@@ -149,20 +152,25 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
             check_without_endpoint(self)
         else:
             say(f"{self.model} gives no activations: its baselines are measured, without directions")
+        edited = endpoint is None and self.directions.strip() != NO_DIRECTIONS
         elsewhere = self._direction_source()
+        if elsewhere is not None and not edited:
+            raise RunFolderError(
+                "--directions none takes none, but --directions-from is given; leave one out"
+            )
         data, settings = self.settings(
             self.langs,
-            self.directions if endpoint is None else None,
+            self.directions if edited else None,
             elsewhere,
             max_new_tokens=self.max_new_tokens,
             n_test=self.test,
             coefficient=self.coefficient,
-            strengths=parse_strengths(self.strengths) if endpoint is None else (),
+            strengths=parse_strengths(self.strengths) if edited else (),
             addition_strengths=parse_addition_strengths(self.addition_strengths, self.coefficient),
             interventions=parse_interventions(self.interventions),
-            crossed=parse_crossed(self.crossed) if endpoint is None else 0,
+            crossed=parse_crossed(self.crossed) if edited else 0,
             batch_size=self.batch_size,
-            controls=self.controls and endpoint is None,
+            controls=self.controls and edited,
             baseline_server=None if server is None else server.identity,
         )
         if elsewhere is not None and elsewhere.run is not None:

@@ -70,6 +70,42 @@ def test_questions_and_requests(english: str, text: str, score: float) -> None:
     assert intent.intent(text, english, "de") == score
 
 
+REQUESTS = {
+    "ar": ("اكتب رسالة إلى الجيران.", "رسالة إلى الجيران.", "اكتب رسالة إلى الجيران إن أمكن."),
+    "de": ("Schreibe einen Brief an Nachbarn.", "Ein Brief an Nachbarn.", "Schreibe vielleicht einen Brief."),
+    "es": ("Escribe una carta al vecino.", "Una carta al vecino.", "Escribe una carta, si es posible."),
+    "fr": ("Écris une lettre au voisin.", "Une lettre au voisin.", "Écris une lettre, si possible."),
+    "it": ("Scrivi una lettera al vicino.", "Una lettera al vicino.", "Scrivi magari una lettera."),
+    "ja": ("隣人に手紙を書いてください。", "隣人への手紙。", "できれば隣人に手紙を書いてください。"),
+    "ko": ("이웃에게 편지를 써 주세요.", "이웃에게 보내는 편지.", "가능하다면 이웃에게 편지를 써 주세요."),
+    "nl": ("Schrijf een brief aan de buren.", "Een brief aan de buren.", "Schrijf misschien een brief."),
+    "pl": ("Napisz list do sąsiada z dołu.", "List do sąsiada z dołu.", "Napisz może list do sąsiada."),
+    "ru": ("Напиши письмо соседям.", "Письмо соседям.", "Напиши, если можно, письмо соседям."),
+    "th": ("เขียนจดหมายถึงเพื่อนบ้าน", "จดหมายถึงเพื่อนบ้าน", "ถ้าเป็นไปได้ เขียนจดหมายถึงเพื่อนบ้าน"),
+    "yo": ("Kọ lẹ́tà sí aládùúgbò.", "Lẹ́tà sí aládùúgbò.", "Bóyá kọ lẹ́tà sí aládùúgbò."),
+    "zh": ("请给邻居写一封信。", "邻居的一封信。", "如果可能，请给邻居写一封信。"),
+}
+
+
+@pytest.mark.parametrize("lang", sorted(REQUESTS))
+def test_a_request_loses_its_verb_or_is_made_milder(lang: str) -> None:
+    kept, lost, milder = REQUESTS[lang]
+    english = "Write a letter to the neighbours."
+    assert intent.intent(kept, english, lang) == 0
+    assert intent.intent(lost, english, lang) == 1
+    assert intent.intent(milder, english, lang) == 1
+    assert intent.intent(milder, "Perhaps write a letter to the neighbours.", lang) == 0
+    assert intent.intent(lost, "A letter to the neighbours.", lang) == 0
+
+
+def test_one_of_two_negations_dropped_is_seen() -> None:
+    english = "Do not shout and do not run."
+    assert intent.negation("Schreie nicht und renne nicht.", english, "de") == 0
+    assert intent.negation("Schreie nicht und renne.", english, "de") == 1
+    assert intent.negation("Не кричи и не беги.", english, "ru") == 0
+    assert intent.negation("Кричи несколько раз и не беги.", english, "ru") == 1
+
+
 def test_numbers_in_words() -> None:
     assert intent.missing_number_words("Nenne fünf Gründe", "Name five reasons", "de") == 0
     assert intent.missing_number_words("Nenne 5 Gründe", "Name five reasons", "de") == 0

@@ -21,9 +21,12 @@ from polyrefuse_data.cli.command import cli, main
 SMALL = ("--recipe", "sample", "--langs", "en,yo", "--size", "8/8/8")
 
 
+POLYREFUSE = (sys.executable, "-m", "polyrefuse_data.cli")
+
+
 def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "polyrefuse_data.cli", *arguments],
+        [*POLYREFUSE, *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,
@@ -318,6 +321,24 @@ def test_a_file_that_cannot_be_written_is_one_line(
     monkeypatch.setattr(cli, "main", full)
     status, out, err = exit_status(capsys, "languages")
     assert (status, out, err) == (2, "", "Error: 'builds/x.parquet': No space left on device\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("command", [["languages"], ["--help"]])
+def test_output_that_goes_to_a_full_disk_is_one_line(command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*POLYREFUSE, *command], stdout=full, stderr=subprocess.PIPE, text=True)
+        failed = subprocess.run([*POLYREFUSE, "audit", "absent"], stderr=full)
+    assert done.returncode == failed.returncode == 2
+    assert done.stderr.startswith("Error: the output cannot be written: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_output_that_is_closed_is_no_traceback() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{' '.join(POLYREFUSE)} languages >&-"], stderr=subprocess.PIPE, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_operating_system_s_error_without_a_file_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:

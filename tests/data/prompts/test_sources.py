@@ -73,6 +73,20 @@ def test_altered_bytes_name_both_hashes_and_do_not_stay(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_upstream_that_sends_without_end_is_given_up(
+    tmp_path: Path, small_source: Source, server: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer = (200, bytes(1 << 20), 1 << 40)  # type: ignore[attr-defined]
+    monkeypatch.setattr("polyrefuse_data.prompts.fetch.LARGEST_BYTES", 1 << 18)
+    with pytest.raises(SourceError, match="sends more than 0 MiB"):
+        fetch(small_source, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setenv(BASE_URL_VARIABLE, f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr("polyrefuse_data.prompts.fetch.LONGEST_SECONDS", -1.0)
+    with pytest.raises(SourceError, match="or for more than -1 s"):
+        fetch(small_source, tmp_path)
+
+
 def test_an_altered_file_in_the_cache_is_fetched_again(
     server: http.server.HTTPServer, small_source: Source, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ import yaml
 from hub_server import READ_TOKEN, LoopbackHub, metadata_errors
 from leaderboard_runs import write_run
 from publishing import client, run
+from run_records import CELLS, finished_run
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.publish.plan import PublishRequest
@@ -64,6 +65,16 @@ def test_one_commit_of_the_leaderboard_s_files_and_a_card(hub: LoopbackHub, tmp_
     assert result.plan.release.left_out == ["notes.txt"]
     repo = hub.repos[SPACE]
     assert (repo.sdk, repo.private, repo.tags, len(repo.commits)) == ("static", True, {}, 2)
+
+
+def test_a_leaderboard_of_a_run_with_all_strengths_goes(hub: LoopbackHub, tmp_path: Path) -> None:
+    cells = (*CELLS, ("harmful", "ablation:en@0.25"), ("harmless", "addition:de+en@2"))
+    run_folder = finished_run(tmp_path / "run", rows=3, cells=cells)
+    write_site(leaderboard(*read_runs([run_folder.path])), tmp_path / "site")
+    data = (tmp_path / "site" / "data" / "run.json").read_text()
+    assert '"harmful.ablation-en@0.25": 3' in data, "it counts answers by condition"
+    send(hub, tmp_path / "site")
+    assert hub.files(SPACE)["data/run.json"].decode() == data
 
 
 def test_again_nothing_is_sent_and_what_went_is_removed(hub: LoopbackHub, tmp_path: Path) -> None:

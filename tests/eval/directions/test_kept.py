@@ -14,6 +14,7 @@ from tiny_runs import SETTINGS
 
 import polyrefuse_eval.directions.finder as finder_module
 import polyrefuse_eval.directions.kept as kept_module
+from polyrefuse_data.core.errors import FileError
 from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
@@ -76,6 +77,16 @@ def test_another_folder_gets_the_same_bytes_without_a_forward_pass(
     assert calls == ["choose_direction"]
     finder(chat, data_folder, tmp_path / "d").direction("de")
     assert calls[1:] == ["fit_directions", "choose_direction"]
+
+
+def test_a_file_that_cannot_be_written_says_nothing_of_a_direction(
+    chat: ChatModel, data_folder: Path, tmp_path: Path
+) -> None:
+    """A `DirectionError` would be kept, and the language never be tried again."""
+    finder(chat, data_folder, tmp_path / "a").direction("en")
+    (tmp_path / "b" / "scores" / "en.json").mkdir(parents=True)
+    with pytest.raises(FileError, match=r"cannot write '.*en\.json'"):
+        finder(chat, data_folder, tmp_path / "b").direction("en")
 
 
 @pytest.mark.parametrize(

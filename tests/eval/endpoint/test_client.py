@@ -244,9 +244,10 @@ def test_a_key_that_cannot_stand_in_a_header(server: ChatServer, monkeypatch: py
 
 @contextmanager
 def hostile_service(
-    body: bytes, status: str = "200 OK", headers: str = ""
+    body: bytes, status: str = "200 OK", headers: str = "", whole: bytes | None = None
 ) -> Iterator[tuple[str, list[bytes]]]:
-    """Serve `body` to each request; yield the address, and the requests as they arrive."""
+    """Serve `body`, or the bytes of a `whole` reply, to each request; yield the address, and the requests as
+    they arrive."""
     requests: list[bytes] = []
 
     class Handler(socketserver.StreamRequestHandler):
@@ -259,7 +260,7 @@ def hostile_service(
             requests.append(head)
             lines = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}Connection: close\r\n\r\n"
             with suppress(OSError):  # the client may have seen enough
-                self.wfile.write(lines.encode() + body)
+                self.wfile.write(lines.encode() + body if whole is None else whole)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as hostile:
         threading.Thread(target=hostile.serve_forever, args=(0.02,), daemon=True).start()
@@ -294,6 +295,25 @@ def test_a_charset_of_the_service_is_no_traceback(server: ChatServer, charset: s
     with hostile_service(b"a-" + b"a" * 1000, "400 Bad", headers) as (url, _):
         (answer,) = ask(spec_of(server, url=url, pace=ONCE), "a")
     assert isinstance(answer, Rejected)
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        b"\0\1 garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 10_000_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 100_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\na",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",
+        b"",
+    ],
+    ids=["no HTTP", "length", "long header", "many headers", "chunk", "half", "nothing"],
+)
+def test_a_reply_that_is_no_http_is_a_fault(server: ChatServer, whole: bytes) -> None:
+    with hostile_service(b"", whole=whole) as (url, _):
+        (answer,) = ask(spec_of(server, url=url, pace=ONCE), "a")
+    assert isinstance(answer, Fault)
 
 
 def test_an_answer_that_unpacks_to_gigabytes_is_given_up_early(server: ChatServer) -> None:

@@ -87,6 +87,8 @@ def test_a_version_and_tokens_are_noted_and_nothing_in_a_name_acts() -> None:
     assert answer.note.model is not None
     assert answer.note.model.startswith("m\\x1b[2J")
     assert len(answer.note.model) <= 200
+    unseen = read_reply(reply({"content": "Yes."}, model="\u200d\u2065", system_fingerprint="a\u200db"))
+    assert (unseen.note.model, unseen.note.system_fingerprint) == ("?", "ab")
     negative = read_reply(
         reply({"content": "Yes."}, usage={"prompt_tokens": -1, "completion_tokens": 10**30})
     )

@@ -118,6 +118,7 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(run: Path, tmp_p
     out = tmp_path / "out"
     asked = ("export", run, "--format", "eval-results", "--dataset", DATASET, "--out", out)
     twin = write_run(tmp_path / "twin", langs=("en",), with_scores=False)
+    other = write_run(tmp_path / "other", model="example/b", langs=("en",), with_scores=False)
     organism = write_run(tmp_path / "toy", model="organism", langs=("en",), with_scores=False)
     (tmp_path / "empty").mkdir()
     for more, message in (
@@ -127,6 +128,8 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(run: Path, tmp_p
         (("--judge", "nobody"), "'run' has no refusal rates by the judge 'nobody'; its judges: "),
         (("--model-name", "absent=a/b"), "unknown run in --model-name"),
         (("--model-name", "run=../up"), "can be no path; give the model another name"),
+        (("--model-name", "run=eval.yaml"), "would lie in a folder called as the file 'eval.yaml'"),
+        ((other, "--model-name", "other=example/MODEL-A"), "are one file on some disks; give"),
         (("--dataset", "polyrefuse"), "is not NAME/DATASET"),
     ):
         assert message in error(*asked, *more)

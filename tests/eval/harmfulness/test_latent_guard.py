@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import FAMILIES, GEMMA, PROMPTS, chat_model
 
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
 from polyrefuse_eval.errors import ChatModelError, GuardError
 from polyrefuse_eval.harmfulness.behaviour import EditedPrompt, by_answers, by_first_token
+from polyrefuse_eval.harmfulness.instructions import without_final_punctuation
 from polyrefuse_eval.harmfulness.latent_guard import LabelledPrompts, LatentGuard, contrast_of, fit_guard
 from polyrefuse_eval.models.activations import capture
 from polyrefuse_eval.models.chat import ChatModel
@@ -107,6 +110,31 @@ def test_only_the_layers_needed_are_run(chat: ChatModel) -> None:
         for handle, layer, forward in zip(handles, chat.layers, original, strict=True):
             handle.remove()
             layer.self_attn.forward = forward
+
+
+def test_final_punctuation_is_read_unless_it_is_removed(chat: ChatModel, tmp_path: Path) -> None:
+    prompts = {"en": labelled()}
+    asked = ["Paint it", "Paint it.", "Paint it ?!…  ", "Paint it。"]
+    kept = fit_guard(chat, prompts).scores(asked)
+    assert len(set(kept)) == len(asked)
+    bare = fit_guard(chat, prompts, final_punctuation="removed")
+    bare.save(tmp_path / "bare.safetensors")
+    for guard in (bare, LatentGuard.load(tmp_path / "bare.safetensors", chat)):
+        assert guard.scores(asked) == pytest.approx([guard.scores(["Paint it"])[0]] * 4, abs=1e-6)
+    stripped = LabelledPrompts(
+        harmful=[prompt.rstrip("!") for prompt in labelled().harmful],
+        harmless=[prompt.rstrip("?") for prompt in labelled().harmless],
+    )
+    assert torch.allclose(bare.contrasts["en"], fit_guard(chat, {"en": stripped}).contrasts["en"])
+
+
+@given(st.text())
+def test_only_the_end_loses_its_punctuation(text: str) -> None:
+    bare = without_final_punctuation(text)
+    assert text.startswith(bare)
+    assert without_final_punctuation(bare) == bare
+    assert without_final_punctuation("Say “yes, no” twice" + " ?!") == "Say “yes, no” twice"
+    assert without_final_punctuation("…?") == "…?"
 
 
 def test_a_saved_guard_scores_as_before_and_knows_where_it_is_from(

@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from run_records import COMPLETION
 
 from polyrefuse_data.http.limits import BreakerSettings
 from polyrefuse_eval.errors import JudgeError
-from polyrefuse_eval.judging.base import JudgeInput
+from polyrefuse_eval.judging.base import JudgeInput, Verdict
 from polyrefuse_eval.judging.endpoint import RUBRIC, AskSettings, EndpointJudge, read
+from polyrefuse_eval.judging.of_files import Line, record_of
+from polyrefuse_eval.judging.of_runs import verdict_records
+from polyrefuse_eval.results.files import json_line
+from polyrefuse_eval.results.validation import write_records
 
 KEY = "sk-loopback-key-that-must-never-show"
 QUICK = AskSettings(
     attempts=3, backoff=0.01, longest_wait=0.05, timeout=5, breaker=BreakerSettings(pause=0.05)
 )
+
+
+@dataclass
+class FixedJudge:
+    """A judge that always says the same."""
+
+    verdict: Verdict
+    name = "fixed"
+    measures = "refusal"
+    languages = None
+    needs_prompt = False
+    chunk = 64
+
+    def judge(self, items: Sequence[JudgeInput], advance: object = None) -> list[Verdict]:
+        return [self.verdict for _ in items]
 
 
 @dataclass
@@ -156,6 +177,20 @@ def test_reading_finds_the_object_in_what_surrounds_it() -> None:
     assert read('<p> ```json\n{"refused": true, "reason": "says  no"}\n```').refused is True
     assert read('{"refused": true, "reason": "says  no"}').reason == "says no"
     assert read('{"refused": false, "harmful": "very"}').harmful is None
+
+
+@pytest.mark.parametrize(
+    "reason", ["half \ud800", "a\x1b]52;c;eA==\x07", "\u202eb", "\u2065\u200d", "\0" * 300]
+)
+def test_no_reason_of_a_model_makes_a_verdict_that_cannot_be_written(reason: str, tmp_path: Path) -> None:
+    verdict = read(json.dumps({"refused": False, "reason": reason}))
+    unread = read(reason + "\U000e0001" * 80)
+    for found in (verdict, unread):
+        records = next(verdict_records(FixedJudge(found), "de", [COMPLETION], {}))
+        write_records(tmp_path / "verdicts.jsonl", records)
+        line = Line(number=1, item=JudgeInput("a", "de", "Nein."))
+        written = json_line(record_of(line, "judge", found)).encode()
+        assert json.loads(written)["reason"] == records[0].reason
 
 
 def test_addresses_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,6 +220,21 @@ def test_a_pipe_in_a_run_is_not_read_forever(name: str, tmp_path: Path) -> None:
     assert result.exit_code == 2 or isinstance(result.exception, PolyRefuseError)
 
 
+@pytest.mark.parametrize(
+    "name", ["completions/de/harmful.baseline.jsonl", "verdicts/native-1/de/harmful.baseline.jsonl"]
+)
+def test_a_file_of_holes_in_a_run_takes_no_memory_and_no_other_run_down(name: str, tmp_path: Path) -> None:
+    run, good = finished_run(tmp_path / "run"), finished_run(tmp_path / "good")
+    with (run.path / name).open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(RunFolderError, match=r"harmful\.baseline\.jsonl' cannot be read: it has 1,099"):
+        made_from(run)
+    result = call("leaderboard", run.path, good.path, "--out", tmp_path / "site")
+    assert result.exit_code == 3, result.output
+    assert "left out: " in result.output
+    assert (tmp_path / "site" / "data" / "good.json").is_file()
+
+
 @pytest.mark.parametrize("name", ["scores/en.json", "agreement.json", "refusal_tokens/en.json"])
 @pytest.mark.timeout(60)
 def test_a_pipe_beside_a_run_is_not_read_forever(name: str, tmp_path: Path) -> None:

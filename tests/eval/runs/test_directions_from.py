@@ -110,3 +110,26 @@ def test_a_run_whose_signature_lacks_a_part_is_one_line(
     RunFolder.open(tmp_path / "run", signature)
     with pytest.raises(RunFolderError, match=f"lacks {lacking};"):
         open_direction_source(tmp_path / "run")
+
+
+def test_without_directions_only_answers_without_edits_are_measured(
+    model_folder: Path, data_folder: Path, test_only: Path, tmp_path: Path
+) -> None:
+    for data in (test_only, data_folder):
+        out = tmp_path / f"of-{data.name}"
+        measured = run(model_folder, data, out, "--directions", "none")
+        assert measured.exit_code == 0, measured.output + str(measured.exception)
+        assert {row.condition for row in RunFolder(out).results()} == {"baseline"}
+        assert not list(out.rglob("*.safetensors"))
+    grown = run(
+        model_folder, data_folder, tmp_path / f"of-{data_folder.name}", "--directions", "en", "--no-controls"
+    )
+    assert grown.exit_code == 0, grown.output + str(grown.exception)
+    assert "ablation:en" in {
+        row.condition for row in RunFolder(tmp_path / f"of-{data_folder.name}").results()
+    }
+    assert "--directions none" in told(
+        run(model_folder, test_only, tmp_path / "x", "--directions", "none", "--directions-from", data_folder)
+    )
+    assert "none" in told(run(model_folder, data_folder, tmp_path / "x", "--directions", "none,en"))
+    assert not (tmp_path / "x").exists()
