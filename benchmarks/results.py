@@ -88,8 +88,11 @@ STEPS = {
     "harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test 48 --steered 16 "
     "--inverted 16 --out runs/harmfulness",
     "guard": f"polyrefuse eval guard fit {QWEN} --data paper --langs en --out guard.safetensors",
-    "guard-test": f"polyrefuse eval guard test {QWEN} --guard guard.safetensors {GUARD_TEST} "
-    "--out runs/guard",
+    "guard-test": f"polyrefuse eval guard test {QWEN} --guard guard.safetensors --data paper "
+    "--langs ar,de,en,es,fr,it,ja,ko,nl,pl,ru,th,yo --test 24 "
+    "--prompt-set xstest=MATERIAL/overrefusal/xstest_prompts.csv --out runs/guard",
+    "kept-guard-test": f"polyrefuse eval guard test {QWEN} --guard guard.safetensors {GUARD_TEST} "
+    "--out runs/kept-guard",
     "bare-guard": f"polyrefuse eval guard fit {QWEN} --data paper --langs en --final-punctuation removed "
     "--out bare.safetensors",
     "bare-guard-test": f"polyrefuse eval guard test {QWEN} --guard bare.safetensors {GUARD_TEST} "
@@ -203,17 +206,21 @@ def understood(run: Path) -> str:
     return comprehension_tables(summary)
 
 
-def tables(file: Path, left_out: str = "| all |") -> str:
-    """Return the tables of a report, one level of headings below the page's, without rows that hold
-    `left_out`."""
+def tables(file: Path) -> str:
+    """Return the tables of a report, one level of headings below the page's, without rows that pool kinds."""
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    return "".join(f"#{line}" if line.startswith("## ") else line for line in lines if left_out not in line)
+    return "".join(f"#{line}" if line.startswith("## ") else line for line in lines if "| all |" not in line)
+
+
+def detection_rates(file: Path) -> str:
+    """Return the first table of a guard's report, without rows that pool kinds or hold a category."""
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line[0] == "|"]
+    return "".join(line for line in lines if "| all |" not in line and " / " not in line)
 
 
 def blocks(work: Path) -> dict[str, str]:
     """Return what stands between the marks of the page, by the name of the mark; none without its run."""
     runs = work / "runs"
-    guards = (runs / "guard" / "table.md", runs / "bare-guard" / "table.md")
     sections: dict[str, tuple[str, Callable[[], str]]] = {
         "refusal": (
             "qwen/results.jsonl",
@@ -252,12 +259,16 @@ def blocks(work: Path) -> dict[str, str]:
             lambda: commands(work, "harmfulness") + "\n" + tables(runs / "harmfulness" / "harmfulness.md"),
         ),
         "guard": (
+            "guard/table.md",
+            lambda: commands(work, "guard", "guard-test") + "\n" + tables(runs / "guard" / "table.md"),
+        ),
+        "punctuation": (
             "bare-guard/table.md",
             lambda: (
-                commands(work, "guard", "guard-test", "bare-guard", "bare-guard-test")
+                commands(work, "kept-guard-test", "bare-guard", "bare-guard-test")
                 + "".join(
-                    f"\nFinal punctuation {how}:\n\n{tables(file, ' / ')}"
-                    for how, file in zip(("kept", "removed"), guards, strict=True)
+                    f"\nFinal punctuation {how}:\n\n{detection_rates(runs / name / 'table.md')}"
+                    for how, name in (("kept", "kept-guard"), ("removed", "bare-guard"))
                 )
             ),
         ),
