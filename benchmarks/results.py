@@ -87,6 +87,8 @@ STEPS = {
     "--crossed 0 --strengths none --max-new-tokens 40 --out runs/xstest",
     "harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test 48 --steered 16 "
     "--inverted 16 --out runs/harmfulness",
+    "bare-harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test 48 --steered 1 "
+    "--inverted 1 --layers 12 --final-punctuation removed --out runs/bare-harmfulness",
     "guard": f"polyrefuse eval guard fit {QWEN} --data paper --langs en --out guard.safetensors",
     "guard-test": f"polyrefuse eval guard test {QWEN} --guard guard.safetensors --data paper "
     "--langs ar,de,en,es,fr,it,ja,ko,nl,pl,ru,th,yo --test 24 "

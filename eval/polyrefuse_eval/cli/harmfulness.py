@@ -79,6 +79,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Longest answer that is judged.",
 )
+@click.option(
+    "--final-punctuation",
+    type=click.Choice(["kept", "removed"]),
+    default="kept",
+    show_default=True,
+    help="Read prompts with the punctuation at their end or without it.",
+)
 @click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
 @click.option("--plots/--no-plots", default=True, help="Draw figures, too.")
 @click.option(
@@ -128,11 +135,12 @@ def harmfulness_command(
     steered_layers = parse_layers(layers)
     need(*("torch", "transformers", "safetensors", *(["matplotlib"] if plots else [])))
 
-    from polyrefuse_eval.harmfulness.experiment import OWN_FOLDER, HarmfulnessRun, HarmfulnessSettings
+    from polyrefuse_eval.harmfulness.experiment import OWN_FOLDER, HarmfulnessRun
+    from polyrefuse_eval.harmfulness.settings import HarmfulnessSettings
 
     names = (
         "behaviour", "refusal_tokens", "n_train", "n_test", "n_steered", "n_inverted", "layer",
-        "coefficient", "scope", "max_new_tokens",
+        "coefficient", "scope", "max_new_tokens", "final_punctuation",
     )  # fmt: skip
     settings = HarmfulnessSettings(
         tuple(wanted), source, layers=steered_layers, **{name: options.pop(name) for name in names}

@@ -11,7 +11,6 @@ from polyrefuse_eval.directions.kept import KeptDirections
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, parse_refusal_tokens
 from polyrefuse_eval.errors import DirectionError, RunFolderError
 from polyrefuse_eval.harmfulness.behaviour import (
-    ANSWER_TOKENS,
     TOKEN_PROMPTS,
     EditedPrompt,
     RefusalDetector,
@@ -30,6 +29,7 @@ from polyrefuse_eval.harmfulness.directions import (
 from polyrefuse_eval.harmfulness.instructions import (
     DATA,
     Instruction,
+    as_read,
     build_instructions,
     check_languages,
     prompts_digest,
@@ -37,6 +37,7 @@ from polyrefuse_eval.harmfulness.instructions import (
     user_instructions,
 )
 from polyrefuse_eval.harmfulness.reply_inversion import Inversion, invert
+from polyrefuse_eval.harmfulness.settings import OWN, HarmfulnessSettings
 from polyrefuse_eval.harmfulness.steering_sweep import sweep
 from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
@@ -61,32 +62,6 @@ from polyrefuse_eval.versions import versions
 RESULTS = "harmfulness.json"
 OWN_FOLDER = "harmfulness"
 """Subfolder of everything but the results: a run of another kind may lie in the same folder."""
-
-OWN = "own"
-"""Measure each language with its own directions."""
-
-
-@dataclass(frozen=True)
-class HarmfulnessSettings:
-    """What is measured; all of it belongs to the signature.
-
-    `layers` are steered and inverted (None: all), `layer` is that of the category cosines (None: the middle
-    one).
-    """
-
-    langs: tuple[str, ...]
-    directions: str = OWN
-    behaviour: str = "answers"
-    n_train: int = 100
-    n_test: int | None = None
-    n_steered: int = 16
-    n_inverted: int = 32
-    layers: tuple[int, ...] | None = None
-    layer: int | None = None
-    coefficient: float = 1.0
-    scope: str = "instruction"
-    refusal_tokens: str | None = None
-    max_new_tokens: int = ANSWER_TOKENS
 
 
 @dataclass
@@ -303,7 +278,8 @@ class HarmfulnessRun:
             row for label in ("harmful", "harmless") for row in self.data.prompts(lang, split, label, limit)
         ]
         extra = self.extra if split == "test" else ()
-        return [*build_instructions(rows), *user_instructions(extra, lang)]
+        instructions = [*build_instructions(rows), *user_instructions(extra, lang)]
+        return as_read(instructions, self.settings.final_punctuation)
 
     def behaviour(self, lang: str, split: str, instructions: Sequence[Instruction]) -> list[bool | None]:
         """Return which of `instructions` the model refuses; the folder keeps no answers."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.schema import Row
@@ -14,6 +14,9 @@ from polyrefuse_eval.results.user_prompts import UserPrompt
 
 DATA = "data"
 """The `kind` of a build's own prompts."""
+
+KEPT, REMOVED = "kept", "removed"
+"""Whether prompts are read with the punctuation at their end, or without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,15 @@ def without_final_punctuation(text: str) -> str:
     while end and (text[end - 1].isspace() or unicodedata.category(text[end - 1]).startswith("P")):
         end -= 1
     return text[:end] or text
+
+
+def as_read(instructions: Sequence[Instruction], final_punctuation: str) -> list[Instruction]:
+    """Return `instructions` with their final punctuation, or without it if that is `removed`."""
+    if final_punctuation != REMOVED:
+        return list(instructions)
+    return [
+        replace(instruction, text=without_final_punctuation(instruction.text)) for instruction in instructions
+    ]
 
 
 def spread(instructions: Sequence[Instruction], count: int) -> list[Instruction]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness.guard_files import FIT_AGAIN, POOLED, contrast_key, read_guard
-from polyrefuse_eval.harmfulness.instructions import without_final_punctuation
+from polyrefuse_eval.harmfulness.instructions import KEPT, REMOVED, without_final_punctuation
 from polyrefuse_eval.models.activations import ActivationMeans, capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.template import EncodedPrompt
@@ -37,8 +37,6 @@ from polyrefuse_eval.versions import versions
 
 FINAL_PUNCTUATION = "final_punctuation"
 """Key of a guard's metadata: whether it reads prompts with their final punctuation, or without it."""
-
-KEPT, REMOVED = "kept", "removed"
 
 
 @dataclass(frozen=True, kw_only=True)

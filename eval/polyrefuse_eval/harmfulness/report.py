@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from polyrefuse_data.core.display import visible
+from polyrefuse_eval.harmfulness.instructions import REMOVED
 from polyrefuse_eval.results.harmfulness_records import (
     Flips,
     HarmfulnessFile,
@@ -38,7 +39,10 @@ class BestFlips:
 
 def harmfulness_tables(record: HarmfulnessFile) -> str:
     """Return the run's tables: clusters, reply inversion and steering by language."""
+    settings = record.signature.get("settings")
+    removed = isinstance(settings, Mapping) and settings.get("final_punctuation") == REMOVED
     parts = [
+        *(["Prompts were read without the punctuation at their end.\n"] if removed else []),
         "## Harmfulness and refusal\n\n" + _clusters(record.languages),
         "## Reply inversion\n\n" + _inversion(record.languages),
         "## Steering the instruction\n\n" + _steering(record.languages),

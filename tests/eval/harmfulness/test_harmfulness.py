@@ -20,6 +20,7 @@ from polyrefuse_eval.harmfulness.directions import (
     cosine,
     fit_harmfulness,
 )
+from polyrefuse_eval.harmfulness.experiment import HarmfulnessRun
 from polyrefuse_eval.harmfulness.instructions import Instruction, spread
 from polyrefuse_eval.harmfulness.latent_guard import contrast_of
 from polyrefuse_eval.harmfulness.reply_inversion import (
@@ -31,10 +32,12 @@ from polyrefuse_eval.harmfulness.reply_inversion import (
     wordings,
 )
 from polyrefuse_eval.harmfulness.report import harmfulness_tables
+from polyrefuse_eval.harmfulness.settings import HarmfulnessSettings
 from polyrefuse_eval.harmfulness.steering_sweep import sweep
 from polyrefuse_eval.models.activations import capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.token_spans import instruction_span, positions_of
+from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.harmfulness_records import (
     HARMFULNESS_FORMAT,
     Behaviour,
@@ -356,6 +359,21 @@ def test_prompts_are_taken_from_all_of_a_split() -> None:
     assert [one.id for one in spread(mine, 4)] == ["0", "2", "5", "7"]
     assert [spread(mine, count) for count in (10, 99)] == [mine, mine]
     assert spread([], 3) == []
+
+
+def test_instructions_are_read_without_their_final_punctuation(
+    chat: ChatModel, data_folder: Path, tmp_path: Path
+) -> None:
+    read = {}
+    for how in ("kept", "removed"):
+        settings = HarmfulnessSettings(("en",), final_punctuation=how)
+        run = HarmfulnessRun.open(chat, open_data(data_folder), settings, tmp_path / how)
+        read[how] = [
+            instruction.text for split in ("train", "test") for instruction in run.instructions("en", split)
+        ]
+        assert run.folder.signature["settings"]["final_punctuation"] == how
+    assert all(text.endswith("?") for text in read["kept"])
+    assert read["removed"] == [text.rstrip("?") for text in read["kept"]]
 
 
 def test_each_category_has_its_counts_scores_and_flips() -> None:

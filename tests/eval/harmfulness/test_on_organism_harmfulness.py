@@ -14,11 +14,12 @@ pytest.importorskip("transformers")
 from polyrefuse_data.core.languages import LANGUAGES  # noqa: E402
 from polyrefuse_eval.harmfulness.behaviour import by_answers  # noqa: E402
 from polyrefuse_eval.harmfulness.directions import cosine  # noqa: E402
-from polyrefuse_eval.harmfulness.experiment import HarmfulnessRun, HarmfulnessSettings  # noqa: E402
+from polyrefuse_eval.harmfulness.experiment import HarmfulnessRun  # noqa: E402
 from polyrefuse_eval.harmfulness.guard_experiment import FitSettings, fit  # noqa: E402
 from polyrefuse_eval.harmfulness.guard_trial import prompts_to_test, score_prompts  # noqa: E402
 from polyrefuse_eval.harmfulness.instructions import DATA  # noqa: E402
 from polyrefuse_eval.harmfulness.latent_guard import LatentGuard  # noqa: E402
+from polyrefuse_eval.harmfulness.settings import HarmfulnessSettings  # noqa: E402
 from polyrefuse_eval.harmfulness.steering_sweep import sweep  # noqa: E402
 from polyrefuse_eval.models.chat import ChatModel  # noqa: E402
 from polyrefuse_eval.results.data import DataFolder, open_data  # noqa: E402
