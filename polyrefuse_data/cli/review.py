@@ -111,7 +111,7 @@ def import_(file: Path, memory: Path | None, who: str | None, reviewer: str | No
     path = memory or default_memory()
     done = import_review(file, path, who, reviewer)
     click.echo(
-        f"{counted(done.added, 'correction')} taken into {path}, {done.same} already there, "
+        f"{done.added} corrections taken into {path}, {done.same} already there, "
         f"{counted(done.untouched, 'row')} without a correction; build again to use them"
     )
 
