@@ -125,10 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _say(visible(f"Error: '{error.filename}': {error.strerror}"))
         elif error.errno in FULL:  # where standard output goes: files are written with their names
             _say(f"Error: the output cannot be written: {error.strerror}; free some space and run again")
-            _forget_output()
         else:
             raise
         sys.exit(EXIT_ERROR)
+    finally:
+        _forget_what_cannot_be_written()
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -138,10 +139,16 @@ def _say(line: str) -> None:
         click.echo(line, err=True)
 
 
-def _forget_output() -> None:
-    """Let what standard output could not take go nowhere, or the interpreter tries again when it ends."""
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _forget_what_cannot_be_written() -> None:
+    """Let what the standard streams cannot take go nowhere: Python would try again, and exit with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or no file
+            if stream is None:
+                continue
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_any_name() -> None:

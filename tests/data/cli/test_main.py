@@ -325,7 +325,10 @@ def test_a_file_that_cannot_be_written_is_one_line(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("command", [["languages"], ["--help"]])
-def test_output_that_goes_to_a_full_disk_is_one_line(command: list[str]) -> None:
+def test_output_that_goes_to_a_full_disk_is_one_line(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # what is buffered is written again at the end
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*POLYREFUSE, *command], stdout=full, stderr=subprocess.PIPE, text=True)
         failed = subprocess.run([*POLYREFUSE, "audit", "absent"], stderr=full)
