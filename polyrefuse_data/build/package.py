@@ -18,12 +18,19 @@ from polyrefuse_data.core.unicode_text import LONGEST_TEXT
 MANIFEST = "manifest.json"
 FORMAT = "polyrefuse-build-1"
 
+LONGEST_NAME = 255
+"""Bytes of a file's path in a manifest: file systems hold no longer names, and a build's are short."""
+
 
 def safe_path(folder: Path, name: str) -> Path:
     """Return the path of `name`, which comes from a file, inside `folder`; raises if it leads outside."""
     parts = PurePosixPath(name)
     if parts.is_absolute() or ".." in parts.parts or "\\" in name or not name:
         raise DatasetFolderError(f"{folder}: the manifest names '{name}'; expected a path inside the folder")
+    if len(name.encode("utf-8", errors="surrogatepass")) > LONGEST_NAME:
+        raise DatasetFolderError(
+            f"{folder}: the manifest names '{name[:40]}…'; expected a path of at most {LONGEST_NAME} bytes"
+        )
     return folder.joinpath(*parts.parts)
 
 

@@ -327,6 +327,9 @@ def test_a_path_of_a_manifest_does_not_lead_outside(tmp_path: Path) -> None:
     for name in ("../x", "/etc/passwd", "a/../../x", "", "a\\b"):
         with pytest.raises(DatasetFolderError, match="inside the folder"):
             safe_path(tmp_path, name)
+    for name in ("x" * 256, "x" * 5000, "\ud800" * 100):
+        with pytest.raises(DatasetFolderError, match="at most 255 bytes"):
+            safe_path(tmp_path, name)
     assert safe_path(tmp_path, "yo/test.parquet") == tmp_path / "yo" / "test.parquet"
 
 
