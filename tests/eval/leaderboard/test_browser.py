@@ -374,9 +374,15 @@ def saved(browser: Any, folder: Path, scope: Any, kind: str) -> bytes:
         each for each in scope.find_elements(By.CSS_SELECTOR, ".download button") if each.text == kind
     ]
     browser.execute_script("arguments[0].click()", button)
-    WebDriverWait(browser, 20).until(lambda _: list(folder.glob(f"*.{kind.lower()}")))
-    (file,) = folder.glob(f"*.{kind.lower()}")
-    return file.read_bytes()
+
+    def whole(_: Any) -> bytes | None:
+        """Return the bytes of the file once there are some and the browser's own file beside it is gone."""
+        files = list(folder.glob(f"*.{kind.lower()}"))
+        content = files[0].read_bytes() if files else b""
+        return content if content and not list(folder.glob("*.crdownload")) else None
+
+    content: bytes = WebDriverWait(browser, 20).until(whole)
+    return content
 
 
 def test_charts_are_saved_as_pictures_and_numbers(open_page: Any, folder: Path, tmp_path: Path) -> None:
