@@ -40,7 +40,7 @@ _METADATA = {
     "group": "Group",
     "key": "Key",
 }
-_ANSWERS = ("verdict", "correction", "comment")
+VERDICT, CORRECTION, COMMENT = "verdict", "correction", "comment"
 _GUIDELINES = (
     "Does the translation ask for the same thing as the English, as plainly? Choose Right or Wrong. Where it "
     "is wrong, change the text of the correction, which begins as the translation. Make nothing milder than "
@@ -89,14 +89,22 @@ def _settings() -> dict[str, Any]:
     options = [{"value": RIGHT, "text": "Right"}, {"value": WRONG, "text": "Wrong"}]
     label = {"type": "label_selection", "options": options, "visible_options": None}
     terms = {"type": "terms", "values": None, "visible_for_annotators": True}
-    verdict = {"title": "Does it say what the English says?", "settings": label, "required": True}
-    correction = {"title": "Correction", "settings": text, "required": False}
-    comment = {"title": "Comment", "settings": text, "required": False}
+    questions: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        (VERDICT, "Does it say what the English says?", label),
+        (CORRECTION, "Correction", text),
+        (COMMENT, "Comment", text),
+    )
     return {
         "guidelines": _GUIDELINES,
         "questions": [
-            {"name": name, "type": question["settings"]["type"], **question}  # type: ignore[index]
-            for name, question in zip(_ANSWERS, (verdict, correction, comment), strict=True)
+            {
+                "name": name,
+                "type": settings["type"],
+                "title": title,
+                "settings": settings,
+                "required": name == VERDICT,
+            }
+            for name, title, settings in questions
         ],
         "fields": [
             {
@@ -200,7 +208,7 @@ def _answers(table: Table, record: Record) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = defaultdict(dict)
     nested = record.values.get("responses")
     pending = record.values.get("status") == "pending"
-    for question in _ANSWERS:
+    for question in (VERDICT, CORRECTION, COMMENT):
         if isinstance(nested, Mapping):
             answers = nested.get(question) or []
             fits = isinstance(answers, list) and all(isinstance(one, Mapping) for one in answers)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from polyrefuse_data.build.pipeline import BuildRequest, build
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.results.files import LOCK_FILE
@@ -19,6 +22,21 @@ TOKENS = ("--refusal-tokens", "40,41", "--no-filter")
 def call(*arguments: object) -> Result:
     """Run `polyrefuse eval ARGUMENTS` in this process."""
     return CliRunner().invoke(eval_group, [str(argument) for argument in arguments])
+
+
+@contextmanager
+def own_cache(folder: Path) -> Iterator[None]:
+    """Let commands keep and find directions and answers in `folder` alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POLYREFUSE_CACHE", str(folder))
+        yield
+
+
+def contrast_pairs(folder: Path, size: int) -> Path:
+    """Build `size` contrast pairs of the sample in English and German."""
+    return build(
+        BuildRequest("over-refusal-sample", langs=("en", "de"), size={"test": size}, out=folder)
+    ).folder
 
 
 def call_in_child(*arguments: object) -> None:

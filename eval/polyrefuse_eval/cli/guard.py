@@ -16,6 +16,7 @@ from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
     at_least_one,
     file_path,
+    final_punctuation_option,
     folder_path,
     load_chat,
     need,
@@ -59,13 +60,7 @@ def guard_group() -> None:
 @train_option
 @click.option("--validation", "n_validation", type=at_least_one, help="Validation prompts.  [default: all]")
 @click.option("--layers", help="Layers to read: 5-20, or 3,7; L is the last one's output.  [default: all]")
-@click.option(
-    "--final-punctuation",
-    type=click.Choice(["kept", "removed"]),
-    default="kept",
-    show_default=True,
-    help="Read prompts, here and in use, with the punctuation at their end or without it.",
-)
+@final_punctuation_option
 @click.option("--out", type=file_path, required=True, help="File ending in .safetensors; not overwritten.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def fit_command(

@@ -34,7 +34,10 @@ PROMPTS_AT_ONCE = 64
 @with_options(*MODEL_OPTIONS)
 @guard_file
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-")
-@click.option("--lang", help="Language of prompts that name none, for its threshold.  [default: the lowest]")
+@click.option(
+    "--lang",
+    help="Language of prompts that name none.  [default: the lowest threshold, if one guard serves all]",
+)
 @click.option(
     "--other-weights",
     is_flag=True,
@@ -66,9 +69,12 @@ def score_command(
     first = next(parts)
     need()
 
-    from polyrefuse_eval.harmfulness.guard_files import check_before_loading
+    from polyrefuse_eval.harmfulness.guard_files import check_before_loading, guard_header, require_contrast
     from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
 
+    fitted = guard_header(guard).languages
+    for prompt in first:
+        require_contrast(fitted, prompt.lang or default)
     model = take_options(ModelOptions, options).spec()
     check_before_loading(guard, model)
     loaded = LatentGuard.load(guard, model(), other_weights=options["other_weights"])

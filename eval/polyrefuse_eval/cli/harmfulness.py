@@ -12,6 +12,7 @@ from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
     at_least_one,
     file_path,
+    final_punctuation_option,
     folder_path,
     load_chat,
     need,
@@ -79,13 +80,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Longest answer that is judged.",
 )
-@click.option(
-    "--final-punctuation",
-    type=click.Choice(["kept", "removed"]),
-    default="kept",
-    show_default=True,
-    help="Read prompts with the punctuation at their end or without it.",
-)
+@final_punctuation_option
 @click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
 @click.option("--plots/--no-plots", default=True, help="Draw figures, too.")
 @click.option(

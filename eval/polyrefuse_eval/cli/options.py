@@ -80,6 +80,14 @@ train_option = click.option(
     help="Training prompts of each label.",
 )
 
+final_punctuation_option = click.option(
+    "--final-punctuation",
+    type=click.Choice(["kept", "removed"]),
+    default="kept",
+    show_default=True,
+    help="Read all prompts with the punctuation at their end, or without it.",
+)
+
 
 def click_options(
     kind: type[BaseModel], inherited: type[BaseModel] | None = None

@@ -13,7 +13,7 @@ all of it is taken off, at the place of the direction itself, so that the two ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ LEAST_LEFT = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class SafePrompts:
-    """What a direction of over-refusal is fitted on: `looking_harmful`, of `pairs`, and `plain` ones.
+    """What a direction of over-refusal is fitted on: `looking_harmful` and `plain` ones.
 
     `tokens` are the refusal tokens of each prompt, first of those that look harmful; with them only prompts
     count that the model leans to refuse, or not to refuse.
@@ -38,13 +38,10 @@ class SafePrompts:
 
     looking_harmful: Sequence[str]
     plain: Sequence[str]
-    pairs: Sequence[str] = ()
     tokens: Sequence[RefusalTokens] | None = None
 
 
-def over_refusal_direction(
-    chat: ChatModel, prompts: SafePrompts, like: Direction, metadata: Mapping[str, Any] | None = None
-) -> Direction:
+def over_refusal_direction(chat: ChatModel, prompts: SafePrompts, like: Direction) -> Direction:
     """Return the difference in means between the two kinds of `prompts`, at the place of `like`.
 
     Raises `DirectionError` where fewer than 4 of a kind are left.
@@ -56,7 +53,6 @@ def over_refusal_direction(
         lang=like.lang,
         positions=[like.position],
         refusal_tokens=prompts.tokens,
-        metadata=metadata,
         names=("safe contrast", "harmless"),
     )
     return direction_at(directions, like.position, like.layer)

@@ -87,7 +87,9 @@ def exported_runs(
     exported: dict[str, ExportedRun] = {}
     for run in runs:
         if run.is_organism:
-            raise RunFolderError(f"'{run.name}' measured a test organism, which says nothing of a model")
+            raise RunFolderError(
+                f"'{run.name}' measured a test organism, which says nothing of a model; export runs of others"
+            )
         model = (names or {}).get(run.name, run.model)
         if model in exported:
             raise RunFolderError(

@@ -27,6 +27,17 @@ def contrast_key(keys: Sequence[str], lang: str | None) -> str | None:
     return keys[0] if len(keys) == 1 else None
 
 
+def require_contrast(keys: Sequence[str], lang: str | None) -> str:
+    """Return `contrast_key`; raise `GuardError` where several languages have contrasts, and `lang` none."""
+    key = contrast_key(keys, lang)
+    if key is None:
+        raise GuardError(
+            f"the guard was fitted in {', '.join(keys)}, each for itself, and is asked about "
+            f"{'an unnamed language' if lang is None else repr(lang)}; name one of these, or fit it --pooled"
+        )
+    return key
+
+
 def check_before_loading(path: Path, model: ModelSpec) -> None:
     """Raise `GuardError`, saying what differs, unless the guard in `path` has the shape of `model`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from polyrefuse_data.core.errors import PolyRefuseError
@@ -76,13 +76,20 @@ def without_final_punctuation(text: str) -> str:
     return text[:end] or text
 
 
+def prompt_reader(final_punctuation: object) -> Callable[[str], str]:
+    """Return what a prompt is read through: as it is (`kept`), or without its final punctuation (`removed`).
+
+    Raises `PolyRefuseError` for anything else.
+    """
+    if final_punctuation not in (KEPT, REMOVED):
+        raise PolyRefuseError(f"final punctuation is {final_punctuation!r}; expected {KEPT} or {REMOVED}")
+    return without_final_punctuation if final_punctuation == REMOVED else str
+
+
 def as_read(instructions: Sequence[Instruction], final_punctuation: str) -> list[Instruction]:
-    """Return `instructions` with their final punctuation, or without it if that is `removed`."""
-    if final_punctuation != REMOVED:
-        return list(instructions)
-    return [
-        replace(instruction, text=without_final_punctuation(instruction.text)) for instruction in instructions
-    ]
+    """Return `instructions` as `prompt_reader` reads them."""
+    read = prompt_reader(final_punctuation)
+    return [replace(instruction, text=read(instruction.text)) for instruction in instructions]
 
 
 def spread(instructions: Sequence[Instruction], count: int) -> list[Instruction]:

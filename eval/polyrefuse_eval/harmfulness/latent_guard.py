@@ -18,8 +18,8 @@ from torch import Tensor
 
 from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS
 from polyrefuse_eval.errors import GuardError
-from polyrefuse_eval.harmfulness.guard_files import FIT_AGAIN, POOLED, contrast_key, read_guard
-from polyrefuse_eval.harmfulness.instructions import KEPT, REMOVED, without_final_punctuation
+from polyrefuse_eval.harmfulness.guard_files import FIT_AGAIN, POOLED, read_guard, require_contrast
+from polyrefuse_eval.harmfulness.instructions import KEPT, prompt_reader
 from polyrefuse_eval.models.activations import ActivationMeans, capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.template import EncodedPrompt
@@ -81,22 +81,15 @@ class LatentGuard:
 
     def readable(self, prompts: Sequence[str]) -> list[str]:
         """Return `prompts` as the guard reads them: without their final punctuation if it was fitted so."""
-        removed = self.metadata.get(FINAL_PUNCTUATION) == REMOVED
-        return [without_final_punctuation(prompt) if removed else prompt for prompt in prompts]
+        read = prompt_reader(self.metadata.get(FINAL_PUNCTUATION, KEPT))
+        return [read(prompt) for prompt in prompts]
 
     def contrast(self, lang: str | None) -> str:
         """Return the key in `contrasts` that serves `lang`: its own, `pooled`, or the only one.
 
         Raises `GuardError` where several languages have contrasts and `lang` has none.
         """
-        key = contrast_key(list(self.contrasts), lang)
-        if key is None:
-            raise GuardError(
-                f"the guard was fitted in {', '.join(self.contrasts)}, each for itself, and is asked about "
-                f"{'an unnamed language' if lang is None else repr(lang)}; name one of these, or fit it "
-                "--pooled"
-            )
-        return key
+        return require_contrast(list(self.contrasts), lang)
 
     def __call__(
         self, prompts: str | Sequence[str], lang: str | Sequence[str | None] | None = None

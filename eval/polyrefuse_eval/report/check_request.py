@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from polyrefuse_eval.endpoint.names import PREFIX
 from polyrefuse_eval.report.differing import different
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.growth import DEFAULTS
 
 BASIS = "its signature states"
-OF_SERVICES = "openai:"
-"""What the name of a model behind an endpoint begins with in a request."""
-
 SAME_OPTIONS = ("endpoint", "temperature")
 """Options of a model that a signature repeats as they were asked for, numbers as texts."""
 
@@ -49,7 +47,7 @@ def request_problems(folder: RunFolder, data: DataFolder | None = None) -> Itera
 def _model(asked: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
     name = asked.get("name")
     if isinstance(name, str) and "model" in there:
-        plain = name.removeprefix(OF_SERVICES) if "endpoint" in there else name
+        plain = name.removeprefix(PREFIX) if "endpoint" in there else name
         if there["model"] not in (plain, plain.rpartition("@")[0]):
             yield from _different("model.name", plain, there["model"])
     for option in SAME_OPTIONS:

@@ -122,7 +122,7 @@ class RunFolder:
         """Return the run in `path`; raises `RunFolderError` where there is none."""
         if not (path / RUN_FILE).is_file():
             raise RunFolderError(
-                f"'{path}' holds no {RUN_FILE}; make a run with: polyrefuse eval run --out {path}"
+                f"'{path}' holds no {RUN_FILE}; expected a folder that `polyrefuse eval run --out` made"
             )
         return cls(path)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from polyrefuse_eval.endpoint.names import PREFIX
 from polyrefuse_eval.endpoint.prices import DEFAULT_URL, price_of
 from polyrefuse_eval.endpoint.spec import (
     KEY_VARIABLE,
-    PREFIX,
     EndpointSpec,
     Pace,
     check_url,

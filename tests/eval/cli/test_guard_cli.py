@@ -379,9 +379,16 @@ def test_the_curve_shows_what_examples_bring_in_each_language(
     assert "not overwritten" in error(*curve, "--out", tmp_path / "c")
 
 
-def test_what_cannot_be_scored_says_why(guard: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_scored_says_why(
+    guard: Path, model_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
     score = ("guard", "score", "--model", model_folder, "--guard", guard, "-q")
     assert "line 2: an empty prompt" in error(*score, "-", text="Sing.\n  \n")
+    apart = tmp_path / "apart.safetensors"
+    fit = ("guard", "fit", "--model", model_folder, "--behaviour", "label", "--langs", "en,de", "-q")
+    assert call(*fit, "--data", data_folder, "--out", apart).exit_code == 0
+    asked = ("guard", "score", "--model", tmp_path / "none", "--guard", apart, "-q", "-")
+    assert "asked about an unnamed language" in error(*asked, text="Sing."), "before a model is looked for"
     assert "line 1: byte 0xFF is not UTF-8" in error(*score, "-", text=b"\xff\xff\n")
     assert "cannot be made" in error(*score, "--out", guard / "o.jsonl", "-", text="Sing.")
     assert "reads 512" in error(*score, "-", text="many words " * 300)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import FAMILIES, GEMMA, PROMPTS, chat_model
 
+from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
 from polyrefuse_eval.errors import ChatModelError, GuardError
 from polyrefuse_eval.harmfulness.behaviour import EditedPrompt, by_answers, by_first_token
@@ -121,6 +122,8 @@ def test_final_punctuation_is_read_unless_it_is_removed(chat: ChatModel, tmp_pat
     bare.save(tmp_path / "bare.safetensors")
     for guard in (bare, LatentGuard.load(tmp_path / "bare.safetensors", chat)):
         assert guard.scores(asked) == pytest.approx([guard.scores(["Paint it"])[0]] * 4, abs=1e-6)
+    with pytest.raises(PolyRefuseError, match="final punctuation is 'gone'; expected kept or removed"):
+        fit_guard(chat, prompts, final_punctuation="gone")
     stripped = LabelledPrompts(
         harmful=[prompt.rstrip("!") for prompt in labelled().harmful],
         harmless=[prompt.rstrip("?") for prompt in labelled().harmless],

@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from run_records import answer_to, verdict_on
-from runs_on_clusters import call, error
+from runs_on_clusters import call, contrast_pairs, error, own_cache
 
 from polyrefuse_data.build.pipeline import BuildRequest, build
-from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.leaderboard.boards import leaderboard
 from polyrefuse_eval.leaderboard.page import page
 from polyrefuse_eval.leaderboard.runs import read_runs
@@ -35,15 +34,15 @@ CONDITIONS = {"baseline", "ablation:en", "addition:en"}
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build of three contrast pairs in English and German."""
-    folder = tmp_path_factory.mktemp("builds") / "pairs"
-    return build(BuildRequest("over-refusal-sample", langs=("en", "de"), size={"test": 3}, out=folder)).folder
+    return contrast_pairs(tmp_path_factory.mktemp("builds") / "pairs", 3)
 
 
 def run(model: Path, data: Path, out: Path, *more: str) -> Result:
-    command = ["run", "--model", str(model), "--data", str(data), "--out", str(out), "--langs", "en,de"]
-    command += ["--device", "cpu", "--max-new-tokens", "4", "--no-filter", "--refusal-tokens", "40,41"]
-    command += ["--strengths", "none", "--no-controls", "--crossed", "0", "-q"]
-    return CliRunner().invoke(eval_group, [*command, *more])
+    return call(
+        "run", "--model", model, "--data", data, "--out", out, "--langs", "en,de", "--device", "cpu",
+        "--max-new-tokens", 4, "--no-filter", "--refusal-tokens", "40,41", "--strengths", "none",
+        "--no-controls", "--crossed", 0, "-q", *more,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +50,7 @@ def measured(
     model_folder: Path, data_folder: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POLYREFUSE_CACHE", str(out.parent / "cache"))
+    with own_cache(out.parent / "cache"):
         result = run(model_folder, data_folder, out, "--over-refusal", str(pairs))
     assert result.exit_code == 0, result.output
     assert "harmless prompts that look harmful" in result.stdout
@@ -129,7 +127,7 @@ def test_rescoring_reads_both_test_sets_again(measured: Path, tmp_path: Path) ->
     inner = tmp_path / "run" / OVER_REFUSAL
     before = (inner / "contrasts.jsonl").read_bytes()
     (inner / "contrasts.jsonl").unlink()
-    result = CliRunner().invoke(eval_group, ["rescore", str(tmp_path / "run"), "-q"])
+    result = call("rescore", tmp_path / "run", "-q")
     assert result.exit_code == 0, result.output
     assert (inner / "contrasts.jsonl").read_bytes() == before
 

@@ -7,9 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs_on_clusters import call, error
+from runs_on_clusters import call, contrast_pairs, error, own_cache
 
-from polyrefuse_data.build.pipeline import BuildRequest, build
 from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.leaderboard.reproduction import run_command
 from polyrefuse_eval.leaderboard.runs import read_runs
@@ -29,14 +28,9 @@ def command(model: object, data: Path, out: Path, *more: object) -> list[object]
     return ["run", "--model", model, "--data", data, "--langs", "en,de", "--out", out, *SMALL, *NONE, *more]
 
 
-def pairs_build(folder: Path, size: int = 12) -> Path:
-    langs = ("en", "de")
-    return build(BuildRequest("over-refusal-sample", langs=langs, size={"test": size}, out=folder)).folder
-
-
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pairs_build(tmp_path_factory.mktemp("builds") / "pairs")
+    return contrast_pairs(tmp_path_factory.mktemp("builds") / "pairs", 12)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +38,7 @@ def measured(
     model_folder: Path, data_folder: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POLYREFUSE_CACHE", str(out.parent / "cache"))
+    with own_cache(out.parent / "cache"):
         more = ("--over-refusal", pairs, "--directions", ",".join(SOURCES))
         result = call(*command(model_folder, data_folder, out, *more))
     assert result.exit_code == 0, (result.output, result.exception)
@@ -148,7 +141,7 @@ def test_bad_input_is_one_line_before_a_model_is_loaded(
     ours = ("--directions", "en-over-refusal")
     assert "'en-over-refusal' is made orthogonal to over-refusal, which is fitted on contrast" in line(*ours)
     assert "holds no contrast pairs; build one" in line(*ours, "--over-refusal", data_folder)
-    few = pairs_build(tmp_path / "few", 2)
+    few = contrast_pairs(tmp_path / "few", 2)
     assert "in the half that directions of over-refusal are fitted on, which needs 4" in line(
         *ours, "--over-refusal", few
     )
