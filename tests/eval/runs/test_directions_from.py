@@ -14,6 +14,8 @@ from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.directions.fit import Direction
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.leaderboard.reproduction import run_command
+from polyrefuse_eval.leaderboard.runs import read_runs
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.runs.direction_source import open_direction_source
 
@@ -121,6 +123,8 @@ def test_without_directions_only_answers_without_edits_are_measured(
         assert measured.exit_code == 0, measured.output + str(measured.exception)
         assert {row.condition for row in RunFolder(out).results()} == {"baseline"}
         assert not list(out.rglob("*.safetensors"))
+    (listed,), _ = read_runs([tmp_path / f"of-{data_folder.name}"])
+    assert "--directions none" in run_command(listed)
     grown = run(
         model_folder, data_folder, tmp_path / f"of-{data_folder.name}", "--directions", "en", "--no-controls"
     )

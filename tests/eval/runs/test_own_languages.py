@@ -48,7 +48,7 @@ examples:
 
 @pytest.fixture(scope="module", autouse=True)
 def _forgotten_afterwards() -> Iterator[None]:
-    """Begin without these languages and leave without them: commands of a process share what they know."""
+    """Begin without these languages, whatever other tests left, and leave as it was."""
     with registered([]):
         for code in PHRASES:
             LANGUAGES.pop(code, None)
@@ -56,7 +56,9 @@ def _forgotten_afterwards() -> Iterator[None]:
 
 
 def polyrefuse(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    """Run a command that knows no more languages than a new process does."""
+    with registered([]):
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
