@@ -21,12 +21,13 @@ from polyrefuse_data.audit.review import (
     unescape,
     withdraw_review,
 )
+from polyrefuse_data.audit.review_shown import shown_rows
 from polyrefuse_data.build.package import read_rows
 from polyrefuse_data.build.pipeline import BuildRequest, build
 from polyrefuse_data.cli.command import cli
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.reading import read_bytes
-from polyrefuse_data.translate.memory.store import HUMAN, Entry, TranslationMemory, Translator
+from polyrefuse_data.translate.memory.store import HUMAN, Entry, Ranked, TranslationMemory, Translator
 
 SMALL = {"train": 16, "validation": 16, "test": 24}
 Rows = list[dict[str, str]]
@@ -311,3 +312,31 @@ def test_the_commands(small_build: Path, tmp_path: Path) -> None:
     for name in ("google", "mymemory", "libre", "microsoft", "deepl", "openai", "hf"):
         assert f"{name}: " in done.output
     assert "13 of 14, not yo" in done.output
+
+
+def test_candidates_that_were_not_chosen_are_shown_with_their_reasons(
+    small_build: Path, tmp_path: Path
+) -> None:
+    rows = read_rows(small_build, "ja", "test")[:2]
+    one, other, third = (Translator(name, "1") for name in ("one", "other", "third"))
+    choices = [
+        (rows[0].text, 1, one, "fewest flags"),
+        ("別の訳", 2, other, "flagged: digits"),
+        ("別の訳", 3, third, "equal to the second"),
+    ]
+    with TranslationMemory(tmp_path / "m.sqlite", create=True) as memory:
+        memory.add([Entry(rows[0].text_en, "ja", one, rows[0].text)])
+        memory.record_choices(
+            "ja",
+            [
+                Ranked(rows[0].text_en, "ja", 0, place, by, text, reason)
+                for text, place, by, reason in choices
+            ],
+        )
+    first, second = shown_rows(rows, tmp_path / "m.sqlite")
+    assert [candidate["text"] for candidate in first["candidates"]] == ["別の訳"], (
+        "neither twice nor the chosen"
+    )
+    assert first["candidates"][0]["reason"] == "other; flagged: digits"
+    assert second["candidates"] == [], "nothing was chosen for it"
+    assert next(shown_rows(rows, None))["candidates"] == []
