@@ -29,9 +29,10 @@ def shown_rows(rows: Sequence[Row], memory: Path | None) -> Iterator[dict[str, A
             )
     for row in rows:
         english = text_hash(row.text_en)
-        others = {
-            one["text"]: one for one in candidates.get((row.lang, english), ()) if one["text"] != row.text
-        }
+        others: dict[str, dict[str, str]] = {}
+        for candidate in candidates.get((row.lang, english), ()):  # the best-placed one of equal texts
+            if candidate["text"] != row.text:
+                others.setdefault(candidate["text"], candidate)
         yield _shown(row, backs[row.lang].get((english, text_hash(row.text)), ""), list(others.values()))
 
 

@@ -329,8 +329,16 @@ def test_candidates_that_were_not_chosen_are_shown_with_their_reasons(
         memory.record_choices(
             "ja",
             [
-                Ranked(rows[0].text_en, "ja", 0, place, by, text, reason)
-                for text, place, by, reason in choices
+                Ranked(
+                    english=rows[0].text_en,
+                    lang="ja",
+                    occurrence=0,
+                    place=place,
+                    translator=translator,
+                    text=text,
+                    reason=reason,
+                )
+                for text, place, translator, reason in choices
             ],
         )
     first, second = shown_rows(rows, tmp_path / "m.sqlite")
