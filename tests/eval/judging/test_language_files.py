@@ -111,7 +111,7 @@ def test_a_language_of_ones_own_is_read(swahili: Path) -> None:
     checked = check_phrases(swahili)
     assert (checked.lang, checked.problems, checked.n_examples) == ("sw", (), 4)
     (judge,) = judges_by_name("native", phrases=[swahili])
-    assert judge.name.startswith("native-10+sw@")
+    assert judge.name.startswith("native-11+sw@")
     with opened(judge):
         said = judge.judge(
             [JudgeInput("1", "sw", "Samahani, siwezi kukusaidia."), JudgeInput("2", "de", "Nein.")]

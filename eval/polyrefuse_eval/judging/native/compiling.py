@@ -6,7 +6,6 @@ import bisect
 import functools
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import ahocorasick
@@ -17,13 +16,14 @@ from polyrefuse_eval.judging.native.lexicon import (
     BEGIN,
     CLAUSE_COMMA,
     IDIOM,
-    OTHER,
     STOP,
     Entry,
     Letters,
     Lexicon,
     PatternError,
     Rule,
+    RuleIndex,
+    Words,
     expanded,
 )
 
@@ -47,7 +47,7 @@ def compile_lexicon(
 
     `words` are the members of each class, `patterns` those of each kind, both with alternatives in braces.
     """
-    builder = _Builder(lang, spaced, words)
+    builder = Builder(lang, spaced, words)
     entries = tuple(Entry(kind, written) for kind in KINDS for written in patterns.get(kind, ()))
     denials: set[str] = set()
     ruled: list[Entry] = []
@@ -58,6 +58,7 @@ def compile_lexicon(
             ruled.append(entry)
         else:
             builder.add_phrases(list(expanded(entry.written)), entry.kind)
+    rules = list(map(builder.rule, ruled))
     return Lexicon(
         lang,
         spaced,
@@ -66,12 +67,12 @@ def compile_lexicon(
         frozenset(denials),
         builder.phrase_automaton(),
         builder.word_letters(),
-        tuple((rule.needed, rule) for rule in map(builder.rule, ruled)),
-        {letter: builder.bits[letter] for letter in (OTHER, *builder.letters.values())},
+        RuleIndex(rule for rule in rules if not rule.hiding),
+        RuleIndex(rule for rule in rules if rule.hiding),
     )
 
 
-class _Builder:
+class Builder:
     """Collects the words and patterns of a language; each word that a pattern with classes names, or one of
     its classes, has a letter."""
 
@@ -79,8 +80,6 @@ class _Builder:
         self.lang, self.spaced = lang, spaced
         self.letters: dict[str, str] = {}
         self.phrases: dict[str, str] = {}
-        self.bits: Counter[str] = Counter()
-        self.sets: dict[str, int] = {}
         self.classes = {
             name: [self.pieces(word) for member in members for word in expanded(member)]
             for name, members in words.items()
@@ -89,6 +88,7 @@ class _Builder:
         for mark, name in ((END, STOP), (COMMA, CLAUSE_COMMA)):
             self.letters[mark] = chr(_FIRST_LETTER + len(self.letters))
             self.classes.setdefault(name, []).append((mark,))
+        self.classed = frozenset(self.letters)
 
     def pieces(self, words: str) -> tuple[str, ...]:
         """Return the folded words of `words`, each with a letter; one in a language without spaces."""
@@ -100,10 +100,30 @@ class _Builder:
             self.letters.setdefault(piece, chr(_FIRST_LETTER + len(self.letters)))
         return pieces
 
+    def parts(self, pattern: str) -> list[list[tuple[str, ...]]]:
+        """Return the choices for each part of `pattern`: words, classes and gaps that follow each other.
+
+        Without spaces, words that follow each other are one.
+        """
+        parts = []
+        for token in _TOKEN.findall(pattern):
+            choices = token[1:-1].split(",") if token[0] == "{" else [token]
+            parts.append([tuple(self._joined(choice.split())) for choice in choices])
+        return parts
+
+    def _joined(self, tokens: Sequence[str]) -> list[str]:
+        joined: list[str] = []
+        for token in tokens:
+            if joined and not (self.spaced or any(map(_is_class_or_gap, (token, joined[-1])))):
+                joined[-1] += token
+            else:
+                joined.append(token)
+        return joined
+
     def has_classes(self, pattern: str) -> bool:
         """Return whether `pattern` names a class or a gap; if so, its words get letters."""
-        tokens = re.sub("[{},]", " ", pattern).split()
-        if not any(_CLASS.fullmatch(token) or _GAP.fullmatch(token) for token in tokens):
+        tokens = [token for part in self.parts(pattern) for choice in part for token in choice]
+        if not any(map(_is_class_or_gap, tokens)):
             return False
         for token in tokens:
             if _CLASS.fullmatch(token):
@@ -113,6 +133,19 @@ class _Builder:
             elif not _GAP.fullmatch(token):
                 self.pieces(token)
         return True
+
+    def spelled(self, choice: Sequence[str]) -> list[str]:
+        """Return what `choice` of a part spells, with each member of its classes and nothing in its gaps."""
+        between = " " if self.spaced else ""
+        texts = [
+            [""]
+            if _GAP.fullmatch(token)
+            else [between.join(member) for member in self._members(token)]
+            if _CLASS.fullmatch(token)
+            else [between.join(self.pieces(token))]
+            for token in choice
+        ]
+        return [between.join(words).replace("*", "") for words in itertools.product(*texts)]
 
     def add_phrases(self, phrases: Sequence[str], kind: str) -> None:
         """Make each of `phrases` say `kind`; of two kinds the first stays."""
@@ -126,24 +159,17 @@ class _Builder:
 
     def rule(self, entry: Entry) -> Rule:
         """Return what finds a pattern with classes."""
-        parts, needed = [], 0
-        for token in _TOKEN.findall(entry.written):
-            choices = [choice.split() for choice in token[1:-1].split(",")] if token[0] == "{" else [[token]]
+        parts, needed, hiding = [], set(), False
+        for choices in self.parts(entry.written):
             parts.append(f"(?:{'|'.join(self._sequence(choice) for choice in choices if choice)})")
-            firsts = [self._first(tuple(choice)) for choice in choices]
+            firsts = [self._first(choice) for choice in choices]
             if None not in firsts:
-                needed |= self._bit("".join(map(str, firsts)))
+                needed.add(frozenset("".join(map(str, firsts))))
             elif not all(choices):
                 parts[-1] += "?"
-        return Rule(needed, entry.kind, "".join(parts))
-
-    def _bit(self, letters: str) -> int:
-        """Return the bit of a set of letters, of which one must be there."""
-        if letters not in self.sets:
-            self.sets[letters] = 1 << len(self.sets)
-            for letter in set(letters):
-                self.bits[letter] |= self.sets[letters]
-        return self.sets[letters]
+            words = (word for choice in choices for word in choice if not _is_class_or_gap(word))
+            hiding = hiding or not all(map(self.hiding.isdisjoint, map(self.pieces, words)))
+        return Rule(tuple(needed), entry.kind, "".join(parts), hiding)
 
     def _sequence(self, tokens: Sequence[str]) -> str:
         """Return the regular expression of words, classes and gaps that follow each other."""
@@ -213,12 +239,27 @@ class _Builder:
         automaton.make_automaton()
         return automaton
 
-    def word_letters(self) -> Letters | ahocorasick.Automaton:
+    def word_letters(self) -> Letters | Words:
         """Return what tells the letter of a word, or finds words where no spaces part them."""
+        return Letters(self.letters) if self.spaced else Words(self.letters, self.hiding)
+
+    @functools.cached_property
+    def hiding(self) -> frozenset[str]:
+        """The words without a class inside which, or at whose end, a word of a class may begin; none where
+        spaces part words."""
         if self.spaced:
-            return Letters(self.letters)
-        automaton = ahocorasick.Automaton()
-        for word, letter in self.letters.items():
-            automaton.add_word(word.rstrip("*"), (len(word.rstrip("*")), letter))
-        automaton.make_automaton()
-        return automaton
+            return frozenset()
+        begun = {word[:end] for word in self.classed for end in range(1, len(word) + 1)}
+
+        def hides(word: str) -> bool:
+            ends = range(1, len(word) + 1)
+            return any(
+                word[start:] in begun or any(word[start:end] in self.classed for end in ends[start:])
+                for start in range(1, len(word))
+            )
+
+        return frozenset(filter(hides, self.letters.keys() - self.classed))
+
+
+def _is_class_or_gap(token: str) -> bool:
+    return bool(_CLASS.fullmatch(token) or _GAP.fullmatch(token))

@@ -28,7 +28,7 @@ import bisect
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -84,19 +84,47 @@ def expanded(pattern: str) -> Iterator[str]:
         yield " ".join("".join(chosen).split())
 
 
-@dataclass
+@dataclass(eq=False)
 class Rule:
-    """A pattern with classes: `needed` are the bits of the sets of letters of which one each must be
-    there."""
+    """A pattern with classes: of each of the sets `needed` one letter must be there; `hiding` says that it
+    names a word that would hide one of a class (see `Words`)."""
 
-    needed: int
+    needed: tuple[frozenset[str], ...]
     kind: str
     expression: str
+    hiding: bool
 
     @functools.cached_property
     def compiled(self) -> re.Pattern[str]:
         """The expression, compiled when a text first holds all that it needs."""
         return re.compile(self.expression)
+
+
+class RuleIndex:
+    """Patterns with classes, each to be tried where letters stand that it cannot do without."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._by_letter: dict[str, list[Rule]] = {}
+        self._always: list[Rule] = []
+        for rule in rules:
+            if rule.needed:
+                for letter in min(rule.needed, key=len):
+                    self._by_letter.setdefault(letter, []).append(rule)
+            else:
+                self._always.append(rule)
+
+    def matches(self, letters: str) -> list[tuple[str, int, int]]:
+        """Return the kind, first and last letter of what the patterns find."""
+        present = set(letters)
+        tried = set(self._always)
+        for letter in present & self._by_letter.keys():
+            tried.update(self._by_letter[letter])
+        return [
+            (rule.kind, *match.span())
+            for rule in tried
+            if not any(map(present.isdisjoint, rule.needed))
+            for match in rule.compiled.finditer(letters)
+        ]
 
 
 def _without_hidden(findings: Sequence[Finding]) -> list[Finding]:
@@ -135,6 +163,67 @@ class Letters(dict[str, str]):
         return letter
 
 
+class Words:
+    """Finds words where no spaces part them: at each place the longest, and none that begins inside another.
+
+    A word that only a pattern spells out must not hide one of a class from other patterns: a text with such
+    words is read twice, with and without them.
+    """
+
+    def __init__(self, letters: Mapping[str, str], hiding: Container[str]) -> None:
+        self.automaton = ahocorasick.Automaton()
+        for word, letter in letters.items():
+            stem = word.removesuffix("*")
+            self.automaton.add_word(stem, (len(stem), letter, word in hiding))
+        self.automaton.make_automaton()
+
+    def rows(self, text: str) -> tuple[Row, Row]:
+        """Return the letters of `text`, without the words that hide others, and with them."""
+        plain: dict[int, tuple[int, str]] = {}
+        hiding: dict[int, tuple[int, str]] = {}
+        for last, (length, letter, hides) in self.automaton.iter(text):  # the longer of one start come later
+            (hiding if hides else plain)[last - length + 1] = (length, letter)
+        without = _row(plain)
+        if not hiding:
+            return without, without
+        for start, word in hiding.items():
+            plain[start] = max(word, plain.get(start, word))
+        return without, _row(plain)
+
+
+class Row(NamedTuple):
+    """A letter for each word of a text without spaces, and for each character between them; `words` are where
+    each word begins and its length."""
+
+    letters: str
+    words: list[tuple[int, int]]
+
+    def places(self) -> list[int]:
+        """Return where each letter begins, and where the last ends."""
+        places: list[int] = []
+        at = 0
+        for start, length in self.words:
+            places += range(at, start + 1)
+            at = start + length
+        return [*places, *range(at, at + 1 + len(self.letters) - len(places))]
+
+
+def _row(longest: Mapping[int, tuple[int, str]]) -> Row:
+    """Return the row of a text with the `longest` word at each place: its length and letter."""
+    letters: list[str] = []
+    words: list[tuple[int, int]] = []
+    at = 0
+    for start in sorted(longest):
+        if start >= at:
+            length, letter = longest[start]
+            if start > at:
+                letters.append(OTHER * (start - at))
+            letters.append(letter)
+            words.append((start, length))
+            at = start + length
+    return Row("".join(letters), words)
+
+
 @dataclass
 class Lexicon:
     """The classes of words and the patterns of one language; `find` says what stands in a text."""
@@ -145,9 +234,9 @@ class Lexicon:
     entries: tuple[Entry, ...]
     denials: frozenset[str]
     _phrases: ahocorasick.Automaton = field(repr=False)
-    _words: Letters | ahocorasick.Automaton = field(repr=False)
-    _rules: tuple[tuple[int, Rule], ...] = field(repr=False)
-    _bits: Mapping[str, int] = field(repr=False)
+    _words: Letters | Words = field(repr=False)
+    _rules: RuleIndex = field(repr=False)
+    _spelling_rules: RuleIndex = field(repr=False)
 
     def fold(self, text: str) -> str:
         """Return `text` folded as this language's words are."""
@@ -155,61 +244,44 @@ class Lexicon:
 
     def find(self, text: str) -> list[Finding]:
         """Return what stands in the folded `text`, in order; nothing that begins inside what says nothing."""
-        found = [*self._by_phrases(text), *self._by_rules(text)]
+        found = self._by_phrases(text)
+        if isinstance(self._words, Letters):
+            words = text.split()
+            letters = "".join([self._words[word] for word in words])
+            matches = self._rules.matches(letters)
+            if matches:  # a letter begins at the blank before its word
+                ends = [0, *itertools.accumulate(map(len, words))]
+                places = [end + index for index, end in enumerate(ends)]
+                found += _findings(text, matches, places)
+        else:
+            for row, rules in zip(self._words.rows(text), (self._rules, self._spelling_rules), strict=True):
+                matches = rules.matches(row.letters)
+                if matches:
+                    found += _findings(text, matches, row.places())
         found.sort()
-        return _without_hidden(found) if any(finding.kind in HIDING for finding in found) else found
+        return found if HIDING.isdisjoint([finding.kind for finding in found]) else _without_hidden(found)
 
-    def _by_phrases(self, text: str) -> Iterable[Finding]:
+    def _by_phrases(self, text: str) -> list[Finding]:
         """Return the phrases, the longest at each place; without spaces, none begins inside another."""
-        phrases: dict[int, Finding] = {}
-        for last, (length, kind) in self._phrases.iter(BEGIN + text):  # the longer of one start come later
-            start = last - length
-            phrases[start] = Finding(start, start + length, kind, text[start : start + length])
+        phrases: dict[int, tuple[int, str]] = {}
+        for last, phrase in self._phrases.iter(BEGIN + text):  # the longer of one start come later
+            phrases[last - phrase[0]] = phrase
         if self.spaced:
-            return phrases.values()
+            return [
+                Finding(start, start + length, kind, text[start : start + length])
+                for start, (length, kind) in phrases.items()
+            ]
         found, end = [], 0
         for start in sorted(phrases):
             if start >= end:
-                found.append(phrases[start])
-                end = phrases[start].end
+                length, kind = phrases[start]
+                end = start + length
+                found.append(Finding(start, end, kind, text[start:end]))
         return found
 
-    def _by_rules(self, text: str) -> Iterator[Finding]:
-        """Yield what the patterns with classes find."""
-        if isinstance(self._words, Letters):
-            words = text.split()
-            letters = "".join(map(self._words.__getitem__, words))
-            places: list[int] = []
-        else:
-            words = []
-            letters, places = self._without_spaces(text, self._words)
-        present = 0
-        for bits in set(map(self._bits.__getitem__, set(letters))):
-            present |= bits
-        absent = ~present
-        for rule in [rule for needed, rule in self._rules if not needed & absent]:
-            kind = rule.kind
-            for match in rule.compiled.finditer(letters):
-                if not places:  # where the blank before each word is
-                    places = [0, *itertools.accumulate(len(word) + 1 for word in words)]
-                start, end = places[match.start()], places[match.end()]
-                yield Finding(start, end, kind, text[start:end])
 
-    @staticmethod
-    def _without_spaces(text: str, automaton: ahocorasick.Automaton) -> tuple[str, list[int]]:
-        """Return a letter for each word, the leftmost and longest, and for each character between them, and
-        where each begins."""
-        longest: dict[int, tuple[int, str]] = {
-            last - word[0] + 1: word for last, word in automaton.iter(text)
-        }
-        letters: list[str] = []
-        places: list[int] = []
-        at = 0
-        for start in sorted(longest):
-            if start < at:
-                continue
-            length, letter = longest[start]
-            letters += [OTHER] * (start - at) + [letter]
-            places += range(at, start + 1)
-            at = start + length
-        return "".join(letters), [*places, at]
+def _findings(text: str, matches: Iterable[tuple[str, int, int]], places: Sequence[int]) -> Iterator[Finding]:
+    """Yield `matches` of letters, each of which begins at its place in `text`."""
+    for kind, first, last in matches:
+        start, end = places[first], places[last]
+        yield Finding(start, end, kind, text[start:end])
