@@ -157,11 +157,11 @@ def test_command(
     What it costs, and what each published guard of --against costs, is printed and kept in timings.jsonl:
     milliseconds a prompt, one at a time, and growth of memory.
     """
+    from polyrefuse_data.core.output_folder import write_together
     from polyrefuse_eval.errors import GuardError
     from polyrefuse_eval.jailbreaks import read_jailbreaks
     from polyrefuse_eval.results.data import open_data
-    from polyrefuse_eval.results.files import check_new_file
-    from polyrefuse_eval.results.folder import write_json, write_jsonl, write_text
+    from polyrefuse_eval.results.files import check_new_file, json_line, json_text
     from polyrefuse_eval.results.prompt_sets import read_prompt_set
     from polyrefuse_eval.results.user_prompts import read_extra
     from polyrefuse_eval.statistics.thresholds import Rule
@@ -207,10 +207,13 @@ def test_command(
         None if transfer is None else model.model_copy(update={"model": transfer}).spec(),
         progress=not quiet,
     )
-    write_jsonl(out / "scores.jsonl", result.lines())
-    write_text(out / "table.md", result.table())
-    write_json(out / "guard.json", result.to_json())
-    write_jsonl(out / "timings.jsonl", [cost.to_json() for cost in result.costs])
+    files = {
+        "scores.jsonl": "".join(map(json_line, result.lines())),
+        "timings.jsonl": "".join(json_line(cost.to_json()) for cost in result.costs),
+        "table.md": result.table(),
+        "guard.json": json_text(result.to_json()),
+    }
+    write_together(out, {name: text.encode() for name, text in files.items()}, error=GuardError)
     click.echo(result.table(), nl=False)
     for cost in result.costs:
         _say(str(cost))
