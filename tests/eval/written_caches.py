@@ -19,7 +19,7 @@ from polyrefuse_eval.results.positions import Position
 
 Read = Callable[[], Any]
 INPUTS = {"lang": "en"}
-SCORES = b'[{"position": -1, "layer": 1, "refusal": 0.5, "steering": 0.4, "kl": 0.1}]\n'
+SCORES = b'[{"position": -1, "layer": 1, "refusal_score": 0.5, "steering_score": 0.4, "kl_div_score": 0.1}]\n'
 
 
 def _kept(chat: ChatModel) -> KeptDirections:

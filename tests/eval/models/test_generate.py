@@ -8,7 +8,11 @@ import pytest
 import torch
 from tiny import FAMILIES, PROMPTS, assert_mostly_equal, chat_model
 
-from polyrefuse_eval.directions.refusal_tokens import parse_refusal_tokens, tokens_from_answers
+from polyrefuse_eval.directions.refusal_tokens import (
+    parse_refusal_tokens,
+    stored_refusal_tokens,
+    tokens_from_answers,
+)
 from polyrefuse_eval.errors import DirectionError, OutOfMemoryError
 from polyrefuse_eval.models.batch_size import BATCH_SIZE, default_batch_size
 from polyrefuse_eval.models.chat import ChatModel
@@ -281,5 +285,17 @@ def test_tokens_given_by_hand_are_ids_or_the_first_tokens_of_words() -> None:
     the = chat.tokenizer("the")["input_ids"][0]
     assert parse_refusal_tokens(chat, "12, the,12", "en").ids == (12, the)
     assert parse_refusal_tokens(chat, "12", "en").coverage is None
-    with pytest.raises(DirectionError, match="ids below"):
-        parse_refusal_tokens(chat, "99999999", "en")
+    for none in ("99999999", "9" * 5000, " , "):
+        with pytest.raises(DirectionError, match="ids below"):
+            parse_refusal_tokens(chat, none, "en")
+    superscript = chat.tokenizer("²", add_special_tokens=False)["input_ids"][0]
+    assert parse_refusal_tokens(chat, "²", "en").ids == (superscript,), "a digit that is no number"
+
+
+@pytest.mark.parametrize("change", [{"ids": [2**40]}, {"ids": []}, {"lang": "de"}])
+def test_stored_tokens_of_another_model_or_language_are_refused(change: dict[str, object]) -> None:
+    chat = chat_model()
+    record = parse_refusal_tokens(chat, "12,13", "en").to_json()
+    assert stored_refusal_tokens(chat, record, "en").ids == (12, 13)
+    with pytest.raises(DirectionError, match=r"these are no refusal tokens of .* in 'en'"):
+        stored_refusal_tokens(chat, {**record, **change}, "en")
