@@ -9,6 +9,7 @@ import click
 
 from polyrefuse_data.cli.help import SectionedGroup
 from polyrefuse_data.core.languages import parse_languages
+from polyrefuse_data.core.terminal import show, show_lines
 from polyrefuse_eval.cli.guard_curve import curve_command
 from polyrefuse_eval.cli.guard_options import data_option, guard_file
 from polyrefuse_eval.cli.guard_score import score_command
@@ -106,9 +107,9 @@ def fit_command(
     check_layers(chat, layers)
     guard = fit(chat, build, settings, progress=not quiet, say=_say)
     guard.save(out)
-    click.echo(f"{out}: {', '.join(guard.contrasts)}; {len(guard.layers)} layers, {out.stat().st_size} bytes")
+    show(f"{out}: {', '.join(guard.contrasts)}; {len(guard.layers)} layers, {out.stat().st_size} bytes")
     for lang, threshold in guard.thresholds.items():
-        click.echo(f"{lang}: alpha {threshold.alpha:.6g} ({threshold.rule})")
+        show(f"{lang}: alpha {threshold.alpha:.6g} ({threshold.rule})")
 
 
 @guard_group.command("test")
@@ -214,13 +215,13 @@ def test_command(
         "guard.json": json_text(result.to_json()),
     }
     write_together(out, {name: text.encode() for name, text in files.items()}, error=GuardError)
-    click.echo(result.table(), nl=False)
+    show_lines(result.table())
     for cost in result.costs:
         _say(str(cost))
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    show(line, err=True)
 
 
 guard_group.add_command(curve_command)

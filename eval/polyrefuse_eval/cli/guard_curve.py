@@ -9,6 +9,7 @@ import click
 
 from polyrefuse_data.cli.help import SectionedCommand
 from polyrefuse_data.core.languages import parse_languages
+from polyrefuse_data.core.terminal import show_lines
 from polyrefuse_eval.cli.guard_options import data_option, guard_file
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
@@ -95,4 +96,4 @@ def curve_command(
     files["table.md"] = curve.table().encode()
     files["curve.json"] = json_text(curve.to_json()).encode()
     write_together(out, files, error=GuardError)
-    click.echo(curve.table(), nl=False)
+    show_lines(curve.table())

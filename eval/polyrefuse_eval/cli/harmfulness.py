@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyrefuse_data.cli.help import SectionedCommand
+from polyrefuse_data.core.terminal import show, show_lines
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
     at_least_one,
@@ -160,7 +161,7 @@ def harmfulness_command(
             plot_harmfulness(record, folder.path / OWN_FOLDER / "plots")
         tables = harmfulness_tables(record)
         write_text(folder.path / "harmfulness.md", tables)
-    click.echo(tables, nl=False)
+    show_lines(tables)
 
 
 def _one_language(build: DataFolder, text: str) -> str:
@@ -174,4 +175,4 @@ def _one_language(build: DataFolder, text: str) -> str:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    show(line, err=True)

@@ -70,9 +70,9 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json_text(value))
 
 
-def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write `records` to `path` as JSON Lines, whole or not at all."""
-    write_text(path, "".join(json_line(record) for record in records))
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]], *, private: bool = False) -> None:
+    """Write `records` to `path` as JSON Lines, whole or not at all; `private` is for its owner alone."""
+    write_text(path, "".join(json_line(record) for record in records), private=private)
 
 
 def numbered_lines(path: Path, *, torn_end: bool = False) -> list[tuple[int, bytes]]:
