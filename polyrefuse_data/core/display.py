@@ -43,7 +43,7 @@ def visible_value(value: Any) -> Any:
 
 
 def visible_json_line(value: Any) -> str:
-    """Return `value` as JSON on one line with sorted keys; characters that act or are not seen are escapes."""
+    """Return `value` as JSON on one line, sorted keys; characters that act or are not seen are escapes."""
     return _ACTING.sub(_json_escape, json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False))
 
 
