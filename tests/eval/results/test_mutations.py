@@ -94,8 +94,8 @@ AGREEMENT = AgreementRecord(
 HUB_FORM = ("--format", "eval-results", "--dataset", "a/b")
 DATABASE_FORM = ("--format", "every-eval-ever", "--organisation", "we")
 
-NOTHING_TO_READ = {"scores.jsonl: calibrate", "scores.jsonl: review"}
-"""What ends in one line although nothing was changed: the scores are of other texts than the build's."""
+NOTHING_TO_READ = {"scores.jsonl: calibrate", "scores.jsonl: review", "chosen.jsonl: calibrate"}
+"""What ends in one line although nothing was changed: scores of other texts than the build's, or too few."""
 
 RUN_FILES = "run/*"
 """Drawn more often than single files: it is many."""
@@ -172,7 +172,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         },
         "served/*": {
             "check": lambda: _call("eval", "check", served),
-            "leaderboard": lambda: _call("eval", "leaderboard", served, good, "--out", out / "site"),
+            "leaderboard": lambda: _call("eval", "leaderboard", served, good, "--out", out / "served"),
             "publish --results": lambda: results_release(served, _empty(out / "release")),
             "rescore": lambda: _call("eval", "rescore", served, "--judges", "native", "-q"),
         },
