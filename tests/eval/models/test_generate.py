@@ -292,7 +292,7 @@ def test_tokens_given_by_hand_are_ids_or_the_first_tokens_of_words() -> None:
     assert parse_refusal_tokens(chat, "²", "en").ids == (superscript,), "a digit that is no number"
 
 
-@pytest.mark.parametrize("change", [{"ids": [2**40]}, {"ids": []}, {"lang": "de"}])
+@pytest.mark.parametrize("change", [{"ids": [10**6]}, {"ids": []}, {"lang": "de"}])
 def test_stored_tokens_of_another_model_or_language_are_refused(change: dict[str, object]) -> None:
     chat = chat_model()
     record = parse_refusal_tokens(chat, "12,13", "en").to_json()
