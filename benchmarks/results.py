@@ -92,7 +92,7 @@ STEPS = {
     "over-refusal": f"polyrefuse eval run {QWEN} --data xstest --directions-from runs/qwen --no-controls "
     "--crossed 0 --strengths none --max-new-tokens 40 --out runs/xstest",
     "without-over-refusal": f"polyrefuse eval run {QWEN} --data paper --langs en --directions "
-    "en,en-over-refusal --over-refusal xstest --interventions ablation --no-controls --test 48 --crossed 0 "
+    "en,en-over-refusal --over-refusal xstest --interventions ablation --no-controls --test 32 --crossed 0 "
     "--strengths none --max-new-tokens 40 --out runs/without-over-refusal",
     "harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test 48 --steered 16 "
     "--inverted 16 --out runs/harmfulness",

@@ -173,8 +173,9 @@ def test_command(
 
     check_new_file(out, GuardError)
     rule = None if threshold is None else Rule.parse(threshold)
+    build = open_data(data)
     named = None if langs is None else parse_languages(langs)
-    build = open_data(data, named or [])
+    build.require(named or [])
     extra, jailbreaks = options.pop("extra"), options.pop("jailbreaks")
     user_prompts = [
         *(read_extra(extra) if extra else ()),

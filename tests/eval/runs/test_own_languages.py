@@ -168,7 +168,8 @@ def test_refusals_that_nobody_reads_are_known_before_a_model_is_loaded(
 
     monkeypatch.setattr("polyrefuse_eval.models.chat.ChatModel.load", never)
     monkeypatch.chdir(tmp_path)
-    phrase_files = phrases(tmp_path, "sw") if command[0] == "run" else []
+    reads = command[0] == "run" and "--judges" not in command
+    phrase_files = phrases(tmp_path, "sw") if reads else []
     done = polyrefuse("eval", *command, "--model", "organism", "--data", build, "-q", *phrase_files)
     assert isinstance(done.exception, JudgeError), done.output
     assert "does not read sw: " in str(done.exception)
