@@ -1,6 +1,7 @@
 """Does the robustness number order models as a defender would? And what of it can be said of published runs?
 
-    python benchmarks/robustness.py [--work DIR] [--langs en,de,ja,yo] [--test 48] [--material DIR]
+    python benchmarks/robustness.py [--work DIR] [--langs en,de,ja,yo] [--test 48]
+    python benchmarks/robustness.py --published --material DIR
 
 Organisms: the one whose languages share a direction, the one whose languages have their own, and a stand-in
 for a model whose refusals no direction removes, the first one with a random direction in place of both
@@ -9,7 +10,7 @@ own directions, shared direction, and a model that refuses everything is worth n
 nothing. Printed: what each of several formulas makes of the rates, means over languages, and whether its
 order is the defender's. Runs lie in --work, and go on there if they were killed.
 
-With --material: published verdicts of WildGuard on three models in 14 languages, no edit and with the
+With --published: published verdicts of WildGuard on three models in 14 languages, no edit and with the
 Japanese direction ablated (`paper/ja_vector_*.csv`), and which parts of the protocol they hold.
 """
 
@@ -199,8 +200,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of the runs, else a temporary one")
     parser.add_argument("--langs", default="en,de,ja,yo")
     parser.add_argument("--test", type=int, default=48)
+    parser.add_argument("--published", action="store_true", help="print published runs' rates alone")
     parser.add_argument("--material", type=Path)
     arguments = parser.parse_args()
+    if arguments.published:
+        if arguments.material is None:
+            parser.error("--published needs --material")
+        print(published_table(sweep(arguments.material)))
+        return
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
@@ -211,8 +218,6 @@ def main() -> None:
         models["no direction"] = rates_of(runs["shared direction"], "random")
     models["refuses everything"], models["refuses nothing"] = [Rates(1, 1, 1, 1)], [Rates(0, 0, 0, 0)]
     print(organism_table(models))
-    if arguments.material:
-        print(published_table(sweep(arguments.material)))
 
 
 if __name__ == "__main__":
