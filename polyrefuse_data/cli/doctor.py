@@ -23,6 +23,7 @@ PURPOSES = {
     "deepl": "translate with DeepL",
     "comet": "audit --quality comet:MODEL (in an environment of its own)",
     "similarity": "audit --similarity",
+    "argilla": "load review export --format argilla into a server",
     "lora": "models that are LoRA adapters",
     "bnb": "--quantization 8bit and 4bit",
     "judges": "the judge strongreject",

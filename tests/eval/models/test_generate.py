@@ -187,6 +187,20 @@ def test_rounds_that_are_done_are_left_out_and_others_made_whole() -> None:
     assert part == rounds
 
 
+def test_a_remainder_of_less_than_half_a_round_joins_the_last_round() -> None:
+    chat = chat_model()
+
+    def lengths(count: int) -> list[int]:
+        rounds = generate(chat, ["hello"] * count, max_new_tokens=1, batch_size=1)
+        return [len(part) for part in rounds]
+
+    assert lengths(0) == []
+    assert lengths(1) == [1]
+    assert lengths(2 * ROUND) == [ROUND, ROUND]
+    assert lengths(2 * ROUND + ROUND // 2 - 1) == [ROUND, ROUND + ROUND // 2 - 1]
+    assert lengths(2 * ROUND + ROUND // 2) == [ROUND, ROUND, ROUND // 2]
+
+
 def test_rows_that_end_leave_the_batch_and_the_others_do_not_notice() -> None:
     chat = chat_model()
     wanted = requests(chat)
