@@ -68,6 +68,7 @@ def fit_command(
 ) -> None:
     """Fit a guard on the training prompts of a build, and calibrate it on the validation prompts."""
     from polyrefuse_eval.errors import GuardError
+    from polyrefuse_eval.judging.native.judge import NativeJudge
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.results.files import check_new_file
     from polyrefuse_eval.statistics.thresholds import Rule, check_enough
@@ -84,6 +85,10 @@ def fit_command(
     wanted = build.select(langs)
     calibrated = wanted if calibrate is None else build.select(calibrate)
     build.require_prompts(wanted, ("train",))
+    if options["behaviour"] != "label":
+        NativeJudge().check_languages(
+            wanted, "leave it out of --langs, or take all prompts by their label with --behaviour label"
+        )
     if rule.name != "zero":
         build.require_prompts(calibrated, ("validation",))
         for lang in calibrated:
@@ -168,8 +173,9 @@ def test_command(
 
     check_new_file(out, GuardError)
     rule = None if threshold is None else Rule.parse(threshold)
+    build = open_data(data)
     named = None if langs is None else parse_languages(langs)
-    build = open_data(data, named or [])
+    build.require(named or [])
     extra, jailbreaks = options.pop("extra"), options.pop("jailbreaks")
     user_prompts = [
         *(read_extra(extra) if extra else ()),

@@ -67,8 +67,9 @@ def curve_command(
 
     check_new_file(out, GuardError)
     rules = tuple(Rule.parse(text) for text in options.pop("thresholds"))
+    build = open_data(data)
     named = None if langs is None else parse_languages(langs)
-    build = open_data(data, named or [])
+    build.require(named or [])
     need("torch", "transformers", "safetensors", "matplotlib")
 
     from polyrefuse_eval.harmfulness.guard_curve import (

@@ -107,7 +107,10 @@ def harmfulness_command(
     those of the unedited model: where `eval run` made them with as many tokens, they are taken from the
     cache, and others are put there (`polyrefuse eval cache`).
     """
+    from polyrefuse_eval.errors import DirectionError
+    from polyrefuse_eval.harmfulness.instructions import check_languages
     from polyrefuse_eval.harmfulness.report import harmfulness_tables
+    from polyrefuse_eval.judging.native.judge import NativeJudge
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.results.folder import RunFolder, write_text
     from polyrefuse_eval.results.sources import ALL
@@ -126,7 +129,13 @@ def harmfulness_command(
     build.require_prompts(wanted, splits)
     if source != "own":
         build.require_prompts([source], ("train",))
+    if options["behaviour"] == "answers" or options["refusal_tokens"] is None:
+        NativeJudge().check_languages(
+            [*wanted, *([] if source == "own" else [source])],
+            "leave it out of --langs, or give --behaviour first-token and --refusal-tokens",
+        )
     user_prompts = read_extra(extra) if extra else []
+    check_languages(user_prompts, wanted, DirectionError)
     steered_layers = parse_layers(layers)
     need(*("torch", "transformers", "safetensors", *(["matplotlib"] if plots else [])))
 

@@ -26,7 +26,7 @@ from polyrefuse_eval.cli.options import (
     with_options,
 )
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.runs.direction_options import DirectionOptions
+from polyrefuse_eval.runs.direction_options import DirectionOptions, check_refusal_tokens
 from polyrefuse_eval.runs.endpoint_options import EndpointOptions
 from polyrefuse_eval.runs.option_fields import option_name
 from polyrefuse_eval.runs.options import RunOptions
@@ -51,6 +51,8 @@ def direction_finder(out: Path, langs: str, options: dict[str, Any], *, selectin
     checked = take_options(DirectionOptions, options)
     data, settings = checked.settings(langs, langs)
     data.require_prompts(settings.langs, ("train", *(["validation"] if selecting else [])))
+    if selecting or settings.filter_prompts:
+        check_refusal_tokens(settings)
     need()
 
     from polyrefuse_eval.directions.finder import DirectionFinder
