@@ -78,7 +78,9 @@ class ChatServer:
     failures: int | None = None
     """How many tries go wrong at all; None for no limit."""
     dialect: str = "openai"
-    """`openai`, `vllm` or `ollama`."""
+    """A name in `DIALECTS`."""
+    not_taken: str | None = None
+    """A field of a request that the model does not take, where there is one."""
     prompts: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
@@ -165,11 +167,37 @@ def _vllm(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ollama(body: dict[str, Any]) -> dict[str, Any]:
-    """Return a reply as Ollama sends it: one fingerprint for all models."""
+    """Return a reply as Ollama sends it: one fingerprint for all models, thoughts in `reasoning`."""
+    for choice in body["choices"]:
+        message = choice["message"]
+        if "reasoning_content" in message:
+            message["reasoning"] = message.pop("reasoning_content")
     return body | {"system_fingerprint": "fp_ollama"}
 
 
-DIALECTS = {"openai": lambda body: body, "vllm": _vllm, "ollama": _ollama}
+def _sglang(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a reply as SGLang sends it: the token that ended it, no fingerprint, no details of tokens."""
+    for choice in body["choices"]:
+        choice |= {"logprobs": None, "matched_stop": 2 if choice["finish_reason"] == "stop" else None}
+        choice["message"] = {"reasoning_content": None, "tool_calls": None, **choice["message"]}
+    del body["system_fingerprint"]
+    usage = {**body["usage"], "prompt_tokens_details": None, "reasoning_tokens": 0}
+    return body | {"usage": usage, "metadata": {"weight_version": "default"}}
+
+
+def _llama_cpp(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a reply as llama.cpp sends it: the build as fingerprint, and how long it took."""
+    timings = {"prompt_n": 10, "prompt_ms": 3.25, "predicted_n": 5, "predicted_per_second": 40.5}
+    return body | {"system_fingerprint": "b6869-abc", "timings": timings, "__verbose": {"content": "raw"}}
+
+
+DIALECTS = {
+    "openai": lambda body: body,
+    "vllm": _vllm,
+    "ollama": _ollama,
+    "sglang": _sglang,
+    "llama.cpp": _llama_cpp,
+}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -191,6 +219,12 @@ class _Handler(BaseHTTPRequestHandler):
             fault = "500"
         if fault is not None:
             self._fail(fault)
+            return
+        if server.not_taken in body:
+            name = server.not_taken
+            message = f"Unsupported parameter: '{name}' is not supported with this model, key {KEY}."
+            refused = {"type": "invalid_request_error", "param": name, "code": "unsupported_parameter"}
+            self._send(400, json.dumps({"error": {"message": message, **refused}}).encode())
             return
         status, value = reply(server, prompt)
         self._send(status, json.dumps(value, ensure_ascii=False).encode())

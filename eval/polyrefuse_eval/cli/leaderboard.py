@@ -32,27 +32,43 @@ EXIT_GAPS = 3
     metavar="RUN=WHO",
     help="Who made a run that is not yours, by the name of its folder: it is checked first.",
 )
+@click.option(
+    "--data",
+    "builds",
+    type=folder_path,
+    multiple=True,
+    help="Build that runs of --origin say they measured: their prompts are checked against it.",
+)
 @click.pass_context
 def leaderboard_command(
-    context: click.Context, runs: tuple[Place, ...], out: Path, origins: tuple[str, ...]
+    context: click.Context,
+    runs: tuple[Place, ...],
+    out: Path,
+    origins: tuple[str, ...],
+    builds: tuple[Path, ...],
 ) -> None:
     """Write a page that compares RUNS, folders or addresses of `eval run` or `eval rescore`, into --out.
 
     Open index.html: it needs no network. It has maps of models by languages, a table with filters, a
     comparison of two models, and charts to save. The same numbers are beside it as JSON, Markdown and CSV;
     no answers are. An address may be a pattern: 's3://bucket/runs/*'. Models behind an endpoint stand beside
-    local ones. What cannot be compared is shown apart; what is no run, or a run whose files contradict each
-    other, is left out. Both are named on standard error; the exit status is 3 where a run with results was
-    left out.
+    local ones. Of a run of --origin, the page says what could not be checked. What cannot be compared is
+    shown apart; what is no run, or a run whose files contradict each other, is left out. Both are named on
+    standard error; the exit status is 3 where a run with results was left out.
     """
     from polyrefuse_eval.leaderboard.boards import leaderboard
     from polyrefuse_eval.leaderboard.runs import is_shown, read_runs
     from polyrefuse_eval.leaderboard.site import check_site_folder, write_site
+    from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.storage.places import folders_to_read
 
+    if builds and not origins:
+        raise click.UsageError("--data checks runs of others; name them with --origin RUN=WHO")
     check_site_folder(out)
     with folders_to_read(runs, is_shown) as folders:
-        read, left_out = read_runs(folders, dict(map(_origin, origins)))
+        read, left_out = read_runs(
+            folders, dict(map(_origin, origins)), [open_data(build) for build in builds]
+        )
     for folder in left_out:
         show(f"left out: {folder.reason}", err=True)
     compared = leaderboard(read, left_out)

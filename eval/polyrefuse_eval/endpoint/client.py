@@ -7,6 +7,7 @@ default. The event loop runs in a thread of its own: callers, a notebook too, se
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import threading
@@ -32,6 +33,9 @@ BROKEN_OFF = ("ServerDisconnectedError", "ClientOSError", "ClientConnectionReset
 
 UNPAID = ("connection", "server_error", "throttled")
 """Faults after which a service counts no tokens."""
+
+UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
+"""Codes of errors of a field that a model does not take, whatever the prompt."""
 
 BUDGET_SECONDS = 0.05
 """How long a request waits that the budget lets out only after others."""
@@ -219,6 +223,12 @@ class EndpointClient(Generic[PromptType]):
             return Fault("throttled", answer, wait)
         if status >= 500 or status in (408, 409, 425):
             return Fault("server_error", answer, wait)
+        name = body.get("param") if isinstance(body, Mapping) else None
+        if isinstance(name, str) and name in self.spec.removable and str(body.get("code")) in UNSUPPORTED:
+            return EndpointError(
+                f"{place} does not take {name} for '{self.spec.name}' ({answer}: {self._quoted(body)}); add "
+                f"--request '{json.dumps(self.spec.removable[name])}'"
+            )
         return Rejected("rejected", f"{answer}: {self._quoted(body)}")
 
     def _quoted(self, body: Any) -> str:

@@ -103,6 +103,11 @@ class ServiceSpec(Generic[PromptType]):
         raise NotImplementedError
 
     @property
+    def removable(self) -> dict[str, dict[str, Any]]:
+        """Fields that some models do not take, each with what `--request` says then."""
+        return {}
+
+    @property
     def key(self) -> str | None:
         """The key; None where the environment holds none.
 
@@ -149,6 +154,18 @@ class EndpointSpec(ServiceSpec[str]):
     def slot(self) -> str:
         """What tells clients of services apart."""
         return f"{self.label} {self.url} {json.dumps(dict(self.fields), sort_keys=True)} {self.max_tokens}"
+
+    @property
+    def removable(self) -> dict[str, dict[str, Any]]:
+        """Fields that some models do not take, each with the whole of what `--request` says then."""
+        changes: dict[str, dict[str, Any]] = {
+            "temperature": {"temperature": None},
+            "seed": {"seed": None},
+            "max_tokens": {"max_tokens": None, "max_completion_tokens": self.max_tokens},
+            "max_completion_tokens": {"max_tokens": self.max_tokens, "max_completion_tokens": None},
+        }
+        sent = self.request("")
+        return {name: {**self.fields, **change} for name, change in changes.items() if name in sent}
 
     def request(self, prompt: str) -> dict[str, Any]:
         """Return the fields of the request that asks for an answer to `prompt`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,6 +19,7 @@ from polyrefuse_eval.report.check import check_run
 from polyrefuse_eval.results.agreement_records import AgreementRecord
 from polyrefuse_eval.results.cost_files import COSTS_FILE, read_costs
 from polyrefuse_eval.results.cost_records import ConditionCost
+from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import (
     RESULTS_FILE,
     RUN_FILE,
@@ -82,6 +83,8 @@ class Run:
     costs: tuple[ConditionCost, ...] = ()
     origin: str = ""
     """Who made the run, where somebody else did."""
+    unchecked: tuple[str, ...] = ()
+    """What could not be checked of a run that somebody else made, each in one line."""
     request: Mapping[str, Any] | None = None
     """What a command asked for; None where none made the run, or its maker kept it."""
     measured: str = ""
@@ -135,7 +138,7 @@ class Run:
         return {
             "format": DATA_FORMAT,
             "run": self.name,
-            **({"origin": self.origin} if self.origin else {}),
+            **({"origin": self.origin, "not_checked": list(self.unchecked)} if self.origin else {}),
             "signature": self.signature,
             "results": [asdict(result) for result in self.results],
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
@@ -186,13 +189,15 @@ def is_shown(name: str) -> bool:
 
 
 def read_runs(
-    paths: Iterable[Path], origins: Mapping[str, str] | None = None
+    paths: Iterable[Path],
+    origins: Mapping[str, str] | None = None,
+    builds: Sequence[DataFolder] = (),
 ) -> tuple[list[Run], list[LeftOut]]:
     """Return the runs in `paths`, and what is left out: folders that are no run or have no results.
 
     `origins` names who made a run, by the name of its folder: such a run is checked first, see
-    `report.check`, and left out where a number in it does not follow. Raises `RunFolderError` where two of
-    them have the same name, or where none is a run.
+    `report.check`, against that of `builds` which it names, and left out where a number in it does not
+    follow. Raises `RunFolderError` where two of them have the same name, or where none is a run.
     """
     folders = {real_path(path): path for path in paths}
     names = [resolved.name for resolved in folders]
@@ -207,11 +212,13 @@ def read_runs(
         name = resolved.name.encode("utf-8", "replace").decode("utf-8") or "run"
         try:
             origin = (origins or {}).get(name, "")
-            if origin:
-                refuse(RunFolder.existing(path), check_run(RunFolder(path)).problems)
-            run = replace(_read(path, name, _file_name(name, [run.file for run in runs])), origin=origin)
+            unchecked = _checked(path, builds) if origin else ()
+            read = _read(path, name, _file_name(name, [run.file for run in runs]))
+            run = replace(read, origin=origin, unchecked=unchecked)
         except PolyRefuseError as error:
             reason = str(error).replace(str(path), name)
+            for build in builds:
+                reason = reason.replace(str(build.path), build.path.name)
             has_results = any((path / file).is_file() for file in (RESULTS_FILE, HARMFULNESS_FILE))
             left_out.append(LeftOut(name, reason, path.is_dir(), has_results))
             continue
@@ -225,6 +232,16 @@ def read_runs(
         reasons = "; ".join(folder.reason for folder in left_out[:3]) + ("; …" if len(left_out) > 3 else "")
         raise RunFolderError(f"no run with results among {len(left_out)} given: {reasons}")
     return runs, left_out
+
+
+def _checked(path: Path, builds: Sequence[DataFolder]) -> tuple[str, ...]:
+    """Check the run in `path`; return what could not be checked. Raises `RunFolderError` for problems."""
+    folder = RunFolder.existing(path)
+    data = folder.signature.get("data")
+    digest = data.get("digest") if isinstance(data, Mapping) else None
+    checked = check_run(folder, next((build for build in builds if build.digest == digest), None))
+    refuse(folder, checked.problems)
+    return checked.unchecked
 
 
 def _file_name(name: str, taken: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ def signature_lines(run: Run, judge: str | None = None) -> Iterator[tuple[str, s
     yield "run", run.name
     if run.origin:
         yield "made by", run.origin
+        yield "not checked", "; ".join(run.unchecked) or "nothing"
     yield "chat template", run.template_hash or "not stated"
     yield "data", flat(signature.get("data"))
     if judge is None:

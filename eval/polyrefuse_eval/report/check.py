@@ -38,6 +38,14 @@ from polyrefuse_eval.results.verification import answer_problems, run_problems
 OF_ANSWERS = ("n_cut", "cut", "n_unfinished", "made_from")
 """Fields that no published verdict tells, or that are checked apart."""
 
+UNCHECKED_FILES = {
+    "harmfulness.json": "the numbers of harmfulness.json are",
+    "scores/*.json": "the scores of candidate directions in scores/ are",
+    "directions/*.safetensors": "the places of directions in directions/ are",
+    "timings.jsonl": "dates and seconds in timings.jsonl are",
+}
+"""Files that follow from nothing else in a run, and what is said of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedRun:
@@ -235,6 +243,9 @@ def _unchecked(folder: RunFolder, data: DataFolder | None) -> Iterator[str]:
         yield from (f"{inner.path.name}/: {line}" for line in not_read_again(inner))
     if read_costs(folder) and not read_answer_costs(folder):
         yield f"without {ANSWER_COSTS}/, {COSTS_FILE} is not recomputed"
+    for file, what in UNCHECKED_FILES.items():
+        if any(folder.path.glob(file)):
+            yield f"{what} taken as they are: nothing here says whether they were measured so"
     if data is None:
         yield "without --data, it is not checked that the prompts are those of the data set"
 

@@ -108,6 +108,36 @@ def test_a_prompt_that_the_service_does_not_take_is_asked_once_and_no_answer(ser
     assert len(server.prompts) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("max_tokens", {"top_p": 1, "max_tokens": None, "max_completion_tokens": 64}),
+        ("temperature", {"top_p": 1, "temperature": None}),
+        ("seed", {"top_p": 1, "seed": None}),
+    ],
+)
+def test_a_field_that_the_model_does_not_take_ends_the_work_and_what_to_add_works(
+    server: ChatServer, name: str, advice: dict[str, Any]
+) -> None:
+    server.not_taken = name
+    (error,) = ask(spec_of(server, fields={"top_p": 1}), "Hello?")
+    assert isinstance(error, EndpointError)
+    assert f"does not take {name} for 'tiny-chat'" in str(error)
+    assert KEY not in str(error)
+    assert len(server.prompts) == 1
+    option = str(error).partition("--request '")[2].removesuffix("'")
+    assert read_fields(option) == advice
+    (answer,) = ask(spec_of(server, fields=read_fields(option)), "Hello?")
+    assert answer.text == f"Here is the answer {word('Hello?')}."
+
+
+def test_a_limit_under_its_new_name_goes_back_to_the_old_one(server: ChatServer) -> None:
+    server.not_taken = "max_completion_tokens"
+    fields = {"max_tokens": None, "max_completion_tokens": 64}
+    (error,) = ask(spec_of(server, fields=fields), "Hello?")
+    assert '{"max_tokens": 64, "max_completion_tokens": null}' in str(error)
+
+
 def test_a_service_that_goes_on_failing_is_given_up(server: ChatServer) -> None:
     server.fault_rate, server.faults = 1.0, ("503",)
     pace = replace(QUICK, tries=40, pause=0.01)

@@ -446,8 +446,31 @@ def test_a_run_of_others_is_on_the_page_with_who_made_it_once_it_is_checked(
     assert shown["origin"] == "Example Lab"
     assert "origin" not in json.loads((tmp_path / "site" / "data" / "mine.json").read_text())
     assert "Example Lab" in (tmp_path / "site" / "index.html").read_text()
+    assert any("without --data" in line for line in shown["not_checked"])
+    assert "are taken as they are" in (tmp_path / "site" / "index.html").read_text()
     unknown = CliRunner().invoke(eval_group, [*map(str, command), "--origin", "their=Example Lab"])
     assert "did you mean 'theirs'" in str(unknown.exception)
+
+
+def test_the_page_says_what_was_not_checked_of_a_run_of_others(
+    honest: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    """Prompts are held against the build that a run names, and no path of this machine is shown."""
+    theirs = tmp_path / "theirs"
+    shutil.copytree(honest, theirs)
+    command = ["leaderboard", theirs, honest, "--out", tmp_path / "site", "--data", data_folder]
+    assert "name them with --origin" in CliRunner().invoke(eval_group, [*map(str, command)]).output
+    command += ["--origin", "theirs=Lab"]
+    result = CliRunner().invoke(eval_group, [*map(str, command)])
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert (result.exit_code, "is on a prompt that" in page) == (3, True), result.output
+    assert str(data_folder) not in page
+    part("run.json", lambda file: file["signature"]["data"].update(digest="e" * 64))(theirs)
+    result = CliRunner().invoke(eval_group, [*map(str, command)])
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert "made by Lab: " in page
+    assert "without --data" in page, "the build is not the one that the run names"
 
 
 def test_a_run_as_it_is_published_holds_together(honest: Path, tmp_path: Path) -> None:

@@ -204,13 +204,16 @@ def test_another_version_half_way_is_said_and_counted(
     ]
 
 
-@pytest.mark.parametrize("dialect", ["vllm", "ollama"])
+FINGERPRINTS = {"vllm": "not stated", "ollama": "fp_ollama", "sglang": "not stated", "llama.cpp": "b6869-abc"}
+
+
+@pytest.mark.parametrize("dialect", FINGERPRINTS)
 def test_dialects(dialect: str, server: ChatServer, data_folder: Path, tmp_path: Path) -> None:
     server.dialect = dialect
     server.kinds = ("field of vLLM", "plain", "cut") if dialect == "vllm" else ("tags", "field", "plain")
     assert call(*command(server, data_folder, tmp_path / "run", "--temperature", 0.5)).exit_code == 0
     fingerprint = RunFolder(tmp_path / "run").signature["model"]["system_fingerprint"]
-    assert fingerprint == {"vllm": "not stated", "ollama": "fp_ollama"}[dialect]
+    assert fingerprint == FINGERPRINTS[dialect]
     assert all(completion.response for completion in completions(tmp_path / "run"))
     assert {completion.reasoning is None for completion in completions(tmp_path / "run")} == {True, False}
     assert {body["temperature"] for body in server.bodies} == {0.5}
