@@ -120,6 +120,12 @@ def explain(source: str, error: Exception) -> str:
             f"'{source}' is not in the local cache and the Hub cannot be reached; give a folder, or go online"
         )
     if "safetensors" in low and ("no file named" in low or "does not appear to have" in low):
+        folder = Path(source)
+        if folder.is_dir() and any(folder.glob("*.gguf")):
+            return (
+                f"'{source}' has GGUF weights only, which are not read: give the model's safetensors weights, or "
+                "serve it (llama.cpp, Ollama) and give --model openai:NAME --url ADDRESS"
+            )
         return f"'{source}' has no safetensors weights; pickled weights are not read: {first}"
     if "unrecognized configuration class" in low or "unrecognized model" in low:
         return f"'{source}' is no causal language model that transformers knows: {first}"

@@ -105,6 +105,7 @@ class ChatModel:
         if input_device(model).type == "cpu":
             keep_freed_memory()
         ids = template.encode(["Name a colour."])[0].ids
+        _check_known(ids, _n_embeddings(model), name)
         found = find_structure(
             model, torch.tensor([ids], device=input_device(model)), parse_structure(structure)
         )
@@ -155,9 +156,12 @@ class ChatModel:
 
     @property
     def pad_id(self) -> int:
-        """A token id to fill with; masked wherever it is used."""
+        """A token id to fill with; masked wherever it is used.
+
+        0 where the tokenizer has none, or one that was added to it and not to the model's embeddings.
+        """
         pad = self.tokenizer.pad_token_id
-        return int(pad) if pad is not None else 0
+        return int(pad) if pad is not None and pad < _n_embeddings(self.model) else 0
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -190,9 +194,12 @@ class ChatModel:
         return encoded
 
     def fit_context(self, encoded: Sequence[EncodedPrompt], prompts: Sequence[str]) -> None:
-        """Raise `ChatModelError` where one of `encoded`, made of `prompts`, is longer than the context."""
+        """Raise `ChatModelError` where one of `encoded`, made of `prompts`, is longer than the context, or has a
+        token that the model does not know."""
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        n_embeddings = _n_embeddings(self.model)
         for prompt, given in zip(encoded, prompts, strict=True):
+            _check_known(prompt.ids, n_embeddings, self.name)
             if context is not None and len(prompt) > context:
                 raise ChatModelError(
                     f"the prompt '{given[:40]}…' has {len(prompt)} tokens and {self.name} reads {context}; "
@@ -210,6 +217,20 @@ class ChatModel:
             "n_layers": str(self.n_layers),
             **self.settings,
         }
+
+
+def _n_embeddings(model: Any) -> int:
+    """Return how many tokens the embeddings of `model` know."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def _check_known(ids: Sequence[int], n_embeddings: int, name: str) -> None:
+    """Raise `ChatModelError` where one of `ids` is beyond the embeddings of the model."""
+    if max(ids) >= n_embeddings:
+        raise ChatModelError(
+            f"the tokenizer of '{name}' makes token {max(ids)}, and the model's embeddings end at "
+            f"{n_embeddings - 1}: tokenizer and weights are not of one model"
+        )
 
 
 def _drop_states_of_other_batches(model: nn.Module) -> None:

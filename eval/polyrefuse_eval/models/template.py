@@ -155,9 +155,7 @@ class Template:
     def _try(self, instruction: str, arguments: dict[str, Any]) -> str:
         try:
             return self._render(instruction, self.system, arguments)
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] != "jinja2":
-                raise
+        except Exception as error:  # A template is a program, which may fail in any way.
             raise ChatModelError(self._why_not(instruction, error)) from None
 
     def _render(
