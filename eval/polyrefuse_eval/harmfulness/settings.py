@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from polyrefuse_eval.harmfulness.behaviour import ANSWER_TOKENS
-from polyrefuse_eval.harmfulness.instructions import KEPT
+from polyrefuse_eval.results.final_punctuation import KEPT
 
 OWN = "own"
 """Measure each language with its own directions."""
