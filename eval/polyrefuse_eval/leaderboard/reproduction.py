@@ -9,10 +9,10 @@ from typing import Any
 
 from polyrefuse_data.core.version import __version__
 from polyrefuse_eval.leaderboard.runs import Run
+from polyrefuse_eval.results.prompt_draw import shown_test
 from polyrefuse_eval.results.settings import RunSettings
 
 OPTIONS = {
-    "n_test": "test",
     "direction_langs": "directions",
     "n_train": "train",
     "n_validation": "validation",
@@ -26,6 +26,7 @@ OPTIONS = {
     "max_new_tokens": "max-new-tokens",
     "refusal_tokens": "refusal-tokens",
     "seed": "seed",
+    "final_punctuation": "final-punctuation",
 }
 """Options of `eval run`, by the setting that they make."""
 
@@ -95,11 +96,14 @@ def dates(runs: Sequence[Run]) -> str:
 
 def _options(settings: Mapping[str, Any], *, served: bool) -> Iterator[str]:
     """Yield the options that make `settings`, without those that are the defaults."""
+    limit, seed = settings.get("n_test"), settings.get("test_seed")
+    if limit is not None:
+        yield f"--test {shown_test(limit, seed)}"
     usual = asdict(RunSettings(langs=()))
     for setting, name in OPTIONS.items():
         value = settings.get(setting, usual[setting])
         is_usual = _value(value) == _value(usual[setting])
-        if is_usual or (served and setting not in ("n_test", "max_new_tokens", "seed")):
+        if is_usual or (served and setting not in ("max_new_tokens", "seed")):
             continue
         text = _value(value) or NOTHING.get(setting, "")
         if setting == "kl_tokens":
