@@ -9,6 +9,7 @@ from typing import Any
 
 from polyrefuse_data.core.version import __version__
 from polyrefuse_eval.leaderboard.runs import Run
+from polyrefuse_eval.results.interventions import BASELINE_NAME
 from polyrefuse_eval.results.prompt_draw import shown_test
 from polyrefuse_eval.results.settings import RunSettings
 
@@ -68,11 +69,27 @@ def run_command(run: Run) -> str:
     parts.append(f"--langs {shlex.quote(_value(settings.get('langs')))}")
     pairs = str(settings.get("over_refusal_from") or "").partition(":")[0]
     parts += [f"--over-refusal builds/{shlex.quote(pairs)}"] if pairs else []
+    limit, seed = settings.get("n_test"), settings.get("test_seed")
+    if limit is not None or (seed is None and _takes_part(run)):
+        parts.append(f"--test {shlex.quote(shown_test(limit, seed))}")
     parts += _options(settings, served=bool(run.endpoint))
     judges = [judge for judge in run.judges if not judge.startswith("native-")]
     if judges:
         parts.append(f"--judges {shlex.quote(','.join(['native', *judges]))}")
     return " ".join([*parts, f"--out runs/{shlex.quote(run.name)}"])
+
+
+def _takes_part(run: Run) -> bool:
+    """Return whether a condition of `run` has fewer prompts than the baseline, so that it matters which."""
+    whole = {
+        (result.lang, result.label, result.judge): result.n + result.n_unjudged
+        for result in run.results
+        if result.condition == BASELINE_NAME
+    }
+    return any(
+        result.n + result.n_unjudged < whole.get((result.lang, result.label, result.judge), 0)
+        for result in run.results
+    )
 
 
 def software(runs: Sequence[Run]) -> str:
@@ -96,9 +113,6 @@ def dates(runs: Sequence[Run]) -> str:
 
 def _options(settings: Mapping[str, Any], *, served: bool) -> Iterator[str]:
     """Yield the options that make `settings`, without those that are the defaults."""
-    limit, seed = settings.get("n_test"), settings.get("test_seed")
-    if limit is not None:
-        yield f"--test {shown_test(limit, seed)}"
     usual = asdict(RunSettings(langs=()))
     for setting, name in OPTIONS.items():
         value = settings.get(setting, usual[setting])
