@@ -1,10 +1,9 @@
-"""How well all surface cues together tell harmful prompts: a logistic model, on unseen prompts."""
+"""How well cues of form together tell harmful prompts: a logistic model, on unseen prompts."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,39 +14,26 @@ FOLDS = 5
 LEAST_PROMPTS = 2 * FOLDS
 """Prompts of each label that the model needs."""
 
-MOST_WORDS, LEAST_USES = 100, 3
-"""First words that the model knows: the most frequent ones, each in so many training prompts."""
 
+def area_together(texts: Sequence[Sequence[str]], cues: Sequence[Sequence[Sequence[bool]]]) -> float | None:
+    """Return the area under the ROC curve of a logistic model on prompts that it was not fitted on.
 
-def area_together(
-    texts: Sequence[Sequence[str]],
-    has: Mapping[str, Sequence[Sequence[bool]]],
-    words: Sequence[Sequence[str]],
-    lengths: Sequence[Sequence[float]],
-) -> float | None:
-    """Return the area under the ROC curve of a logistic model of all cues on prompts that it has not seen.
-
-    Equal texts are in one fold, and each label is spread evenly over the folds.
+    `texts` are the harmful and the harmless prompts, and each of `cues` says of both which have it; the
+    logarithm of the length and its square are features, too. Equal texts are in one fold, and each label is
+    spread evenly over the folds. None where a label has fewer than `LEAST_PROMPTS` prompts.
     """
     if min(len(side) for side in texts) < LEAST_PROMPTS:
         return None
-    both = [*texts[0], *texts[1]]
     harmful = np.array([True] * len(texts[0]) + [False] * len(texts[1]))
-    dense = np.array(
-        [[*of[0], *of[1]] for of in has.values()] + [np.log1p([*lengths[0], *lengths[1]])], dtype=float
-    ).T
-    opening = [*words[0], *words[1]]
+    lengths = np.log1p([len(text) for side in texts for text in side])
+    columns = np.array([*([*of[0], *of[1]] for of in cues), lengths], dtype=float).T
     folds = np.array([*_folds(texts[0]), *_folds(texts[1])])
 
     def features(training: Mask) -> Array:
-        """Return the features of all prompts, scaled and with the first words of the `training` ones."""
-        spread = dense[training].std(axis=0)
-        scaled = (dense - dense[training].mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        uses = Counter(word for word, known in zip(opening, training, strict=True) if known)
-        frequent = sorted(uses, key=lambda word: (-uses[word], word))[:MOST_WORDS]
-        known_words = [word for word in frequent if uses[word] >= LEAST_USES]
-        indicators = [[float(word == known) for known in known_words] for word in opening]
-        return np.hstack([scaled, np.array(indicators).reshape(len(both), len(known_words))])
+        """Return the features of all prompts, scaled as the `training` ones ask."""
+        spread = columns[training].std(axis=0)
+        scaled = (columns - columns[training].mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        return np.column_stack([scaled, scaled[:, -1] ** 2])
 
     scores = out_of_fold_scores(features, harmful, folds)
     area = auroc(list(scores[harmful]), list(scores[~harmful]))

@@ -27,7 +27,7 @@ CHECK = "surface_cue"
 
 FIRST_WORD = "first word"
 
-LENGTH, TOGETHER = "length", "all together"
+LENGTH, TOGETHER = "length", "form together"
 """Cues that are measured by an area under the ROC curve instead of a rate."""
 
 OPENING = 2
@@ -110,8 +110,8 @@ class SurfaceCues:
     """By what the labels of one language and split can be told apart.
 
     `areas` are areas under the ROC curve (above 0.5: longer, or more like harmful prompts, is harmful):
-    of the length in characters, and of a logistic model of all cues that is tested on prompts that it was not
-    fitted on, None where there are too few.
+    of the length in characters, and of a logistic model of length and all cues but the first word, tested on
+    prompts that it was not fitted on; None where there are too few.
     """
 
     lang: str
@@ -198,7 +198,7 @@ def measure_surface_cues(
         cues=(*cues, _most_telling_word(words, n)),
         areas={
             LENGTH: None if area is None else round(area, 3),
-            TOGETHER: area_together(texts, has, words, lengths),
+            TOGETHER: area_together(texts, list(has.values())),
         },
     )
     return replace(measured, telling=_telling(measured, thresholds))
@@ -207,12 +207,13 @@ def measure_surface_cues(
 def _telling(measured: SurfaceCues, thresholds: Thresholds) -> tuple[str, ...]:
     """Return the cues whose rates differ, or whose area is from 0.5, by more than the bound of `surface_cue`.
 
-    An interval that holds no difference at all is no sign of one.
+    An interval that holds no difference at all is no sign of one. A model that is wrong more often than right
+    on unseen prompts, as where each harmful prompt has a harmless one of its form, tells nothing.
     """
     differences = {cue.cue: cue.difference for cue in measured.cues}
     for name, area in measured.areas.items():
         interval = measured.area_interval(name)
-        if area is not None and interval is not None:
+        if area is not None and interval is not None and not (name == TOGETHER and area < 0.5):
             differences[name] = area - 0.5, interval[0] - 0.5, interval[1] - 0.5
     return tuple(
         name

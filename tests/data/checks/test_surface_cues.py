@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from polyrefuse_data.checks.cues_together import FOLDS, area_together
+from polyrefuse_data.checks.cues_together import area_together
 from polyrefuse_data.checks.logistic import fit_logistic, out_of_fold_scores
 from polyrefuse_data.checks.surface_cue_report import COLUMNS, surface_cue_cells, surface_cue_findings
 from polyrefuse_data.checks.surface_cues import (
@@ -183,12 +183,10 @@ def test_odd_texts_are_measured(texts: list[str]) -> None:
 def test_equal_texts_are_in_one_fold() -> None:
     """Else a text that stands on both sides of the cut tells its own label."""
     harmful, harmless = prompts(20, 1) * 3, prompts(20, 2) * 3
-    has = {"none": [[False] * 60, [False] * 60]}
-    words = [list(harmful), list(harmless)]  # each whole text is a "word" that only its copies share
-    area = area_together([harmful, harmless], has, words, [[1.0] * 60, [1.0] * 60])
+    is_text = [[[each == text for each in side] for side in (harmful, harmless)] for text in harmful[:20]]
+    area = area_together([harmful, harmless], is_text)
     assert area is not None
-    assert area < 0.6
-    assert FOLDS == 5
+    assert area < 0.65
 
 
 def test_the_logistic_model_finds_planted_weights_and_its_gradient_is_zero() -> None:
