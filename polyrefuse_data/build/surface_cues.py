@@ -9,7 +9,7 @@ from polyrefuse_data.build.model import LanguagePart, Package
 from polyrefuse_data.checks.surface_cue_report import COLUMNS, surface_cue_cells
 from polyrefuse_data.checks.surface_cues import SurfaceCues, surface_cues_by_split
 from polyrefuse_data.checks.thresholds import Thresholds
-from polyrefuse_data.core.schema import Row
+from polyrefuse_data.core.schema import SPLITS, Row
 
 
 def surface_cue_summary(lang: str, rows: Sequence[Row], thresholds: Thresholds) -> dict[str, Any]:
@@ -23,9 +23,10 @@ def surface_cue_summary(lang: str, rows: Sequence[Row], thresholds: Thresholds) 
 def stored_surface_cues(parts: Iterable[LanguagePart]) -> list[SurfaceCues]:
     """Return what `surface_cue_summary` wrote of the languages of a build."""
     return [
-        SurfaceCues.from_dict(record)
+        SurfaceCues.from_dict(part.summary["surface_cues"][split])
         for part in parts
-        for record in part.summary.get("surface_cues", {}).values()
+        for split in SPLITS
+        if split in part.summary.get("surface_cues", {})
     ]
 
 

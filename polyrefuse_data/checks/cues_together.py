@@ -35,7 +35,8 @@ def area_together(texts: Sequence[Sequence[str]], cues: Sequence[Sequence[Sequen
         scaled = (columns - columns[training].mean(axis=0)) / np.where(spread > 0, spread, 1.0)
         return np.column_stack([scaled, scaled[:, -1] ** 2])
 
-    scores = out_of_fold_scores(features, harmful, folds)
+    # Rounded, so that prompts of one form tie on every machine, whatever its sums round to.
+    scores = np.round(out_of_fold_scores(features, harmful, folds), 6)
     area = auroc(list(scores[harmful]), list(scores[~harmful]))
     return None if area is None else round(area, 3)
 
