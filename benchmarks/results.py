@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import random
 import re
 import shlex
 import shutil
@@ -23,6 +24,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from results_beside import templates, without_over_refusal
 
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.report.markdown import comprehension_tables, table
@@ -71,6 +74,9 @@ draws:
 duplicates: mark
 """
 
+SEEDS = 300
+"""Prompts drawn of the 1,250 in `seed2/human-seed-50-adv.json`, harmful ones inside jailbreak templates."""
+
 STEPS = {
     "memory": "polyrefuse memory import MATERIAL/published --memory memory.sqlite",
     "paper": "polyrefuse build --recipe paper --langs all --sources MATERIAL "
@@ -86,6 +92,9 @@ STEPS = {
     "cost": f"polyrefuse eval cost runs/qwen {QWEN} --data paper",
     "over-refusal": f"polyrefuse eval run {QWEN} --data xstest --directions-from runs/qwen --no-controls "
     "--crossed 0 --strengths none --max-new-tokens 40 --out runs/xstest",
+    "without-over-refusal": f"polyrefuse eval run {QWEN} --data paper --langs en --directions "
+    "en,en-over-refusal --over-refusal xstest --interventions ablation --no-controls --test first:32 "
+    "--crossed 0 --strengths none --max-new-tokens 40 --out runs/without-over-refusal",
     "harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test first:48 --steered 16 "
     "--inverted 16 --out runs/harmfulness",
     "bare-harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test first:48 "
@@ -100,6 +109,10 @@ STEPS = {
     "--out bare.safetensors",
     "bare-guard-test": f"polyrefuse eval guard test {QWEN} --guard bare.safetensors {GUARD_TEST} "
     "--out runs/bare-guard",
+    "seeds": f"polyrefuse eval guard score {QWEN} --guard guard.safetensors --out seeds-kept.jsonl "
+    "seeds.jsonl",
+    "bare-seeds": f"polyrefuse eval guard score {QWEN} --guard bare.safetensors --out seeds-removed.jsonl "
+    "seeds.jsonl",
 }
 """Commands by the name of their step, in order; `MODELS` and `MATERIAL` are folders of the caller."""
 
@@ -108,6 +121,7 @@ def measure(steps: Sequence[str], models: Path, material: Path, work: Path) -> N
     """Run the commands of `steps` in `work`, and add the seconds that each took to those noted there."""
     work.mkdir(parents=True, exist_ok=True)
     (work / "xstest.yaml").write_text(XSTEST, encoding="utf-8")
+    draw_seeds(material, work)
     times = work / TIMES
     program = str(Path(sys.executable).with_name("polyrefuse"))
     for step in steps:
@@ -118,6 +132,15 @@ def measure(steps: Sequence[str], models: Path, material: Path, work: Path) -> N
         seconds = json.loads(times.read_text(encoding="utf-8")) if times.is_file() else {}
         seconds[step] = round(seconds.get(step, 0.0) + time.monotonic() - start, 1)
         times.write_text(json.dumps(seconds, indent=1), encoding="utf-8")
+
+
+def draw_seeds(material: Path, work: Path) -> None:
+    """Write the drawn prompts inside jailbreak templates to `work`, where the material holds them."""
+    source = material / "seed2" / "human-seed-50-adv.json"
+    if source.is_file():
+        lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+        drawn = random.Random(0).sample(lines, SEEDS)
+        (work / "seeds.jsonl").write_text("".join(drawn), encoding="utf-8")
 
 
 def signature_hash(run: Path) -> str:
@@ -257,6 +280,14 @@ def blocks(work: Path) -> dict[str, str]:
                 + type_table(read_records(SubsetResult, runs / "xstest" / "subsets.jsonl"))
             ),
         ),
+        "without-over-refusal": (
+            "without-over-refusal/over_refusal/subsets.jsonl",
+            lambda: (
+                commands(work, "without-over-refusal")
+                + "\n"
+                + without_over_refusal(runs / "without-over-refusal", rate, change)
+            ),
+        ),
         "harmfulness": (
             "harmfulness/harmfulness.md",
             lambda: commands(work, "harmfulness") + "\n" + tables(runs / "harmfulness" / "harmfulness.md"),
@@ -276,6 +307,13 @@ def blocks(work: Path) -> dict[str, str]:
             ),
         ),
     }
+    sections["templates"] = (
+        "../seeds-removed.jsonl",
+        lambda: (
+            commands(work, "seeds", "bare-seeds")
+            + templates([(f"punctuation {how}", work / f"seeds-{how}.jsonl") for how in ("kept", "removed")])
+        ),
+    )
     return {name: text() for name, (needed, text) in sections.items() if (runs / needed).is_file()}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
-from polyrefuse_data.core.files import replacing
+from polyrefuse_data.core.output_folder import write_together
 from polyrefuse_eval.errors import require
 
 VERMILION, BLUE, GREY = "#D55E00", "#0072B2", "#595959"
@@ -48,7 +49,13 @@ def shared_legend(figure: Any, axes: Any) -> None:
 
 
 def save_figure(figure: Any, path: Path, dpi: int = 120) -> Path:
-    """Write `figure` to `path` in the format of its ending, and as SVG beside a PNG; return `path`.
+    """Write `figure` to `path` in the format of its ending, and as SVG beside a PNG; return `path`."""
+    write_together(path.parent, figure_files(figure, path.name, dpi))
+    return path
+
+
+def figure_files(figure: Any, name: str, dpi: int = 120) -> dict[str, bytes]:
+    """Return `figure` as the file `name`, in the format of its ending, and as SVG beside a PNG.
 
     Without dates and versions in the files, the same numbers give the same bytes.
     """
@@ -57,12 +64,14 @@ def save_figure(figure: Any, path: Path, dpi: int = 120) -> Path:
 
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # names are from files, and a "$" in one is no formula
-    ending = path.suffix.removeprefix(".") or "png"
+    stem, _, ending = name.rpartition(".")
+    files = {}
     with rc_context({"svg.hashsalt": "polyrefuse"}):
         for form in dict.fromkeys((ending, "svg") if ending == "png" else (ending,)):
             metadata = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
             if form == "pdf":
                 metadata = {"CreationDate": None, "Creator": None, "Producer": None}
-            with replacing(path if form == ending else path.with_suffix(".svg")) as file:
-                figure.savefig(file, format=form, dpi=dpi, metadata=metadata)
-    return path
+            content = io.BytesIO()
+            figure.savefig(content, format=form, dpi=dpi, metadata=metadata)
+            files[f"{stem}.{form}"] = content.getvalue()
+    return files

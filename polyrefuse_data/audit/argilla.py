@@ -15,7 +15,7 @@ from typing import Any
 import regex
 
 from polyrefuse_data.audit.review_cells import REQUIRED, ReviewError, escape
-from polyrefuse_data.core.files import make_folder, write_text
+from polyrefuse_data.core.output_folder import write_together
 from polyrefuse_data.core.reading import Record, Table
 
 RIGHT, WRONG = "right", "wrong"
@@ -55,15 +55,15 @@ def write_argilla(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) ->
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ReviewError(f"'{folder}' is not empty; expected a new folder for --format argilla: choose one")
-    make_folder(folder / ".argilla")
-    _write(folder / "records.json", [_record(row) for row in rows])
-    _write(folder / ".argilla" / "settings.json", _settings())
     plain = regex.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "build"
-    _write(folder / ".argilla" / "dataset.json", {"name": f"review-{plain}", "allow_extra_metadata": True})
-
-
-def _write(path: Path, value: object) -> None:
-    write_text(path, json.dumps(value, ensure_ascii=True, indent=1) + "\n")
+    files: dict[str, object] = {
+        "records.json": [_record(row) for row in rows],
+        ".argilla/settings.json": _settings(),
+        ".argilla/dataset.json": {"name": f"review-{plain}", "allow_extra_metadata": True},
+    }
+    write_together(
+        folder, {name: f"{json.dumps(value, indent=1)}\n".encode() for name, value in files.items()}
+    )
 
 
 def _record(row: Mapping[str, Any]) -> dict[str, Any]:

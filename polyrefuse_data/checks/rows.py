@@ -18,7 +18,7 @@ from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE, Language
 from polyrefuse_data.core.schema import ROW_CHECKS
 
-VERSION = 4
+VERSION = 5
 """Raised whenever a check scores differently: kept scores of another version are not reused."""
 
 
@@ -143,6 +143,13 @@ _CHECKS = (
         "token Jaccard with the English",
         "are the English text, untranslated",
         _against_english(scores.echo),
+    ),
+    Check(
+        "untranslated",
+        "warning",
+        "share of the English words that stand there in runs of three or more",
+        "are in part the English text, untranslated",
+        _against_english(scores.untranslated),
     ),
     Check(
         "script",

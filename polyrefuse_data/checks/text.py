@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib import resources
 
@@ -22,6 +23,7 @@ _VISIBLE = regex.compile(r"[\p{L}\p{N}\p{S}\p{P}]")
 _NUMBER = regex.compile(r"[0-9]+")
 _OTHER_DIGIT = regex.compile(r"[\p{Nd}--[0-9]]", regex.V1)
 _WORD = regex.compile(r"[\p{L}\p{M}]+")
+_LATIN_WORD = regex.compile(r"[\p{Script=Latin}\p{M}'’]+")
 _INVISIBLE = regex.compile(r"[\p{Cf}\p{Cc}\p{Co}\p{Cn}\p{Cs}\uFFFD--[\n\t]]", regex.V1)
 _LINE_BREAK = regex.compile(r"\r\n|[\n\r\u2028\u2029\u0085]")
 
@@ -31,6 +33,10 @@ SHORT_TEXT_LETTERS = 8
 
 LONGEST_NUMBER = 20
 """Digits of a number that is compared with number words; longer ones are none."""
+
+RUN_WORDS = 3
+"""English words in a row that a translation shares with its source by chance or as a term less than once in a
+hundred rows; two in a row ("New York", "e-mail marketing") are common."""
 
 HARDLY_ANYTHING = 0.1
 """Below this share of letters in the language's script, words shared with the English are not left out."""
@@ -58,6 +64,29 @@ def has_visible(text: str) -> bool:
 def echo(text: str, text_en: str) -> float:
     """Return the token Jaccard of translation and source: 1.0 for text that came back untranslated."""
     return jaccard(tokens(text), tokens(text_en))
+
+
+def untranslated(text: str, text_en: str) -> float | None:
+    """Return the share of the English words that stand in the translation in runs of `RUN_WORDS` or more.
+
+    Words with a capital (names, titles) and single letters make runs longer and do not count themselves. None
+    where fewer than `RUN_WORDS` words of the English count.
+    """
+    english = _LATIN_WORD.findall(text_en)
+    counted = {place for place, word in enumerate(english) if len(word) > 1 and word.islower()}
+    if len(counted) < RUN_WORDS:
+        return None
+    standing = set(_runs([word.casefold() for word in _LATIN_WORD.findall(text)]))
+    copied: set[int] = set()
+    for start, run in enumerate(_runs([word.casefold() for word in english])):
+        if run in standing:
+            copied.update(range(start, start + RUN_WORDS))
+    return round(len(copied & counted) / len(counted), 3)
+
+
+def _runs(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield every `RUN_WORDS` words that follow one another."""
+    return zip(*(words[start:] for start in range(RUN_WORDS)), strict=False)
 
 
 def script_share(text: str, language: Language, text_en: str | None = None) -> float | None:

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from polyrefuse_data.cli.parts import print_table
-from polyrefuse_data.core.display import counted, visible
+from polyrefuse_data.core.display import counted
+from polyrefuse_data.core.terminal import show
 
 if TYPE_CHECKING:
     from polyrefuse_data.build.pipeline import BuildResult
@@ -26,7 +25,7 @@ def print_build(result: BuildResult, quiet: bool) -> None:
         _print_gaps(result)
     if not result.complete:
         if not quiet:
-            click.echo(
+            show(
                 "Nothing was packaged. Translate what is missing, or package the rest with --allow-gaps.",
                 err=True,
             )
@@ -41,11 +40,11 @@ def print_build(result: BuildResult, quiet: bool) -> None:
 
 def _print_gaps(result: BuildResult) -> None:
     missing = sum(len(gap.ids) for gap in result.gaps)
-    click.echo(f"{counted(missing, 'prompt')} without a translation:", err=True)
+    show(f"{counted(missing, 'prompt')} without a translation:", err=True)
     for gap in result.gaps:
         why = ", ".join(f"{reason} {number}" for reason, number in sorted(Counter(gap.reasons).items()))
         ids = _first_ids(gap.ids)
-        click.echo(f"  {gap.lang} {gap.split} {gap.label}: {len(gap.ids)} ({ids}): {why}", err=True)
+        show(f"  {gap.lang} {gap.split} {gap.label}: {len(gap.ids)} ({ids}): {why}", err=True)
 
 
 def _print_rows(result: BuildResult) -> None:
@@ -55,7 +54,7 @@ def _print_rows(result: BuildResult) -> None:
     verb = "Unchanged" if result.unchanged else "Built"
     rows = sum(facts.get("rows", 0) for facts in manifest["files"].values())
     size = f"{counted(len(manifest['languages']), 'language')}, {counted(rows, 'row')}"
-    click.echo(f"{verb}: {result.folder} ({manifest['recipe']['name']}, {size})")
+    show(f"{verb}: {result.folder} ({manifest['recipe']['name']}, {size})")
     places = [
         f"{label}-{split}"
         for label in reversed(LABELS)
@@ -73,20 +72,20 @@ def _print_findings(result: BuildResult) -> None:
     from polyrefuse_data.core.findings import severity_line
 
     findings = result.manifest["findings"]
-    click.echo(f"Checks: {severity_line(result.manifest['severities'])}")
+    show(f"Checks: {severity_line(result.manifest['severities'])}")
     for finding in findings[:SHOWN_FINDINGS]:
-        click.echo(f"  {_finding_line(finding)}")
+        show(f"  {_finding_line(finding)}")
     if len(findings) > SHOWN_FINDINGS:
-        click.echo(f"  ... and {len(findings) - SHOWN_FINDINGS} more: polyrefuse audit {result.folder}")
+        show(f"  ... and {len(findings) - SHOWN_FINDINGS} more: polyrefuse audit {result.folder}")
 
 
 def _print_errors(result: BuildResult) -> None:
     """Print the findings of severity error on standard error: they are there with --quiet, too."""
     errors = [finding for finding in result.manifest["findings"] if finding["severity"] == "error"]
     for finding in errors[:SHOWN_FINDINGS]:
-        click.echo(_finding_line(finding), err=True)
+        show(_finding_line(finding), err=True)
     if errors:
-        click.echo(
+        show(
             f"{result.folder} was built with {counted(len(errors), 'error')}: "
             f"polyrefuse audit {result.folder}",
             err=True,
@@ -96,17 +95,17 @@ def _print_errors(result: BuildResult) -> None:
 def _print_load_line(result: BuildResult) -> None:
     """Print how to load the last language of the build, in the last split that has rows."""
     files = result.manifest["files"]
-    click.echo(f"Digest: {result.manifest['digest']}")
+    show(f"Digest: {result.manifest['digest']}")
     lang = list(result.manifest["languages"])[-1]
     splits = [name for name in ("train", "validation", "test") if files[f"{lang}/{name}.parquet"]["rows"]]
     if splits:
-        click.echo(f'Load:   datasets.load_dataset("{result.folder}", "{lang}", split="{splits[-1]}")')
+        show(f'Load:   datasets.load_dataset("{result.folder}", "{lang}", split="{splits[-1]}")')
 
 
 def _finding_line(finding: Mapping[str, Any]) -> str:
     place = " ".join(finding[key] for key in ("lang", "label", "split") if finding[key])
     ids = f" ({_first_ids(finding['ids'])})" if finding["ids"] else ""
-    return visible(f"{finding['severity']:7}  {finding['check']}  {place}: {finding['message']}{ids}")
+    return f"{finding['severity']:7}  {finding['check']}  {place}: {finding['message']}{ids}"
 
 
 def _first_ids(ids: Sequence[str]) -> str:

@@ -23,10 +23,11 @@ from polyrefuse_data.cli.memory import memory
 from polyrefuse_data.cli.model_options import model_options, take_models
 from polyrefuse_data.cli.parts import EXIT_ERROR, file_argument, folder_argument
 from polyrefuse_data.cli.translators import languages_option, print_plan, translation_options
-from polyrefuse_data.core.display import visible, visible_json
+from polyrefuse_data.core.display import visible_json
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.files import FULL
 from polyrefuse_data.core.progress import StepProgress
+from polyrefuse_data.core.terminal import show, show_lines
 from polyrefuse_data.core.version import __version__
 
 PLUGINS = "polyrefuse.commands"
@@ -109,20 +110,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             error.show()
         sys.exit(EXIT_ERROR)
     except (click.Abort, KeyboardInterrupt):
-        click.echo(
-            "Interrupted; nothing that was complete is lost. Run the same command again to go on.", err=True
-        )
+        show("Interrupted; nothing that was complete is lost. Run the same command again to go on.", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
     except MemoryError:
-        click.echo("Error: there is not enough memory; nothing that was complete is lost", err=True)
+        show("Error: there is not enough memory; nothing that was complete is lost", err=True)
         sys.exit(EXIT_ERROR)
     except OSError as error:
         # A full disk or a folder that may not be written; without a file's name it is a bug.
         if error.filename is not None:
-            _say(visible(f"Error: '{error.filename}': {error.strerror}"))
+            _say(f"Error: '{error.filename}': {error.strerror}")
         elif error.errno in FULL:  # where standard output goes: files are written with their names
             _say(f"Error: the output cannot be written: {error.strerror}; free some space and run again")
         else:
@@ -136,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _say(line: str) -> None:
     """Write a line to standard error; a full disk there changes no exit status."""
     with suppress(OSError):
-        click.echo(line, err=True)
+        show(line, err=True)
 
 
 def _forget_what_cannot_be_written() -> None:
@@ -287,10 +286,10 @@ def audit(
     if html is not None:
         render_html(report, html, show_texts)
     if form == "json":
-        click.echo(visible_json(report.to_dict()))
+        show_lines(visible_json(report.to_dict()))
     else:
         for line in report_lines(report):
-            click.echo(visible(line))
+            show(line)
     return 1 if report.has_errors else 0
 
 
@@ -315,10 +314,10 @@ def calibrate(
         check_output(out)
     text = thresholds_yaml(run(folder, english, back, load_thresholds(), scores))
     if out is None:
-        click.echo(text, nl=False)
+        show_lines(text)
         return
     write_text(out, text)
-    click.echo(f"Wrote {out}; use it with --thresholds {out}")
+    show(f"Wrote {out}; use it with --thresholds {out}")
 
 
 for command in (sources, languages, recipes, checks, memory, doctor):

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from polyrefuse_data.cli.parts import print_table
+from polyrefuse_data.core.terminal import show
 from polyrefuse_data.core.version import __version__
 
 PURPOSES = {
@@ -22,6 +23,7 @@ PURPOSES = {
     "deepl": "translate with DeepL",
     "comet": "audit --quality comet:MODEL (in an environment of its own)",
     "similarity": "audit --similarity",
+    "argilla": "load review export --format argilla into a server",
     "lora": "models that are LoRA adapters",
     "bnb": "--quantization 8bit and 4bit",
     "judges": "the judge strongreject",
@@ -42,11 +44,12 @@ SWITCHES = ("HF_HUB_OFFLINE", "POLYREFUSE_DATA", "POLYREFUSE_CACHE", "POLYREFUSE
 @click.command()
 def doctor() -> None:
     """Show what is installed, where models run, where caches lie, and what is missing for what."""
-    click.echo(f"polyrefuse {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
+    show(f"polyrefuse {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    show()
     print_table(
         ["for", "extra", "state"], [[PURPOSES[extra], extra or "-", state(extra)] for extra in PURPOSES]
     )
-    click.echo()
+    show()
     print_table(["what", "value"], [*devices(), *folders(), *variables()])
 
 

@@ -8,6 +8,7 @@ import click
 
 from polyrefuse_data.cli.parts import EXIT_ERROR, folder_argument, print_table
 from polyrefuse_data.cli.translators import languages_option
+from polyrefuse_data.core.terminal import show
 
 
 @click.group(invoke_without_command=True)
@@ -22,9 +23,10 @@ def sources(ctx: click.Context) -> None:
         ["source", "label", "licence", "file", "sha256"],
         [[row.name, row.label, row.licence, row.file, row.sha256] for row in SOURCES.values()],
     )
-    click.echo("\nAddresses, pinned:")
+    show()
+    show("Addresses, pinned:")
     for url in dict.fromkeys(row.url for row in SOURCES.values()):
-        click.echo(f"  {url}")
+        show(f"  {url}")
 
 
 @sources.command("verify")
@@ -41,7 +43,7 @@ def sources_verify(folder: Path, recipe: str) -> int:
     used = dict.fromkeys(name for pool in pools for name in pool.sources)
     problems = verify_mirror(folder, [name for name in used if name in SOURCES])
     for name, problem in problems.items():
-        click.echo(f"ok     {name}" if problem is None else f"WRONG  {problem}")
+        show(f"ok     {name}" if problem is None else f"WRONG  {problem}")
     return EXIT_ERROR if any(problems.values()) else 0
 
 
@@ -53,11 +55,11 @@ def sources_fetch() -> None:
 
     for row in SOURCES.values():
         if row.gated:
-            click.echo(f"gated  {row.name}: get your own copy of {row.file}")
+            show(f"gated  {row.name}: get your own copy of {row.file}")
             continue
         fetch(row)
-        click.echo(f"ok     {row.name}")
-    click.echo(f"In {cache_folder()}, which is also a mirror for --sources.")
+        show(f"ok     {row.name}")
+    show(f"In {cache_folder()}, which is also a mirror for --sources.")
 
 
 @click.command()
@@ -87,10 +89,11 @@ def recipes() -> None:
     from polyrefuse_data.prompts.recipe import builtin_recipes
 
     for recipe in builtin_recipes().values():
-        click.echo(f"{recipe.name}: {recipe.title}")
+        show(f"{recipe.name}: {recipe.title}")
         for label, splits in recipe.sizes().items():
-            click.echo(f"  {label}: " + ", ".join(f"{split} {number}" for split, number in splits.items()))
-        click.echo(f"  {recipe.description}\n")
+            show(f"  {label}: " + ", ".join(f"{split} {number}" for split, number in splits.items()))
+        show(f"  {recipe.description}")
+        show()
 
 
 @click.command()

@@ -8,7 +8,8 @@ import click
 
 from polyrefuse_data.cli.parts import file_argument, folder_argument, print_table
 from polyrefuse_data.cli.translators import languages_option
-from polyrefuse_data.core.display import counted, visible
+from polyrefuse_data.core.display import counted
+from polyrefuse_data.core.terminal import show
 
 
 @click.group()
@@ -55,15 +56,15 @@ def memory_import(source: Path, memory_file: Path | None, english: Path | None, 
         with TranslationMemory(path, create=True) as opened:
             done = import_release(release, opened, load_thresholds())
         added = done.added
-        click.echo(f"Release: {done.version}")
+        show(f"Release: {done.version}")
         for finding in release.findings:
             if finding.severity != "note":
-                click.echo(visible(f"  {finding.severity}: {finding.message}"), err=True)
+                show(f"  {finding.severity}: {finding.message}", err=True)
         for refused in done.refused:
-            click.echo(visible(f"  refused: {refused.file}: {refused.reason}"), err=True)
-    click.echo(f"{path}: {added.new} new, {added.same} there already")
+            show(f"  refused: {refused.file}: {refused.reason}", err=True)
+    show(f"{path}: {added.new} new, {added.same} there already")
     if added.different:
-        click.echo(f"  {added.different} differ from what is there, which was kept", err=True)
+        show(f"  {added.different} differ from what is there, which was kept", err=True)
 
 
 @memory.command("export")
@@ -76,7 +77,7 @@ def memory_export(target: Path, memory_file: Path | None) -> None:
 
     with TranslationMemory(_memory_path(memory_file)) as opened:
         count = export_jsonl(opened, target)
-    click.echo(f"{target}: {counted(count, 'translation')}")
+    show(f"{target}: {counted(count, 'translation')}")
 
 
 @memory.command("choices")
@@ -89,7 +90,7 @@ def memory_choices(target: Path, memory_file: Path | None) -> None:
 
     with TranslationMemory(_memory_path(memory_file)) as opened:
         count = export_choices(opened, target)
-    click.echo(f"{target}: {counted(count, 'candidate')}")
+    show(f"{target}: {counted(count, 'candidate')}")
 
 
 @memory.command("stats")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from polyrefuse_data.core.display import visible
+from polyrefuse_data.core.terminal import show
 
 EXIT_ERROR = 2
 
@@ -21,4 +22,4 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     cells = [[visible(value) for value in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     for row in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        show("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -9,7 +9,8 @@ import click
 
 from polyrefuse_data.cli.parts import folder_argument
 from polyrefuse_data.cli.translators import languages_option
-from polyrefuse_data.core.display import counted, visible, visible_json
+from polyrefuse_data.core.display import counted, visible_json
+from polyrefuse_data.core.terminal import show, show_lines
 
 if TYPE_CHECKING:
     from polyrefuse_data.publish.plan import Plan
@@ -70,10 +71,10 @@ def publish_command(quiet: bool, **options: Any) -> None:
     with StepProgress(quiet) as progress:
         result = publish(PublishRequest(**options), progress=progress)
     for note in result.plan.release.notes:
-        click.echo(visible(note), err=True)
+        show(note, err=True)
     if not quiet:
         for line in _result_lines(result, options["dry_run"]):
-            click.echo(visible(line))
+            show(line)
 
 
 def _result_lines(result: PublishResult, dry_run: bool) -> list[str]:
@@ -174,9 +175,9 @@ def diff_command(old: str, new: str, form: str, texts: int, quality: bool) -> No
     changes = compare_quality(before, after) if quality else []
     if form == "json":
         compared = {"quality": [change.to_dict() for change in changes]} if quality else {}
-        click.echo(visible_json({**differences.to_dict(), **compared}))
+        show_lines(visible_json({**differences.to_dict(), **compared}))
         return
     for line in difference_lines(differences, texts):
-        click.echo(visible(line))
+        show(line)
     for line in ["", *quality_lines(changes)] if quality else []:
-        click.echo(visible(line))
+        show(line)

@@ -9,6 +9,7 @@ import click
 from polyrefuse_data.cli.parts import file_argument, folder_argument
 from polyrefuse_data.cli.translators import languages_option
 from polyrefuse_data.core.display import counted
+from polyrefuse_data.core.terminal import show
 
 RANKED = ["quality", "similarity", "nearest", "harm", "disagreement", "round_trip"]
 """Checks that tell a better translation from a worse one."""
@@ -86,12 +87,12 @@ def export(
     chosen = None if langs == "all" else parse_languages(langs)
     rows = counted(export_review(folder, out, flagged, chosen, memory, ranking, kind), "row")
     if kind == "argilla":
-        click.echo(f"{rows} in {out}; load it: argilla.Dataset.from_disk('{out}', workspace=...)")
-        click.echo("then: polyrefuse review import records.json, of dataset.records.to_list(flatten=True)")
+        show(f"{rows} in {out}; load it: argilla.Dataset.from_disk('{out}', workspace=...)")
+        show("then: polyrefuse review import records.json, of dataset.records.to_list(flatten=True)")
     elif kind == "page" or (kind is None and out.suffix.lower() == ".html"):
-        click.echo(f"{rows} in {out}; open it, export, then: polyrefuse review import review.csv")
+        show(f"{rows} in {out}; open it, export, then: polyrefuse review import review.csv")
     else:
-        click.echo(f"{rows} in {out}; fill in 'correction', then: polyrefuse review import {out}")
+        show(f"{rows} in {out}; fill in 'correction', then: polyrefuse review import {out}")
 
 
 @review.command("import")
@@ -110,7 +111,7 @@ def import_(file: Path, memory: Path | None, who: str | None, reviewer: str | No
 
     path = memory or default_memory()
     done = import_review(file, path, who, reviewer)
-    click.echo(
+    show(
         f"{done.added} corrections taken into {path}, {done.same} already there, "
         f"{counted(done.untouched, 'row')} without a correction; build again to use them"
     )
@@ -128,7 +129,7 @@ def withdraw(file: Path, memory: Path | None, reviewer: str | None) -> None:
 
     path = memory or default_memory()
     count = withdraw_review(file, path, reviewer)
-    click.echo(f"{counted(count, 'correction')} withdrawn from {path}; build again without them")
+    show(f"{counted(count, 'correction')} withdrawn from {path}; build again without them")
 
 
 @review.command("agree")
@@ -141,13 +142,12 @@ def agree(first: Path, second: Path | None) -> None:
     users who answered the same rows.
     """
     from polyrefuse_data.audit.agreement import reviewer_agreement, user_agreements
-    from polyrefuse_data.core.display import visible
 
     if second is not None:
         for line in reviewer_agreement(first, second).lines():
-            click.echo(visible(line))
+            show(line)
         return
     for one, other, agreement in user_agreements(first):
-        click.echo(visible(f"{one} and {other}"))
+        show(f"{one} and {other}")
         for line in agreement.lines():
-            click.echo(visible(line))
+            show(line)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from polyrefuse_data.cli.parts import file_argument
+from polyrefuse_data.core.terminal import show, show_lines
 
 
 def _load_languages(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -79,7 +80,7 @@ def print_plan(request: Any) -> None:
     from polyrefuse_data.translate.plan import plan_lines
 
     for line in plan_lines(plan_build(request)):
-        click.echo(line)
+        show(line)
 
 
 @click.command()
@@ -106,19 +107,19 @@ def translators() -> None:
         there = covered(row)
         lacking = [code for code in wanted if code not in there]
         price = prices()[row.name]
-        click.echo(f"{row.name}: {row.title}")
-        click.echo(
+        show(f"{row.name}: {row.title}")
+        show(
             f"  languages  {len(there)} of {len(LANGUAGES)}"
             + (f", not {' '.join(lacking)}" if lacking else ", all")
         )
-        click.echo(f"  limits     {limit(row.limits)}")
-        click.echo(f"  needs      {row.needs}")
-        click.echo(f"  proof      {row.proof}")
-        click.echo(f"  price      {price.money} ({price.standing}; {price.source}); {price.remark}")
+        show(f"  limits     {limit(row.limits)}")
+        show(f"  needs      {row.needs}")
+        show(f"  proof      {row.proof}")
+        show(f"  price      {price.money} ({price.standing}; {price.source}); {price.remark}")
     warning = unverified_line(BACKENDS)
     if warning:
-        click.echo(f"\n{warning}")
-    click.echo(
+        show_lines(f"\n{warning}")
+    show_lines(
         "\nChains: --translator google,hf:MODEL@REVISION takes the next for what the first could not do;"
     )
-    click.echo("replay and replay:BACKEND are links that take what the memory has.")
+    show("replay and replay:BACKEND are links that take what the memory has.")

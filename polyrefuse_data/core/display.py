@@ -42,6 +42,11 @@ def visible_value(value: Any) -> Any:
     return visible_lines(value) if type(value) is str else value
 
 
+def visible_json_line(value: Any) -> str:
+    """Return `value` as JSON on one line, sorted keys; characters that act or are not seen are escapes."""
+    return _ACTING.sub(_json_escape, json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False))
+
+
 def visible_json(value: Any) -> str:
     """Return `value` as indented JSON in which characters that act or are not seen are escapes."""
     text = json.dumps(value, ensure_ascii=False, indent=1)

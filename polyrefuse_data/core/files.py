@@ -48,14 +48,13 @@ def replacing(
 ) -> Iterator[BinaryIO]:
     """Yield a new binary file that takes the place of `path` when the block ends.
 
-    After any error, a full disk included, the old file is whole and nothing is left beside it; what a kill
-    leaves is removed when `path` is written again. A link at `path` is replaced, never followed. A `private`
-    file is for its owner alone; `sync` waits until the disk holds it. Raises `error` in one line.
+    After any error, a full disk included, the old file is whole and nothing is left beside it, no folder
+    that was made for it either; what a kill leaves is removed when `path` is written again. A link at `path`
+    is replaced, never followed. A `private` file is for its owner alone; `sync` waits until the disk holds
+    it. Raises `error` in one line.
     """
-    with disk_errors(f"write '{path}'", path, error):
-        make_folder(path.parent, error=error)
-        if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
-            raise OSError(errno.EEXIST, "it exists and is no file")
+    with disk_errors(f"write '{path}'", path, error), new_folders(path.parent, error=error):
+        check_replaceable(path)
         pattern = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
         _remove_abandoned(path.parent, rf"\.{pattern}-[0-9a-f]{{16}}\{PARTIAL_ENDING}")
         partial, file = _new_file(path.parent, pattern, 0o600 if private else 0o666)
@@ -97,12 +96,14 @@ def appending(
 
     Raises `error`, with `alone` also where another process has it open so, or has just renamed it.
     """
-    with disk_errors(f"write '{path}'", path, error):
-        make_folder(path.parent, error=error)
-        with open(path, "ab", opener=own_file_opener(0o600 if private else 0o666)) as file:
-            if alone and not (lock_descriptor(file.fileno(), blocking=False) and _is_at(file, path)):
-                raise error(f"another process is writing '{path}'; wait until it has ended")
-            yield file
+    with (
+        disk_errors(f"write '{path}'", path, error),
+        new_folders(path.parent, error=error),
+        open(path, "ab", opener=own_file_opener(0o600 if private else 0o666)) as file,
+    ):
+        if alone and not (lock_descriptor(file.fileno(), blocking=False) and _is_at(file, path)):
+            raise error(f"another process is writing '{path}'; wait until it has ended")
+        yield file
 
 
 def cut_torn_line(path: Path, *, error: ErrorType = FileError) -> None:
@@ -138,6 +139,21 @@ def make_folder(path: Path, *, private: bool = False, error: ErrorType = FileErr
         if stat.S_IMODE(path.stat().st_mode) != 0o700:
             with suppress(PermissionError):  # it belongs to another user
                 path.chmod(0o700)
+
+
+@contextmanager
+def new_folders(path: Path, *, private: bool = False, error: ErrorType = FileError) -> Iterator[None]:
+    """Make the folder `path` as `make_folder` does; if the block fails, remove what was made and is empty."""
+    places = () if path.is_dir() else (path, *path.parents)
+    made = [place for place in places if not os.path.lexists(place)]
+    try:
+        make_folder(path, private=private, error=error)
+        yield
+    except BaseException:
+        for place in made:
+            with suppress(OSError):  # something is in it
+                place.rmdir()
+        raise
 
 
 @contextmanager
@@ -226,6 +242,12 @@ def disk_errors(doing: str, path: Path, error: ErrorType) -> Iterator[None]:
         if fault.errno in FULL:
             room = f"{_room(path)}; free some space and run again; nothing that was complete is lost"
         raise error(f"cannot {doing}: {_reason(fault)}{room}") from None
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise `OSError` where something is at `path` that is neither a file nor a link to be replaced."""
+    if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
+        raise OSError(errno.EEXIST, "it exists and is no file", str(path))
 
 
 def _new_file(folder: Path, prefix: str, mode: int) -> tuple[Path, BinaryIO]:

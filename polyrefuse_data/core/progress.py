@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 from weakref import WeakKeyDictionary
 
+from polyrefuse_data.core.display import visible
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -97,7 +99,7 @@ class Progress:
         self._bar: tqdm[Any] | None = None
         if not quiet and self._stream.isatty():
             self._bar = _bar_type()(
-                total=total, desc=self.description, unit=f" {unit}", file=self._stream, leave=False
+                total=total, desc=visible(self.description), unit=f" {unit}", file=self._stream, leave=False
             )
         elif not quiet:
             self._shared.watch()
@@ -117,8 +119,8 @@ class Progress:
             self._note = note or self._note
             if self._bar is not None:
                 self._bar.total = self.total
-                self._bar.set_description_str(self.description, refresh=False)
-                self._bar.set_postfix_str(self._note, refresh=False)
+                self._bar.set_description_str(visible(self.description), refresh=False)
+                self._bar.set_postfix_str(visible(self._note), refresh=False)
                 self._bar.update(count)
             self.write_state()
 
@@ -137,6 +139,7 @@ class Progress:
     def write(self, line: str, *, log: bool = True) -> None:
         """Show a line of the step's own, above the bar where there is one; unless `log`, for the eye only."""
         with self._lock:
+            line = visible(line)  # it may quote what a service or a file says
             if log and self._log is not None:
                 self._log(line)
             if self._bar is not None:

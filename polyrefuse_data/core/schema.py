@@ -22,6 +22,7 @@ ORIGINAL = "original"
 ROW_CHECKS = (
     "empty",
     "echo",
+    "untranslated",
     "script",
     "language",
     "length_ratio",

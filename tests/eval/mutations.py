@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import random
+import zipfile
 from collections.abc import Callable, Iterator, MutableMapping, MutableSequence
 from typing import Any
 
@@ -99,6 +101,8 @@ def mutated_file(name: str, content: bytes, draw: random.Random) -> bytes:
         return mutated_bytes(content, draw)
     if name.endswith(".safetensors"):
         return _mutated_tensors(content, draw)
+    if name.endswith(".zip"):
+        return _mutated_archive(content, draw)
     if name.endswith(".jsonl"):
         lines = content.splitlines()
         if not lines:
@@ -130,6 +134,22 @@ def _mutated_tensors(content: bytes, draw: random.Random) -> bytes:
         header = mutated_json(header, draw)
     text = _dumped(header)
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def _mutated_archive(content: bytes, draw: random.Random) -> bytes:
+    """Return an archive of ours with one of its files changed, or called otherwise."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    name = draw.choice(sorted(files))
+    if draw.random() < 0.1:
+        files[draw.choice(HOSTILE_TEXTS).replace("\0", "") or "x"] = files.pop(name)
+    else:
+        files[name] = mutated_file(name, files[name], draw)
+    changed = io.BytesIO()
+    with zipfile.ZipFile(changed, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name.encode("utf-8", "replace").decode()[:60_000]), data)
+    return changed.getvalue()
 
 
 def _mutated_yaml(content: bytes, draw: random.Random) -> bytes:

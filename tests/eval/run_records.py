@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from polyrefuse_eval.report.tables import write_tables
+from polyrefuse_eval.results.files import write_json
 from polyrefuse_eval.results.folder import RunFolder
-from polyrefuse_eval.results.records import Completion, VerdictRecord
+from polyrefuse_eval.results.records import Completion, ServiceNote, VerdictRecord
+from polyrefuse_eval.results.service_files import SERVICE_FILE, service_file
+from polyrefuse_eval.results.settings import RunSettings
+from polyrefuse_eval.results.validation import write_record
 
 JUDGE = "native-1"
 SIGNATURE = {"model": {"model": "m", "revision": "1"}, "judges": [JUDGE], "settings": {"seed": 0}}
@@ -97,6 +103,63 @@ def finished_run(
                 for answer in answers
             ],
         )
+    write_tables(run)
+    return run
+
+
+REFUSED_BY_SERVICE = "harmful-test-0000/baseline"
+"""The answer of a served run that the service itself refused."""
+
+
+def service_note(lang: str, key: str) -> ServiceNote:
+    """Return what a service says of an answer; another version of it answers in English."""
+    return ServiceNote(
+        model="1" if lang == "de" else "2",
+        system_fingerprint="fp",
+        refusal="refusal" if key == REFUSED_BY_SERVICE else None,
+        prompt_tokens=5,
+        completion_tokens=6,
+    )
+
+
+def served_run(path: Path) -> RunFolder:
+    """Write a finished run of a model behind an endpoint, which refused once and changed its version."""
+    run = finished_run(path)
+    content = json.loads((run.path / "run.json").read_text())
+    settings = json.loads(json.dumps(RunSettings(langs=("de", "en"), direction_langs=("en",)).signature()))
+    content["signature"]["settings"] = settings
+    content["signature"]["model"] = {
+        "model": "tiny",
+        "endpoint": "local",
+        "temperature": "0",
+        "revision": "1",
+    }
+    content["request"] = {
+        "model": {"name": "openai:tiny", "endpoint": "local", "temperature": 0.0, "local_revision": None},
+        "data": {**content["signature"]["data"], "prompts": {}},
+        "settings": settings,
+        "judges": ["native-1"],
+        "versions": content["signature"]["versions"],
+    }
+    write_json(run.path / "run.json", content)
+    for lang in run.languages():
+        answers = [
+            replace(answer, service=service_note(lang, answer.key))
+            if answer.condition == "baseline"
+            else answer
+            for answer in run.completions(lang)
+        ]
+        run.write_completions(lang, answers)
+        run.write_verdicts(
+            "native-1",
+            lang,
+            [
+                replace(verdict, service_refused=verdict.key == REFUSED_BY_SERVICE)
+                for verdict in run.verdicts("native-1", lang)
+            ],
+        )
+    write_record(run.path / SERVICE_FILE, service_file(run.completions("de") + run.completions("en")))
+    write_json(run.path / "answered.json", {"answers": {"de": 18, "en": 18}, "directions": ["en"]})
     write_tables(run)
     return run
 

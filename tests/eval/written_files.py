@@ -21,9 +21,12 @@ from polyrefuse_eval.endpoint.prices import read_prices
 from polyrefuse_eval.harmfulness.guard_files import guard_header
 from polyrefuse_eval.jailbreaks import read_jailbreaks
 from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.cost_records import AnswerCostRecord, ConditionCost
+from polyrefuse_eval.results.files import write_json
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.prompt_sets import read_prompt_set
+from polyrefuse_eval.results.subset_files import OVER_REFUSAL, PROMPTS_FILE
 from polyrefuse_eval.results.subset_records import PromptRecord, SubsetResult
 from polyrefuse_eval.results.user_prompts import read_extra
 from polyrefuse_eval.results.validation import write_records
@@ -76,6 +79,28 @@ def write_further_results(run: RunFolder) -> None:
         [SubsetResult(kind="type", subset="a type", low=low, high=high, **subset, **counts)],
     )
     finished_run(run.path / "user_prompts", rows=2)
+    write_json(run.path / "answered.json", {"answers": {"de": 9, "en": 9}, "directions": ["en"]})
+    _write_over_refusal(run.path / OVER_REFUSAL)
+
+
+def _write_over_refusal(path: Path) -> None:
+    """Write a run on three contrast pairs, whose prompts have the ids of `finished_run`."""
+    cells = (("harmful", "baseline"), ("harmless", "baseline"))
+    run = finished_run(path, rows=3, cells=cells)
+    prompts = [
+        PromptRecord(
+            id=f"{label}-test-{row:04d}",
+            group=f"group-{label}-test-{row:04d}",
+            label="harmful" if label == "harmful" else "harmless",
+            source="sample_pairs",
+            type="homonyms",
+            pair=f"pair-{row}",
+        )
+        for label, _ in cells
+        for row in range(3)
+    ]
+    write_records(run.path / PROMPTS_FILE, prompts)
+    write_tables(run)
 
 
 def write_other_files(root: Path, build: Path, chat: ChatModel, call: Call) -> None:

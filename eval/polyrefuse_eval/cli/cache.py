@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from polyrefuse_data.core.display import visible
+from polyrefuse_data.core.terminal import show
 from polyrefuse_eval.results.content_cache import (
     KINDS,
     LIMIT_ENVIRONMENT,
@@ -35,12 +35,12 @@ def show_command() -> None:
     """Print where the cache lies, what it holds, and its limit."""
     limit = cache_limit()
     sizes = cache_sizes()
-    click.echo(visible(cache_folder()))
+    show(cache_folder())
     width = max(map(len, KINDS))
     for row in sizes:
-        click.echo(f"  {row.kind:{width}}  {row.files:6} files  {shown_size(row.size):>9}")
+        show(f"  {row.kind:{width}}  {row.files:6} files  {shown_size(row.size):>9}")
     total = sum(row.size for row in sizes)
-    click.echo(f"{shown_size(total)} of {shown_size(limit)} (set the limit with {LIMIT_ENVIRONMENT}=8GB)")
+    show(f"{shown_size(total)} of {shown_size(limit)} (set the limit with {LIMIT_ENVIRONMENT}=8GB)")
 
 
 @cache_group.command("prune")
@@ -49,10 +49,10 @@ def prune_command(limit: str | None) -> None:
     """Remove what was not used for the longest time, until the rest is below the limit."""
     bound = cache_limit() if limit is None else parse_size(limit, "--limit")
     removed = prune_cache(bound)
-    click.echo(f"removed {shown_size(removed)}; {shown_size(sum(row.size for row in cache_sizes()))} left")
+    show(f"removed {shown_size(removed)}; {shown_size(sum(row.size for row in cache_sizes()))} left")
 
 
 @cache_group.command("clear")
 def clear_command() -> None:
     """Remove everything that is kept; runs and working copies of addresses stay."""
-    click.echo(f"removed {shown_size(clear_cache())}")
+    show(f"removed {shown_size(clear_cache())}")

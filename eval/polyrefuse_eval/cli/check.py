@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from polyrefuse_data.core.terminal import show
 from polyrefuse_eval.cli.options import folder_path
 
 EXIT_PROBLEMS = 1
@@ -25,7 +26,6 @@ def check_command(context: click.Context, folder: Path, data: Path | None) -> No
     named. A run without answers, as `polyrefuse publish --results` sends it, can be checked too. Each problem
     is a line; the exit status is 1 where there is one.
     """
-    from polyrefuse_data.core.display import visible
     from polyrefuse_data.core.paths import refuse_linked_folders
     from polyrefuse_eval.errors import RunFolderError
     from polyrefuse_eval.report.check import check_run
@@ -36,10 +36,10 @@ def check_command(context: click.Context, folder: Path, data: Path | None) -> No
     run = RunFolder.existing(folder)
     checked = check_run(run, None if data is None else open_data(data))
     for line in checked.problems:
-        click.echo(visible(line))
+        show(line)
     for line in checked.unchecked:
-        click.echo(visible(f"not checked: {line}"), err=True)
+        show(f"not checked: {line}", err=True)
     if checked.problems:
-        click.echo(f"{len(checked.problems)} problems; '{visible(folder)}' is not to be shown beside others")
+        show(f"{len(checked.problems)} problems; '{folder}' is not to be shown beside others")
         context.exit(EXIT_PROBLEMS)
-    click.echo(f"'{visible(folder)}' holds together")
+    show(f"'{folder}' holds together")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from polyrefuse_data.core.terminal import show_lines
 from polyrefuse_eval.cli.options import place_path
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def compare_command(first: Place, second: Place, as_json: bool) -> None:
 
     Both are folders or addresses. They must measure the same prompts, and a judge must have read both.
     """
-    from polyrefuse_data.core.display import visible_json, visible_lines
+    from polyrefuse_data.core.display import visible_json
     from polyrefuse_eval.report.compare import compare_runs, comparison_json, comparison_table, is_compared
     from polyrefuse_eval.results.folder import RunFolder
     from polyrefuse_eval.storage.places import folders_to_read
@@ -29,6 +30,6 @@ def compare_command(first: Place, second: Place, as_json: bool) -> None:
     with folders_to_read([first, second], is_compared) as (before, after):
         comparison = compare_runs(RunFolder.existing(before), RunFolder.existing(after))
     if as_json:
-        click.echo(visible_json(comparison_json(comparison)))
+        show_lines(visible_json(comparison_json(comparison)))
     else:
-        click.echo(visible_lines(comparison_table(comparison)), nl=False)
+        show_lines(comparison_table(comparison))

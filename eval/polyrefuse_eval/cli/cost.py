@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from polyrefuse_data.cli.help import SectionedCommand
+from polyrefuse_data.core.terminal import show, show_lines
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
     at_least_one,
@@ -37,7 +38,6 @@ def cost_command(
     generated. Writes costs/LANG.jsonl, costs.jsonl and costs.md into RUN. Run the same command again to
     resume; a language that is measured is left alone.
     """
-    from polyrefuse_data.core.display import visible_lines
     from polyrefuse_eval.report.costs import cost_table
     from polyrefuse_eval.results.cost_files import COSTS_FILE
     from polyrefuse_eval.results.data import open_data
@@ -51,5 +51,5 @@ def cost_command(
     costs = measure_costs(
         load_chat(options), folder, build, wanted, limit=limit, max_tokens=tokens, progress=not quiet
     )
-    click.echo(visible_lines(cost_table(costs)), nl=False)
-    click.echo(f"Costs: {run / COSTS_FILE}")
+    show_lines(cost_table(costs))
+    show(f"Costs: {run / COSTS_FILE}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from polyrefuse_data.core.terminal import show
 from polyrefuse_eval.cli.options import any_place, folder_path
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ def export_command(
     Rates without an edit and with a direction ablated, from 0 to 1, as in results.jsonl. No answers are in
     them, and nothing is sent.
     """
-    from polyrefuse_data.core.display import visible
     from polyrefuse_eval.errors import RunFolderError
     from polyrefuse_eval.exports.eval_results import DatasetOnHub, hub_files
     from polyrefuse_eval.exports.every_eval_ever import Reporter, database_files
@@ -94,7 +94,7 @@ def export_command(
         reporter = Reporter(str(organisation), relationship)
         files = database_files(exported, reporter, measured, int(time.time()))
     for path in write_files(files, out):
-        click.echo(visible(path))
+        show(path)
 
 
 def _name(text: str) -> tuple[str, str]:

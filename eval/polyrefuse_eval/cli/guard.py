@@ -9,6 +9,7 @@ import click
 
 from polyrefuse_data.cli.help import SectionedGroup
 from polyrefuse_data.core.languages import parse_languages
+from polyrefuse_data.core.terminal import show, show_lines
 from polyrefuse_eval.cli.guard_curve import curve_command
 from polyrefuse_eval.cli.guard_options import data_option, guard_file
 from polyrefuse_eval.cli.guard_score import score_command
@@ -69,6 +70,7 @@ def fit_command(
 ) -> None:
     """Fit a guard on the training prompts of a build, and calibrate it on the validation prompts."""
     from polyrefuse_eval.errors import GuardError
+    from polyrefuse_eval.judging.native.judge import NativeJudge
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.results.files import check_new_file
     from polyrefuse_eval.statistics.thresholds import Rule, check_enough
@@ -85,6 +87,10 @@ def fit_command(
     wanted = build.select(langs)
     calibrated = wanted if calibrate is None else build.select(calibrate)
     build.require_prompts(wanted, ("train",))
+    if options["behaviour"] != "label":
+        NativeJudge().check_languages(
+            wanted, "leave it out of --langs, or take all prompts by their label with --behaviour label"
+        )
     if rule.name != "zero":
         build.require_prompts(calibrated, ("validation",))
         for lang in calibrated:
@@ -107,9 +113,9 @@ def fit_command(
     check_layers(chat, layers)
     guard = fit(chat, build, settings, progress=not quiet, say=_say)
     guard.save(out)
-    click.echo(f"{out}: {', '.join(guard.contrasts)}; {len(guard.layers)} layers, {out.stat().st_size} bytes")
+    show(f"{out}: {', '.join(guard.contrasts)}; {len(guard.layers)} layers, {out.stat().st_size} bytes")
     for lang, threshold in guard.thresholds.items():
-        click.echo(f"{lang}: alpha {threshold.alpha:.6g} ({threshold.rule})")
+        show(f"{lang}: alpha {threshold.alpha:.6g} ({threshold.rule})")
 
 
 @guard_group.command("test")
@@ -156,11 +162,11 @@ def test_command(
     What it costs, and what each published guard of --against costs, is printed and kept in timings.jsonl:
     milliseconds a prompt, one at a time, and growth of memory.
     """
+    from polyrefuse_data.core.output_folder import write_together
     from polyrefuse_eval.errors import GuardError
     from polyrefuse_eval.jailbreaks import read_jailbreaks
     from polyrefuse_eval.results.data import open_data
-    from polyrefuse_eval.results.files import check_new_file
-    from polyrefuse_eval.results.folder import write_json, write_jsonl, write_text
+    from polyrefuse_eval.results.files import check_new_file, json_line, json_text
     from polyrefuse_eval.results.prompt_draw import parse_test
     from polyrefuse_eval.results.prompt_sets import read_prompt_set
     from polyrefuse_eval.results.user_prompts import read_extra
@@ -169,8 +175,9 @@ def test_command(
     check_new_file(out, GuardError)
     n_test, test_seed = parse_test(options.pop("test"))
     rule = None if threshold is None else Rule.parse(threshold)
+    build = open_data(data)
     named = None if langs is None else parse_languages(langs)
-    build = open_data(data, named or [])
+    build.require(named or [])
     extra, jailbreaks = options.pop("extra"), options.pop("jailbreaks")
     user_prompts = [
         *(read_extra(extra) if extra else ()),
@@ -210,17 +217,20 @@ def test_command(
         None if transfer is None else model.model_copy(update={"model": transfer}).spec(),
         progress=not quiet,
     )
-    write_jsonl(out / "scores.jsonl", result.lines())
-    write_text(out / "table.md", result.table())
-    write_json(out / "guard.json", result.to_json())
-    write_jsonl(out / "timings.jsonl", [cost.to_json() for cost in result.costs])
-    click.echo(result.table(), nl=False)
+    files = {
+        "scores.jsonl": "".join(map(json_line, result.lines())),
+        "timings.jsonl": "".join(json_line(cost.to_json()) for cost in result.costs),
+        "table.md": result.table(),
+        "guard.json": json_text(result.to_json()),
+    }
+    write_together(out, {name: text.encode() for name, text in files.items()}, error=GuardError)
+    show_lines(result.table())
     for cost in result.costs:
         _say(str(cost))
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    show(line, err=True)
 
 
 guard_group.add_command(curve_command)

@@ -9,6 +9,7 @@ import click
 
 from polyrefuse_data.cli.help import SectionedCommand
 from polyrefuse_data.core.languages import parse_languages
+from polyrefuse_data.core.terminal import show_lines
 from polyrefuse_eval.cli.guard_options import data_option, guard_file
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
@@ -58,25 +59,26 @@ def curve_command(
 
     The guard is tested with its threshold as it is, then with thresholds from few examples of the language.
     """
+    from polyrefuse_data.core.output_folder import write_together
     from polyrefuse_eval.errors import GuardError
     from polyrefuse_eval.results.data import open_data
-    from polyrefuse_eval.results.files import check_new_file
-    from polyrefuse_eval.results.folder import write_json, write_text
+    from polyrefuse_eval.results.files import check_new_file, json_text
     from polyrefuse_eval.results.prompt_draw import parse_test
     from polyrefuse_eval.statistics.thresholds import Rule
 
     check_new_file(out, GuardError)
     n_test, test_seed = parse_test(options.pop("test"))
     rules = tuple(Rule.parse(text) for text in options.pop("thresholds"))
+    build = open_data(data)
     named = None if langs is None else parse_languages(langs)
-    build = open_data(data, named or [])
+    build.require(named or [])
     need("torch", "transformers", "safetensors", "matplotlib")
 
     from polyrefuse_eval.harmfulness.guard_curve import (
         CurveSettings,
+        curve_figure,
         measure_curve,
         parse_examples,
-        plot_curve,
     )
     from polyrefuse_eval.harmfulness.guard_files import check_before_loading, guard_header
     from polyrefuse_eval.harmfulness.guard_trial import languages_to_test
@@ -93,7 +95,8 @@ def curve_command(
     model = take_options(ModelOptions, options).spec()
     check_before_loading(guard, model)
     curve = measure_curve(LatentGuard.load(guard, model()), build, settings, progress=not quiet)
-    plot_curve(curve, out / "curve.png")
-    write_text(out / "table.md", curve.table())
-    write_json(out / "curve.json", curve.to_json())
-    click.echo(curve.table(), nl=False)
+    files = curve_figure(curve, "curve.png")
+    files["table.md"] = curve.table().encode()
+    files["curve.json"] = json_text(curve.to_json()).encode()
+    write_together(out, files, error=GuardError)
+    show_lines(curve.table())

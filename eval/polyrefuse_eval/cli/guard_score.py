@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from polyrefuse_data.cli.help import SectionedCommand
+from polyrefuse_data.core.display import visible_json_line
+from polyrefuse_data.core.terminal import show, show_lines
 from polyrefuse_eval.cli.guard_options import guard_file
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
@@ -82,14 +84,14 @@ def score_command(
     for prompts in _groups(chain([first], parts)):
         scored = _records(loaded, prompts, default)
         if out is None:
-            click.echo("".join(map(json_line, scored)), nl=False)
+            show_lines("\n".join(map(visible_json_line, scored)))
             sys.stdout.flush()
         else:
             records += scored
     if out is not None:
         write_text(out, "".join(map(json_line, records)))
         unsafe = sum(record["unsafe"] for record in records)
-        click.echo(f"{len(records)} prompts in {out}, {unsafe} unsafe")
+        show(f"{len(records)} prompts in {out}, {unsafe} unsafe")
 
 
 def _groups(parts: Iterable[Sequence[UserPrompt]]) -> Iterator[Sequence[UserPrompt]]:

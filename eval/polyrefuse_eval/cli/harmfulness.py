@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyrefuse_data.cli.help import SectionedCommand
+from polyrefuse_data.core.terminal import show, show_lines
 from polyrefuse_eval.cli.options import (
     MODEL_OPTIONS,
     at_least_one,
@@ -108,7 +109,10 @@ def harmfulness_command(
     those of the unedited model: where `eval run` made them with as many tokens, they are taken from the
     cache, and others are put there (`polyrefuse eval cache`).
     """
+    from polyrefuse_eval.errors import DirectionError
+    from polyrefuse_eval.harmfulness.instructions import check_languages
     from polyrefuse_eval.harmfulness.report import harmfulness_tables
+    from polyrefuse_eval.judging.native.judge import NativeJudge
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.results.folder import RunFolder, write_text
     from polyrefuse_eval.results.prompt_draw import parse_test
@@ -129,7 +133,13 @@ def harmfulness_command(
     build.require_prompts(wanted, splits)
     if source != "own":
         build.require_prompts([source], ("train",))
+    if options["behaviour"] == "answers" or options["refusal_tokens"] is None:
+        NativeJudge().check_languages(
+            [*wanted, *([] if source == "own" else [source])],
+            "leave it out of --langs, or give --behaviour first-token and --refusal-tokens",
+        )
     user_prompts = read_extra(extra) if extra else []
+    check_languages(user_prompts, wanted, DirectionError)
     steered_layers = parse_layers(layers)
     need(*("torch", "transformers", "safetensors", *(["matplotlib"] if plots else [])))
 
@@ -168,7 +178,7 @@ def harmfulness_command(
             plot_harmfulness(record, folder.path / OWN_FOLDER / "plots")
         tables = harmfulness_tables(record)
         write_text(folder.path / "harmfulness.md", tables)
-    click.echo(tables, nl=False)
+    show_lines(tables)
 
 
 def _one_language(build: DataFolder, text: str) -> str:
@@ -182,4 +192,4 @@ def _one_language(build: DataFolder, text: str) -> str:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    show(line, err=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from polyrefuse_data.cli.help import SectionedCommand
+from polyrefuse_data.core.terminal import show
 
 if TYPE_CHECKING:
     from polyrefuse_eval.judging.base import Judge
@@ -35,7 +36,7 @@ def _check(context: click.Context, _option: click.Parameter, path: Path | None) 
         _say([f"'{path}': {problem}" for problem in checked.problems[SHOWN:]])
         raise JudgeError("; ".join(f"'{path}': {problem}" for problem in checked.problems[:SHOWN]))
     kinds = ", ".join(f"{kind} {count}" for kind, count in checked.patterns.items())
-    click.echo(f"'{path}' is good: language {checked.lang}; patterns: {kinds}; {checked.n_examples} examples")
+    show(f"'{path}' is good: language {checked.lang}; patterns: {kinds}; {checked.n_examples} examples")
     context.exit()
 
 
@@ -145,12 +146,12 @@ def judge_command(
         for column in verdicts:
             counts = {value: column.complied.count(value) for value in (False, True, None)}
             harm = column.measures == "harm"
-            click.echo(
+            show(
                 f"{column.name}: {counts[False]} {'harmless' if harm else 'refused'}, "
                 f"{counts[True]} {'harmful' if harm else 'complied'}, {counts[None]} undecided"
             )
         for name, statistics in cascades(out, judges):
-            click.echo(f"{name}: {statistics}")
+            show(f"{name}: {statistics}")
     if found.bad:
         context.exit(EXIT_GAPS)
 
@@ -179,4 +180,4 @@ def _warnings(found: Scan, judges: Sequence[Judge], file: Path) -> list[str]:
 
 def _say(lines: Sequence[str]) -> None:
     for line in lines:
-        click.echo(line, err=True)
+        show(line, err=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from polyrefuse_data.core.terminal import show
 from polyrefuse_eval.cli.options import any_place, folder_path
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ def leaderboard_command(
     other, is left out. Both are named on standard error; the exit status is 3 where a run with results was
     left out.
     """
-    from polyrefuse_data.core.display import visible
     from polyrefuse_eval.leaderboard.boards import leaderboard
     from polyrefuse_eval.leaderboard.runs import is_shown, read_runs
     from polyrefuse_eval.leaderboard.site import check_site_folder, write_site
@@ -54,11 +54,11 @@ def leaderboard_command(
     with folders_to_read(runs, is_shown) as folders:
         read, left_out = read_runs(folders, dict(map(_origin, origins)))
     for folder in left_out:
-        click.echo(visible(f"left out: {folder.reason}"), err=True)
+        show(f"left out: {folder.reason}", err=True)
     compared = leaderboard(read, left_out)
     for line in compared.apart:
-        click.echo(visible(line), err=True)
-    click.echo(visible(write_site(compared, out)))
+        show(line, err=True)
+    show(write_site(compared, out))
     if any(folder.has_results for folder in left_out):
         context.exit(EXIT_GAPS)
 

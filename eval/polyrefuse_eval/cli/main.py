@@ -11,6 +11,7 @@ import click
 
 from polyrefuse_data.cli.help import SectionedGroup
 from polyrefuse_data.cli.translators import languages_option
+from polyrefuse_data.core.terminal import show, show_lines
 from polyrefuse_eval.cli.cache import cache_group
 from polyrefuse_eval.cli.check import check_command
 from polyrefuse_eval.cli.compare import compare_command
@@ -77,7 +78,7 @@ def extract_command(out: Path, langs: str, **options: Any) -> None:
         directions = finder.extract(lang)
         directions.save(out / "directions" / f"{lang}.all.safetensors")
         counts = directions.metadata["counts"]
-        click.echo(
+        show(
             f"{lang}: {counts['n_harmful_kept']} of {counts['n_harmful']} harmful and "
             f"{counts['n_harmless_kept']} of {counts['n_harmless']} harmless prompts, "
             f"{len(directions.positions)} positions, {len(directions.layers)} layers"
@@ -110,24 +111,24 @@ def select_command(
         chosen = select(candidates, options["rule"], layers)
         incomplete = sum(candidate.refusal_score is None for candidate in candidates)
         if incomplete:
-            click.echo(
+            show(
                 f"{incomplete} of {len(candidates)} candidates have no complete scores and were left out; "
                 "--all-candidates measures all",
                 err=True,
             )
         if chosen.relaxed:
-            click.echo(
+            show(
                 f"rule '{chosen.rule}' leaves no candidate; fell back to '{chosen.step}'",
                 err=True,
             )
-        click.echo(f"{chosen.score.position} {chosen.score.layer}")
+        show(f"{chosen.score.position} {chosen.score.layer}")
         return
     if out is None:
         raise click.UsageError("give --scores FILE, or --out FOLDER to score candidates of a model")
     finder = direction_finder(out, langs, options, selecting=True)
     for lang in finder.settings.langs:
         direction = finder.direction(lang)
-        click.echo(f"{direction.position.label} {direction.layer}")
+        show(f"{direction.position.label} {direction.layer}")
 
 
 @eval_group.command("generate")
@@ -231,8 +232,8 @@ def generate_command(
                 **({} if answer.reasoning is None else {"reasoning": answer.reasoning}),
             }
         )
-    write_jsonl(out, records)
-    click.echo(f"{len(records)} answers in {out}")
+    write_jsonl(out, records, private=True)  # answers, maybe to harmful requests
+    show(f"{len(records)} answers in {out}")
 
 
 @eval_group.command("plot")
@@ -251,7 +252,7 @@ def plot_command(run: Path) -> None:
     if not drawn:
         raise RunFolderError(f"'{run}' has no scores, directions or results to draw; give a run folder")
     for path in drawn:
-        click.echo(path)
+        show(path)
 
 
 @eval_group.command("activations")
@@ -283,7 +284,7 @@ def activations_command(
     from polyrefuse_eval.directions.plots import draw_activations
 
     scores = draw_activations(load_chat(options), folder, wanted, limit, position, out, progress=not quiet)
-    click.echo(json.dumps({lang: max(values) for lang, values in scores.items()}, indent=1))
+    show_lines(json.dumps({lang: max(values) for lang, values in scores.items()}, indent=1))
 
 
 @eval_group.command("steered")
@@ -307,7 +308,7 @@ def steered_command(direction: Path, action: str, coefficient: float, out: Path,
     Direction.load(direction)  # a bad file is known before the model is loaded
     chat = load_chat(options)
     edit = edit_with(intervention_of_action(action), Direction.load(direction, chat), coefficient)
-    click.echo(export_steered(chat, edit, out))
+    show(export_steered(chat, edit, out))
 
 
 @eval_group.command("lm-eval-path")
@@ -315,7 +316,7 @@ def lm_eval_path_command() -> None:
     """Print the folder of our tasks for lm-evaluation-harness, for its --include_path."""
     from polyrefuse_eval.integrations import lm_eval_tasks
 
-    click.echo(Path(lm_eval_tasks.__file__).parent)
+    show(Path(lm_eval_tasks.__file__).parent)
 
 
 eval_group.add_command(run_command)

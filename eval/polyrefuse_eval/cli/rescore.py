@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from polyrefuse_data.cli.help import SectionedCommand
+from polyrefuse_data.core.terminal import show
 from polyrefuse_eval.cli.options import READING_OPTIONS, folder_path, place_path, with_options
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def rescore_command(
     model that answered is not needed. Files that cannot be read are named on standard error, all others are
     rescored, and the exit status is 3.
     """
-    from polyrefuse_data.core.display import visible
     from polyrefuse_eval.errors import RunFolderError
     from polyrefuse_eval.judging.local_model import JudgeOptions
     from polyrefuse_eval.judging.registry import judges_by_name
@@ -68,10 +68,10 @@ def rescore_command(
 
     def say(line: str) -> None:
         gaps.append(line)
-        click.echo(visible(line), err=True)
+        show(line, err=True)
 
     def note(line: str) -> None:
-        click.echo(visible(line), err=True)
+        show(line, err=True)
 
     build = None if data is None else open_data(data)
     if out is not None and not isinstance(folder, Path):
@@ -79,7 +79,7 @@ def rescore_command(
     with ExitStack() as stack:
 
         def opened(place: Place) -> WorkingFolder:
-            return stack.enter_context(working_folder(place, lambda line: click.echo(line, err=True)))
+            return stack.enter_context(working_folder(place, lambda line: show(line, err=True)))
 
         places = [folder] if isinstance(folder, Path) else runs_at(folder)
         here = {place: opened(place) for place in places}
@@ -103,6 +103,6 @@ def rescore_command(
                 for path in (*(run.path for run in rescored.runs), *rescored.files)
             ]
     for place, base, path in written:
-        click.echo(visible(str(path).replace(str(base), str(place), 1)))
+        show(str(path).replace(str(base), str(place), 1))
     if gaps:
         context.exit(EXIT_GAPS)

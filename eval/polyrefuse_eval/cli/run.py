@@ -14,6 +14,7 @@ from polyrefuse_data.cli.cluster import EXECUTOR_OPTIONS, take_cluster_options
 from polyrefuse_data.cli.help import SectionedCommand
 from polyrefuse_data.cluster.connect import ClusterOptions, require_dask
 from polyrefuse_data.core.errors import ClusterError
+from polyrefuse_data.core.terminal import show, show_lines
 from polyrefuse_eval.cli.grid import read_grid
 from polyrefuse_eval.cli.options import (
     DIRECTION_OPTIONS,
@@ -26,7 +27,7 @@ from polyrefuse_eval.cli.options import (
     with_options,
 )
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.runs.direction_options import DirectionOptions
+from polyrefuse_eval.runs.direction_options import DirectionOptions, check_refusal_tokens
 from polyrefuse_eval.runs.endpoint_options import EndpointOptions
 from polyrefuse_eval.runs.option_fields import option_name
 from polyrefuse_eval.runs.options import RunOptions
@@ -51,6 +52,8 @@ def direction_finder(out: Path, langs: str, options: dict[str, Any], *, selectin
     checked = take_options(DirectionOptions, options)
     data, settings = checked.settings(langs, langs)
     data.require_prompts(settings.langs, ("train", *(["validation"] if selecting else [])))
+    if selecting or settings.filter_prompts:
+        check_refusal_tokens(settings)
     need()
 
     from polyrefuse_eval.directions.finder import DirectionFinder
@@ -172,7 +175,7 @@ def _print_plans(plans: Sequence[RunPlan], out: Place, workers: int | None) -> N
         plans = [replace(plan, out=folder / plan.out) for plan in plans]
         plans = [part.grown(only_read=True) for plan in plans for part in plan.with_inner()]
         for line in dry_run_lines(plans, workers):
-            click.echo(line)
+            show(line)
 
 
 def _grown(plan: RunPlan) -> RunPlan:
@@ -246,21 +249,21 @@ def _print_results(plans: Sequence[RunPlan], failures: Failures, out: Place, *, 
         if table:
             folder = RunFolder(plan.out)
             sources = plan.settings.direction_langs
-            click.echo(brief_table(folder.results(), folder.summary(), sources), nl=False)
+            show_lines(brief_table(folder.results(), folder.summary(), sources))
             for inner in inner_runs(folder):
                 name = inner.path.name
                 if name not in plan.inner:
                     continue
                 if name == OVER_REFUSAL:
-                    click.echo("\nharmless prompts that look harmful, and harmful ones beside them:")
-                    click.echo(brief_table(inner.results(), inner.summary(), sources), nl=False)
+                    show_lines("\nharmless prompts that look harmful, and harmful ones beside them:")
+                    show_lines(brief_table(inner.results(), inner.summary(), sources))
                 elif name == USER_PROMPTS:
-                    click.echo("")
-                    click.echo(kind_table(read_subsets(inner)), nl=False)
+                    show("")
+                    show_lines(kind_table(read_subsets(inner)))
                 _say(f"by {'type and pair' if name == OVER_REFUSAL else 'kind'}: {out}/{name}/table.md")
             _say(f"all rates: {out}/table.md; next: polyrefuse eval leaderboard {out} --out site")
         else:
-            click.echo(plan.out)
+            show(plan.out)
     for run, run_failures in failures.items():
         for failure in run_failures:
             _say(f"failed: {run}: {failure}")
@@ -269,4 +272,4 @@ def _print_results(plans: Sequence[RunPlan], failures: Failures, out: Place, *, 
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    show(line, err=True)

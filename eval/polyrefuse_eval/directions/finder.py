@@ -21,7 +21,11 @@ from polyrefuse_eval.directions.harm_gate import HarmGate, fit_gate
 from polyrefuse_eval.directions.kept import KeptDirections, row_inputs
 from polyrefuse_eval.directions.over_refusal import SafePrompts, over_refusal_direction, without
 from polyrefuse_eval.directions.places import control_file, direction_file, gate_file
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, parse_refusal_tokens
+from polyrefuse_eval.directions.refusal_tokens import (
+    RefusalTokens,
+    parse_refusal_tokens,
+    stored_refusal_tokens,
+)
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
 from polyrefuse_eval.directions.span import Span, span_of
@@ -71,7 +75,7 @@ class DirectionFinder:
             if self.settings.refusal_tokens:
                 tokens = parse_refusal_tokens(self.chat, self.settings.refusal_tokens, lang)
             elif file.is_file():
-                tokens = RefusalTokens.from_json(read_json(file))
+                tokens = stored_refusal_tokens(self.chat, read_json(file), lang)
             else:
                 harmful, harmless = (
                     [row.text for row in rows[:N_TOKEN_PROMPTS]] for rows in self._train(lang)

@@ -16,9 +16,15 @@ from typing import Any
 import torch
 
 from polyrefuse_data.core.files import temporary_folder, write_bytes
+from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.directions.fit import Direction, DirectionSet
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, find_refusal_tokens
+from polyrefuse_eval.directions.refusal_tokens import (
+    RefusalTokens,
+    find_refusal_tokens,
+    stored_refusal_tokens,
+)
+from polyrefuse_eval.directions.selection import read_scores
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
@@ -66,7 +72,9 @@ class KeptDirections:
         """Return the refusal tokens that `inputs` gave, None where they were not kept."""
         files = self._load("refusal-tokens", inputs)
         try:
-            return None if files is None else RefusalTokens.from_json(json.loads(files[TOKENS_FILE]))
+            if files is None:
+                return None
+            return stored_refusal_tokens(self._chat, parse_json(files[TOKENS_FILE]), str(inputs["lang"]))
         except (DirectionError, KeyError, ValueError):
             return None
 
@@ -99,6 +107,7 @@ class KeptDirections:
         with _written(files) as folder:
             try:
                 kept = Direction.load(folder / DIRECTION_FILE, self._chat)
+                read_scores(folder / SCORES_FILE)
             except DirectionError:
                 return None
         direction = replace(kept, metadata={**kept.metadata, "data": self._digest})
@@ -127,6 +136,6 @@ def row_inputs(rows: Sequence[Row]) -> list[list[str]]:
 def _written(files: Mapping[str, bytes]) -> Iterator[Path]:
     """Yield a temporary folder that holds those of `files` that are known."""
     with temporary_folder() as folder:
-        for name in {SET_FILE, DIRECTION_FILE} & files.keys():
+        for name in {SET_FILE, DIRECTION_FILE, SCORES_FILE} & files.keys():
             write_bytes(folder / name, files[name])
         yield folder

@@ -103,6 +103,9 @@ ANSWER_TOKENS = 32
 """Tokens of an answer that show whether it opens with a refusal."""
 
 MAX_TOKENS = 8
+LONGEST_ID = 12
+"""Digits of a token's id that are read: one with more is in no vocabulary."""
+
 MIN_SHARE = 0.02
 """A first token of a smaller share of the refusals is left out."""
 
@@ -178,6 +181,22 @@ def tokens_from_answers(
     )
 
 
+def stored_refusal_tokens(chat: ChatModel, record: Mapping[str, object], lang: str) -> RefusalTokens:
+    """Return the refusal tokens of `lang` that a file holds; raises `DirectionError` for those of others."""
+    tokens = RefusalTokens.from_json(record)
+    size = _vocabulary(chat)
+    if tokens.lang != lang or not tokens.ids or max(tokens.ids) >= size:
+        raise DirectionError(
+            f"these are no refusal tokens of {chat.name} in '{lang}': language '{tokens.lang}', ids "
+            f"{list(tokens.ids)}; expected ids below {size}: remove their file to find them anew"
+        )
+    return tokens
+
+
+def _vocabulary(chat: ChatModel) -> int:
+    return int(chat.model.get_input_embeddings().weight.shape[0])
+
+
 GivenTokens = RefusalTokens | str | Sequence[str | int]
 """Refusal tokens as callers give them: found ones, or words and ids in a list or separated by commas."""
 
@@ -196,14 +215,14 @@ def parse_refusal_tokens(chat: ChatModel, given: str | Sequence[str | int], lang
     pieces = given.split(",") if isinstance(given, str) else given
     ids: list[int] = []
     for part in filter(None, (str(piece).strip() for piece in pieces)):
-        if part.isdigit():
-            ids.append(int(part))
+        if part.isdecimal():
+            ids.append(int(part) if len(part) <= LONGEST_ID else 10**LONGEST_ID)
             continue
         encoded = chat.tokenizer(part, add_special_tokens=False)["input_ids"]
         if not encoded:
             raise DirectionError(f"'{part}' has no token in {chat.name}")
         ids.append(int(encoded[0]))
-    size = chat.model.get_input_embeddings().weight.shape[0]
+    size = _vocabulary(chat)
     if not ids or max(ids) >= size:
         raise DirectionError(
             f"refusal tokens '{given}': expected words or ids below {size}, separated by commas or in a list"

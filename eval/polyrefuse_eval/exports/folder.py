@@ -1,4 +1,4 @@
-"""Write exported files: each whole, and never into a folder of something else."""
+"""Write exported files: all of them or none, and never into a folder of something else."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from polyrefuse_data.core.display import counted
-from polyrefuse_data.core.files import write_text
-from polyrefuse_data.core.paths import check_output, inside
+from polyrefuse_data.core.output_folder import write_together
+from polyrefuse_data.core.paths import check_output
 from polyrefuse_eval.errors import RunFolderError
 
 PLAIN = re.compile(r"[\w@+-][\w.@+-]{0,95}|\.eval_results")
@@ -34,10 +34,8 @@ def write_files(files: Mapping[str, str], out: Path) -> list[Path]:
             f"'{out}' holds {counted(len(foreign), 'other file')} ({foreign[0]}); choose another --out, or "
             "an empty folder"
         )
-    paths = {name: inside(out, name, error=RunFolderError) for name in files}
-    for name, text in files.items():
-        write_text(paths[name], text, error=RunFolderError)
-    return list(paths.values())
+    write_together(out, {name: text.encode() for name, text in files.items()}, error=RunFolderError)
+    return [out.joinpath(name) for name in files]
 
 
 def _check_apart(names: Iterable[str]) -> None:

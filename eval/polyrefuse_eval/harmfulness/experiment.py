@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_eval.directions.kept import KeptDirections
-from polyrefuse_eval.directions.refusal_tokens import RefusalTokens, parse_refusal_tokens
+from polyrefuse_eval.directions.refusal_tokens import (
+    RefusalTokens,
+    parse_refusal_tokens,
+    stored_refusal_tokens,
+)
 from polyrefuse_eval.errors import DirectionError, RunFolderError
 from polyrefuse_eval.harmfulness.behaviour import (
     TOKEN_PROMPTS,
@@ -314,7 +318,7 @@ class HarmfulnessRun:
             if self.settings.refusal_tokens:
                 self._tokens[lang] = parse_refusal_tokens(self.chat, self.settings.refusal_tokens, lang)
             elif file.is_file():
-                self._tokens[lang] = RefusalTokens.from_json(read_json(file))
+                self._tokens[lang] = stored_refusal_tokens(self.chat, read_json(file), lang)
             else:
                 harmful, harmless = (
                     [row.text for row in self.data.prompts(lang, "train", label, TOKEN_PROMPTS)]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.languages import language
 from polyrefuse_eval.errors import GuardError
-from polyrefuse_eval.figures import BLUE, GREY, VERMILION, explain, new_figure, save_figure, shared_legend
+from polyrefuse_eval.figures import BLUE, GREY, VERMILION, explain, figure_files, new_figure, shared_legend
 from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.prompt_draw import limit_signature, limited
@@ -147,11 +146,11 @@ def _covered(data: DataFolder, lang: str, settings: CurveSettings) -> float:
     return sum(of in calibration for of in test) / len(test)
 
 
-def plot_curve(curve: GuardCurve, path: Path) -> Path:
-    """Draw misses and false alarms against examples, a panel for each language; return the PNG at `path`.
+def curve_figure(curve: GuardCurve, name: str) -> dict[str, bytes]:
+    """Draw misses and false alarms against examples, a panel for each language; return the PNG called `name`.
 
     Languages that the guard was fitted in come first and say so. All panels have the same rates, up to the
-    highest end of an interval. The same figure is written as SVG beside the PNG.
+    highest end of an interval. The same figure comes as SVG beside the PNG.
     """
     fitted = curve.signature["guard"].get("languages", [])
     measured = dict.fromkeys(point.lang for point in curve.points)
@@ -173,7 +172,7 @@ def plot_curve(curve: GuardCurve, path: Path) -> Path:
         axis.axis("off")
     shared_legend(figure, axes)
     explain(figure, _title(fitted), _caption(curve))
-    return save_figure(figure, path)
+    return figure_files(figure, name)
 
 
 def _title(fitted: Sequence[str]) -> str:

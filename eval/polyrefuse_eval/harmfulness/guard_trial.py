@@ -67,7 +67,9 @@ class GuardTrial:
         if transfer is not None:
             check_before_loading(self.guard, transfer)
         if self.by_refusal:
-            NativeJudge().check_languages(self.langs)
+            NativeJudge().check_languages(
+                self.langs, f"leave them out of --langs, or leave out --against {REFUSAL}"
+            )
         for name in self.published:
             prompt_judge(name, self.judge_options).check()
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.display import visible_json
-from polyrefuse_data.core.files import WORK_PREFIX, disk_errors, temporary_folder
+from polyrefuse_data.core.files import WORK_PREFIX
+from polyrefuse_data.core.output_folder import write_together
 from polyrefuse_data.core.paths import check_output, inside, remove_unchanged
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.boards import Leaderboard
@@ -46,16 +47,9 @@ def write_site(compared: Leaderboard, out: Path) -> Path:
     """
     old = check_site_folder(out)
     files = site_files(compared)
-    with disk_errors(f"write the site to '{out}'", out, RunFolderError):
-        (out / "data").mkdir(parents=True, exist_ok=True)
-        with temporary_folder(out) as staged:
-            (staged / "data").mkdir()
-            for name, text in files.items():
-                (staged / name).write_text(text, encoding="utf-8", newline="\n")
-            for name in files:
-                (staged / name).replace(out / name)
-        for name in old.keys() - files.keys():
-            remove_unchanged(out, name, old[name])
+    write_together(out, {name: text.encode() for name, text in files.items()}, error=RunFolderError)
+    for name in old.keys() - files.keys():
+        remove_unchanged(out, name, old[name])
     return out / "index.html"
 
 

@@ -92,8 +92,8 @@ def generate(
     """Yield the answers to `requests`, round by round, longest prompts last.
 
     A prompt in place of a request is answered without edits; its key is its index. At most `batch_size`
-    answers are made at once (see `default_batch_size`), `ROUND` times as many in a round: as answers end, the
-    round's next prompts take their places.
+    answers are made at once (see `default_batch_size`), `ROUND` times as many in a round, the last of which
+    takes what would not fill half of another. As answers end, the round's next prompts take their places.
 
     Rounds follow from the requests and `batch_size` alone, so the same call makes the same batches, and with
     as many threads on the same kind of processor the same bytes. An answer does not depend on the others of
@@ -114,10 +114,8 @@ def generate(
     order = sorted(range(len(requests)), key=lambda index: (len(encoded[index]), index))
     sampling = sampling or Sampling()
     size = batch_size or default_batch_size(chat, encoded, limits.total)
-    n_round = ROUND * size
     with Progress(len(requests), "answers", progress) as shown:
-        for start in range(0, len(order), n_round):
-            part = order[start : start + n_round]
+        for part in _rounds(order, ROUND * size):
             if all(requests[index].key in done for index in part):
                 shown.advance(len(part))
                 continue
@@ -134,6 +132,13 @@ def generate(
                     shown.advance(count - shown.count)
                     size = _halved(size, chat)
             yield answers
+
+
+def _rounds(order: Sequence[int], length: int) -> Iterator[Sequence[int]]:
+    """Yield `order` in rounds of `length`; what is less than half a round at the end joins the last one."""
+    n_rounds = max(1, (2 * len(order) + length) // (2 * length)) if order else 0
+    for index in range(n_rounds):
+        yield order[index * length : (index + 1) * length if index + 1 < n_rounds else None]
 
 
 def _as_requests(given: Sequence[Request | str]) -> list[Request]:

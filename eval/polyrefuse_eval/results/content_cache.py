@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.contents import read_file
 from polyrefuse_data.core.files import make_folder, write_bytes
 from polyrefuse_eval.errors import RunFolderError
 
@@ -120,7 +121,7 @@ def load_entry(kind: str, key: Mapping[str, Any]) -> dict[str, bytes] | None:
     try:
         if is_behind_link(path, cache_folder()) or not path.is_file():
             return None
-        content = path.read_bytes()
+        content = read_file(path)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):

@@ -60,14 +60,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def json_text(value: Any) -> str:
+    """Return `value` as a file of JSON holds it: indented, with sorted keys."""
+    return json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path`, whole or not at all."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
 
 
-def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write `records` to `path` as JSON Lines, whole or not at all."""
-    write_text(path, "".join(json_line(record) for record in records))
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]], *, private: bool = False) -> None:
+    """Write `records` to `path` as JSON Lines, whole or not at all; `private` is for its owner alone."""
+    write_text(path, "".join(json_line(record) for record in records), private=private)
 
 
 def numbered_lines(path: Path, *, torn_end: bool = False) -> list[tuple[int, bytes]]:

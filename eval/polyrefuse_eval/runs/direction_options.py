@@ -143,3 +143,18 @@ class DirectionOptions(ModelOptions):
             **{"test_seed": SEED, **more},
         )
         return data, settings if is_limited(data, settings) else replace(settings, test_seed=None)
+
+
+def check_refusal_tokens(settings: RunSettings) -> None:
+    """Raise `JudgeError` where refusal tokens of `settings` would be found by a judge that reads no answer
+    of their language."""
+    from polyrefuse_eval.judging.native.judge import NativeJudge
+    from polyrefuse_eval.results.sources import languages_of
+
+    if settings.refusal_tokens is None:
+        langs = {lang for source in settings.fitted_sources for lang in languages_of(source, settings.langs)}
+        NativeJudge().check_languages(
+            langs,
+            "refusal tokens are found without --phrases, so name them with --refusal-tokens, or take "
+            "directions from other languages",
+        )

@@ -18,7 +18,7 @@ from polyrefuse_eval.processes import require_processes, world_size
 from polyrefuse_eval.results.interventions import DEFAULT_INTERVENTIONS
 from polyrefuse_eval.results.sources import NO_DIRECTIONS
 from polyrefuse_eval.runs.baseline_server_options import BaselineServerOptions, baseline_server
-from polyrefuse_eval.runs.direction_options import IDENTITY, DirectionOptions
+from polyrefuse_eval.runs.direction_options import IDENTITY, DirectionOptions, check_refusal_tokens
 from polyrefuse_eval.runs.endpoint_options import (
     EndpointOptions,
     check_without_endpoint,
@@ -180,6 +180,8 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
             controls=self.controls and edited,
             baseline_server=None if server is None else server.identity,
         )
+        if elsewhere is None or elsewhere.run is None:
+            check_refusal_tokens(settings)
         if elsewhere is not None and elsewhere.run is not None:
             pairs, identity_of_pairs = None, elsewhere.over_refusal_from(settings.fitted_sources)
         else:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TextIO
 
-import click
-
 from polyrefuse_data.cluster.tasks import Observer, Outcome, Task
+from polyrefuse_data.core import terminal
 from polyrefuse_data.core.progress import Progress
 
 
@@ -22,7 +21,7 @@ class GridProgress(Observer):
 
     quiet: bool = False
     stream: TextIO | None = None
-    show: Callable[[str], None] = lambda line: click.echo(line, err=True)
+    show: Callable[[str], None] = lambda line: terminal.show(line, err=True)
     """Print a line for the user."""
     names: tuple[str, str] = ("conditions", "answers")
     """Names of tasks and records."""

@@ -112,7 +112,7 @@ class Lease:
                     since=str(record["since"]),
                     renewed=float(record["renewed"]),
                 )
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, OverflowError):
                 # A new file is empty for a moment where the file system has no atomic writes.
                 self._sleep(SETTLE)
         raise StorageError(

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from polyrefuse_data.core.contents import LARGEST_FILE
 from polyrefuse_data.core.files import PARTIAL_ENDING, write_bytes
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.errors import StorageError
@@ -202,8 +203,10 @@ class WorkingCopy:
         try:
             state = parse_json((self.root / STATE_FILE).read_text(encoding="utf-8"))
             self.driver = state["driver"]
-            self._synced = {name: SyncedObject(**synced) for name, synced in state["objects"].items()}
-        except (OSError, ValueError, TypeError, KeyError):
+            self._synced = {
+                name: SyncedObject(**synced) for name, synced in state["objects"].items() if is_inside(name)
+            }
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             self._synced = {}
 
     def _save_state(self) -> None:
@@ -213,12 +216,20 @@ class WorkingCopy:
 
 
 def run_objects(objects: Mapping[str, Mapping[str, Any]], address: Address) -> dict[str, Mapping[str, Any]]:
-    """Return `objects` without drivers' own files; raise `StorageError` for names that leave the folder."""
-    for name in objects:
+    """Return `objects` without drivers' own files.
+
+    Raises `StorageError` for names that leave the folder, and for objects larger than any file of a run.
+    """
+    for name, info in objects.items():
         if not is_inside(name):
             raise StorageError(
                 f"'{address}' holds an object named {json.dumps(name)}, which is no name of a file in the "
                 "folder of a run; remove it"
+            )
+        if (size := info.get("size")) is not None and size > LARGEST_FILE:
+            raise StorageError(
+                f"'{address}' holds an object named {json.dumps(name)} of {size:,} bytes, more than any "
+                "file of a run has; remove it"
             )
     return {
         name: info

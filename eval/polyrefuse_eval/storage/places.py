@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,7 +13,7 @@ from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.files import make_folder, temporary_folder, write_bytes
 from polyrefuse_eval.errors import StorageError, TakenError
 from polyrefuse_eval.processes import rank
-from polyrefuse_eval.results.content_cache import ENVIRONMENT
+from polyrefuse_eval.results.content_cache import ENVIRONMENT, cache_folder, is_behind_link
 from polyrefuse_eval.results.files import locked
 from polyrefuse_eval.results.folder import RUN_FILE
 from polyrefuse_eval.storage.address import Address, is_inside
@@ -143,11 +144,19 @@ def _driven(address: Address, say: Say) -> Iterator[WorkingFolder]:
 
 
 def _make_root(root: Path) -> Path:
-    """Make the folder of a working copy, readable by its user alone: it holds answers."""
+    """Make the folder of a working copy, readable by its user alone: it holds answers.
+
+    Others may write into a cache that users share: what they have put there is not taken.
+    """
+    other = f"name another folder for working copies with {ENVIRONMENT}"
+    if is_behind_link(root, cache_folder()):
+        raise StorageError(f"'{root}' is a link, or lies behind one; {other}")
     try:
         make_folder(root, private=True, error=StorageError)
     except StorageError as error:
-        raise StorageError(f"{error}; name another folder for working copies with {ENVIRONMENT}") from None
+        raise StorageError(f"{error}; {other}") from None
+    if root.stat().st_uid != os.geteuid():
+        raise StorageError(f"'{root}' belongs to another user; {other}")
     return root
 
 

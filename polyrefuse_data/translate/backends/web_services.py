@@ -17,12 +17,12 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx
-import regex
 
 from polyrefuse_data.core.languages import Language
 from polyrefuse_data.core.schema import text_hash
 from polyrefuse_data.http.client import HttpClient, Response, check_address
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError, excerpt
+from polyrefuse_data.translate.backends import google_page
 from polyrefuse_data.translate.backends.base import (
     Answer,
     Limits,
@@ -197,14 +197,9 @@ def _same(first: str, second: str) -> bool:
     return " ".join(first.split()) == " ".join(second.split())
 
 
-_RESULT = regex.compile(
-    r'<div\b[^>]*\bclass="[^"]*\b(?:t0|result-container)\b[^"]*"[^>]*>.*?(?P<end></div>|$)', regex.S
-)
 _LONGEST_RESULT = 100_000
-"""Characters of markup; a request holds some thousand characters of text."""
-
-_TRANSLATED = regex.compile(r'<input\b(?=[^>]*\bname="q")[^>]*\bvalue="([^"]*)"')
-"""The field of the page's form that holds the text that was translated."""
+"""Characters of markup; a request holds some thousand characters of text. A parser of HTML takes minutes for
+as many characters of tags that do not end."""
 
 
 class Google(WebService):
@@ -217,19 +212,20 @@ class Google(WebService):
         """Return the part of the page with the translation: a hostile page takes a parser minutes."""
         response = self._received(self._http.get(address, params=params))
         page = response.text
-        result = _RESULT.search(page)
+        result = google_page.result(page)
         if result is None:
             raise Fault("page", "no translation in the answer", sample=self._call.sample)
-        if not result["end"]:
+        element, ends = result
+        if not ends:
             raise Fault("truncated", "the page ends inside the translation")
-        if len(result.group()) > _LONGEST_RESULT:
+        if len(element) > _LONGEST_RESULT or element.count("<") > google_page.MOST_TAGS:
             raise Fault("page", "far more than a translation in the answer")
-        translated = _TRANSLATED.search(page)
+        translated = google_page.translated_text(page)
         if translated is not None:
-            if not _same(html.unescape(translated.group(1)), params["q"]):
+            if not _same(translated, params["q"]):
                 raise Fault("mismatch", "the page translates another text")
             self._call.proven = True
-        return replace(response, content=result.group().encode("utf-8", "replace"), charset="utf-8")
+        return replace(response, content=element.encode("utf-8", "replace"), charset="utf-8")
 
 
 class MyMemory(WebService):

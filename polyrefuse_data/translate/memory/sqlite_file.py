@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ from types import TracebackType
 from typing import TypeVar
 
 from polyrefuse_data.core.errors import MemoryFileError
+from polyrefuse_data.core.files import own_file_opener
+from polyrefuse_data.core.paths import real_path
 
 APPLICATION_ID = 0x506F6C79
 """SQLite's application id of a translation memory: "Poly" in ASCII."""
@@ -65,6 +69,9 @@ CREATE TABLE IF NOT EXISTS choice (
 """
 """Made by the first build that chooses among candidates; versions without candidates pass it over."""
 
+_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+"""Ends a journal of several databases, after the name of the file that they share."""
+
 Self = TypeVar("Self", bound="MemoryFile")
 
 
@@ -83,6 +90,7 @@ class MemoryFile:
                 f"fill one with `polyrefuse memory import FOLDER --memory {path}`"
             )
         with self._errors():
+            check_beside(real_path(path))
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
                 path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
@@ -136,12 +144,6 @@ class MemoryFile:
             raise MemoryFileError(
                 f"{self.path} is a SQLite file of another program; expected a translation memory"
             )
-        active = run("SELECT name FROM sqlite_master WHERE type IN ('view', 'trigger')").fetchone()
-        if active is not None:
-            raise MemoryFileError(
-                f"translation memory {self.path} holds '{active[0]}', a view or trigger, which runs when "
-                "it is read; import an export of it into a new file"
-            )
         if version > FORMAT_VERSION:
             raise MemoryFileError(
                 f"translation memory {self.path} has format {version}, this version reads {FORMAT_VERSION}; "
@@ -155,9 +157,23 @@ class MemoryFile:
                         run(statement)
                     run(f"PRAGMA application_id = {APPLICATION_ID}")
                     run(f"PRAGMA user_version = {FORMAT_VERSION}")
-        elif run("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        else:
+            self._check_schema()
+        if not empty and run("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("its pages do not fit together")
         run("PRAGMA synchronous = NORMAL")
+
+    def _check_schema(self) -> None:
+        """Raise `MemoryFileError` for a schema that is not ours: what it holds may run when it is read.
+
+        Views and triggers do, and so do the expressions of columns, constraints and indices, on each row.
+        """
+        for kind, name, sql in self._connection.execute("SELECT type, name, sql FROM sqlite_master"):
+            if kind != "table" or _plain_sql(str(sql)) not in _TABLES:
+                raise MemoryFileError(
+                    f"translation memory {self.path} holds '{name}', a {kind} that is not of a memory and "
+                    "may run when it is read; import an export of it into a new file"
+                )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -168,3 +184,38 @@ class MemoryFile:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+
+def check_beside(path: Path) -> None:
+    """Raise `MemoryFileError` for files beside the memory `path` by which SQLite would harm others.
+
+    It writes to a journal, a log and its index through a second name, waits for a pipe, and removes the file
+    that a journal names as the one which several databases share: a memory is never one of several.
+    """
+    for ending in ("-journal", "-wal", "-shm"):
+        beside = path.with_name(path.name + ending)
+        if not os.path.lexists(beside):
+            continue
+        status = beside.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise MemoryFileError(f"'{beside}' is no file of its own, and SQLite would use it; remove it")
+        if ending == "-journal" and status.st_size >= len(_SUPER_JOURNAL):
+            with open(beside, "rb", opener=own_file_opener()) as file:
+                file.seek(-len(_SUPER_JOURNAL), os.SEEK_END)
+                if file.read() == _SUPER_JOURNAL:
+                    raise MemoryFileError(
+                        f"'{beside}' names another file, which SQLite would remove; remove the journal"
+                    )
+
+
+def _plain_sql(text: str) -> str:
+    return " ".join(text.replace("IF NOT EXISTS", "").split())
+
+
+_ANALYZED = """
+CREATE TABLE sqlite_stat1(tbl,idx,stat);
+CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample);
+"""
+"""What ANALYZE makes: numbers for SQLite's planner."""
+
+_TABLES = frozenset(map(_plain_sql, f"{_SCHEMA}{CHOICE_TABLE}{_ANALYZED}".split(";")))

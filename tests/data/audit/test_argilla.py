@@ -163,7 +163,7 @@ def test_nothing_is_written_over(small_build: Path, tmp_path: Path) -> None:
 def test_the_client_of_argilla_loads_what_is_written_and_writes_what_is_read(
     small_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argilla = pytest.importorskip("argilla", reason="needs the package argilla")
+    argilla = pytest.importorskip("argilla", reason="needs the extra argilla")
     models = pytest.importorskip("argilla._models")
     client = pytest.importorskip("argilla.client").Argilla
     io = pytest.importorskip("argilla.records._io")

@@ -48,9 +48,13 @@ def test_a_good_translation_is_not_flagged(lang: str) -> None:
     [
         ("de", "", {"empty"}),
         ("de", " \u200b ", {"empty"}),
-        ("de", ENGLISH, {"echo", "language", "intent"}),
-        ("de", "Explain how to repair an old bicycle in 14 days", {"echo", "language", "intent"}),
-        ("ja", ENGLISH, {"echo", "language", "script", "length_ratio", "intent"}),
+        ("de", ENGLISH, {"echo", "untranslated", "language", "intent"}),
+        (
+            "de",
+            "Explain how to repair an old bicycle in 14 days",
+            {"echo", "untranslated", "language", "intent"},
+        ),
+        ("ja", ENGLISH, {"echo", "untranslated", "language", "script", "length_ratio", "intent"}),
         ("ja", GOOD["zh"], {"language", "script", "intent"}),
         ("zh", GOOD["ja"], {"language", "script", "intent"}),
         ("de", "Leg uit hoe je een oude fiets in 14 dagen kunt repareren.", {"language", "intent"}),
@@ -84,9 +88,37 @@ def test_english_rows_are_not_held_against_themselves() -> None:
 def test_without_english_what_needs_it_says_nothing() -> None:
     scored = run_checks(Batch(LANGUAGES["de"], [GOOD["de"]], [None]), THRESHOLDS)
     silent = {check for check, values in scored.scores.items() if values == [None]}
-    compared = {"echo", "length_ratio", "digits", "line_breaks", "round_trip"}
+    compared = {"echo", "untranslated", "length_ratio", "digits", "line_breaks", "round_trip"}
     compared |= {"fit", "cut", "repetition", "verbatim", "number_words", "negation", "intent"}
     assert silent == {*compared, "diacritics"}
+
+
+@pytest.mark.parametrize(
+    ("text", "english", "share"),
+    [
+        (
+            "Erkläre, wie man an old bicycle in 14 days",
+            "Explain how to repair an old bicycle in 14 days",
+            0.625,
+        ),
+        ("古い自転車を repair an old bicycle する", "Explain how to repair an old bicycle", 0.667),
+        ("Wer ist der Autor von Gone with the Wind?", "Who wrote Gone with the Wind?", 0.667),
+        ("Was ist New York City Hall?", "What is there in New York City Hall?", 0.0),
+        ("Erkläre open source", "Explain what open source means", 0.0),
+        ("Pie", "Bake Apple Pie", None),
+        ("an old, old, old bicycle", "old old old old", 1.0),
+        ("ein altes Fahrrad", "", None),
+        ("", "Explain how to repair it", 0.0),
+    ],
+)
+def test_english_that_stands_in_the_translation(text: str, english: str, share: float | None) -> None:
+    assert scores.untranslated(text, english) == share
+
+
+def test_a_half_untranslated_prompt_is_flagged_and_a_name_in_it_is_not() -> None:
+    assert "untranslated" in flagged("de", "Erkläre, wie man ein old bicycle in 14 days repariert.", ENGLISH)
+    english = "List the museums of New York City that open late."
+    assert flagged("de", "Liste die Museen in New York City auf, die spät öffnen.", english) == set()
 
 
 @pytest.mark.parametrize(

@@ -363,6 +363,12 @@ ODD_VALUES = (
     {"choices": None}, {"choices": [{"message": None}]}, {"choices": [{"message": {"content": [1]}}]},
     {"translations": None}, {"translations": [{"text": None}]}, {"translations": [{"text": 5}, {}]},
 )  # fmt: skip
+HALF_TAGS = (
+    b"<div ", b"<input ", b'<div class="', b"<div class='\"", b'<div class="t1" a ',
+    b'<input name="q" value="', b"<div a", b"<input name=q ", b"<div   =",
+)  # fmt: skip
+"""What a pattern for whole tags takes minutes for, again and again."""
+
 ODD_BODIES = (
     *(json.dumps(value).encode() for value in ODD_VALUES),
     b"[" * 300_000,  # deeper than a parser in C goes
@@ -370,6 +376,12 @@ ODD_BODIES = (
     b"<div>" * 600_000,  # minutes for a parser of HTML
     b'<div class="t0">' + b"<p>" * 600_000 + b"</div>",
     b'<div class="t0"></div>',
+    *(
+        b'<div class="t0">' + tag * (90_000 // len(tag)) + b"</div>"
+        for tag in (b"<b>", b'<a href="', b"<td>")
+    ),
+    *(b"<div class='result-container'>ja</div>" + sign * (200_000 // len(sign)) for sign in HALF_TAGS),
+    *(sign * (200_000 // len(sign)) for sign in HALF_TAGS),
     b"\xff\xfe\x00",
 )
 

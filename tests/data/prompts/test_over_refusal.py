@@ -57,6 +57,24 @@ def test_bad_json_lines_are_named_by_line() -> None:
         read(b'["why"]', "f")
 
 
+def test_categories_that_no_prompt_has_end_a_build_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("text,type\nHow do I drop a stitch?,homonyms\n", encoding="utf-8")
+    recipe = """
+        {name: mine, title: t, description: d, seed: 1,
+         sources: {mine: {file: mine.csv, reader: csv, label: harmless, licence: CC0-1.0, text_column: text,
+                          category_column: hazard}},
+         pools: {safe: {label: harmless, sources: [mine]}},
+         draws: [{pool: safe, split: test, size: 1, method: first}]}
+    """
+    (tmp_path / "mine.yaml").write_text(recipe, encoding="utf-8")
+    request = BuildRequest(str(tmp_path / "mine.yaml"), langs=("en",), sources=tmp_path, out=tmp_path / "out")
+    with pytest.raises(SourceError, match=r"mine.csv has no column 'hazard'; its columns: text, type$"):
+        build(request)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine.yaml").write_text(recipe.replace("hazard", "type"), encoding="utf-8")
+    assert read_rows(build(request).folder, "en", "test")[0].source_category == "homonyms"
+
+
 def test_a_gated_source_is_never_fetched_and_never_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,6 +169,14 @@ def test_a_pin_selects_and_orders_and_misses_nothing(tmp_path: Path) -> None:
         ({"draws": [{"pool": "bad", "split": "dev", "size": 3}]}, "draws.0.split"),
         ({"draws": [{"pool": "bad", "split": "train", "size": -3}]}, "greater than or equal to 0"),
         ({"pools": {"bad": {"label": "harmful", "sources": ["adbench"]}}}, "did you mean 'advbench'"),
+        (
+            {"pools": {"bad": {"label": "harmful", "sources": ["catqa_maleware"]}}},
+            "unknown source 'catqa_maleware'; did you mean 'catqa_malware_viruses'",
+        ),
+        (
+            {"draws": [{"pool": "bad", "split": "test", "size": 3, "category": "fraud"}]},
+            "at draws.0.category: unknown key 'category'",
+        ),
         ({"name": "../escape"}, "name"),
         (
             {"pools": {"bad": {"label": "harmful", "sources": ["advbench"], "pin": "../../x"}}},

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -216,6 +217,10 @@ def test_nothing_committed_is_lost_by_a_kill(tmp_path: Path) -> None:
     [
         "CREATE TRIGGER runs AFTER INSERT ON translation BEGIN DELETE FROM source_text; END",
         "CREATE VIEW runs AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT * FROM n",
+        "CREATE TABLE runs (x CHECK (x GLOB '*a*a*a*a*a*a*a*a*b'))",
+        "CREATE TABLE runs (x, y GENERATED ALWAYS AS (length(zeroblob(1000000000))))",
+        "CREATE INDEX runs ON translation (length(replace(text, 'a', zeroblob(100000))))",
+        "CREATE VIRTUAL TABLE runs USING fts4(x)",
     ],
 )
 @pytest.mark.timeout(30)
@@ -225,8 +230,68 @@ def test_what_runs_when_it_is_read_is_no_memory(tmp_path: Path, statement: str) 
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(statement)
         connection.commit()
-    with pytest.raises(MemoryFileError, match="'runs', a view or trigger"):
+    with pytest.raises(MemoryFileError, match=r"'runs\w*', a \w+ that is not of a memory and may run"):
         TranslationMemory(path)
+
+
+def test_an_analyzed_memory_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "m.sqlite"
+    with TranslationMemory(path, create=True) as opened:
+        opened.add([Entry("a", "de", MACHINE, "b")])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ANALYZE")
+        connection.commit()
+    with TranslationMemory(path) as opened:
+        assert len(list(opened.entries())) == 1
+
+
+def journal(other: Path, pages: int) -> bytes:
+    """Return a journal after which SQLite would remove `other`, which it names as shared by databases."""
+    magic, name = bytes.fromhex("d9d505f920a163d7"), os.fsencode(other)
+    header = (magic + struct.pack(">IIIII", 0, 1, pages, 512, 4096)).ljust(512, b"\0")
+    page = struct.pack(">I", 2**30 // 4096 + 1)
+    return header + page + name + struct.pack(">II", len(name), sum(name)) + magic
+
+
+def test_a_journal_that_names_a_file_removes_none(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    for guarded in (False, True):
+        path = tmp_path / f"{guarded}.sqlite"
+        with TranslationMemory(path, create=True) as opened:
+            opened.add([Entry("a", "de", MACHINE, "b")])
+        pages = path.stat().st_size // 4096
+        path.with_name(f"{path.name}-journal").write_bytes(journal(precious, pages))
+        if guarded:
+            with pytest.raises(MemoryFileError, match="names another file, which SQLite would remove"):
+                TranslationMemory(path)
+            assert precious.exists()
+        else:
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("SELECT * FROM translation").fetchall()
+            assert not precious.exists(), "SQLite itself removes it"
+            precious.write_text("precious")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("ending", ["-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("plant", ["link", "second name", "pipe"])
+def test_nothing_is_written_or_waited_for_beside_a_memory(tmp_path: Path, ending: str, plant: str) -> None:
+    precious, path, link = tmp_path / "precious", tmp_path / "m.sqlite", tmp_path / "l.sqlite"
+    precious.write_bytes(b"\1" * 100_000)
+    TranslationMemory(path, create=True).close()
+    link.symlink_to(path)
+    beside = path.with_name(path.name + ending)
+    if plant == "pipe":
+        os.mkfifo(beside)
+    elif plant == "link":
+        beside.symlink_to(precious)
+    else:
+        os.link(precious, beside)
+    for name in (path, link):
+        with pytest.raises(MemoryFileError, match="is no file of its own"):
+            TranslationMemory(name)
+    assert precious.read_bytes() == b"\1" * 100_000
 
 
 def test_bytes_in_a_memory_are_one_line(tmp_path: Path) -> None:

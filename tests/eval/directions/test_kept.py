@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,26 @@ def test_a_broken_entry_is_made_again(
     calls.clear()
     for file in (cache_folder() / "directions").rglob("*.zip"):
         file.write_bytes(b"PK")
+    finder(chat, data_folder, tmp_path / "b").direction("en")
+    assert calls == ["choose_direction"]
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_tokens_of_another_vocabulary_or_scores_that_are_none_are_no_entry(
+    chat: ChatModel, data_folder: Path, tmp_path: Path, calls: list[str]
+) -> None:
+    kept = kept_module.KeptDirections(chat)
+    inputs = {"lang": "en"}
+    kept.keep_tokens(inputs, RefusalTokens("en", (2**40,)))
+    assert kept.tokens(inputs) is None
+    finder(chat, data_folder, tmp_path / "a").direction("en")
+    calls.clear()
+    for file in (cache_folder() / "directions").rglob("*.zip"):
+        with zipfile.ZipFile(file) as archive:
+            content = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, data in content.items():
+                archive.writestr(name, b"[" * 100_000 if name == kept_module.SCORES_FILE else data)
     finder(chat, data_folder, tmp_path / "b").direction("en")
     assert calls == ["choose_direction"]
     assert files(tmp_path / "a") == files(tmp_path / "b")

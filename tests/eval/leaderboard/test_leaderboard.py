@@ -21,6 +21,7 @@ from leaderboard_runs import FORMULA, JUDGE, write_harmfulness, write_run
 from leaderboard_site import HOSTILE, Elements, resolve, site
 
 from polyrefuse_data.checks.languages_file import registered
+from polyrefuse_data.core import output_folder
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.boards import leaderboard
@@ -933,8 +934,8 @@ def test_a_site_that_cannot_be_made_leaves_the_old_one_as_it_was(
     def full(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(RunFolderError, match=r"cannot write the site .* No space left"):
+    monkeypatch.setattr(output_folder, "own_file_opener", full)
+    with pytest.raises(RunFolderError, match=r"cannot write to '.*': No space left"):
         write_site(leaderboard(*read_runs([folder])), out)
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []

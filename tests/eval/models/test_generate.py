@@ -8,7 +8,11 @@ import pytest
 import torch
 from tiny import FAMILIES, PROMPTS, assert_mostly_equal, chat_model
 
-from polyrefuse_eval.directions.refusal_tokens import parse_refusal_tokens, tokens_from_answers
+from polyrefuse_eval.directions.refusal_tokens import (
+    parse_refusal_tokens,
+    stored_refusal_tokens,
+    tokens_from_answers,
+)
 from polyrefuse_eval.errors import DirectionError, OutOfMemoryError
 from polyrefuse_eval.models.batch_size import BATCH_SIZE, default_batch_size
 from polyrefuse_eval.models.chat import ChatModel
@@ -183,6 +187,20 @@ def test_rounds_that_are_done_are_left_out_and_others_made_whole() -> None:
     assert part == rounds
 
 
+def test_a_remainder_of_less_than_half_a_round_joins_the_last_round() -> None:
+    chat = chat_model()
+
+    def lengths(count: int) -> list[int]:
+        rounds = generate(chat, ["hello"] * count, max_new_tokens=1, batch_size=1)
+        return [len(part) for part in rounds]
+
+    assert lengths(0) == []
+    assert lengths(1) == [1]
+    assert lengths(2 * ROUND) == [ROUND, ROUND]
+    assert lengths(2 * ROUND + ROUND // 2 - 1) == [ROUND, ROUND + ROUND // 2 - 1]
+    assert lengths(2 * ROUND + ROUND // 2) == [ROUND, ROUND, ROUND // 2]
+
+
 def test_rows_that_end_leave_the_batch_and_the_others_do_not_notice() -> None:
     chat = chat_model()
     wanted = requests(chat)
@@ -281,5 +299,17 @@ def test_tokens_given_by_hand_are_ids_or_the_first_tokens_of_words() -> None:
     the = chat.tokenizer("the")["input_ids"][0]
     assert parse_refusal_tokens(chat, "12, the,12", "en").ids == (12, the)
     assert parse_refusal_tokens(chat, "12", "en").coverage is None
-    with pytest.raises(DirectionError, match="ids below"):
-        parse_refusal_tokens(chat, "99999999", "en")
+    for none in ("99999999", "9" * 5000, " , "):
+        with pytest.raises(DirectionError, match="ids below"):
+            parse_refusal_tokens(chat, none, "en")
+    superscript = chat.tokenizer("²", add_special_tokens=False)["input_ids"][0]
+    assert parse_refusal_tokens(chat, "²", "en").ids == (superscript,), "a digit that is no number"
+
+
+@pytest.mark.parametrize("change", [{"ids": [10**6]}, {"ids": []}, {"lang": "de"}])
+def test_stored_tokens_of_another_model_or_language_are_refused(change: dict[str, object]) -> None:
+    chat = chat_model()
+    record = parse_refusal_tokens(chat, "12,13", "en").to_json()
+    assert stored_refusal_tokens(chat, record, "en").ids == (12, 13)
+    with pytest.raises(DirectionError, match=r"these are no refusal tokens of .* in 'en'"):
+        stored_refusal_tokens(chat, {**record, **change}, "en")

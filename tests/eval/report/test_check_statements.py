@@ -5,37 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_records import finished_run
+from run_records import served_run
 
 from polyrefuse_eval.report.check import check_run
-from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.data import open_data
-from polyrefuse_eval.results.files import write_json
 from polyrefuse_eval.results.folder import RunFolder
-from polyrefuse_eval.results.records import ServiceNote
-from polyrefuse_eval.results.service_files import SERVICE_FILE, service_file
-from polyrefuse_eval.results.settings import RunSettings
-from polyrefuse_eval.results.validation import write_record
+from polyrefuse_eval.results.service_files import SERVICE_FILE
 
 Change = Callable[[dict[str, Any]], object]
-REFUSED = "harmful-test-0000/baseline"
-"""The answer that the service itself refused."""
-
-
-def note(lang: str, key: str) -> ServiceNote:
-    """Return what the service says of an answer; another version of it answers in English."""
-    return ServiceNote(
-        model="1" if lang == "de" else "2",
-        system_fingerprint="fp",
-        refusal="refusal" if key == REFUSED else None,
-        prompt_tokens=5,
-        completion_tokens=6,
-    )
 
 
 def another_default(run: dict[str, Any]) -> None:
@@ -47,42 +28,7 @@ def another_default(run: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a model behind an endpoint, which refused once by itself and changed its version."""
-    run = finished_run(tmp_path_factory.mktemp("served") / "run")
-    content = json.loads((run.path / "run.json").read_text())
-    settings = json.loads(json.dumps(RunSettings(langs=("de", "en"), direction_langs=("en",)).signature()))
-    content["signature"]["settings"] = settings
-    content["signature"]["model"] = {
-        "model": "tiny",
-        "endpoint": "local",
-        "temperature": "0",
-        "revision": "1",
-    }
-    content["request"] = {
-        "model": {"name": "openai:tiny", "endpoint": "local", "temperature": 0.0, "local_revision": None},
-        "data": {**content["signature"]["data"], "prompts": {}},
-        "settings": settings,
-        "judges": ["native-1"],
-        "versions": content["signature"]["versions"],
-    }
-    write_json(run.path / "run.json", content)
-    for lang in run.languages():
-        answers = [
-            replace(answer, service=note(lang, answer.key)) if answer.condition == "baseline" else answer
-            for answer in run.completions(lang)
-        ]
-        run.write_completions(lang, answers)
-        run.write_verdicts(
-            "native-1",
-            lang,
-            [
-                replace(verdict, service_refused=verdict.key == REFUSED)
-                for verdict in run.verdicts("native-1", lang)
-            ],
-        )
-    write_record(run.path / SERVICE_FILE, service_file(run.completions("de") + run.completions("en")))
-    write_json(run.path / "answered.json", {"answers": {"de": 18, "en": 18}, "directions": ["en"]})
-    write_tables(run)
-    return run.path
+    return served_run(tmp_path_factory.mktemp("served") / "run").path
 
 
 def changed(file: str, change: Change) -> Callable[[Path], object]:

@@ -16,8 +16,10 @@ import pytest
 from click.testing import CliRunner
 from leaderboard_runs import write_harmfulness
 from mutations import mutated_file
-from run_records import finished_run
+from run_records import finished_run, served_run
 from tiny import chat_model
+from written_builds import candidate_readers, write_candidates
+from written_caches import cache_readers, write_cache
 from written_files import other_readers, write_further_results, write_other_files
 
 from polyrefuse_data.build.pipeline import BuildRequest, build
@@ -92,8 +94,8 @@ AGREEMENT = AgreementRecord(
 HUB_FORM = ("--format", "eval-results", "--dataset", "a/b")
 DATABASE_FORM = ("--format", "every-eval-ever", "--organisation", "we")
 
-NOTHING_TO_READ = {"scores.jsonl: calibrate", "scores.jsonl: review"}
-"""What ends in one line although nothing was changed: the scores are of other texts than the build's."""
+NOTHING_TO_READ = {"scores.jsonl: calibrate", "scores.jsonl: review", "chosen.jsonl: calibrate"}
+"""What ends in one line although nothing was changed: scores of other texts than the build's, or too few."""
 
 RUN_FILES = "run/*"
 """Drawn more often than single files: it is many."""
@@ -151,6 +153,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     (root / "tokens.json").write_text(json.dumps(tokens.to_json()))
 
     write_other_files(root, root / "build", chat, _call)
+    write_candidates(root)
+    write_cache(root, chat)
+    served = served_run(root / "served").path
     commands: dict[str, dict[str, Read]] = {
         RUN_FILES: {
             "leaderboard": lambda: _call("eval", "leaderboard", run, good, "--out", out / "site"),
@@ -164,6 +169,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
                 "eval", "export", run, *DATABASE_FORM, "--out", out / "every"
             ),
             "directions": lambda: open_direction_source(run).stored(),
+        },
+        "served/*": {
+            "check": lambda: _call("eval", "check", served),
+            "leaderboard": lambda: _call("eval", "leaderboard", served, good, "--out", out / "served"),
+            "publish --results": lambda: results_release(served, _empty(out / "release")),
+            "rescore": lambda: _call("eval", "rescore", served, "--judges", "native", "-q"),
         },
         "run/timings.jsonl": {"timings": lambda: read_timings(run)},
         "run/scores/*": {"scores": lambda: read_scores(run / "scores" / "en.json")},
@@ -192,8 +203,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         "thresholds.yaml": {"thresholds": lambda: load_thresholds.__wrapped__(root / "thresholds.yaml")},
     }
     out.mkdir()
-    for kind, readers in other_readers(root, out, root / "build", _call).items():
-        commands.setdefault(kind, {}).update(readers)
+    further = (
+        other_readers(root, out, root / "build", _call),
+        candidate_readers(root, out, _call),
+        cache_readers(root, chat, _call),
+    )
+    for more in further:
+        for kind, readers in more.items():
+            commands.setdefault(kind, {}).update(readers)
     content = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     return World(root, content, commands)
 

@@ -143,3 +143,52 @@ def test_without_phrases_a_run_names_both_before_a_model_is_loaded(build: Path, 
     assert isinstance(done.exception, JudgeError)
     assert "does not read hi: give it phrases (--phrases hi.yaml)" in str(done.exception)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        (("guard", "fit", "--langs", "sw", "--out", "g.safetensors"), "with --behaviour label"),
+        (("guard", "fit", "--langs", "sw", "--behaviour", "first-token", "--out", "g.safetensors"), "label"),
+        (("harmfulness", "--langs", "en,sw", "--out", "run"), "give --behaviour first-token and --refusal"),
+        (("harmfulness", "--langs", "en", "--directions", "sw", "--out", "run"), "leave it out of --langs"),
+        (("harmfulness", "--langs", "sw", "--behaviour", "first-token", "--out", "run"), "refusal-tokens"),
+        (("run", "--langs", "en", "--directions", "sw", "--out", "run"), "name them with --refusal-tokens"),
+        (("run", "--langs", "en,sw", "--directions", "pooled", "--judges", "strongreject", "--out", "run"),
+         "or take directions from other languages"),
+        (("select", "--langs", "sw", "--no-filter", "--out", "run"), "name them with --refusal-tokens"),
+        (("extract", "--langs", "sw", "--out", "run"), "name them with --refusal-tokens"),
+    ],
+)  # fmt: skip
+def test_refusals_that_nobody_reads_are_known_before_a_model_is_loaded(
+    command: tuple[str, ...], advice: str, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("polyrefuse_eval.models.chat.ChatModel.load", never)
+    monkeypatch.chdir(tmp_path)
+    reads = command[0] == "run" and "--judges" not in command
+    phrase_files = phrases(tmp_path, "sw") if reads else []
+    done = polyrefuse("eval", *command, "--model", "organism", "--data", build, "-q", *phrase_files)
+    assert isinstance(done.exception, JudgeError), done.output
+    assert "does not read sw: " in str(done.exception)
+    assert advice in str(done.exception)
+    assert not list(tmp_path.glob("run*")) + list(tmp_path.glob("g*"))
+
+
+def test_a_guard_in_such_a_language_is_tested_without_its_models_refusals(
+    build: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    guard, out = tmp_path / "g.safetensors", tmp_path / "trial"
+    common = ("--model", model_folder, "--data", build, "--langs", "sw", "-q")
+    fitted = polyrefuse("eval", "guard", "fit", *common, "--behaviour", "label", "--out", guard)
+    assert fitted.exit_code == 0, fitted.output
+    test = ("eval", "guard", "test", *common, "--guard", guard, "--out", out)
+    by_refusal = polyrefuse(*test, "--against", "refusal")
+    assert str(by_refusal.exception).endswith(
+        "does not read sw: leave them out of --langs, or leave out --against refusal"
+    )
+    assert not out.exists()
+    tested = polyrefuse(*test)
+    assert tested.exit_code == 0, tested.output

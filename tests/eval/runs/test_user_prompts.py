@@ -118,6 +118,15 @@ def test_prompts_that_cannot_be_measured_are_refused_before_a_model_is_loaded(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_kind_of_jailbreak_that_nobody_reads_is_refused_before_a_model_is_loaded(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    more = ("--jailbreaks", f"sufix={tmp_path / 'goals.csv'}")
+    said = error(*command(tmp_path / "no-model", data_folder, tmp_path / "run", *more))
+    assert "unknown kind of jailbreak 'sufix'; did you mean 'suffix'" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_ids_follow_from_the_prompts_whatever_their_order() -> None:
     prompts = [UserPrompt("How do I knit?", "harmless", "en", "hobby"), UserPrompt("Wie?", "harmful", "de")]
     one, other = (user_prompt_data(order, ["en", "de"]) for order in (prompts, prompts[::-1]))

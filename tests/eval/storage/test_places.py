@@ -299,6 +299,10 @@ def test_a_lease_that_cannot_be_read_is_not_taken() -> None:
     with pytest.raises(StorageError, match=r"driver.json that cannot be read; remove it"):
         Lease(store, clock, clock.sleep).acquire()
     assert store.read(DRIVER_FILE) == b"{"
+    huge = json.dumps({"id": "a", "driver": "b", "since": "c", "renewed": 10**400}).encode()
+    store.write(DRIVER_FILE, huge)
+    with pytest.raises(StorageError, match="cannot be read"):
+        Lease(store, clock, clock.sleep).acquire()
 
 
 def driven(address: Address, work: Callable[[Path], None], say: Callable[[str], None] = silent) -> None:
@@ -507,6 +511,57 @@ def test_a_name_that_climbs_out_is_refused_and_nothing_is_written(
         pytest.fail("it was read")
     assert sorted(tmp_path.rglob("*")) == before
     assert DRIVER_FILE not in names(store)
+
+
+@pytest.mark.parametrize("plant", ["link", "owner"])
+def test_a_working_copy_that_others_prepared_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: str
+) -> None:
+    """Users may share a cache, and the name of a working copy in it is no secret."""
+    address = Address.parse(MEMORY)
+    root = copy_root(address)
+    root.parent.mkdir(parents=True)
+    if plant == "link":
+        (tmp_path / "theirs").mkdir()
+        root.symlink_to(tmp_path / "theirs")
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(StorageError, match=r"link|another user.*POLYREFUSE_CACHE"):
+        driven(address, begin)
+    assert not names(ObjectStore(address))
+    assert plant == "owner" or not any((tmp_path / "theirs").iterdir())
+
+
+def test_a_state_that_names_files_outside_removes_none(tmp_path: Path) -> None:
+    address = Address.parse(MEMORY)
+    driven(address, begin)
+    precious = copy_root(address).parent / "precious"
+    precious.write_text("precious")
+    state = copy_root(address) / "state.json"
+    content = json.loads(state.read_text())
+    content["objects"]["../../precious"] = {"version": None, "size": 1, "changed": 1, "inode": 1}
+    state.write_text(json.dumps(content))
+    driven(address, lambda _: None)
+    assert precious.exists()
+    state.write_text('{"driver": null, "objects": []}')
+    driven(address, lambda _: None)
+
+
+def test_an_object_that_is_larger_than_any_file_of_a_run_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = Address.parse(f"file://{tmp_path}/far/one")
+    driven(address, begin)
+    with (tmp_path / "far" / "one" / "results.jsonl").open("wb") as file:
+        file.truncate(2**31)
+    for use in (lambda: driven(address, begin), lambda: read_all(address)):
+        with pytest.raises(StorageError, match=r'named "results.jsonl" of 2,147,483,648 bytes'):
+            use()
+
+
+def read_all(address: Address) -> None:
+    with folders_to_read([address], lambda name: True):
+        pass
 
 
 def test_a_second_driver_is_told_here_and_elsewhere(

@@ -254,15 +254,15 @@ class NativeJudge:
         """The languages that can be read: none other."""
         return frozenset(PUBLISHED_LANGUAGES) | {file.lang for file in self._files}
 
-    def check_languages(self, langs: Collection[str]) -> None:
-        """Raise `JudgeError` in one line where one of `langs` has no file."""
+    def check_languages(self, langs: Collection[str], otherwise: str | None = None) -> None:
+        """Raise `JudgeError` in one line where one of `langs` has no file.
+
+        `otherwise` says what to do where a command takes neither phrases nor another judge.
+        """
         unread = sorted(set(langs) - self.languages)
         if unread:
-            raise JudgeError(
-                f"the native judge does not read {', '.join(unread)}: give it phrases (--phrases "
-                f"{unread[0]}.yaml), "
-                "or take another judge"
-            )
+            phrases = f"give it phrases (--phrases {unread[0]}.yaml), or take another judge"
+            raise JudgeError(f"the native judge does not read {', '.join(unread)}: {otherwise or phrases}")
 
     def load(self) -> None:
         """Compile the files of own languages; those of ours are read with the first response."""
