@@ -43,10 +43,11 @@ FIGURES = ("clusters", "steering")
 
 QWEN = "--model MODELS/qwen2.5-coder-0.5b-instruct"
 SMOLLM = "--model MODELS/smollm2-135m-instruct"
-SIZES = "--test 24 --crossed 24 --strengths none --max-new-tokens 40"
+SIZES = "--test first:24 --crossed 24 --strengths none --max-new-tokens 40"
 
 GUARD_TEST = (
-    "--data paper --langs en,es,th --test 96 --prompt-set xstest=MATERIAL/overrefusal/xstest_prompts.csv"
+    "--data paper --langs en,es,th --test first:96 "
+    "--prompt-set xstest=MATERIAL/overrefusal/xstest_prompts.csv"
 )
 
 COLUMNS = (
@@ -86,21 +87,21 @@ STEPS = {
     f"{SIZES.replace('--crossed 24', '--crossed 0')} --out runs/languages",
     "transfer": f"polyrefuse eval run {QWEN} --data paper --langs en,de,ja,ko --directions en,de,ja,ko "
     f"--no-controls {SIZES} --out runs/transfer",
-    "smollm": f"polyrefuse eval run {SMOLLM} --data paper --langs en,de,ja --directions none --test 24 "
+    "smollm": f"polyrefuse eval run {SMOLLM} --data paper --langs en,de,ja --directions none --test first:24 "
     "--max-new-tokens 40 --out runs/smollm",
     "cost": f"polyrefuse eval cost runs/qwen {QWEN} --data paper",
     "over-refusal": f"polyrefuse eval run {QWEN} --data xstest --directions-from runs/qwen --no-controls "
     "--crossed 0 --strengths none --max-new-tokens 40 --out runs/xstest",
     "without-over-refusal": f"polyrefuse eval run {QWEN} --data paper --langs en --directions "
-    "en,en-over-refusal --over-refusal xstest --interventions ablation --no-controls --test 32 --crossed 0 "
-    "--strengths none --max-new-tokens 40 --out runs/without-over-refusal",
-    "harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test 48 --steered 16 "
+    "en,en-over-refusal --over-refusal xstest --interventions ablation --no-controls --test first:32 "
+    "--crossed 0 --strengths none --max-new-tokens 40 --out runs/without-over-refusal",
+    "harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test first:48 --steered 16 "
     "--inverted 16 --out runs/harmfulness",
-    "bare-harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test 48 --steered 1 "
-    "--inverted 1 --layers 12 --final-punctuation removed --out runs/bare-harmfulness",
+    "bare-harmfulness": f"polyrefuse eval harmfulness {QWEN} --data paper --langs en --test first:48 "
+    "--steered 1 --inverted 1 --layers 12 --final-punctuation removed --out runs/bare-harmfulness",
     "guard": f"polyrefuse eval guard fit {QWEN} --data paper --langs en --out guard.safetensors",
     "guard-test": f"polyrefuse eval guard test {QWEN} --guard guard.safetensors --data paper "
-    "--langs ar,de,en,es,fr,it,ja,ko,nl,pl,ru,th,yo --test 24 "
+    "--langs ar,de,en,es,fr,it,ja,ko,nl,pl,ru,th,yo --test first:24 "
     "--prompt-set xstest=MATERIAL/overrefusal/xstest_prompts.csv --out runs/guard",
     "kept-guard-test": f"polyrefuse eval guard test {QWEN} --guard guard.safetensors {GUARD_TEST} "
     "--out runs/kept-guard",

@@ -27,6 +27,8 @@ from polyrefuse_data.checks.round_trips import (
     measure_round_trip,
 )
 from polyrefuse_data.checks.rows import CHECKS, Batch, Scored, row_findings, run_checks
+from polyrefuse_data.checks.surface_cue_report import surface_cue_findings
+from polyrefuse_data.checks.surface_cues import SurfaceCues, surface_cues_by_split
 from polyrefuse_data.checks.thresholds import Thresholds, load_thresholds
 from polyrefuse_data.core.errors import unknown_name
 from polyrefuse_data.core.findings import Finding, count_by_severity, sort_findings
@@ -71,6 +73,8 @@ class Report:
     """What models say of the translations, by check and language."""
     unjudged: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Check -> languages that no model named for it knows."""
+    surface_cues: tuple[SurfaceCues, ...] = ()
+    """By what of their form the labels of each language and split can be told apart."""
 
     @property
     def has_errors(self) -> bool:
@@ -111,6 +115,7 @@ class Report:
             },
             "models": [report.to_dict() for report in self.models],
             "not_judged_by_models": {check: list(langs) for check, langs in self.unjudged.items()},
+            "surface_cues": [measured.to_dict() for measured in self.surface_cues],
             "findings": [finding.to_dict() for finding in self.findings],
         }
 
@@ -171,6 +176,8 @@ def audit(
         )
     findings += duplicate_findings(opened.prompts, bounds)
     findings += _collisions(opened)
+    cues = _surface_cues(opened.lists, bounds)
+    findings += surface_cue_findings(cues)
     kept = sort_findings(finding for finding in findings if not only or finding.check in only)
     return Report(
         folder,
@@ -184,12 +191,22 @@ def audit(
         next((name for checks in recorded.values() for name in [_of_backs(checks)] if name), None),
         tuple(model_reports(by_language(opened.lists), recorded, bounds)),
         unjudged,
+        tuple(cues),
     )
 
 
 def all_checks() -> list[str]:
     """Return the names of all checks: of rows, of lists, and of a folder's structure."""
     return [*CHECKS, *RECORDED_CHECKS, *LIST_CHECKS, "structure", "gap", "altered"]
+
+
+def _surface_cues(lists: Sequence[AuditList], thresholds: Thresholds) -> list[SurfaceCues]:
+    texts: dict[str, dict[tuple[str, str], Sequence[str]]] = {}
+    for part in lists:
+        texts.setdefault(part.lang, {})[part.label, part.split] = part.texts
+    return [
+        cues for lang, prompts in texts.items() for cues in surface_cues_by_split(lang, prompts, thresholds)
+    ]
 
 
 def _translated(part: AuditList) -> Translated:

@@ -11,6 +11,7 @@ from polyrefuse_data.audit.audit import ListReport, Report
 from polyrefuse_data.checks.recorded import RECORDED_CHECKS
 from polyrefuse_data.checks.round_trips import bleu_signature, chrf_signature
 from polyrefuse_data.checks.rows import CHECKS
+from polyrefuse_data.checks.surface_cue_report import COLUMNS, surface_cue_cells
 from polyrefuse_data.core.display import counted, visible_value
 from polyrefuse_data.core.files import write_text
 from polyrefuse_data.core.findings import count_by_severity, severity_line
@@ -44,6 +45,7 @@ def report_lines(report: Report) -> Iterator[str]:
             )
     yield from _round_trip_lines(report)
     yield from _model_lines(report)
+    yield from _surface_cue_lines(report)
     unknown = report.unknown_to_langdetect()
     if unknown:
         yield f"langdetect does not know {', '.join(unknown)} and takes no part in judging it."
@@ -87,6 +89,21 @@ def _model_lines(report: Report) -> Iterator[str]:
     yield ""
 
 
+def _surface_cue_lines(report: Report) -> Iterator[str]:
+    """Yield a table of what of their form tells harmful prompts from harmless ones."""
+    if not report.surface_cues:
+        return
+    yield ""
+    yield "Labels told apart by form, % of harmful/% of harmless prompts, or AUROC (* tells them apart):"
+    table = [["lang", "split", *COLUMNS]]
+    table += [[each.lang, each.split, *surface_cue_cells(each)] for each in report.surface_cues]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        yield f"  {'  '.join(cells)}".rstrip()
+    yield ""
+
+
 def render_html(report: Report, path: Path, show_texts: bool) -> None:
     """Write the report as one HTML page without any outside file; texts only if `show_texts`.
 
@@ -110,6 +127,8 @@ def render_html(report: Report, path: Path, show_texts: bool) -> None:
         plot=_alignment_plot(report),
         signatures=(bleu_signature(), chrf_signature()) if report.round_trips else (),
         texts=report.texts if show_texts else {},
+        cue_columns=COLUMNS,
+        cue_cells={(each.lang, each.split): surface_cue_cells(each) for each in report.surface_cues},
         unknown=", ".join(report.unknown_to_langdetect()),
     )
     write_text(path, page)

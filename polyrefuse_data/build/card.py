@@ -12,6 +12,8 @@ import yaml
 from polyrefuse_data.build.croissant import LICENCE_ADDRESSES
 from polyrefuse_data.build.model import Package
 from polyrefuse_data.build.quality import quality_table
+from polyrefuse_data.build.surface_cues import surface_cue_table
+from polyrefuse_data.checks.surface_cues import CHECK
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_data.core.schema import LABELS, ROW_CHECKS, SPLITS, arrow_schema
 
@@ -150,10 +152,11 @@ def render_card(package: Package) -> str:
         places=[f"{label}-{split}" for label in reversed(LABELS) for split in SPLITS],
         checks=(*ROW_CHECKS, *package.measured),
         quality=quality_table(package),
+        surface_cues=surface_cue_table(package),
         licence=most_restrictive([source["licence"] for source in package.sources]),
         licences=sorted({source["licence"] for source in package.sources}),
         missing=sum(len(gap["ids"]) for gap in package.gaps),
-        listed=[finding for finding in package.findings if finding.lang is None],
+        listed=[finding for finding in package.findings if finding.lang is None and finding.check != CHECK],
         translators=_translators(package),
     )
     return f"---\n{head}---\n{body}"

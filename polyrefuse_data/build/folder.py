@@ -174,8 +174,10 @@ class PackageFolder:
         pairs: bool = False,
         measured: Sequence[str] = (),
         quality: Mapping[str, Any] | None = None,
+        surface_cues: Mapping[str, Any] | None = None,
     ) -> LanguagePart:
-        """Write the files of one language into the staging folder; see `rows_table` and `quality_summary`."""
+        """Write the files of one language into the staging folder; see `rows_table`, `quality_summary` and
+        `surface_cue_summary`."""
         facts_of = {}
         for split in SPLITS:
             rows_of_split = [row for row in rows if row.split == split]
@@ -190,7 +192,8 @@ class PackageFolder:
                 "bytes": target.stat().st_size,
                 "rows": len(rows_of_split),
             }
-        summary = {**count_rows(rows, measured), **({"quality": quality} if quality else {})}
+        more = {"quality": quality, "surface_cues": surface_cues}
+        summary = {**count_rows(rows, measured), **{name: value for name, value in more.items() if value}}
         part = LanguagePart(facts_of, summary, list(findings))
         record = {
             "inputs": digest,

@@ -13,6 +13,7 @@ from polyrefuse_data.build.folder import PackageFolder
 from polyrefuse_data.build.inputs import Gap, Inputs
 from polyrefuse_data.build.model import LanguagePart, Package
 from polyrefuse_data.build.quality import quality_summary
+from polyrefuse_data.build.surface_cues import stored_surface_cues, surface_cue_summary
 from polyrefuse_data.build.translations import add_translations, default_memory
 from polyrefuse_data.checks import rows as row_checks
 from polyrefuse_data.checks.language import LanguageVotes
@@ -22,6 +23,7 @@ from polyrefuse_data.checks.lists import (
     collision_findings,
     duplicate_findings,
 )
+from polyrefuse_data.checks.surface_cue_report import surface_cue_findings
 from polyrefuse_data.checks.thresholds import Thresholds, load_thresholds
 from polyrefuse_data.core.errors import SourceError
 from polyrefuse_data.core.findings import Finding, sort_findings
@@ -195,6 +197,7 @@ def _package(
                     pairs=inputs.has_pairs,
                     measured=inputs.measured,
                     quality=quality_summary(rows, inputs.recorded.get(lang, {})) if inputs.measured else None,
+                    surface_cues=surface_cue_summary(lang, rows, inputs.thresholds),
                 )
             parts[lang] = part
         progress("checks", len(inputs.rows), len(inputs.rows))
@@ -203,6 +206,7 @@ def _package(
         ]
         findings = duplicate_findings(items, inputs.thresholds)
         findings += [finding for part in parts.values() for finding in part.findings]
+        findings += surface_cue_findings(stored_surface_cues(parts.values()))
         findings += [gap.finding() for gap in inputs.gaps]
         package = Package(
             header=header,

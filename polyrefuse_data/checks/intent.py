@@ -15,7 +15,7 @@ import yaml
 
 from polyrefuse_data.checks.text import number_written, unmarked
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE
-from polyrefuse_data.core.unicode_text import normalize
+from polyrefuse_data.core.unicode_text import normalize, without_final_punctuation
 
 NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 """English words of the numbers 2 to 12. `one` is left out: it is a pronoun more often than a number."""
@@ -36,6 +36,7 @@ _VERBATIM = regex.compile(
 )
 _QUOTED = regex.compile(r"(?<!\w)[\"“‘'][^\"“”‘’\n]{3,200}?[\"”’'](?!\w)")
 _QUOTE = regex.compile(r"[\"“”„‟«»‹›「」『』《》〈〉‘’‚＂'`]")
+_QUESTION_MARK = regex.compile(r"[?？؟⸮﹖]")
 _METHOD = regex.compile(r"\b(?:how|ways?|methods?|steps?|instructions?|guides?|tutorials?|tips|strateg\w+)\b")
 
 
@@ -87,6 +88,28 @@ def _fold(text: str, lang: str) -> str:
     if lang == "ar":
         return unmarked(text)
     return normalize("NFKC", text).casefold().replace("’", "'")
+
+
+def is_question(text: str, lang: str) -> bool:
+    """Return whether `text` ends with a question mark, or opens or ends as a question by the markers of
+    `lang`."""
+    if _QUESTION_MARK.search(text[len(without_final_punctuation(text)) :]):
+        return True
+    if lang not in _table() or lang not in LANGUAGES:
+        return False
+    return _frame(lang).search(_fold(text, lang).strip()) is not None
+
+
+@lru_cache(maxsize=64)
+def _frame(lang: str) -> regex.Pattern[str]:
+    """Return the markers of questions of `lang` that count at the beginning or the end of a text alone."""
+    anchored = [
+        pattern
+        for name in ("asks_how", "question")
+        for pattern in _table()[lang][name]
+        if name == "asks_how" or pattern.startswith("\\A") or pattern.endswith("\\Z")
+    ]
+    return regex.compile("|".join(_folded_pattern(pattern, lang) for pattern in anchored) or r"(?!)")
 
 
 def negation(text: str, text_en: str, lang: str) -> float | None:

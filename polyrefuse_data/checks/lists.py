@@ -18,6 +18,7 @@ LIST_CHECKS = {
     "near_duplicate": "token Jaccard of two English prompts of a label",
     "leak": "an exact or near duplicate of a prompt in another split",
     "collision": "two different prompts with the same translation",
+    "surface_cue": "difference of a surface cue's rates between labels; of its AUROC from 0.5",
 }
 """Checks of lists by name, and what they measure."""
 

@@ -35,3 +35,14 @@ def normalize(form: Form, text: str) -> str:
 def cut_long_words(text: str) -> str:
     """Return `text` after `limit_marks`, with a space after every `LONGEST_WORD` letters in a row."""
     return _LONG_WORD.sub(r"\1 ", limit_marks(text))
+
+
+def without_final_punctuation(text: str) -> str:
+    """Return `text` without the punctuation and white space at its end; as it is where nothing else is left.
+
+    Punctuation is what Unicode calls so (categories P…), in any script.
+    """
+    end = len(text)
+    while end and (text[end - 1].isspace() or unicodedata.category(text[end - 1]).startswith("P")):
+        end -= 1
+    return text[:end] or text

@@ -23,6 +23,7 @@ from polyrefuse_eval.cli.options import (
     need,
     parse_layers,
     take_options,
+    test_option,
     train_option,
     with_options,
 )
@@ -122,9 +123,7 @@ def fit_command(
 @guard_file
 @data_option
 @click.option("--langs", help="Languages to test in.  [default: those of the build that the guard serves]")
-@click.option(
-    "--test", "n_test", type=at_least_one, help="Test prompts of each label and language.  [default: all]"
-)
+@test_option
 @click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
 @click.option(
     "--jailbreaks",
@@ -168,11 +167,13 @@ def test_command(
     from polyrefuse_eval.jailbreaks import read_jailbreaks
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.results.files import check_new_file, json_line, json_text
+    from polyrefuse_eval.results.prompt_draw import parse_test
     from polyrefuse_eval.results.prompt_sets import read_prompt_set
     from polyrefuse_eval.results.user_prompts import read_extra
     from polyrefuse_eval.statistics.thresholds import Rule
 
     check_new_file(out, GuardError)
+    n_test, test_seed = parse_test(options.pop("test"))
     rule = None if threshold is None else Rule.parse(threshold)
     build = open_data(data)
     named = None if langs is None else parse_languages(langs)
@@ -195,7 +196,7 @@ def test_command(
     from polyrefuse_eval.judging.local_model import JudgeOptions
 
     wanted = languages_to_test(guard_header(guard), build, named, calibrated=rule is not None)
-    prompts = prompts_to_test(build, wanted, options.pop("n_test"), user_prompts, sets, _say)
+    prompts = prompts_to_test(build, wanted, n_test, user_prompts, sets, _say, test_seed=test_seed)
     against, transfer = options.pop("against"), options.pop("transfer")
     trial = GuardTrial(
         guard=guard,
@@ -203,6 +204,8 @@ def test_command(
         langs=wanted,
         prompts=tuple(prompts),
         sets=sets,
+        n_test=n_test,
+        test_seed=test_seed,
         rule=rule,
         by_refusal=REFUSAL in against,
         published=tuple(name for name in against if name != REFUSAL),

@@ -17,6 +17,7 @@ from polyrefuse_eval.cli.options import (
     folder_path,
     need,
     take_options,
+    test_option,
     with_options,
 )
 from polyrefuse_eval.runs.direction_options import ModelOptions
@@ -48,9 +49,7 @@ from polyrefuse_eval.runs.direction_options import ModelOptions
     show_default=True,
     help="Random draws for each number of examples.",
 )
-@click.option(
-    "--test", "n_test", type=at_least_one, help="Test prompts of each label and language.  [default: all]"
-)
+@test_option
 @click.option("--out", type=folder_path, required=True, help="New folder for curve.json, .png and table.md.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def curve_command(
@@ -64,9 +63,11 @@ def curve_command(
     from polyrefuse_eval.errors import GuardError
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.results.files import check_new_file, json_text
+    from polyrefuse_eval.results.prompt_draw import parse_test
     from polyrefuse_eval.statistics.thresholds import Rule
 
     check_new_file(out, GuardError)
+    n_test, test_seed = parse_test(options.pop("test"))
     rules = tuple(Rule.parse(text) for text in options.pop("thresholds"))
     build = open_data(data)
     named = None if langs is None else parse_languages(langs)
@@ -88,7 +89,8 @@ def curve_command(
         examples=parse_examples(examples),
         rules=rules,
         draws=options.pop("draws"),
-        n_test=options.pop("n_test"),
+        n_test=n_test,
+        test_seed=test_seed,
     )
     model = take_options(ModelOptions, options).spec()
     check_before_loading(guard, model)

@@ -19,6 +19,7 @@ from polyrefuse_eval.cli.options import (
     need,
     parse_layers,
     place_path,
+    test_option,
     train_option,
     with_options,
 )
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option("--refusal-tokens", help="For first-token: words or ids.  [default: found]")
 @train_option
-@click.option("--test", "n_test", type=at_least_one, help="Test prompts of each label.  [default: all]")
+@test_option
 @click.option(
     "--steered",
     "n_steered",
@@ -114,10 +115,12 @@ def harmfulness_command(
     from polyrefuse_eval.judging.native.judge import NativeJudge
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.results.folder import RunFolder, write_text
+    from polyrefuse_eval.results.prompt_draw import parse_test
     from polyrefuse_eval.results.sources import ALL
     from polyrefuse_eval.results.user_prompts import read_extra
     from polyrefuse_eval.storage.places import working_folder
 
+    n_test, test_seed = parse_test(options.pop("test"))
     build = open_data(data)
     wanted = build.select(langs)
     source = directions if directions == "own" else _one_language(build, directions)
@@ -144,11 +147,16 @@ def harmfulness_command(
     from polyrefuse_eval.harmfulness.settings import HarmfulnessSettings
 
     names = (
-        "behaviour", "refusal_tokens", "n_train", "n_test", "n_steered", "n_inverted", "layer",
+        "behaviour", "refusal_tokens", "n_train", "n_steered", "n_inverted", "layer",
         "coefficient", "scope", "max_new_tokens", "final_punctuation",
     )  # fmt: skip
     settings = HarmfulnessSettings(
-        tuple(wanted), source, layers=steered_layers, **{name: options.pop(name) for name in names}
+        tuple(wanted),
+        source,
+        layers=steered_layers,
+        n_test=n_test,
+        test_seed=None if n_test is None else test_seed,
+        **{name: options.pop(name) for name in names},
     )
     with working_folder(out, _say) as folder:
         RunFolder.check_place(folder.path / OWN_FOLDER)

@@ -80,6 +80,12 @@ train_option = click.option(
     help="Training prompts of each label.",
 )
 
+test_option = click.option(
+    "--test",
+    metavar="[first:]N",
+    help="Test prompts of each label and language: N drawn from all sources, or the first N.  [default: all]",
+)
+
 final_punctuation_option = click.option(
     "--final-punctuation",
     type=click.Choice(["kept", "removed"]),

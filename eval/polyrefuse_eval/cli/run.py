@@ -57,12 +57,15 @@ def direction_finder(out: Path, langs: str, options: dict[str, Any], *, selectin
     need()
 
     from polyrefuse_eval.directions.finder import DirectionFinder
-    from polyrefuse_eval.results.folder import RunFolder
+    from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
     from polyrefuse_eval.results.growth import open_run
     from polyrefuse_eval.runs.plan import signature_of
     from polyrefuse_eval.versions import versions
 
     RunFolder.check_place(out)
+    if (out / RUN_FILE).is_file():  # directions depend on no test prompts, so a run's draw is not asked about
+        begun = RunFolder(out).signature["settings"].get("test_seed")
+        settings = replace(settings, test_seed=begun)
     chat = checked.spec()()
     open_run(out, signature_of(chat.signature(), data, settings, [], versions()))
     return DirectionFinder(chat, data, settings, out, progress=not quiet, say=_say)

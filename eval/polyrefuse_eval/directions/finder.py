@@ -31,6 +31,7 @@ from polyrefuse_eval.directions.selection import write_scores
 from polyrefuse_eval.directions.span import Span, span_of
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import Prompts
+from polyrefuse_eval.results.final_punctuation import prompt_reader
 from polyrefuse_eval.results.folder import read_json, write_json
 from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.results.sources import (
@@ -153,7 +154,7 @@ class DirectionFinder:
         """Return the direction that `source` is made of, without its part along that of over-refusal."""
         base = self.direction(str(base_of(source)))
         langs = languages_of(source, self.settings.langs)
-        looking_harmful = [row for lang in langs for row in self.looking_harmful.get(lang, ())]
+        looking_harmful = [row for lang in langs for row in self._read(self.looking_harmful.get(lang, ()))]
         plain = [row for lang in langs for row in self._train(lang)[1]]
         filtered = self.settings.filter_prompts
         pairs = list(dict.fromkeys(str(row.pair) for row in looking_harmful))
@@ -216,14 +217,15 @@ class DirectionFinder:
     def gate(self, lang: str) -> HarmGate:
         """Return what tells harmful prompts by the training prompts of `lang`, from the folder if there.
 
-        Raises `DirectionError` where there are too few of them.
+        It is fitted on prompts as the data have them, for so it reads those that are answered. Raises
+        `DirectionError` where there are too few of them.
         """
         file = self.path / gate_file(lang)
         if file.is_file():
             return HarmGate.load(file, self.chat)
         texts: dict[str, list[str]] = {label: [] for label in LABELS}
         for source in languages_of(lang, self.settings.langs):
-            for label, rows in zip(("harmful", "harmless"), self._train(source), strict=True):
+            for label, rows in zip(("harmful", "harmless"), self._published_train(source), strict=True):
                 texts[label] += self._treated([row.text for row in rows], source, label)
         origin = {"data": self.data.digest}
         gate = fit_gate(self.chat, texts["harmful"], texts["harmless"], lang=lang, metadata=origin)
@@ -240,7 +242,9 @@ class DirectionFinder:
     def _selection_inputs(self, lang: str) -> dict[str, Any]:
         """Return all that the selected direction of `lang` depends on besides the model."""
         home, limit = self._home(lang), self.settings.n_validation
-        rows = [row for label in LABELS for row in self.data.prompts(home, "validation", label, limit)]
+        rows = [
+            row for label in LABELS for row in self._read(self.data.prompts(home, "validation", label, limit))
+        ]
         return {
             **self._inputs(lang),
             "validation": row_inputs(rows),
@@ -253,14 +257,24 @@ class DirectionFinder:
         }
 
     def _train(self, lang: str) -> tuple[list[Row], list[Row]]:
+        harmful, harmless = self._published_train(lang)
+        return self._read(harmful), self._read(harmless)
+
+    def _published_train(self, lang: str) -> tuple[list[Row], list[Row]]:
+        """Return the training prompts of each label as the data have them."""
         harmful, harmless = (
             self.data.prompts(lang, "train", label, self.settings.n_train)
             for label in ("harmful", "harmless")
         )
         return harmful, harmless
 
+    def _read(self, rows: Sequence[Row]) -> list[Row]:
+        """Return `rows` as directions are found on them: with their final punctuation, or without."""
+        read = prompt_reader(self.settings.final_punctuation)
+        return [replace(row, text=read(row.text)) for row in rows]
+
     def _validation(self, lang: str, label: str) -> list[str]:
-        rows = self.data.prompts(lang, "validation", label, self.settings.n_validation)
+        rows = self._read(self.data.prompts(lang, "validation", label, self.settings.n_validation))
         return self._treated([row.text for row in rows], lang, label)
 
     def _treated(self, texts: list[str], lang: str, label: str) -> list[str]:

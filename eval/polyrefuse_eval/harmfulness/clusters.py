@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from polyrefuse_data.core.statistics import auroc
 from polyrefuse_eval.harmfulness.directions import T_POST_INST, HarmfulnessDirections, behaviour_name
 from polyrefuse_eval.harmfulness.instructions import Instruction
 from polyrefuse_eval.harmfulness.latent_guard import cluster_scores, contrast_of
@@ -13,7 +14,6 @@ from polyrefuse_eval.models.activations import capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.harmfulness_records import Point, ScoreName
 from polyrefuse_eval.results.positions import T_INST
-from polyrefuse_eval.statistics.thresholds import auroc
 
 
 def cluster_scatter(

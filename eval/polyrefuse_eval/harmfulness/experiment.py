@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ from polyrefuse_eval.results.harmfulness_records import (
     SplitCounts,
     Steered,
 )
+from polyrefuse_eval.results.prompt_draw import limited
 from polyrefuse_eval.results.user_prompts import UserPrompt
 from polyrefuse_eval.results.validation import read_record, write_record
 from polyrefuse_eval.versions import versions
@@ -113,7 +114,7 @@ class HarmfulnessRun:
             "format": HARMFULNESS_FORMAT,
             "model": chat.signature(),
             "data": {"digest": data.digest, "recipe": data.recipe},
-            "settings": asdict(settings),
+            "settings": settings.signature(),
             "extra": prompts_digest(extra),
             "judge": native.NAME,
             "versions": versions(),
@@ -277,9 +278,12 @@ class HarmfulnessRun:
 
     def instructions(self, lang: str, split: str) -> list[Instruction]:
         """Return the instructions of one language and split; a user's own are test instructions."""
-        limit = self.settings.n_train if split == "train" else self.settings.n_test
+        settings = self.settings
+        limit, seed = (settings.n_train, None) if split == "train" else (settings.n_test, settings.test_seed)
         rows = [
-            row for label in ("harmful", "harmless") for row in self.data.prompts(lang, split, label, limit)
+            row
+            for label in ("harmful", "harmless")
+            for row in limited(self.data.prompts(lang, split, label), limit, seed)
         ]
         extra = self.extra if split == "test" else ()
         instructions = [*build_instructions(rows), *user_instructions(extra, lang)]

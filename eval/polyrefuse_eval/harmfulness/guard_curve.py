@@ -11,6 +11,7 @@ from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.figures import BLUE, GREY, VERMILION, explain, figure_files, new_figure, shared_legend
 from polyrefuse_eval.harmfulness.latent_guard import LatentGuard
 from polyrefuse_eval.results.data import DataFolder
+from polyrefuse_eval.results.prompt_draw import limit_signature, limited
 from polyrefuse_eval.statistics.calibration_curve import (
     AS_IT_IS,
     CurvePoint,
@@ -43,7 +44,8 @@ SERIES = {"miss": ("misses", VERMILION, "o"), "false_alarm": ("false alarms", BL
 class CurveSettings:
     """Languages to test in, `rules` that draw thresholds, and numbers of examples of each label.
 
-    All validation prompts are one more number. `n_test` limits the test prompts of each label and language.
+    All validation prompts are one more number. `n_test` limits the test prompts of each label and language,
+    which `test_seed` draws (`results.prompt_draw`).
     """
 
     langs: tuple[str, ...]
@@ -51,6 +53,7 @@ class CurveSettings:
     rules: tuple[Rule, ...] = (Rule("balanced"), Rule("conformal", 0.05))
     draws: int = 200
     n_test: int | None = None
+    test_seed: int | None = None
     seed: int = 0
 
 
@@ -94,9 +97,7 @@ def measure_curve(
     build lacks prompts, and what scoring raises.
     """
     points: list[CurvePoint] = []
-    by_lang = {
-        lang: _language_scores(guard, data, lang, settings.n_test, progress) for lang in settings.langs
-    }
+    by_lang = {lang: _language_scores(guard, data, lang, settings, progress) for lang in settings.langs}
     for lang, scores in by_lang.items():
         every = min(len(scores.calibration_harmful), len(scores.calibration_harmless))
         points += calibration_curve(
@@ -108,7 +109,7 @@ def measure_curve(
             draws=settings.draws,
             seed=settings.seed,
         )
-    covered = {lang: _covered(data, lang, settings.n_test) for lang in settings.langs}
+    covered = {lang: _covered(data, lang, settings) for lang in settings.langs}
     signature = {
         "guard": dict(guard.metadata),
         "data": data.digest,
@@ -117,16 +118,19 @@ def measure_curve(
         "rules": [str(rule) for rule in settings.rules],
         "draws": settings.draws,
         "seed": settings.seed,
+        **limit_signature(settings.n_test, settings.test_seed),
     }
     return GuardCurve(signature=signature, points=points, exchangeable=exchangeability(by_lang, covered))
 
 
 def _language_scores(
-    guard: LatentGuard, data: DataFolder, lang: str, n_test: int | None, progress: bool
+    guard: LatentGuard, data: DataFolder, lang: str, settings: CurveSettings, progress: bool
 ) -> LanguageScores:
     texts = {
-        f"{name}_{label}": [row.text for row in data.prompts(lang, split, label, limit)]
-        for name, split, limit in (("calibration", "validation", None), ("test", "test", n_test))
+        f"{name}_{label}": [
+            row.text for row in limited(data.prompts(lang, split, label), limit, settings.test_seed)
+        ]
+        for name, split, limit in (("calibration", "validation", None), ("test", "test", settings.n_test))
         for label in ("harmful", "harmless")
     }
     prompts = [text for group in texts.values() for text in group]
@@ -134,10 +138,11 @@ def _language_scores(
     return LanguageScores(**{name: [next(scores) for _ in group] for name, group in texts.items()})
 
 
-def _covered(data: DataFolder, lang: str, n_test: int | None) -> float:
+def _covered(data: DataFolder, lang: str, settings: CurveSettings) -> float:
     """Return the share of harmful test prompts whose type, as their source has it, calibration has, too."""
     calibration = {row.source_category for row in data.prompts(lang, "validation", "harmful")}
-    test = [row.source_category for row in data.prompts(lang, "test", "harmful", n_test)]
+    harmful = limited(data.prompts(lang, "test", "harmful"), settings.n_test, settings.test_seed)
+    test = [row.source_category for row in harmful]
     return sum(of in calibration for of in test) / len(test)
 
 

@@ -14,10 +14,10 @@ from polyrefuse_eval.harmfulness.behaviour import (
     by_answers,
     by_first_token,
 )
-from polyrefuse_eval.harmfulness.instructions import KEPT
 from polyrefuse_eval.harmfulness.latent_guard import LabelledPrompts, LatentGuard, fit_guard
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import DataFolder
+from polyrefuse_eval.results.final_punctuation import KEPT
 from polyrefuse_eval.statistics.thresholds import Rule
 
 ZERO = Rule("zero")

@@ -22,6 +22,7 @@ from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.judging.published.prompt_guards import judge_prompts, prompt_judge
 from polyrefuse_eval.models.spec import ModelSpec
 from polyrefuse_eval.results.data import DataFolder
+from polyrefuse_eval.results.prompt_draw import limit_signature, limited
 from polyrefuse_eval.results.prompt_sets import PromptSetFile, PublishedPrompt
 from polyrefuse_eval.results.tensor_headers import GuardHeader
 from polyrefuse_eval.results.user_prompts import Say, UserPrompt, silent
@@ -43,8 +44,9 @@ FORMAT = "polyrefuse-guard-test-1"
 class GuardTrial:
     """A guard file, the prompts to test it on, and the `published` guards that get the same prompts.
 
-    `rule` calibrates anew on the validation prompts of `data`; None keeps the guard's thresholds. With
-    `by_refusal` the model's own refusals are one more detector: a prompt is unsafe if its answer refuses.
+    `n_test` and `test_seed` say how `prompts_to_test` chose those of `data`. `rule` calibrates anew on the
+    validation prompts of `data`; None keeps the guard's thresholds. With `by_refusal` the model's own
+    refusals are one more detector: a prompt is unsafe if its answer refuses.
     """
 
     guard: Path
@@ -52,6 +54,8 @@ class GuardTrial:
     langs: tuple[str, ...]
     prompts: tuple[UserPrompt, ...]
     sets: tuple[PromptSetFile, ...] = ()
+    n_test: int | None = None
+    test_seed: int | None = None
     rule: Rule | None = None
     by_refusal: bool = False
     published: tuple[str, ...] = ()
@@ -86,6 +90,7 @@ class GuardTrial:
         signature = {
             "guard": dict(guard.metadata),
             "data": self.data.digest,
+            **limit_signature(self.n_test, self.test_seed),
             "thresholds": _thresholds(guard),
             "prompt_sets": {known.name: known.to_json() for known in self.sets},
         }
@@ -199,11 +204,14 @@ def prompts_to_test(
     extra: Sequence[UserPrompt],
     sets: Sequence[PromptSetFile] = (),
     say: Say = silent,
+    *,
+    test_seed: int | None = None,
 ) -> list[UserPrompt]:
     """Return the test prompts of each of `langs`: the build's, those of `extra`, those of published `sets`.
 
-    Prompts of a set in other languages are left out, and `say` gets one line with their number. Raises
-    `GuardError` where `extra` holds prompts in other languages, or a set none in any of `langs`.
+    `n_test` limits those of the build, see `results.prompt_draw.limited`. Prompts of a set in other languages
+    are left out, and `say` gets one line with their number. Raises `GuardError` where `extra` holds prompts
+    in other languages, or a set none in any of `langs`.
     """
     check_languages(extra, langs, GuardError)
     for known in sets:
@@ -219,7 +227,7 @@ def prompts_to_test(
     prompts: list[UserPrompt] = []
     for lang in langs:
         for label in ("harmful", "harmless"):
-            rows = data.prompts(lang, "test", label, n_test)
+            rows = limited(data.prompts(lang, "test", label), n_test, test_seed)
             prompts += [UserPrompt(row.text, label, lang, DATA) for row in rows]
         prompts += [prompt for prompt in added if prompt.lang == lang]
     return prompts

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_data.core.schema import Row
+from polyrefuse_eval.results.final_punctuation import prompt_reader
 from polyrefuse_eval.results.user_prompts import UserPrompt
 
 DATA = "data"
 """The `kind` of a build's own prompts."""
-
-KEPT, REMOVED = "kept", "removed"
-"""Whether prompts are read with the punctuation at their end, or without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,27 +60,6 @@ def check_languages(
         raise error(
             f"extra prompts in {', '.join(foreign)}, which is not among --langs {','.join(langs)}; add it"
         )
-
-
-def without_final_punctuation(text: str) -> str:
-    """Return `text` without the punctuation and white space at its end; as it is where nothing else is left.
-
-    Punctuation is what Unicode calls so (categories P…), in any script.
-    """
-    end = len(text)
-    while end and (text[end - 1].isspace() or unicodedata.category(text[end - 1]).startswith("P")):
-        end -= 1
-    return text[:end] or text
-
-
-def prompt_reader(final_punctuation: object) -> Callable[[str], str]:
-    """Return what a prompt is read through: as it is (`kept`), or without its final punctuation (`removed`).
-
-    Raises `PolyRefuseError` for anything else.
-    """
-    if final_punctuation not in (KEPT, REMOVED):
-        raise PolyRefuseError(f"final punctuation is {final_punctuation!r}; expected {KEPT} or {REMOVED}")
-    return without_final_punctuation if final_punctuation == REMOVED else str
 
 
 def as_read(instructions: Sequence[Instruction], final_punctuation: str) -> list[Instruction]:

@@ -19,7 +19,6 @@ from torch import Tensor
 from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness.guard_files import FIT_AGAIN, POOLED, read_guard, require_contrast
-from polyrefuse_eval.harmfulness.instructions import KEPT, prompt_reader
 from polyrefuse_eval.models.activations import ActivationMeans, capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.template import EncodedPrompt
@@ -30,6 +29,7 @@ from polyrefuse_eval.models.tensor_files import (
     other_model,
     write_tensors,
 )
+from polyrefuse_eval.results.final_punctuation import KEPT, prompt_reader
 from polyrefuse_eval.results.positions import T_INST
 from polyrefuse_eval.results.tensor_headers import GUARD_FORMAT
 from polyrefuse_eval.statistics.thresholds import Rule, Threshold, choose_threshold

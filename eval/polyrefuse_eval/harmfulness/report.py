@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from polyrefuse_data.core.display import visible
-from polyrefuse_eval.harmfulness.instructions import REMOVED
+from polyrefuse_eval.results.final_punctuation import REMOVED
 from polyrefuse_eval.results.harmfulness_records import (
     Flips,
     HarmfulnessFile,

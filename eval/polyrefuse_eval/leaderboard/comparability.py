@@ -16,7 +16,7 @@ PER_MODEL = frozenset({"refusal_tokens", "batch_size", "seed", "baseline_server"
 """Settings that may differ between comparable runs: tokens are each model's own, seeds draw controls, and a
 server makes baselines only where its answers begin as the model's."""
 
-ANSWER_SETTINGS = frozenset({"n_test", "max_new_tokens"})
+ANSWER_SETTINGS = frozenset({"n_test", "test_seed", "max_new_tokens"})
 """Settings that answers without an edit depend on."""
 
 EDIT_SETTINGS = frozenset(field.name for field in fields(RunSettings)) - PER_MODEL - ANSWER_SETTINGS
@@ -28,6 +28,8 @@ LONGEST = 200
 SETTINGS_IN_WORDS = {
     "langs": "languages",
     "n_test": "test prompts of each label",
+    "test_seed": "which test prompts",
+    "final_punctuation": "final punctuation of the prompts that directions are found on",
     "max_new_tokens": "longest answer in tokens",
     "direction_langs": "directions taken from",
     "rule": "rule of selecting a direction",
@@ -75,7 +77,8 @@ def basis_of(run: Run, judge: str, template: str, formula: str | None, *, has_ed
     settings = stated if isinstance(stated, Mapping) else {}
     if "langs" in settings:  # a run that is older than a setting was made with its default
         settings = {**DEFAULTS, **settings}
-    of_edits = {name: settings[name] for name in sorted(EDIT_SETTINGS & settings.keys())}
+    drawn = {"test_seed"} if settings.get("n_test") is None else set()  # of crossed measurements alone
+    of_edits = {name: settings[name] for name in sorted((EDIT_SETTINGS | drawn) & settings.keys())}
     if not has_edits:
         of_edits = {name: value for name, value in of_edits.items() if name == "langs"}
     return Basis(
@@ -83,7 +86,9 @@ def basis_of(run: Run, judge: str, template: str, formula: str | None, *, has_ed
             "judge": judge_signature(run.signature, judge),
             "data": run.signature.get("data"),
             "settings": {
-                name: value for name, value in settings.items() if name not in PER_MODEL | EDIT_SETTINGS
+                name: value
+                for name, value in settings.items()
+                if name not in PER_MODEL | EDIT_SETTINGS | drawn
             },
             "template": template,
         },
@@ -129,6 +134,8 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator
     if has_edits == of_edits.isdisjoint(there):  # a setting of edits says nothing of a run without any
         yield "with edits, too" if has_edits else "answers without an edit alone"
         settings -= of_edits
+    if "test_seed" not in here or "test_seed" not in there:
+        settings.discard("test_seed")  # one of them draws nothing
     for name in sorted(settings):
         if here.get(name) != there.get(name):
             words = SETTINGS_IN_WORDS.get(name, name.replace("_", " "))
@@ -148,6 +155,8 @@ def _value(name: str, settings: Mapping[str, Any]) -> str:
     if name not in settings:
         return "not stated"
     value = settings[name]
+    if name == "test_seed":
+        return "the first" if value is None else f"a draw with seed {flat(value)}"
     if value is None:
         return "all" if name in ALL_WHERE_NONE else "none"
     if isinstance(value, bool):

@@ -9,10 +9,11 @@ from typing import Any
 
 from polyrefuse_data.core.version import __version__
 from polyrefuse_eval.leaderboard.runs import Run
+from polyrefuse_eval.results.interventions import BASELINE_NAME
+from polyrefuse_eval.results.prompt_draw import shown_test
 from polyrefuse_eval.results.settings import RunSettings
 
 OPTIONS = {
-    "n_test": "test",
     "direction_langs": "directions",
     "n_train": "train",
     "n_validation": "validation",
@@ -26,6 +27,7 @@ OPTIONS = {
     "max_new_tokens": "max-new-tokens",
     "refusal_tokens": "refusal-tokens",
     "seed": "seed",
+    "final_punctuation": "final-punctuation",
 }
 """Options of `eval run`, by the setting that they make."""
 
@@ -67,11 +69,27 @@ def run_command(run: Run) -> str:
     parts.append(f"--langs {shlex.quote(_value(settings.get('langs')))}")
     pairs = str(settings.get("over_refusal_from") or "").partition(":")[0]
     parts += [f"--over-refusal builds/{shlex.quote(pairs)}"] if pairs else []
+    limit, seed = settings.get("n_test"), settings.get("test_seed")
+    if limit is not None or (seed is None and _takes_part(run)):
+        parts.append(f"--test {shlex.quote(shown_test(limit, seed))}")
     parts += _options(settings, served=bool(run.endpoint))
     judges = [judge for judge in run.judges if not judge.startswith("native-")]
     if judges:
         parts.append(f"--judges {shlex.quote(','.join(['native', *judges]))}")
     return " ".join([*parts, f"--out runs/{shlex.quote(run.name)}"])
+
+
+def _takes_part(run: Run) -> bool:
+    """Return whether a condition of `run` has fewer prompts than the baseline, so that it matters which."""
+    whole = {
+        (result.lang, result.label, result.judge): result.n + result.n_unjudged
+        for result in run.results
+        if result.condition == BASELINE_NAME
+    }
+    return any(
+        result.n + result.n_unjudged < whole.get((result.lang, result.label, result.judge), 0)
+        for result in run.results
+    )
 
 
 def software(runs: Sequence[Run]) -> str:
@@ -99,7 +117,7 @@ def _options(settings: Mapping[str, Any], *, served: bool) -> Iterator[str]:
     for setting, name in OPTIONS.items():
         value = settings.get(setting, usual[setting])
         is_usual = _value(value) == _value(usual[setting])
-        if is_usual or (served and setting not in ("n_test", "max_new_tokens", "seed")):
+        if is_usual or (served and setting not in ("max_new_tokens", "seed")):
             continue
         text = _value(value) or NOTHING.get(setting, "")
         if setting == "kl_tokens":

@@ -21,6 +21,7 @@ from polyrefuse_eval.results.cost_files import ANSWER_COSTS, COSTS_FILE, read_an
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.files import read_content
 from polyrefuse_eval.results.folder import RESULTS_FILE, RunFolder, differences
+from polyrefuse_eval.results.prompt_draw import limited
 from polyrefuse_eval.results.records import VerdictRecord
 from polyrefuse_eval.results.settings import Condition
 from polyrefuse_eval.results.sources import CONTROLS
@@ -209,7 +210,7 @@ def _foreign_prompts(folder: RunFolder, data: DataFolder) -> Iterator[str]:
     digest = folder.signature.get("data", {}).get("digest")
     if digest != data.digest:
         yield f"run.json names data of digest {digest}; '{data.path}' has {data.digest}"
-    limit = folder.signature.get("settings", {}).get("n_test")
+    settings = folder.signature.get("settings", {})
     for judge, lang, verdicts in _verdicts(folder):
         if lang not in data.languages:
             yield f"'{data.path}' holds no '{lang}', in which {judge} has verdicts"
@@ -220,7 +221,9 @@ def _foreign_prompts(folder: RunFolder, data: DataFolder) -> Iterator[str]:
             if known.get(verdict.id) != (verdict.group, verdict.label):
                 yield f"verdict of {judge} on {lang} {verdict.key} is on a prompt that '{data.path}' lacks"
         for label in LABELS:
-            expected = {row.id for row in [row for row in rows if row.label == label][:limit]}
+            of_label = [row for row in rows if row.label == label]
+            tested = limited(of_label, settings.get("n_test"), settings.get("test_seed"))
+            expected = {row.id for row in tested}
             read = {
                 verdict.id
                 for verdict in verdicts

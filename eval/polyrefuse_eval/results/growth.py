@@ -12,7 +12,7 @@ from typing import Any
 
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder, Signature, differences, plain
-from polyrefuse_eval.results.settings import RunSettings
+from polyrefuse_eval.results.settings import RunSettings, without_defaults
 from polyrefuse_eval.results.sources import takes_all_languages
 
 
@@ -65,7 +65,7 @@ def joined(there: Signature, here: Signature) -> dict[str, Any]:
     }
     return {
         **here,
-        "settings": settings,
+        "settings": without_defaults(settings),
         "judges": _appended(there.get("judges", []), here.get("judges", [])),
     }
 

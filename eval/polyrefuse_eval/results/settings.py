@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.results.final_punctuation import KEPT
 from polyrefuse_eval.results.interventions import (
     BASELINE_NAME,
     DEFAULT_INTERVENTIONS,
@@ -94,7 +95,9 @@ class RunSettings:
     over which the KL of a candidate direction is taken. `baseline_server` is the server that makes the
     baselines, as `MODEL at PLACE`, None where the model itself does. `over_refusal_from` is the build, as
     `RECIPE:DIGEST`, half of whose contrast pairs (`results.contrast_pairs`) give the directions of
-    over-refusal and are not tested, None where no direction is made orthogonal to one.
+    over-refusal and are not tested, None where no direction is made orthogonal to one. `test_seed` draws the
+    test prompts where a limit takes some (`results.prompt_draw`), None takes the first. `final_punctuation`
+    says whether directions are found on prompts with the punctuation at their end, or without it.
     """
 
     langs: tuple[str, ...]
@@ -118,6 +121,8 @@ class RunSettings:
     interventions: tuple[str, ...] = DEFAULT_INTERVENTIONS
     baseline_server: str | None = None
     over_refusal_from: str | None = None
+    test_seed: int | None = None
+    final_punctuation: str = KEPT
     batch_size: int | None = None
 
     @property
@@ -142,7 +147,20 @@ class RunSettings:
         """Return the settings that numbers depend on."""
         settings = asdict(self)
         del settings["batch_size"]
-        return settings
+        return without_defaults(settings)
+
+
+STATED_IF_CHANGED = {"test_seed": None, "final_punctuation": KEPT}
+"""Settings that a signature states only where they are not as here, and so is that of runs made before."""
+
+
+def without_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `settings` without those of `STATED_IF_CHANGED` that are as they always were."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in STATED_IF_CHANGED or value != STATED_IF_CHANGED[name]
+    }
 
 
 def parse_strengths(text: str) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.results.baseline_cache import BaselineCache, prompt_hash
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, write_json
 from polyrefuse_eval.results.growth import open_run
+from polyrefuse_eval.results.prompt_draw import limited
 from polyrefuse_eval.results.records import Completion
 from polyrefuse_eval.results.settings import BASELINE_CONDITION, LABELS, Measurement, baselines, grid
 from polyrefuse_eval.results.subset_files import write_prompts
@@ -108,8 +109,11 @@ class AnswerStage(Stage):
         self.folder.mark_incomplete()
         for lang in settings.langs:
             self._have[lang] = {completion.key for completion in self.folder.completions(lang)}
-        limited = [self._test_rows(lang, label) for lang in settings.langs for label in LABELS]
-        write_prompts(self.folder, (row for rows in limited for row in rows[: settings.n_test]))
+        tested = [self._test_rows(lang, label) for lang in settings.langs for label in LABELS]
+        write_prompts(
+            self.folder,
+            (row for rows in tested for row in limited(rows, settings.n_test, settings.test_seed)),
+        )
 
     def _all_answers(self, sources: Sequence[str]) -> list[Task]:
         """Return the tasks of all measurements but the baselines, with the directions of `sources`."""
@@ -155,7 +159,8 @@ class AnswerStage(Stage):
 
     def _computation(self, measurement: Measurement) -> MeasuredPrompts:
         lang = measurement.lang
-        rows = tuple(self._test_rows(lang, measurement.label)[: measurement.limit])
+        of_label = self._test_rows(lang, measurement.label)
+        rows = tuple(limited(of_label, measurement.limit, self.plan.settings.test_seed))
         compute = self._answering(measurement, rows)
         if measurement.condition == BASELINE_CONDITION:
             self._baselines[lang].update((compute.key(row), row.text) for row in compute.rows)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import StrictBool
 
 from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
-from polyrefuse_eval.errors import EndpointError
+from polyrefuse_eval.errors import EndpointError, RunFolderError
 from polyrefuse_eval.runs.option_fields import (
     Folder,
     OptionalText,
@@ -84,6 +85,12 @@ class DirectionOptions(ModelOptions):
         "KL divergence that limits a candidate's side effects: of the first-token, or with tokens=16 the "
         "mean over the first 16 tokens of the model's own answers.",
     )
+    final_punctuation: Text = option(
+        "kept",
+        "Find directions on prompts with the punctuation at their end, or without it: kept or removed. The "
+        "prompts that are answered stay as they are.",
+        json_schema_extra={"metavar": "[kept|removed]"},
+    )
     seed: int = option(0, "Seed of the controls.")
 
     def settings(
@@ -95,6 +102,8 @@ class DirectionOptions(ModelOptions):
         """
         from polyrefuse_eval.directions.selection import rule_steps
         from polyrefuse_eval.results.data import open_data
+        from polyrefuse_eval.results.final_punctuation import KEPT, prompt_reader
+        from polyrefuse_eval.results.prompt_draw import SEED, is_limited
         from polyrefuse_eval.results.settings import RunSettings, parse_kl
         from polyrefuse_eval.results.sources import parse_sources
 
@@ -107,6 +116,17 @@ class DirectionOptions(ModelOptions):
         else:
             sources = parse_sources(directions, wanted, data.select)
         rule_steps(self.rule)
+        prompt_reader(self.final_punctuation)
+        if self.final_punctuation != KEPT and (elsewhere is not None and elsewhere.run is not None):
+            raise RunFolderError(
+                f"--final-punctuation {self.final_punctuation} says how directions are found, and "
+                "--directions-from RUN takes those that were found; leave one out, or give a build"
+            )
+        if self.final_punctuation != KEPT and not sources:
+            raise RunFolderError(
+                f"--final-punctuation {self.final_punctuation} says how directions are found, and this run "
+                "has none; leave it out"
+            )
         settings = RunSettings(
             langs=tuple(wanted),
             direction_langs=tuple(sources),
@@ -117,11 +137,12 @@ class DirectionOptions(ModelOptions):
             refusal_tokens=self.refusal_tokens,
             all_candidates=self.all_candidates,
             kl_tokens=parse_kl(self.kl),
+            final_punctuation=self.final_punctuation,
             seed=self.seed,
             directions_from=None if elsewhere is None else elsewhere.identity,
-            **more,
+            **{"test_seed": SEED, **more},
         )
-        return data, settings
+        return data, settings if is_limited(data, settings) else replace(settings, test_seed=None)
 
 
 def check_refusal_tokens(settings: RunSettings) -> None:

@@ -15,6 +15,7 @@ from polyrefuse_eval.endpoint.spec import EndpointSpec
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.content_cache import shown_size
 from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder
+from polyrefuse_eval.results.prompt_draw import limited
 from polyrefuse_eval.results.records import AnsweredFile
 from polyrefuse_eval.results.settings import LABELS, Measurement, grid
 from polyrefuse_eval.results.sources import CONTROLS
@@ -53,13 +54,13 @@ def planned_measurements(plan: RunPlan) -> list[PlannedMeasurement]:
     planned = []
     for lang in plan.settings.langs:
         test = plan.data.rows(lang, "test")
-        ids = {label: [row.id for row in test if row.label == label] for label in LABELS}
+        of_label = {label: [row for row in test if row.label == label] for label in LABELS}
         have = {record.key for record in RunFolder(plan.out).completions(lang)} if begun else set()
         for measurement in grid(lang, _sources(plan), plan.settings):
-            rows = ids[measurement.label][: measurement.limit]
+            rows = limited(of_label[measurement.label], measurement.limit, plan.settings.test_seed)
             if not rows:
                 continue  # a gap of the data
-            keys = {f"{row}/{measurement.condition.name}" for row in rows}
+            keys = {f"{row.id}/{measurement.condition.name}" for row in rows}
             answered = len(keys & have)
             rate = _seconds_per_answer(timings, measurement)
             planned.append(

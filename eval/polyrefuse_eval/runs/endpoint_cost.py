@@ -9,6 +9,7 @@ from polyrefuse_eval.endpoint.prices import Tokens
 from polyrefuse_eval.endpoint.spec import EndpointSpec
 from polyrefuse_eval.report.markdown import table
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
+from polyrefuse_eval.results.prompt_draw import limited
 from polyrefuse_eval.results.settings import grid
 from polyrefuse_eval.results.timings import read_timings, seconds_per_answer
 from polyrefuse_eval.runs.plan import RunPlan
@@ -43,7 +44,11 @@ def planned_requests(plan: RunPlan, endpoint: EndpointSpec) -> list[PlannedReque
         prompts = [
             row.text
             for measurement in grid(lang, (), plan.settings)
-            for row in [row for row in rows if row.label == measurement.label][: measurement.limit]
+            for row in limited(
+                [row for row in rows if row.label == measurement.label],
+                measurement.limit,
+                plan.settings.test_seed,
+            )
             if f"{row.id}/{measurement.condition.name}" not in there
         ]
         tokens = sum((endpoint.likely_tokens(prompt) for prompt in prompts), Tokens(0, 0))

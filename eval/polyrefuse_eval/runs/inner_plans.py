@@ -11,6 +11,7 @@ from polyrefuse_data.core.errors import DatasetFolderError
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.results.contrast_pairs import FittedPairs, TestedPairs
 from polyrefuse_eval.results.data import DataFolder, open_data
+from polyrefuse_eval.results.prompt_draw import is_limited
 from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.results.sources import base_of, languages_of
 from polyrefuse_eval.results.user_prompt_data import user_prompt_data
@@ -21,18 +22,21 @@ Asked = Callable[[DataFolder, RunSettings], dict[str, Any]]
 """(data, settings) -> the request for a run of them with the model and judges of the outer run."""
 
 
-def over_refusal_plan(plan: RunPlan, build: Path, asked: Asked, say: Callable[[str], None]) -> RunPlan:
+def over_refusal_plan(
+    plan: RunPlan, build: Path, test_seed: int | None, asked: Asked, say: Callable[[str], None]
+) -> RunPlan:
     """Return the plan for the prompts of `build`: every condition of `plan` on both labels.
 
-    Prompts that directions of over-refusal are fitted on are left out. Raises `DatasetFolderError` where it
-    holds no contrast pairs, or lacks a language.
+    A limit draws them with `test_seed`, or takes the first where that is None. Prompts that directions of
+    over-refusal are fitted on are left out. Raises `DatasetFolderError` where it holds no contrast pairs, or
+    lacks a language.
     """
     data = open_contrast_pairs(build, plan.settings.langs)
     if plan.settings.over_refusal_from is not None:
         data = TestedPairs(data.path, data.digest, data.recipe)
     for lang, _, label in data.gaps(plan.settings.langs, ("test",)):
         say(f"no {label} over-refusal prompts in '{lang}': its rates on them will be missing")
-    return _inner(plan, data, plan.settings, asked)
+    return _inner(plan, data, replace(plan.settings, test_seed=test_seed), asked)
 
 
 def pairs_to_fit(settings: RunSettings, build: Path | None) -> FittedPairs | None:
@@ -78,4 +82,6 @@ def user_prompts_plan(plan: RunPlan, prompts: Sequence[UserPrompt], asked: Asked
 
 def _inner(plan: RunPlan, data: DataFolder, settings: RunSettings, asked: Asked) -> RunPlan:
     settings = replace(settings, strengths=(), addition_strengths=(), crossed=None, controls=False)
+    if not is_limited(data, settings):
+        settings = replace(settings, test_seed=None)
     return replace(plan, data=data, settings=settings, request=asked(data, settings))

@@ -82,7 +82,11 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
     )
     judges: Text = option("native", "Judges of the answers, separated by commas.")
     max_new_tokens: Positive = option(512, "Longest answer.")
-    test: OptionalPositive = option(None, "Test prompts of each label and language.  [default: all]")
+    test: OptionalText = option(
+        None,
+        "Test prompts of each label and language: N drawn from all sources, or the first N.  [default: all]",
+        json_schema_extra={"metavar": "[first:]N"},
+    )
     coefficient: float = option(1.0, "Strength of activation addition.")
     strengths: Text = option(
         "0.25,0.5,0.75",
@@ -131,6 +135,7 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         from polyrefuse_eval.judging.registry import check_languages, judge_specs
         from polyrefuse_eval.results.interventions import parse_interventions
         from polyrefuse_eval.results.jailbreaks import read_jailbreaks
+        from polyrefuse_eval.results.prompt_draw import parse_test
         from polyrefuse_eval.results.settings import (
             parse_addition_strengths,
             parse_crossed,
@@ -158,12 +163,14 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
             raise RunFolderError(
                 "--directions none takes none, but --directions-from is given; leave one out"
             )
+        n_test, test_seed = parse_test(self.test)
         data, settings = self.settings(
             self.langs,
             self.directions if edited else None,
             elsewhere,
             max_new_tokens=self.max_new_tokens,
-            n_test=self.test,
+            n_test=n_test,
+            test_seed=test_seed,
             coefficient=self.coefficient,
             strengths=parse_strengths(self.strengths) if edited else (),
             addition_strengths=parse_addition_strengths(self.addition_strengths, self.coefficient),
@@ -213,7 +220,7 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
 
         inner = {}
         if self.over_refusal is not None:
-            inner[OVER_REFUSAL] = over_refusal_plan(plan, self.over_refusal, asked, say)
+            inner[OVER_REFUSAL] = over_refusal_plan(plan, self.over_refusal, test_seed, asked, say)
         if user_prompts:
             inner[USER_PROMPTS] = user_prompts_plan(plan, user_prompts, asked)
         return replace(plan, inner=inner)

@@ -16,7 +16,7 @@ from polyrefuse_eval.judging.registry import check_languages
 from polyrefuse_eval.model_source import folder_revision, split_revision
 from polyrefuse_eval.results.contrast_pairs import FittedPairs
 from polyrefuse_eval.results.data import DataFolder
-from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder, plain
+from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder, Signature, plain
 from polyrefuse_eval.results.growth import (
     DEFAULTS,
     check_growth,
@@ -24,6 +24,8 @@ from polyrefuse_eval.results.growth import (
     joined,
     only_judges_differ,
 )
+from polyrefuse_eval.results.prompt_draw import is_limited
+from polyrefuse_eval.results.records import RunFile
 from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.runs.direction_source import DirectionSource
 from polyrefuse_eval.versions import versions
@@ -130,6 +132,11 @@ def growth_lines(asked: RunPlan, grown: RunPlan) -> list[str]:
     kept = _changes(wanted, whole)
     absent = [name for name in signature.get("judges", ()) if name not in asked.judge_names]
     lines = []
+    if asked.settings.test_seed != grown.settings.test_seed and is_limited(grown.data, grown.settings):
+        lines.append(
+            f"'{asked.name}' was begun with the first test prompts of each label, and goes on so; for a draw "
+            "from all sources choose another --out"
+        )
     if added:
         lines.append(f"'{asked.name}' grows: {'; '.join(added)}; what is there stays")
     if kept:
@@ -226,6 +233,24 @@ class RunPlan:
         folder = RunFolder(self.out)
         with nullcontext() if only_read else folder.locked():
             run = folder.run_file()
+        return self._drawn_as(run.signature)._joined(run)
+
+    def _drawn_as(self, signature: Signature) -> RunPlan:
+        """Return the plan with the draw of test prompts with which a run of `signature` was begun.
+
+        A run goes on with the prompts that it has, unless the plan asks for the first ones of a drawn run.
+        """
+        begun = signature["settings"].get("test_seed")
+        settings = replace(self.settings, test_seed=begun)
+        if begun is not None and self.settings.test_seed is None and is_limited(self.data, settings):
+            return self
+        request = self.request
+        if request is not None:
+            request = {**request, "settings": plain(settings.signature())}
+        return replace(self, settings=settings, request=request)
+
+    def _joined(self, run: RunFile) -> RunPlan:
+        """Return the plan of what the `run` in `out` and this plan ask for together."""
         asked = {
             "data": {"digest": self.data.digest, "recipe": self.data.recipe},
             "settings": plain(self.settings.signature()),

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from polyrefuse_data.core.display import visible
+from polyrefuse_data.core.statistics import auroc, auroc_interval
 from polyrefuse_eval.statistics.rates import Rate, rate
-from polyrefuse_eval.statistics.thresholds import auroc, auroc_interval
 
 ALL = "all"
 """The `kind` that stands for all prompts of a language."""

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, with_config
 
+from polyrefuse_data.core.statistics import Z95 as Z95
+from polyrefuse_data.core.statistics import wilson as wilson
+
 Array = NDArray[np.float64]
 
-Z95 = 1.959963984540054
 SAMPLES = 10_000
 """Bootstrap samples: an end of a 95 % interval then stands to about 0.002 standard deviations of rank."""
 
@@ -53,17 +55,6 @@ class Rate:
             raise ValueError(f"its rate is {share}, not {counts}")
         if not 0 <= low <= share + TOLERANCE <= high + 2 * TOLERANCE <= 1 + 2 * TOLERANCE:
             raise ValueError(f"the interval {low} to {high} does not hold its rate {share}")
-
-
-def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Return the Wilson score interval of `hits` of `n` (Wilson 1927); n must be above 0."""
-    if not 0 <= hits <= n or n == 0:
-        raise ValueError(f"no rate of {hits} in {n}")
-    share = hits / n
-    scale = 1 + z * z / n
-    centre = (share + z * z / (2 * n)) / scale
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / scale
-    return (0.0 if hits == 0 else max(0.0, centre - half)), (1.0 if hits == n else min(1.0, centre + half))
 
 
 def rate(verdicts: Sequence[bool | None]) -> Rate:

@@ -7,13 +7,12 @@ safe, a false alarm a harmless one called unsafe.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from polyrefuse_eval.errors import GuardError
-from polyrefuse_eval.statistics.rates import Z95
 
 RULES = ("zero", "balanced", "false-alarm=RATE", "conformal=RATE")
 SLACK = 1e-9
@@ -164,42 +163,3 @@ def balanced_threshold(harmful: Sequence[float], harmless: Sequence[float]) -> f
     miss = np.searchsorted(positive, candidates, side="left") / len(positive)
     alarm = 1 - np.searchsorted(negative, candidates, side="left") / len(negative)
     return float(candidates[np.argmin(np.round(miss + alarm, 12))])
-
-
-def auroc(harmful: Sequence[float], harmless: Sequence[float]) -> float | None:
-    """Return the area under the ROC curve, P(harmful > harmless) + ½ P(equal); None of nothing."""
-    if not len(harmful) or not len(harmless):
-        return None
-    positive, negative = np.asarray(harmful, float), np.sort(np.asarray(harmless, float))
-    below = np.searchsorted(negative, positive, side="left")
-    not_above = np.searchsorted(negative, positive, side="right")
-    return float((below + not_above).mean() / (2 * len(negative)))
-
-
-def auroc_interval(area: float, n_harmful: int, n_harmless: int) -> tuple[float, float]:
-    """Return the 95 % interval of an area under the ROC curve from so many scores of each label.
-
-    Newcombe's (2006) score interval, his method 5: the areas θ with |area - θ| ≤ z·se(θ), and se after
-    Hanley and McNeil (1982). It does not shrink to a point at an area of 1. Raises `ValueError` for no
-    scores.
-    """
-    if n_harmful < 1 or n_harmless < 1 or not 0 <= area <= 1:
-        raise ValueError(f"no area {area} from {n_harmful} and {n_harmless} scores")
-
-    def outside(theta: float) -> bool:
-        mean = (n_harmful + n_harmless) / 2 - 1
-        spread = 1 + mean * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        variance = theta * (1 - theta) * spread / (n_harmful * n_harmless)
-        return abs(area - theta) > Z95 * math.sqrt(variance)
-
-    return _edge(outside, 0.0, area), _edge(outside, 1.0, area)
-
-
-def _edge(outside: Callable[[float], bool], end: float, inside: float) -> float:
-    """Return where `outside` changes between `end` and `inside`, by bisection; `end` where it does not."""
-    if not outside(end):
-        return end
-    for _ in range(60):
-        middle = (end + inside) / 2
-        end, inside = (middle, inside) if outside(middle) else (end, middle)
-    return inside

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tiny import FAMILIES, GEMMA, PROMPTS, chat_model
 
 from polyrefuse_data.core.errors import PolyRefuseError
+from polyrefuse_data.core.unicode_text import without_final_punctuation
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
 from polyrefuse_eval.errors import ChatModelError, GuardError
 from polyrefuse_eval.harmfulness.behaviour import EditedPrompt, by_answers, by_first_token
-from polyrefuse_eval.harmfulness.instructions import without_final_punctuation
 from polyrefuse_eval.harmfulness.latent_guard import LabelledPrompts, LatentGuard, contrast_of, fit_guard
 from polyrefuse_eval.models.activations import capture
 from polyrefuse_eval.models.chat import ChatModel

@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -332,6 +333,24 @@ def test_other_models_templates_and_seeds_are_compared(tmp_path: Path) -> None:
     assert found.apart == []
 
 
+def test_the_draw_of_test_prompts_is_a_difference_where_it_takes_some(tmp_path: Path) -> None:
+    def compared(name: str, settings: dict[str, Any]) -> Any:
+        folders = [
+            write_run(tmp_path / name / which, model=which, **{**FEW, "settings": {**settings, **more}})
+            for which, more in (("first", {}), ("drawn", {"test_seed": 0}))
+        ]
+        return leaderboard(*read_runs(folders))
+
+    basis = {"langs": ["en"], "max_new_tokens": 64}
+    some = compared("some", {**basis, "n_test": 8})
+    assert len(some.boards) == 2
+    assert any("which test prompts: a draw with seed 0 instead of the first" in str(line) or
+               "which test prompts: the first instead of a draw with seed 0" in str(line)
+               for line in some.apart)  # fmt: skip
+    answers = {entry.run.model for board in compared("all", basis).boards for entry in board.entries}
+    assert answers == {"first", "drawn"}
+
+
 def test_a_model_behind_an_endpoint_joins_the_table_of_local_models(tmp_path: Path) -> None:
     few = {**FEW, "settings": {"n_test": 40, "max_new_tokens": 64, "rule": "robust"}}
     folders = [
@@ -487,7 +506,13 @@ def test_the_page_says_what_it_is_made_of_and_how_to_make_it_again(tmp_path: Pat
     ("settings", "options"),
     [
         ({}, ""),
-        ({"n_test": 24, "strengths": [], "crossed": None}, " --test 24 --strengths none --crossed all"),
+        (
+            {"n_test": 24, "strengths": [], "crossed": None},
+            " --test first:24 --strengths none --crossed all",
+        ),
+        ({"n_test": 24, "test_seed": 0, "crossed": 8}, " --test 24 --crossed 8"),
+        ({"final_punctuation": "removed"}, " --final-punctuation removed"),
+        ({"n_test": "24; rm"}, " --test 'first:24; rm'"),
         ({"direction_langs": ["de", "en"], "filter_prompts": False}, " --directions de,en --no-filter"),
         (
             {"coefficient": 1.5, "refusal_tokens": "40,41; rm"},
@@ -506,6 +531,11 @@ def test_the_command_of_a_run_is_what_was_asked_for(
     run = replace(one_run(tmp_path), request=request)
     start = "polyrefuse eval run --model example/a --data builds/paper --langs de,yo"
     assert run_command(run) == f"{start}{options} --out runs/run"
+    place = {name: getattr(run.results[0], name) for name in ("lang", "label", "judge")}
+    fewer: Any = SimpleNamespace(**place, condition="addition:en", n=1, n_unjudged=0)
+    part = replace(run, results=(*run.results, fewer))
+    first = "" if "n_test" in settings else " --test first:all"
+    assert run_command(part) == f"{start}{first}{options} --out runs/run"
     for damaged in (
         None,
         {},

@@ -19,10 +19,12 @@ from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.models.chat import ChatModel
+from polyrefuse_eval.report.check import check_run
 from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.files import LOCK_FILE
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.growth import joined, obstacles
+from polyrefuse_eval.results.prompt_draw import limited
 from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.results.timings import TIMINGS_FILE
 from polyrefuse_eval.results.verification import verify_run
@@ -262,3 +264,52 @@ def test_a_build_that_got_more_languages_serves_the_runs_of_before(
     for folder in (small, other):
         with pytest.raises(RunFolderError, match=r"data\.digest"):
             plan_of(chat, work, folder, out).grown()
+
+
+def test_a_draw_is_answered_recorded_and_grows(
+    chat: ChatModel, data_folder: Path, tmp_path: Path, work: Work
+) -> None:
+    out = tmp_path / "run"
+    data = open_data(data_folder)
+    grid.run(plan_of(chat, work, data_folder, out, test_seed=0))
+    answered = {completion.id for completion in RunFolder(out).completions("en")}
+    drawn = {
+        row.id
+        for label in ("harmful", "harmless")
+        for row in limited(data.prompts("en", "test", label), 2, 0)
+    }
+    assert answered == drawn
+    first = {row.id for label in ("harmful", "harmless") for row in data.prompts("en", "test", label, 2)}
+    assert drawn != first, "the draw of these prompts is another than the first"
+    assert RunFolder(out).signature["settings"]["test_seed"] == 0
+    grid.run(plan_of(chat, work, data_folder, out, test_seed=0, n_test=3))
+    assert drawn < {completion.id for completion in RunFolder(out).completions("en")}
+    verify_run(RunFolder(out), answers=True)
+    assert not [line for line in check_run(RunFolder(out), data=data).problems if "verdict" in line]
+    with pytest.raises(RunFolderError, match="test_seed: 0 there, null here"):
+        plan_of(chat, work, data_folder, out, n_test=3).grown()
+    # All prompts are the same ones, in whatever order they would be drawn.
+    everything = plan_of(chat, work, data_folder, out, n_test=None)
+    assert everything.grown().settings.test_seed == 0
+
+
+def test_a_run_of_the_first_prompts_goes_on_with_them(
+    chat: ChatModel, data_folder: Path, tmp_path: Path, work: Work
+) -> None:
+    """As runs did that were made before there was a draw."""
+    out = tmp_path / "run"
+    grid.run(plan_of(chat, work, data_folder, out))
+    before = files(out)
+    assert "test_seed" not in RunFolder(out).signature["settings"]
+    assert "final_punctuation" not in RunFolder(out).signature["settings"]
+    work.answers.clear()
+    asked = plan_of(chat, work, data_folder, out, test_seed=0)
+    assert finished(out, asked.grown().request)
+    (line,) = growth_lines(asked, asked.grown())
+    assert line.startswith("'run' was begun with the first test prompts of each label, and goes on so")
+    grid.run(asked)
+    assert (work.answers, files(out)) == ([], before)
+    more = plan_of(chat, work, data_folder, out, test_seed=0, n_test=3)
+    grid.run(more)
+    ids = {completion.id for completion in RunFolder(out).completions("en")}
+    assert ids == {f"{label}-test-{index:04d}" for label in ("harmful", "harmless") for index in range(3)}

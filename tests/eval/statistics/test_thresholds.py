@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_data.core.statistics import auroc, auroc_interval
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.statistics.thresholds import (
     Rule,
-    auroc,
-    auroc_interval,
     balanced_threshold,
     choose_threshold,
     conformal_minimum,
