@@ -123,8 +123,8 @@ def explain(source: str, error: Exception) -> str:
         folder = Path(source)
         if folder.is_dir() and any(folder.glob("*.gguf")):
             return (
-                f"'{source}' has GGUF weights only, which are not read: give the model's safetensors weights, or "
-                "serve it (llama.cpp, Ollama) and give --model openai:NAME --url ADDRESS"
+                f"'{source}' has GGUF weights only, which are not read: give a folder of safetensors, "
+                "or serve it (llama.cpp, Ollama) and pass --model openai:NAME --url ADDRESS"
             )
         return f"'{source}' has no safetensors weights; pickled weights are not read: {first}"
     if "unrecognized configuration class" in low or "unrecognized model" in low:

@@ -194,8 +194,10 @@ class ChatModel:
         return encoded
 
     def fit_context(self, encoded: Sequence[EncodedPrompt], prompts: Sequence[str]) -> None:
-        """Raise `ChatModelError` where one of `encoded`, made of `prompts`, is longer than the context, or has a
-        token that the model does not know."""
+        """Raise `ChatModelError` where one of `encoded`, made of `prompts`, is longer than the context.
+
+        So it does where a prompt has a token that the model does not know.
+        """
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         n_embeddings = _n_embeddings(self.model)
         for prompt, given in zip(encoded, prompts, strict=True):

@@ -25,6 +25,9 @@ _KEYS = {
     "parameters": str,
     "note": str,
 }
+MOST_OCCURRENCES = 2**31 - 1
+"""More often no text stands in a list, and a larger number does not fit into the memory's table."""
+
 _REQUIRED = ("english", "lang", "text", "backend", "version")
 
 
@@ -98,8 +101,10 @@ def _entry(record: Mapping[str, Any]) -> Entry:
         raise MemoryFileError(f"direction '{direction}'; expected forward or back")
     if direction == BACK and not record.get("given"):
         raise MemoryFileError("a back-translation without 'given', the text that was translated back")
-    if record.get("occurrence", 0) < 0:
-        raise MemoryFileError(f"occurrence is {record['occurrence']}, expected 0 or more")
+    if not 0 <= record.get("occurrence", 0) <= MOST_OCCURRENCES:
+        raise MemoryFileError(
+            f"occurrence is {record['occurrence']}, expected 0 or more, at most {MOST_OCCURRENCES}"
+        )
     return Entry(
         english=record["english"],
         lang=language(record["lang"]).code,

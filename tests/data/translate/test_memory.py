@@ -121,6 +121,7 @@ GOOD = '{"english": "a", "lang": "de", "text": "b", "backend": "m", "version": "
         (GOOD.replace('"version": "1"', '"version": "1", "direction": "up"'), "forward or back"),
         (GOOD.replace('"version": "1"', '"version": "1", "direction": "back"'), "without 'given'"),
         (GOOD.replace('"version": "1"', '"version": "1", "occurrence": -1'), "0 or more"),
+        (GOOD.replace('"version": "1"', f'"version": "1", "occurrence": {10**30}'), "at most 2147483647"),
     ],
 )
 def test_a_wrong_line_adds_nothing(

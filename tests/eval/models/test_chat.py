@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,6 +86,9 @@ def test_a_system_prompt_stands_before_the_instruction_and_changes_the_hash() ->
         (NEEDS_SYSTEM, None, "needs a system prompt"),
         (None, None, "no chat template"),
         ("{% for m in messages %}{% endfor %}<|im_start|>", None, "leaves out the user's message"),
+        ("{{ messages[0].content | no_such_filter }}", None, "cannot be rendered: No filter"),
+        ("{% for i in range(10**9) %}{% endfor %}", None, "cannot be rendered: Range too big"),
+        ("{{ messages[0]['content'] + 1 }}", None, "cannot be rendered: can only concatenate"),
     ],
 )
 def test_templates_that_cannot_serve_say_why(template: str | None, system: str | None, message: str) -> None:
@@ -329,3 +334,21 @@ def test_short_and_long_prompts_share_rows_so_that_little_is_padded() -> None:
     n_rows = sum(ids.shape[0] for ids in planned)
     assert 1 < n_rows < len(prompts) / 2
     assert sum(ids.numel() for ids in planned) <= 1.05 * (own + prefix * n_rows)
+
+
+def test_a_padding_token_that_was_added_to_the_tokenizer_alone_is_not_fed_to_the_model() -> None:
+    chat = chat_model()
+    rows = chat.model.get_input_embeddings().weight.shape[0]
+    added = replace(chat, tokenizer=SimpleNamespace(pad_token_id=rows))
+    assert added.pad_id == 0
+    known = replace(chat, tokenizer=SimpleNamespace(pad_token_id=rows - 1))
+    assert known.pad_id == rows - 1
+
+
+def test_a_tokenizer_of_another_model_is_named() -> None:
+    chat = chat_model()
+    chat.model.resize_token_embeddings(20)
+    with pytest.raises(ChatModelError, match="tokenizer and weights are not of one model"):
+        ChatModel.from_parts(chat.model, chat.tokenizer)
+    with pytest.raises(ChatModelError, match="embeddings end at 19"):
+        chat.encode(["hello"])
