@@ -175,7 +175,7 @@ def _print_plans(plans: Sequence[RunPlan], out: Place, workers: int | None) -> N
         plans = [replace(plan, out=folder / plan.out) for plan in plans]
         plans = [part.grown(only_read=True) for plan in plans for part in plan.with_inner()]
         for line in dry_run_lines(plans, workers):
-            show(line)
+            show_lines(line)
 
 
 def _grown(plan: RunPlan) -> RunPlan:

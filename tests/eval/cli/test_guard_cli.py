@@ -154,10 +154,9 @@ def test_what_cannot_be_fitted_says_why(common: tuple[object, ...], tmp_path: Pa
     ("command", "option"),
     [
         *((("guard", "fit", "--out", "x"), option) for option in ("--train", "--validation")),
-        (("guard", "test", "--guard", "x", "--out", "y"), "--test"),
         *(
             (("harmfulness", "--out", "x"), option)
-            for option in ("--train", "--test", "--steered", "--inverted", "--max-new-tokens")
+            for option in ("--train", "--steered", "--inverted", "--max-new-tokens")
         ),
     ],
 )
