@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,13 +209,18 @@ class ChatModel:
                     "shorten it or leave it out"
                 )
 
+    @cached_property
+    def _tokenizer_hash(self) -> str:
+        """Hash of the tokenizer: every step asks for it, and 150,000 tokens take a second of processor time."""
+        return tokenizer_hash(self.tokenizer)
+
     def signature(self) -> dict[str, str]:
         """Return what identifies this model in a result: name, revision, hashes, settings."""
         return {
             "model": self.name,
             "revision": self.revision,
             "template_hash": self.template.hash,
-            "tokenizer_hash": tokenizer_hash(self.tokenizer),
+            "tokenizer_hash": self._tokenizer_hash,
             "d_model": str(self.width),
             "n_layers": str(self.n_layers),
             **self.settings,
