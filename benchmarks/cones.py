@@ -82,6 +82,7 @@ def orthogonal_table(data: DataFolder, test: int, train: int) -> str:
     ]
     found = fit_directions(chat, *prompts)
     vectors = found.vectors.float().flatten(0, 1)
+    vectors = vectors[vectors.norm(dim=-1) > 0]  # at layer 0, tokens of the template do not differ
     beside = vectors - (vectors @ planted)[:, None] * planted
     whole = [refusal_rate(chat, texts, "en", (Ablation(vector),)) for vector in vectors]
     alone = [refusal_rate(chat, texts, "en", (Ablation(vector),)) for vector in beside]
