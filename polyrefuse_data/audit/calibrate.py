@@ -64,7 +64,7 @@ def calibrate(
     thresholds = calibrate_lists(opened.lists, opened.title, current)
     if thresholds is None:
         raise DatasetFolderError(
-            f"{folder}: no list that is parallel to its English; nothing to calibrate from"
+            f"{folder}: no list is parallel to its English, so there is nothing to calibrate from"
         )
     return thresholds if scores is None else _with_models(thresholds, opened.lists, ScoresFile(scores))
 

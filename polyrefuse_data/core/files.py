@@ -102,7 +102,7 @@ def appending(
         open(path, "ab", opener=own_file_opener(0o600 if private else 0o666)) as file,
     ):
         if alone and not (lock_descriptor(file.fileno(), blocking=False) and _is_at(file, path)):
-            raise error(f"another process is writing '{path}'; wait until it has ended")
+            raise error(f"another process is writing '{path}'; wait until it ends")
         yield file
 
 
@@ -191,7 +191,7 @@ def locked(
             holder = _first_line(path) or "another process"
             if not wait:
                 raise error(
-                    f"{holder} is writing to '{folder}'; wait until it has ended, or choose another --out"
+                    f"{holder} is writing to '{folder}'; wait until it ends, or choose another --out"
                 ) from None
             if tell is not None:
                 tell(holder)
@@ -240,14 +240,14 @@ def disk_errors(doing: str, path: Path, error: ErrorType) -> Iterator[None]:
             raise  # not the disk's
         room = ""
         if fault.errno in FULL:
-            room = f"{_room(path)}; free some space and run again; nothing that was complete is lost"
+            room = f"{_room(path)}; free some space and run again; completed work is kept"
         raise error(f"cannot {doing}: {_reason(fault)}{room}") from None
 
 
 def check_replaceable(path: Path) -> None:
     """Raise `OSError` where something is at `path` that is neither a file nor a link to be replaced."""
     if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
-        raise OSError(errno.EEXIST, "it exists and is no file", str(path))
+        raise OSError(errno.EEXIST, "it exists and is not a file", str(path))
 
 
 def _new_file(folder: Path, prefix: str, mode: int) -> tuple[Path, BinaryIO]:

@@ -109,7 +109,7 @@ class TranslationProgress(Tally):
         self._advance(0, f"{question.source}->{question.target}")
 
     def pause(self, fault: Fault, seconds: float) -> None:
-        self._write(f"no good answer any more ({fault}); nothing is asked for {seconds:.0f} s")
+        self._write(f"no usable answer ({fault}); no requests for {seconds:.0f} s")
 
     def done(self, task: Task) -> None:
         super().done(task)

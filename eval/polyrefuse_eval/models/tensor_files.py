@@ -101,7 +101,7 @@ def model_signature(
     theirs = metadata.get("model")
     unknown = [key for key in IDENTITY if not isinstance(theirs, Mapping) or key not in theirs]
     if unknown or not isinstance(theirs, Mapping):
-        raise error(f"'{path}' does not say which model it is of ({', '.join(unknown)} missing); {advice}")
+        raise error(f"'{path}' does not say which model it is for ({', '.join(unknown)} missing); {advice}")
     return theirs
 
 
@@ -155,5 +155,5 @@ def read_tensors(
             text = (file.metadata() or {}).get("polyrefuse", "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as fault:
-        raise error(f"'{path}' is no safetensors file that can be read: {fault}") from None
+        raise error(f"'{path}' is not a safetensors file that can be read: {fault}") from None
     return tensors, parse_header(text, kind, expected, path, error)

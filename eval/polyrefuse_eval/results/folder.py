@@ -140,7 +140,7 @@ class RunFolder:
             )
         if unread:
             raise RunFolderError(
-                f"'{self.path}' was judged by others ({', '.join(self.judges()) or 'none'}); let "
+                f"'{self.path}' was judged by other judges ({', '.join(self.judges()) or 'none'}); let "
                 f"{', '.join(unread)} read it with: polyrefuse eval rescore {self.path} --judges NAMES"
             )
 
@@ -297,7 +297,7 @@ class RunFolder:
         """Return all results; raises `RunFolderError` where there are none yet."""
         file = self.path / RESULTS_FILE
         if not file.is_file():
-            raise RunFolderError(f"'{self.path}' has no results yet; run the same command again to go on")
+            raise RunFolderError(f"'{self.path}' has no results yet; run the same command again to resume")
         return read_records(Result, file)
 
     def write_comparisons(self, comparisons: Iterable[Comparison]) -> None:

@@ -223,7 +223,7 @@ def run_objects(objects: Mapping[str, Mapping[str, Any]], address: Address) -> d
     for name, info in objects.items():
         if not is_inside(name):
             raise StorageError(
-                f"'{address}' holds an object named {json.dumps(name)}, which is no name of a file in the "
+                f"'{address}' holds an object named {json.dumps(name)}, which is not a name of a file in the "
                 "folder of a run; remove it"
             )
         if (size := info.get("size")) is not None and size > LARGEST_FILE:

@@ -325,7 +325,7 @@ def _reason(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
     if isinstance(error, FileNotFoundError) or status == 404:
         return NOT_THERE
     if status is not None:
-        return f"it answers with status {status}"
+        return f"it answered with status {status}"
     if _is_connection_error(error):
         return "it does not answer"
     text = " ".join(str(error).split())[:200]

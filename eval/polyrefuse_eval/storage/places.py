@@ -179,7 +179,7 @@ class _Sender:
             raise
         except StorageError as error:
             if not self._retry_at:
-                self._say(f"{error}; the work goes on, and it is tried again")
+                self._say(f"{error}; the run continues and will retry")
             self._retry_at = time.monotonic() + RETRY_AFTER
         else:
             self._retry_at = 0.0
@@ -194,7 +194,10 @@ class _Sender:
         except TakenError as error:
             raise error from cause
         except StorageError as error:
-            line = f"{error}; {self._copy.unsent()} files wait here to be sent: the same command sends them"
+            line = (
+                f"{error}; {self._copy.unsent()} files are still to be sent: run the same "
+                "command again to send them"
+            )
             if cause is None:
                 raise StorageError(line) from None
             self._say(line)
@@ -203,7 +206,7 @@ class _Sender:
         try:
             self._lease.renew()
         except TakenError as error:
-            raise TakenError(f"{error}; this driver has stopped, and sends nothing more") from None
+            raise TakenError(f"{error}; this process has stopped and sends nothing more") from None
         self._copy.push()
 
 

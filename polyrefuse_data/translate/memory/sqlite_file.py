@@ -129,7 +129,7 @@ class MemoryFile:
             ) from None
         except sqlite3.DatabaseError as error:
             raise MemoryFileError(
-                f"translation memory {self.path} is corrupt or no memory ({error}); "
+                f"translation memory {self.path} is corrupt or not a translation memory ({error}); "
                 "restore a copy, or import its export into a new file"
             ) from None
         except OSError as error:
@@ -198,7 +198,7 @@ def check_beside(path: Path) -> None:
             continue
         status = beside.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise MemoryFileError(f"'{beside}' is no file of its own, and SQLite would use it; remove it")
+            raise MemoryFileError(f"'{beside}' is not a regular file, and SQLite would use it; remove it")
         if ending == "-journal" and status.st_size >= len(_SUPER_JOURNAL):
             with open(beside, "rb", opener=own_file_opener()) as file:
                 file.seek(-len(_SUPER_JOURNAL), os.SEEK_END)

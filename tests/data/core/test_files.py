@@ -212,7 +212,7 @@ def test_a_device_or_a_folder_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name in ("folder", "pipe"):
-        with pytest.raises(FileError, match="exists and is no file"):
+        with pytest.raises(FileError, match="exists and is not a file"):
             write_text(tmp_path / name, "new")
     with pytest.raises(FileError, match="cannot write"), appending(tmp_path / "pipe"):
         pass

@@ -102,7 +102,7 @@ def test_no_link_is_written_through_and_no_folder_replaced(tmp_path: Path) -> No
     assert tree(out) == {"data": None, **FILES}
     (out / "data" / "a.json").unlink()
     (out / "data" / "a.json").mkdir()
-    with pytest.raises(FileError, match="exists and is no file"):
+    with pytest.raises(FileError, match="exists and is not a file"):
         write_together(out, {**FILES, "table.md": b"other"})
     assert (out / "table.md").read_bytes() == FILES["table.md"]
     (out / "linked").symlink_to(tmp_path)

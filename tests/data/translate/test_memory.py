@@ -142,7 +142,7 @@ def test_no_memory_says_how_to_fill_one(tmp_path: Path) -> None:
 def test_a_file_that_is_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "m.sqlite"
     path.write_text("not a data base at all, but long enough to be read as one " * 20)
-    with pytest.raises(MemoryFileError, match="corrupt or no memory"):
+    with pytest.raises(MemoryFileError, match="corrupt or not a translation memory"):
         TranslationMemory(path)
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as connection:
@@ -290,7 +290,7 @@ def test_nothing_is_written_or_waited_for_beside_a_memory(tmp_path: Path, ending
     else:
         os.link(precious, beside)
     for name in (path, link):
-        with pytest.raises(MemoryFileError, match="is no file of its own"):
+        with pytest.raises(MemoryFileError, match="is not a regular file"):
             TranslationMemory(name)
     assert precious.read_bytes() == b"\1" * 100_000
 

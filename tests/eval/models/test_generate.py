@@ -311,5 +311,5 @@ def test_stored_tokens_of_another_model_or_language_are_refused(change: dict[str
     chat = chat_model()
     record = parse_refusal_tokens(chat, "12,13", "en").to_json()
     assert stored_refusal_tokens(chat, record, "en").ids == (12, 13)
-    with pytest.raises(DirectionError, match=r"these are no refusal tokens of .* in 'en'"):
+    with pytest.raises(DirectionError, match=r"these are not refusal tokens of .* in 'en'"):
         stored_refusal_tokens(chat, {**record, **change}, "en")

@@ -374,7 +374,7 @@ def test_a_store_that_fails_is_said_once_and_left_alone_for_a_while(monkeypatch:
             patch.setattr(places.time, "monotonic", lambda: float("inf"))
             folder.push()
             assert tries == ["run.json"] * 2
-        assert said == ["down; the work goes on, and it is tried again"]
+        assert said == ["down; the run continues and will retry"]
     assert CELL in names(ObjectStore(address)), "what waits is sent at the end"
 
 
@@ -500,12 +500,12 @@ def test_a_name_that_climbs_out_is_refused_and_nothing_is_written(
     monkeypatch.setattr(ObjectStore, "list", lambda self: {**honest(self), name: {"size": 2}})
     before = sorted(tmp_path.rglob("*"))
     with (
-        pytest.raises(StorageError, match="no name of a file in the folder of a run"),
+        pytest.raises(StorageError, match="not a name of a file in the folder of a run"),
         working_folder(address, silent),
     ):
         pytest.fail("it began")
     with (
-        pytest.raises(StorageError, match="no name of a file"),
+        pytest.raises(StorageError, match="not a name of a file"),
         folders_to_read([address], lambda _name: True),
     ):
         pytest.fail("it was read")
@@ -576,7 +576,7 @@ def test_a_second_driver_is_told_here_and_elsewhere(
             driven(address, begin)
         with monkeypatch.context() as patch:
             patch.setenv("POLYREFUSE_CACHE", str(tmp_path / "other machine"))
-            with pytest.raises(TakenError, match=rf"is writing to '{shown}' since .*last sign \d+ s ago"):
+            with pytest.raises(TakenError, match=rf"is writing to '{shown}' since .*last seen \d+ s ago"):
                 driven(address, begin)
     driven(address, lambda folder: None)
     assert DRIVER_FILE not in names(ObjectStore(address))
@@ -611,7 +611,7 @@ def test_a_driver_whose_lease_was_taken_stops_at_its_next_push_and_overwrites_no
             folder.push()
             late.append("it went on")
 
-    with pytest.raises(TakenError, match=rf"is writing to '{address}' .*; this driver has stopped, and"):
+    with pytest.raises(TakenError, match=rf"is writing to '{address}' .*; this process has stopped and"):
         work()
     assert late == []
     check_that_the_other_goes_on(ObjectStore(address), other)
