@@ -107,7 +107,7 @@ def test_two_corrections_of_a_row_need_a_choice(records: list[dict[str, Any]], t
         BEN: {"verdict": "wrong", "correction": other},
     }
     file, memory = write(tmp_path / "r.json", [flat(records[0], both)]), tmp_path / "m.sqlite"
-    with pytest.raises(ReviewError, match=f"record 1: 2 corrections, of {ANN}, {BEN}; take .* --reviewer"):
+    with pytest.raises(ReviewError, match=f"record 1: 2 corrections, of {ANN}, {BEN}; import .* --reviewer"):
         import_review(file, memory)
     assert not memory.exists() or not people(memory)
     with pytest.raises(
