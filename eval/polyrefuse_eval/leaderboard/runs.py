@@ -230,7 +230,7 @@ def read_runs(
         runs.append(run)
     if not runs:
         reasons = "; ".join(folder.reason for folder in left_out[:3]) + ("; …" if len(left_out) > 3 else "")
-        raise RunFolderError(f"none of the {len(left_out)} folders is a run with results: {reasons}")
+        raise RunFolderError(f"no run with results in the folders given: {reasons}")
     return runs, left_out
 
 

@@ -85,4 +85,4 @@ def not_read_again(folder: RunFolder, data: DataFolder | None = None) -> Iterato
             reason = f"this version reads with {NativeJudge.name}"
         else:
             reason = "this judge is not run here"
-        yield f"{what} are not checked: {reason}"
+        yield f"{what} are accepted unchecked: {reason}"

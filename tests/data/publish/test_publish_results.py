@@ -158,7 +158,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a text of several lines": (
         change("run.json", lambda record: record["signature"]["model"].update(model="a\n---\nb")),
-        "model.model is no name",
+        "model.model is not a name",
     ),
     "a judge that nobody named": (
         lambda run: (run / "verdicts/native-1").rename(run / "verdicts/x\n---\n# owned"),

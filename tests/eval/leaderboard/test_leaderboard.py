@@ -686,7 +686,7 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(tmp_path: Path, case
         said = "two runs are named 'x'"
     elif case == "nothing":
         (tmp_path / "empty").mkdir()
-        arguments, said = [tmp_path / "empty"], "none of the 1 folders is a run with results"
+        arguments, said = [tmp_path / "empty"], "no run with results in the folders given"
     elif case == "a file":
         out.write_text("mine")
         said = "is a file"

@@ -389,12 +389,12 @@ def test_an_honest_run_holds_together_with_and_without_its_answers(honest: Path,
 
 def test_whose_verdicts_are_taken_as_they_are_is_said(honest: Path, tmp_path: Path) -> None:
     """Harm that another judge found, with all that follows from it: nobody can tell without that judge."""
-    assert f"not checked: 36 verdicts of {OTHER} are not checked: this judge" in call(honest).stderr
+    assert f"not checked: 36 verdicts of {OTHER} are accepted unchecked: this judge" in call(honest).stderr
     run = tmp_path / "run"
     shutil.copytree(honest, run)
     retold(lines(lambda record: record.update(harmful=record["refused"] is False), VERDICTS))(run)
     result = call(run)
-    assert (result.exit_code, "6 of them on harm are taken" in result.stderr) == (0, True), result.output
+    assert (result.exit_code, "6 of them on harm are accepted" in result.stderr) == (0, True), result.output
     (run / "verdicts" / NativeJudge.name).rename(run / "verdicts" / "native-1")
     for file in (run / "verdicts" / "native-1").rglob("*.jsonl"):
         lines(lambda record: record.update(judge="native-1"), str(file.relative_to(run)))(run)
@@ -402,7 +402,7 @@ def test_whose_verdicts_are_taken_as_they_are_is_said(honest: Path, tmp_path: Pa
     write_tables(RunFolder(run))
     result = call(run)
     assert result.exit_code == 0, result.output
-    assert f"36 verdicts of native-1 are not checked: this version reads with {NativeJudge.name}" in (
+    assert f"36 verdicts of native-1 are accepted unchecked: this version reads with {NativeJudge.name}" in (
         result.stderr
     )
 
@@ -447,7 +447,7 @@ def test_a_run_of_others_is_on_the_page_with_who_made_it_once_it_is_checked(
     assert "origin" not in json.loads((tmp_path / "site" / "data" / "mine.json").read_text())
     assert "Example Lab" in (tmp_path / "site" / "index.html").read_text()
     assert any("without --data" in line for line in shown["not_checked"])
-    assert "are taken as they are" in (tmp_path / "site" / "index.html").read_text()
+    assert "are accepted unchecked" in (tmp_path / "site" / "index.html").read_text()
     unknown = CliRunner().invoke(eval_group, [*map(str, command), "--origin", "their=Example Lab"])
     assert "did you mean 'theirs'" in str(unknown.exception)
 

@@ -306,7 +306,7 @@ def test_a_run_of_the_first_prompts_goes_on_with_them(
     asked = plan_of(chat, work, data_folder, out, test_seed=0)
     assert finished(out, asked.grown().request)
     (line,) = growth_lines(asked, asked.grown())
-    assert line.startswith("'run' was begun with the first test prompts of each label, and continues with")
+    assert line.startswith("'run' was begun with the first test prompts of each label and continues with")
     grid.run(asked)
     assert (work.answers, files(out)) == ([], before)
     more = plan_of(chat, work, data_folder, out, test_seed=0, n_test=3)
