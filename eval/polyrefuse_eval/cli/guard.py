@@ -223,7 +223,8 @@ def test_command(
         "table.md": result.table(),
         "guard.json": json_text(result.to_json()),
     }
-    write_together(out, {name: text.encode() for name, text in files.items()}, error=GuardError)
+    content = {name: text.encode() for name, text in files.items()}
+    write_together(out, content, private=["scores.jsonl"], error=GuardError)
     show_lines(result.table())
     for cost in result.costs:
         _say(str(cost))

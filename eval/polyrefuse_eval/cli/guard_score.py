@@ -89,7 +89,7 @@ def score_command(
         else:
             records += scored
     if out is not None:
-        write_text(out, "".join(map(json_line, records)))
+        write_text(out, "".join(map(json_line, records)), private=True)
         unsafe = sum(record["unsafe"] for record in records)
         show(f"{len(records)} prompts in {out}, {unsafe} unsafe")
 
