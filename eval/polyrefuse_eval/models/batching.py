@@ -283,11 +283,12 @@ def can_pack(chat: ChatModel) -> bool:
     must not feel a change of the first. Finds out about `pads` and `ends_only` as well.
     """
     if chat.ends_only is None:
-        packs, padded = _keeps_apart(chat, True), _keeps_apart(chat, False)
+        alone = _logits_alone(chat)
+        packs, padded = _keeps_apart(chat, alone, True), _keeps_apart(chat, alone, False)
         chat.ends_only = padded and (packs or not _takes_masks(chat))
-        packs = packs or _keeps_apart(chat, True, ends_only=False)
+        packs = packs or _keeps_apart(chat, alone, True, ends_only=False)
         chat.packs = packs if chat.packs is None else chat.packs
-        padded = padded or _keeps_apart(chat, False, ends_only=False)
+        padded = padded or _keeps_apart(chat, alone, False, ends_only=False)
         chat.pads = padded if chat.pads is None else chat.pads
     return bool(chat.packs)
 
@@ -311,9 +312,24 @@ PROBE_TEXTS = (
 """Prompts of different lengths, on which it is tried what a model allows."""
 
 
-def _keeps_apart(chat: ChatModel, packed: bool, *, ends_only: bool = True) -> bool:
-    """Return whether batches of this kind give the logits of prompts alone, without a leak."""
-    if packed and (not _takes_masks(chat) or chat.model.get_output_embeddings() is None):
+_PROBE_ERRORS = (TypeError, ValueError, RuntimeError, IndexError, ChatModelError)
+"""What models raise where they do not take a batch of some kind."""
+
+
+def _logits_alone(chat: ChatModel) -> Tensor | None:
+    """Return the logits [2, vocabulary] of the first two probe texts, each in a pass of its own; None where
+    such passes fail."""
+    try:
+        prompts = chat.encode(PROBE_TEXTS[:2])
+        passes = [forward(chat, _padded(chat, [prompt], [0]), ends_only=False) for prompt in prompts]
+    except _PROBE_ERRORS:
+        return None
+    return torch.cat(passes).float()
+
+
+def _keeps_apart(chat: ChatModel, alone: Tensor | None, packed: bool, *, ends_only: bool = True) -> bool:
+    """Return whether batches of this kind give the logits of prompts `alone`, without a leak."""
+    if alone is None or (packed and (not _takes_masks(chat) or chat.model.get_output_embeddings() is None)):
         return False
     first, second, other = chat.encode(PROBE_TEXTS)
     prefix = shared_prefix([first, second, other])
@@ -324,15 +340,13 @@ def _keeps_apart(chat: ChatModel, packed: bool, *, ends_only: bool = True) -> bo
 
     try:
         together, disturbed = run(first, second), run(other, second)
-        in_two_rows = run(first, second, rows=((0,), (1,)))
-        alone = [forward(chat, _padded(chat, [prompt], [0]), ends_only=False) for prompt in (first, second)]
-    except (TypeError, ValueError, RuntimeError, IndexError, ChatModelError):
+        given = [together, *([run(first, second, rows=((0,), (1,)))] if packed else [])]
+    except _PROBE_ERRORS:
         return False
-    expected = torch.cat(alone).float()
     leak = float((together[1] - disturbed[1]).abs().max())
     exact = chat.dtype in (torch.float32, torch.float64)
     return leak <= (1e-4 if exact else 0.1) * (float(together.std()) + 1e-6) and all(
-        same_logits(chat, logits, expected) for logits in (together, in_two_rows)
+        same_logits(chat, logits, alone) for logits in given
     )
 
 

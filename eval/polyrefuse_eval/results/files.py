@@ -66,7 +66,7 @@ def json_text(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any, *, private: bool = False) -> None:
-    """Write `value` to `path`, whole or not at all; a `private` file is for its owner alone."""
+    """Write `value` to `path`, whole or not at all; `private` is for its owner alone."""
     write_text(path, json_text(value), private=private)
 
 

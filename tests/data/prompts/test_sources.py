@@ -41,7 +41,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.server.HTTPServer]:
     """An upstream on loopback: set `answer` to (status, body, length that it claims)."""
-    httpd = http.server.HTTPServer(("127.0.0.1", 0), _Handler)
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     httpd.answer = (200, GOOD, len(GOOD))  # type: ignore[attr-defined]
     httpd.requests = 0  # type: ignore[attr-defined]
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)

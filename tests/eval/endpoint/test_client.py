@@ -284,7 +284,10 @@ def hostile_service(
         def handle(self) -> None:
             head = b""
             while not head.endswith(b"\r\n\r\n"):
-                head += self.rfile.readline()
+                line = self.rfile.readline()
+                if not line:  # the client has gone without a request
+                    return
+                head += line
             length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
             self.rfile.read(length)
             requests.append(head)
@@ -292,7 +295,10 @@ def hostile_service(
             with suppress(OSError):  # the client may have seen enough
                 self.wfile.write(lines.encode() + body if whole is None else whole)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as hostile:
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True  # none is waited for at the end
+
+    with Server(("127.0.0.1", 0), Handler) as hostile:
         threading.Thread(target=hostile.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{hostile.server_address[1]}/v1", requests
         hostile.shutdown()

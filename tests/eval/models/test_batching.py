@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+import torch
 from tiny import chat_model
 
 from polyrefuse_eval.models import batching, packing
+from polyrefuse_eval.models import chat as chat_module
 
 
 def _lengths(count: int, seed: int) -> list[int]:
@@ -54,3 +56,28 @@ def test_a_row_is_as_long_as_makes_its_tokens_cheapest() -> None:
         own = length - prefix
         assert cost(prefix, own) <= min(cost(prefix, own - 20), cost(prefix, own + 20))
     assert batching._row_length(chat, 0) == batching.TOKENS_PER_ROW["cpu"]
+
+
+def test_a_model_is_tried_in_seven_passes_and_only_once() -> None:
+    chat = chat_model()
+    passes: list[torch.Size] = []
+    chat.model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: passes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    assert batching.can_pack(chat)
+    assert batching.can_pad(chat)
+    assert chat.ends_only
+    # Two prompts alone; packed as they are, disturbed and in two rows; padded as they are and disturbed.
+    assert [shape[0] for shape in passes] == [1, 1, 1, 1, 2, 2, 2]
+
+
+def test_the_tokenizer_is_hashed_once_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = chat_model()
+    hashed = []
+    original = chat_module.tokenizer_hash
+    monkeypatch.setattr(
+        chat_module, "tokenizer_hash", lambda tokenizer: hashed.append(tokenizer) or original(tokenizer)
+    )
+    assert chat.signature() == chat.signature()
+    assert hashed == [chat.tokenizer]
+    assert chat.signature()["tokenizer_hash"] == original(chat.tokenizer)
