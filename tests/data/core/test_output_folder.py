@@ -29,13 +29,13 @@ def full_at(number: int) -> Callable[[int], Callable[[str, int], int]]:
     """Return an opener's maker in whose place the disk is full at the file of this number."""
     opened = 0
 
-    def make(mode: int = 0o666) -> Callable[[str, int], int]:
+    def make(*, private: bool = False) -> Callable[[str, int], int]:
         def opener(path: str, flags: int) -> int:
             nonlocal opened
             opened += 1
             if opened == number:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-            return os.open(path, flags, mode)
+            return os.open(path, flags, 0o600)
 
         return opener
 
