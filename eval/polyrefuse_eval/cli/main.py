@@ -245,9 +245,11 @@ def plot_command(run: Path) -> None:
     """
     need("torch", "safetensors", "matplotlib")
 
+    from polyrefuse_data.core.paths import refuse_linked_folders
     from polyrefuse_eval.directions.plots import draw_run
     from polyrefuse_eval.report.transfer_figure import draw_transfer
 
+    refuse_linked_folders(run, error=RunFolderError)
     drawn = [*draw_run(run), *draw_transfer(run)]
     if not drawn:
         raise RunFolderError(f"'{run}' has no scores, directions or results to draw; give a run folder")

@@ -68,6 +68,9 @@ RUN_FILE = "run.json"
 ANSWERED_FILE = "answered.json"
 """Written when all completions are there: from then on the run does not need its model."""
 
+PRIVATE_FOLDERS = frozenset({"completions", "verdicts"})
+"""Folders of a run that are their owner's alone."""
+
 SUMMARY_FILE = "summary.json"
 RESULTS_FILE = "results.jsonl"
 NOTICE = (
@@ -156,7 +159,7 @@ class RunFolder:
         """
         with locked(self.path):
             refuse_linked_folders(self.path, error=RunFolderError)
-            for folder in (self.path / "completions", self.path / "verdicts"):
+            for folder in map(self.path.joinpath, PRIVATE_FOLDERS):
                 if folder.is_dir():
                     make_folder(folder, private=True, error=RunFolderError)
             yield

@@ -224,11 +224,11 @@ def _named_as(address: Address, folder: Path) -> Iterator[None]:
 def _copy(store: ObjectStore, folder: Path, wanted: Callable[[str], bool]) -> None:
     """Copy the `wanted` objects of a run into the new `folder`."""
     names = [name for name in run_objects(store.list(), store.address) if wanted(name)]
-    folder.mkdir(parents=True)
+    make_folder(folder, private=True, error=StorageError)
 
     def get(name: str) -> None:
         content = store.read(name)
         if content is not None:
-            write_bytes(folder / name, content, error=StorageError)
+            write_bytes(folder / name, content, private=True, error=StorageError)
 
     store.each(names, get)

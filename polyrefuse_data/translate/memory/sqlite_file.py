@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from polyrefuse_data.core.errors import MemoryFileError
-from polyrefuse_data.core.files import own_file_opener
+from polyrefuse_data.core.files import make_folder, own_file_opener
 from polyrefuse_data.core.paths import real_path
 
 APPLICATION_ID = 0x506F6C79
@@ -91,7 +91,7 @@ class MemoryFile:
             )
         with self._errors():
             check_beside(real_path(path))
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._connection = sqlite3.connect(
                 path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -127,7 +127,7 @@ class MemoryFile:
             raise MemoryFileError(
                 f"translation memory {self.path}: {text}; is the disk full or the folder read-only?"
             ) from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # of bytes in its message
             raise MemoryFileError(
                 f"translation memory {self.path} is corrupt or not a translation memory ({error}); "
                 "restore a copy, or import its export into a new file"

@@ -35,6 +35,14 @@ def memory(tmp_path: Path) -> TranslationMemory:
     return TranslationMemory(tmp_path / "memory.sqlite", create=True)
 
 
+def test_bytes_in_the_schema_of_a_memory_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "memory.sqlite"
+    TranslationMemory(path, create=True).close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE T\xbaBLE"))
+    with pytest.raises(MemoryFileError, match="is corrupt or not a translation memory"):
+        TranslationMemory(path)
+
+
 def test_what_is_added_comes_back(memory: TranslationMemory) -> None:
     assert memory.add([Entry("a house", "de", MACHINE, "ein Haus")]) == Added(new=1)
     assert memory.candidates("de") == {(text_hash("a house"), 0): [(MACHINE, "ein Haus")]}

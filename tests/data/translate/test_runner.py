@@ -339,7 +339,7 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with (
         TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
         Server() as server,
-        pytest.raises(PolyRefuseError, match="cannot write the log /dev/full"),
+        pytest.raises(PolyRefuseError, match="cannot write the log '/dev/full'"),
         TranslationProgress(quiet=True, log=Path("/dev/full")) as watcher,
     ):
         fill_memory(prompts(3), ["de"], Chain(live(server)), memory, watcher)

@@ -131,6 +131,22 @@ def test_a_field_that_the_model_does_not_take_ends_the_work_and_what_to_add_work
     assert answer.text == f"Here is the answer {word('Hello?')}."
 
 
+@pytest.mark.parametrize(
+    ("field", "code"), [("seed", "string_above_max_length"), ("top_p", "unsupported_value")]
+)
+def test_a_field_that_is_wrong_for_one_prompt_or_is_a_user_s_own_ends_no_work(
+    server: ChatServer, field: str, code: str
+) -> None:
+    server.not_taken, server.not_taken_code = field, code
+    (error,) = ask(spec_of(server, fields={"top_p": 1}), "Hello?")
+    assert isinstance(error, Rejected)
+
+
+def test_a_field_that_is_not_sent_is_no_advice(server: ChatServer) -> None:
+    sent = spec_of(server, fields={"seed": None, "max_tokens": None, "max_completion_tokens": 64})
+    assert sent.removable.keys() == {"temperature", "max_completion_tokens"}
+
+
 def test_a_limit_under_its_new_name_goes_back_to_the_old_one(server: ChatServer) -> None:
     server.not_taken = "max_completion_tokens"
     fields = {"max_tokens": None, "max_completion_tokens": 64}
