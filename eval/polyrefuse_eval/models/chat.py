@@ -211,7 +211,7 @@ class ChatModel:
 
     @cached_property
     def _tokenizer_hash(self) -> str:
-        """Hash of the tokenizer: every step asks for it, and 150,000 tokens take a second of processor time."""
+        """Hash of the tokenizer, for all steps: 150,000 tokens take a second of processor time."""
         return tokenizer_hash(self.tokenizer)
 
     def signature(self) -> dict[str, str]:
