@@ -23,8 +23,8 @@ from polyrefuse_eval.results.content_cache import (
 def cache_group(context: click.Context) -> None:
     """Show, prune or clear the cache of answers and directions that commands share.
 
-    Kept are answers of unedited models, refusal tokens and directions, each by the model, template,
-    prompts and settings that it depends on. Without a command, `show`.
+    Kept are answers of unedited models, refusal tokens, directions and hidden states of training prompts,
+    each by the model, template, prompts and settings that it depends on. Without a command, `show`.
     """
     if context.invoked_subcommand is None:
         context.invoke(show_command)
