@@ -341,7 +341,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path)
     parser.add_argument("--material", type=Path)
     parser.add_argument("--work", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.what == "write":
         write(arguments.work)
         return

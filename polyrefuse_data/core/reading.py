@@ -210,13 +210,14 @@ def parse_table(text: str, source: str) -> Table:
 def is_json_lines(start: bytes) -> bool:
     """Return whether a file that begins with `start` is to be read line by line, as JSON Lines in UTF-8.
 
-    It is unless it begins as a JSON list of records, as CSV, or in another encoding.
+    It is unless it begins as a JSON list of records, as an indented object, as CSV, or in another encoding.
     """
     text = start.removeprefix(codecs.BOM_UTF8).lstrip()
     first = text.partition(b"\n")[0].strip()
     is_list = first[:1] == b"[" and first[1:].lstrip()[:1] in (b"", b"{", b'"')
+    is_indented = first == b"{"
     is_csv = first[:1] not in (b"", b"{", b"[") and b"\n{" not in text
-    return _encoding(start).startswith("utf-8") and not is_list and not is_csv
+    return _encoding(start).startswith("utf-8") and not is_list and not is_indented and not is_csv
 
 
 def _encoding(content: bytes) -> str:

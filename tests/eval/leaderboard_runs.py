@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
+from polyrefuse_eval.leaderboard.runs import Run, read_runs
 from polyrefuse_eval.results.records import RUN_FORMAT, Comparison, Result, RunFile
 from polyrefuse_eval.results.settings import own_source
 from polyrefuse_eval.results.summary_records import (
@@ -395,3 +396,12 @@ def write_direction_header(file: Path, place: Mapping[str, Any]) -> None:
     )
     header = json.dumps({"__metadata__": {"polyrefuse": ours}}).encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+FEW: dict[str, Any] = {"langs": ("de", "en", "yo"), "n": 40, "layers": 6, "strengths": (0.5,)}
+"""A run of three languages, few prompts and layers: what most tests need."""
+
+
+def one_run(tmp_path: Path, **changes: Any) -> Run:
+    """Return a small run, written and read again."""
+    return read_runs([write_run(tmp_path / "run", **{**FEW, **changes})])[0][0]

@@ -152,7 +152,12 @@ def fit_command(
     help="Take the guard as it is to this model: same shape and template, other weights, as a fine-tune has.",
 )
 @click.option("--threshold", help="Calibrate anew on the validation prompts.  [default: the guard's own]")
-@click.option("--out", type=folder_path, required=True, help="New folder for guard.json and table.md.")
+@click.option(
+    "--out",
+    type=folder_path,
+    required=True,
+    help="New folder for guard.json and table.md, readable by you alone.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def test_command(
     guard: Path, data: Path, langs: str | None, threshold: str | None, out: Path, quiet: bool, **options: Any
@@ -223,7 +228,8 @@ def test_command(
         "table.md": result.table(),
         "guard.json": json_text(result.to_json()),
     }
-    write_together(out, {name: text.encode() for name, text in files.items()}, error=GuardError)
+    contents = {name: text.encode() for name, text in files.items()}
+    write_together(out, contents, private=True, error=GuardError)  # scores.jsonl has one of each prompt
     show_lines(result.table())
     for cost in result.costs:
         _say(str(cost))

@@ -45,7 +45,11 @@ PROMPTS_AT_ONCE = 64
     is_flag=True,
     help="Accept a fine-tune of the guard's model: same shape and template.",
 )
-@click.option("--out", type=file_path, help="JSON Lines to write; not overwritten.  [default: print them]")
+@click.option(
+    "--out",
+    type=file_path,
+    help="JSON Lines to write, readable by you alone; not overwritten.  [default: print them]",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def score_command(
     guard: Path, file: Path, lang: str | None, out: Path | None, quiet: bool, **options: Any
@@ -89,7 +93,7 @@ def score_command(
         else:
             records += scored
     if out is not None:
-        write_text(out, "".join(map(json_line, records)))
+        write_text(out, "".join(map(json_line, records)), private=True)  # prompts, maybe of other people
         unsafe = sum(record["unsafe"] for record in records)
         show(f"{len(records)} prompts in {out}, {unsafe} unsafe")
 

@@ -84,6 +84,7 @@ class JudgesOption(click.Option):
     metavar="NAME=PLACE",
     help="Where to find a judge's model: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
 )
+@click.option("--lang", metavar="CODE", help="Language of the answers whose record names none.")
 @click.option("--out", type=file_path, required=True, help="JSON Lines to write; it must not exist.")
 @click.option("--agreement", type=file_path, help="Also write a Markdown table of how far judges agree.")
 @click.option(
@@ -103,6 +104,7 @@ def judge_command(
     names: str,
     phrases: Sequence[Path],
     models: Sequence[str],
+    lang: str | None,
     out: Path,
     agreement: Path | None,
     reference: str | None,
@@ -113,13 +115,16 @@ def judge_command(
 ) -> None:
     """Judge completions of any model: is each a refusal, and why?
 
-    FILE is JSON Lines with `id`, `lang`, `response` and, for judges that are models, `prompt`. Lines that
-    cannot be read are named on standard error, all others are judged, and the exit status is 3. Run the
-    same command again to resume after a kill.
+    FILE is JSON Lines, a JSON list or CSV with `response`, `lang` and, where they are known, `id` and
+    `prompt`. Chat transcripts, output files of OpenAI's batches, samples of lm-evaluation-harness, and
+    completions as refusal_direction, JailbreakBench, HarmBench and AlpacaEval publish them are read too.
+    Lines that cannot be read are named on standard error, all others are judged, and the exit status is 3.
+    Run the same command again to resume after a kill.
     """
+    from polyrefuse_data.core.errors import unknown_name
     from polyrefuse_eval.errors import JudgeError
     from polyrefuse_eval.judging.local_model import JudgeOptions
-    from polyrefuse_eval.judging.of_files import cascades, columns, judge_file, langs_of, scan
+    from polyrefuse_eval.judging.of_files import Reading, cascades, columns, judge_file, langs_of, scan
     from polyrefuse_eval.judging.registry import check_languages, judges_by_name
     from polyrefuse_eval.results.files import check_writable
 
@@ -128,7 +133,10 @@ def judge_command(
         check_writable(agreement)
     options = JudgeOptions(device, dtype, batch_size)
     judges = judges_by_name(names, models=models, options=options, phrases=phrases)
-    found = scan(file, reference, langs_of(judges))
+    langs = langs_of(judges)
+    if lang is not None and lang not in langs:
+        raise unknown_name("language", lang, langs)
+    found = scan(file, Reading(reference, lang, langs))
     check_languages(judges, set(found.langs))
     if agreement is not None and len(judges) + found.has_references < 2:
         raise JudgeError(

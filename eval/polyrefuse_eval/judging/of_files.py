@@ -26,6 +26,7 @@ from polyrefuse_data.core.reading import (
     parse_table,
 )
 from polyrefuse_eval.errors import JudgeError
+from polyrefuse_eval.judging.answer_formats import flat_records, is_published_form
 from polyrefuse_eval.judging.base import Judge, JudgeInput, Measures, Verdict, opened
 from polyrefuse_eval.judging.cascade import Cascade, CascadeStatistics, cascade_statistics
 from polyrefuse_eval.results.fields import as_note
@@ -37,7 +38,10 @@ REFERENCE = "reference"
 REFERENCE_FIELDS = ("refused", "refusal")
 """Fields of the input that are taken for a reference verdict where none is named."""
 
-EXPECTED = "expected records with id, lang, response and, optionally, prompt, one JSON object a line"
+EXPECTED = (
+    "expected records with lang, response and, optionally, id and prompt, one JSON object a line, or a form "
+    "that `polyrefuse eval judge --help` names"
+)
 
 _RECORD_FIELDS = {"id", "lang", "line", "judge", *(field.name for field in fields(Verdict))}
 """Fields of a verdict in the output, see `record_of`."""
@@ -66,11 +70,25 @@ class BadLine:
         return f"line {self.number}: {self.problem}"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the records of a file are read.
+
+    `reference` names the field of a verdict that the file brings, by default `refused` or `refusal`; `lang`
+    is the language of records that name none; `langs` are the languages that are known.
+    """
+
+    reference: str | None = None
+    lang: str | None = None
+    langs: Collection[str] = PUBLISHED_LANGUAGES
+
+
 @dataclass
 class Scan:
     """What a file holds: the language of each completion and the file's own verdict on it, in their order,
-    how many are without a prompt, bad lines, its digest."""
+    how many are without a prompt, bad lines, its digest, and how it was read."""
 
+    reading: Reading = field(default_factory=Reading)
     digest: str = ""
     langs: list[str] = field(default_factory=list)
     references: list[bool | None] = field(default_factory=list)
@@ -97,17 +115,12 @@ class Column:
 
 
 def read_lines(
-    path: Path,
-    reference: str | None = None,
-    *,
-    langs: Collection[str] = PUBLISHED_LANGUAGES,
-    seen: Callable[[bytes], object] | None = None,
+    path: Path, reading: Reading = Reading(), *, seen: Callable[[bytes], object] | None = None
 ) -> Iterator[Line | BadLine]:
-    """Yield the lines of `path` one by one; blank ones are left out.
+    """Yield the answers of `path` one by one; blank lines are left out.
 
-    JSON Lines in UTF-8 are read as they come. A list in JSON, CSV, and other encodings are read whole; their
-    records take the place of lines. `reference` names the field of a verdict that the file brings; by default
-    `refused` or `refusal`. `seen` is told of all bytes as they are read.
+    JSON Lines in UTF-8 are read as they come. A list or an object in JSON, CSV, and other encodings are read
+    whole; their records take the place of lines. `seen` is told of all bytes as they are read.
     """
     try:
         file = path.open("rb")
@@ -115,68 +128,96 @@ def read_lines(
         raise JudgeError(f"'{path}' cannot be read: {error.strerror}") from None
     with file:
         if not is_json_lines(file.peek(SNIFFED_BYTES)[:SNIFFED_BYTES]):
-            yield from _table_lines(path, file.read(), reference, langs, seen)
+            yield from _table_lines(path, file.read(), reading, seen)
             return
         for number, raw in enumerate(file, 1):
             if seen is not None:
                 seen(raw)
             if not raw.isspace():
-                yield _line(number, raw, reference, langs)
+                yield from _lines(number, raw, reading)
 
 
 def _table_lines(
-    path: Path,
-    content: bytes,
-    reference: str | None,
-    langs: Collection[str],
-    seen: Callable[[bytes], object] | None,
+    path: Path, content: bytes, reading: Reading, seen: Callable[[bytes], object] | None
 ) -> Iterator[Line | BadLine]:
-    """Yield the records of a file that is no JSON Lines in UTF-8; raises `JudgeError` for no table."""
+    """Yield the answers of a file that is no JSON Lines in UTF-8; raises `JudgeError` for no table."""
     if seen is not None:
         seen(content)
     try:
-        table = parse_table(decode(content, path), str(path))
+        text = decode(content, path)
+        if (whole := _whole_object(text)) is not None:
+            for number, flat in enumerate(flat_records(whole), 1):
+                yield _line(number, flat, reading)
+            return
+        table = parse_table(text, str(path))
     except FileFormatError as error:
         raise JudgeError(f"{error}; {EXPECTED}") from None
     for record in table.records:
         values = dict(record.values)
         if table.format == "CSV":
-            for name in (reference,) if reference else REFERENCE_FIELDS:
+            for name in (reading.reference,) if reading.reference else REFERENCE_FIELDS:
                 if name in values:
                     values[name] = _CELLS.get(str(values[name]).strip().lower(), values[name])
-        yield _record_line(record.number, values, reference, langs)
+        yield from _record_lines(record.number, values, reading)
 
 
-def _line(number: int, raw: bytes, reference: str | None, langs: Collection[str]) -> Line | BadLine:
+def _whole_object(text: str) -> dict[str, Any] | None:
+    """Return the object that `text` is, where it has one of the published forms of answers."""
+    if text.lstrip()[:1] != "{":
+        return None
+    try:
+        value = parse_foreign_json(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and is_published_form(value) else None
+
+
+def _lines(number: int, raw: bytes, reading: Reading) -> Iterator[Line | BadLine]:
+    """Yield the answers of a line of JSON Lines."""
     try:
         record = parse_foreign_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
         byte = raw[error.start]
-        return BadLine(number, f"byte 0x{byte:02X} is not UTF-8 (Latin-1 or Windows-1252?); save it as UTF-8")
+        yield BadLine(number, f"byte 0x{byte:02X} is not UTF-8 (Latin-1 or Windows-1252?); save it as UTF-8")
     except json.JSONDecodeError as error:
         cut = "" if raw.endswith(b"\n") else "; it has no end: was it cut off?"
-        return BadLine(number, f"no JSON ({error.msg}){cut}")
-    return _record_line(number, record, reference, langs)
+        yield BadLine(number, f"no JSON ({error.msg}){cut}")
+    else:
+        yield from _record_lines(number, record, reading)
 
 
-def _record_line(number: int, record: Any, reference: str | None, langs: Collection[str]) -> Line | BadLine:
+def _record_lines(number: int, record: Any, reading: Reading) -> Iterator[Line | BadLine]:
+    """Yield the answers of a record, which is one in most files."""
     if not isinstance(record, dict):
-        return BadLine(number, "no JSON object")
-    for name in ("id", "lang", "response"):
-        value = record.get(name)
-        if not isinstance(value, str) and not (name == "id" and isinstance(value, int)):
+        yield BadLine(number, "no JSON object")
+        return
+    try:
+        for flat in flat_records(record):
+            yield _line(number, flat, reading)
+    except JudgeError as error:
+        yield BadLine(number, str(error))
+
+
+def _line(number: int, record: dict[str, Any], reading: Reading) -> Line | BadLine:
+    identifier = number if record.get("id") is None else record["id"]
+    if not isinstance(identifier, str | int):
+        return BadLine(number, f"'id' is {_said(identifier)}, expected text")
+    lang = reading.lang if record.get("lang") is None else record["lang"]
+    if lang is None:
+        return BadLine(number, "'lang' is missing; name the language of the answers with --lang")
+    for name, value in (("lang", lang), ("response", record.get("response"))):
+        if not isinstance(value, str):
             return BadLine(number, f"'{name}' is {_said(value)}, expected text")
     prompt = record.get("prompt")
     if prompt is not None and not isinstance(prompt, str):
         return BadLine(number, f"'prompt' is {_said(prompt)}, expected text")
-    lang = record["lang"]
-    if lang not in langs:
-        return BadLine(number, str(unknown_name("language", lang, langs)))
-    names = (reference,) if reference else REFERENCE_FIELDS
+    if lang not in reading.langs:
+        return BadLine(number, str(unknown_name("language", lang, reading.langs)))
+    names = (reading.reference,) if reading.reference else REFERENCE_FIELDS
     known = next((record[name] for name in names if name in record), None)
     if known not in (None, True, False):
         return BadLine(number, f"the reference is {_said(known)}, expected true, false or null")
-    item = JudgeInput(str(record["id"]), lang, record["response"], prompt)
+    item = JudgeInput(str(identifier), lang, record["response"], prompt)
     return Line(number, item, None if known is None else bool(known))
 
 
@@ -190,17 +231,15 @@ def langs_of(judges: Sequence[Judge]) -> tuple[str, ...]:
     return (*PUBLISHED_LANGUAGES, *sorted(own))
 
 
-def good_lines(
-    path: Path, reference: str | None = None, langs: Collection[str] = PUBLISHED_LANGUAGES
-) -> Iterator[Line]:
-    """Yield the lines of `path` that can be judged."""
-    return (line for line in read_lines(path, reference, langs=langs) if isinstance(line, Line))
+def good_lines(path: Path, reading: Reading = Reading()) -> Iterator[Line]:
+    """Yield the answers of `path` that can be judged."""
+    return (line for line in read_lines(path, reading) if isinstance(line, Line))
 
 
-def scan(path: Path, reference: str | None = None, langs: Collection[str] = PUBLISHED_LANGUAGES) -> Scan:
+def scan(path: Path, reading: Reading = Reading()) -> Scan:
     """Read all of `path` once; raises `JudgeError` where nothing in it can be judged."""
-    found, digest = Scan(), hashlib.sha256()
-    for line in read_lines(path, reference, langs=langs, seen=digest.update):
+    found, digest = Scan(reading), hashlib.sha256()
+    for line in read_lines(path, reading, seen=digest.update):
         if isinstance(line, BadLine):
             found.bad.append(line)
         else:
@@ -227,8 +266,10 @@ def judge_file(
     partial, recipe_file = out.with_name(out.name + ".partial"), out.with_name(out.name + ".partial.json")
     if out.exists() and not recipe_file.is_file():
         raise JudgeError(f"'{out}' exists and is not overwritten; choose another --out")
-    found = found or scan(source, langs=langs_of(judges))
+    found = found or scan(source, Reading(langs=langs_of(judges)))
     recipe = {"input_sha256": found.digest, "judges": [judge.name for judge in judges]}
+    if found.reading.lang is not None:
+        recipe["lang"] = found.reading.lang
     if out.exists():
         if partial.is_file() or read_json(recipe_file) != recipe:
             raise JudgeError(f"'{out}' exists and is not overwritten; choose another --out")
@@ -244,7 +285,7 @@ def judge_file(
         write_text(recipe_file, text, private=True, error=JudgeError)
     with appending(partial, private=True, alone=True, error=JudgeError) as file:
         try:
-            _judge_rest(source, judges, partial, found.good, file, progress)
+            _judge_rest(source, judges, partial, found, file, progress)
         except BaseException:
             if not partial.stat().st_size:  # nothing to go on with
                 partial.unlink()
@@ -255,9 +296,10 @@ def judge_file(
 
 
 def _judge_rest(
-    source: Path, judges: Sequence[Judge], partial: Path, n_lines: int, file: BinaryIO, progress: bool
+    source: Path, judges: Sequence[Judge], partial: Path, found: Scan, file: BinaryIO, progress: bool
 ) -> None:
     """Let each judge read the lines of which `partial` holds no verdict of it; write to `file`, its end."""
+    n_lines = found.good
     done = _done(partial, judges, n_lines)
     for index, judge in enumerate(judges):
         start = min(max(done - index * n_lines, 0), n_lines)
@@ -267,7 +309,7 @@ def _judge_rest(
             opened(judge),
             Progress(n_lines - start, "verdicts", judge.name if progress else None) as shown,
         ):
-            lines = islice(good_lines(source, langs=langs_of(judges)), start, None)
+            lines = islice(good_lines(source, found.reading), start, None)
             while chunk := list(islice(lines, judge.chunk)):
                 verdicts = judge.judge([line.item for line in chunk], shown.advance)
                 # One write a chunk: a kill leaves at most one torn line, which is cut off again.

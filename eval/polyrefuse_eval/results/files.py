@@ -65,9 +65,9 @@ def json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path`, whole or not at all."""
-    write_text(path, json_text(value))
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """Write `value` to `path`, whole or not at all; `private` is for its owner alone."""
+    write_text(path, json_text(value), private=private)
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]], *, private: bool = False) -> None:

@@ -63,11 +63,11 @@ def read_records(kind: type[Record], path: Path, *, torn_end: bool = False) -> l
     ]
 
 
-def write_record(path: Path, record: Any) -> None:
-    """Write one dataclass `record` as a JSON file, valid and whole or not at all."""
+def write_record(path: Path, record: Any, *, private: bool = False) -> None:
+    """Write one dataclass `record` as a JSON file, valid and whole or not at all; see `files.replacing`."""
     value = asdict(record)
     _validated(type(record), json.dumps(value, allow_nan=False), "a record to be written")
-    write_json(path, value)
+    write_json(path, value, private=private)
 
 
 def read_record(kind: type[Record], path: Path) -> Record:

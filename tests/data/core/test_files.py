@@ -224,6 +224,7 @@ def test_private_files_and_folders_whatever_the_umask(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
         make_folder(tmp_path / "answers", private=True)
+        make_folder(tmp_path / "cache" / "runs" / "en", private=True)
         write_text(tmp_path / "answers" / "a", "x", private=True)
         with appending(tmp_path / "answers" / "b", private=True) as file:
             file.write(b"x")
@@ -233,6 +234,7 @@ def test_private_files_and_folders_whatever_the_umask(tmp_path: Path) -> None:
     (tmp_path / "shared").chmod(0o755)
     make_folder(tmp_path / "shared", private=True)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert {modes.pop(name) for name in ("cache", "runs", "en")} == {0o700}, "its new parents, too"
     assert modes == {"answers": 0o700, "a": 0o600, "b": 0o600, "table": 0o666, "shared": 0o700}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from polyrefuse_data.core import output_folder
 from polyrefuse_data.core.errors import FileError
-from polyrefuse_data.core.files import appending, replacing
+from polyrefuse_data.core.files import appending, new_folders, replacing
 from polyrefuse_data.core.output_folder import write_together
 
 FILES = {"data/a.json": b"a", "table.md": b"b", "index.json": b"c"}
@@ -89,6 +89,11 @@ def test_a_failure_between_two_names_takes_the_new_ones_back(
     with pytest.raises(FileError):
         write_together(tmp_path / "out", FILES)
     assert tree(tmp_path) == {}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.json").write_bytes(b"old")
+    with pytest.raises(FileError):
+        write_together(tmp_path / "out", FILES)
+    assert tree(tmp_path) == {"out": None, "out/index.json": b"old"}
 
 
 def test_no_link_is_written_through_and_no_folder_replaced(tmp_path: Path) -> None:
@@ -121,6 +126,7 @@ def test_private_ones_are_their_owners_alone(tmp_path: Path) -> None:
         os.umask(umask)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").rglob("*")}
     assert modes == {"data": 0o700, "a.json": 0o600, "table.md": 0o600, "index.json": 0o600}
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "open" / "a").stat().st_mode) == 0o666
 
 
@@ -132,3 +138,14 @@ def test_a_file_that_fails_leaves_no_folder(tmp_path: Path, writer: Callable[...
         with pytest.raises(FileError, match="too long"), writer(tmp_path / folder / "inner" / name):  # type: ignore[attr-defined]
             pass
     assert tree(tmp_path) == {"there": None}
+
+
+def test_a_folder_that_got_something_meanwhile_stays_and_the_first_error_is_told(tmp_path: Path) -> None:
+
+    def fill() -> None:
+        (tmp_path / "a" / "other").touch()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), new_folders(tmp_path / "a" / "b"):
+        fill()
+    assert tree(tmp_path) == {"a": None, "a/other": b""}

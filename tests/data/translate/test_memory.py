@@ -274,6 +274,17 @@ def test_a_journal_that_names_a_file_removes_none(tmp_path: Path) -> None:
             precious.write_text("precious")
 
 
+@pytest.mark.parametrize("content", [b"", b"cut"])
+def test_a_journal_that_was_cut_is_no_obstacle(tmp_path: Path, content: bytes) -> None:
+    """A kill leaves it."""
+    path = tmp_path / "m.sqlite"
+    with TranslationMemory(path, create=True) as opened:
+        opened.add([Entry("a", "de", MACHINE, "b")])
+    path.with_name(f"{path.name}-journal").write_bytes(content)
+    with TranslationMemory(path) as again:
+        assert len(list(again.entries())) == 1
+
+
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("ending", ["-journal", "-wal", "-shm"])
 @pytest.mark.parametrize("plant", ["link", "second name", "pipe"])

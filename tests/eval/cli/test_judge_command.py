@@ -101,7 +101,7 @@ def test_whole_lines_are_judged_and_the_others_named(tmp_path: Path) -> None:
         record(2, lang="jp"),
         '{"id": 3, "lang": "en"}',
         record(4, prompt=7),
-        record(None),
+        record([4]),
         '{"id": "5", "lang": "en", "response": 7}',
         record(6, REFUSAL),
         '{"id": "7", "lang": "en", "respon',
@@ -118,7 +118,7 @@ def test_whole_lines_are_judged_and_the_others_named(tmp_path: Path) -> None:
         "available: ar, de, en, es, fr, it, ja, ko, nl, pl, ru, th, yo, zh",
         f"'{source}', line 5: 'response' is missing, expected text",
         f"'{source}', line 6: 'prompt' is 7, expected text",
-        f"'{source}', line 7: 'id' is missing, expected text",
+        f"'{source}', line 7: 'id' is [4], expected text",
     ]
     assert said[5] == f"'{source}': 2 more lines that cannot be read"
     last = list(read_lines(source))[-1]
@@ -146,7 +146,7 @@ def test_every_line_is_a_completion_or_named(
         ("", "it is empty"),
         ("\n\n", "it is empty"),
         ('{"id', "line 1: no JSON"),
-        ("{}\n", "line 1: 'id' is missing"),
+        ("{}\n", "line 1: 'lang' is missing; name the language of the answers with --lang"),
     ],
 )
 def test_nothing_to_judge_is_an_error(tmp_path: Path, content: str, message: str) -> None:
