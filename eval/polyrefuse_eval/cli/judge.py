@@ -48,8 +48,8 @@ class JudgesOption(click.Option):
         from polyrefuse_eval.judging.registry import KNOWN
 
         self.help = (
-            f"Judges, separated by commas: {', '.join(KNOWN)}; native+JUDGE lets JUDGE read what native is "
-            "not sure of."
+            f"Judges, separated by commas: {', '.join(KNOWN)}; native+JUDGE lets JUDGE read the answers on "
+            "which native is undecided."
         )
         return super().get_help_record(ctx)
 
@@ -75,7 +75,7 @@ class JudgesOption(click.Option):
     is_eager=True,
     expose_value=False,
     callback=_check,
-    help="Check such a file, and do nothing else.",
+    help="Check a file for --phrases, and do nothing else.",
 )
 @click.option(
     "--judge-model",
@@ -123,9 +123,9 @@ def judge_command(
 
     FILE is JSON Lines, a JSON list or CSV with `response`, `lang` and, where they are known, `id` and
     `prompt`. Chat transcripts, output files of OpenAI's batches, samples of lm-evaluation-harness, and
-    completions as refusal_direction, JailbreakBench, HarmBench and AlpacaEval publish them are read too.
+    completions in the files of refusal_direction, JailbreakBench, HarmBench and AlpacaEval are read too.
     Lines that cannot be read are named on standard error, all others are judged, and the exit status is 3.
-    Run the same command again to resume after a kill.
+    If interrupted, run the same command again to resume.
     """
     from polyrefuse_data.core.errors import unknown_name
     from polyrefuse_eval.endpoint.spec import read_fields
@@ -179,7 +179,7 @@ def _warnings(found: Scan, judges: Sequence[Judge], file: Path) -> list[str]:
         if judge.needs_prompt and found.without_prompt:
             lines.append(
                 f"{judge.name} needs the prompt, which {found.without_prompt} of {found.good} completions "
-                "lack: undecided there"
+                "lack; their verdict is undecided"
             )
         if judge.languages is None:
             continue

@@ -24,7 +24,7 @@ from polyrefuse_eval.errors import EndpointError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 NO_ACTIVATIONS = (
-    "{model} is behind an endpoint, which gives answers and no activations: only `polyrefuse eval run` "
+    "{model} is behind an endpoint, which returns answers but no activations: only `polyrefuse eval run` "
     "measures it, and without directions"
 )
 
@@ -117,7 +117,9 @@ class ServiceSpec(Generic[PromptType]):
             return None
         key = os.environ.get(self.key_variable, "").strip()
         if not (key.isascii() and (key.isprintable() or not key)):
-            raise EndpointError(f"{self.key_variable} holds characters that no key has; set it again")
+            raise EndpointError(
+                f"{self.key_variable} contains characters that a key cannot have; set it again"
+            )
         return key or None
 
     @property
@@ -237,7 +239,7 @@ def read_fields(text: str | None, option: str = "--request") -> dict[str, Any]:
         fields = None
     if not isinstance(fields, dict):
         raise EndpointError(
-            f"{option} {text!r} is no JSON object; expected one such as "
+            f"{option} {text!r} is not a JSON object; expected one such as "
             '\'{"reasoning_effort": "low"}\'; null leaves a field out'
         )
     reserved = sorted(set(fields) & set(RESERVED_FIELDS))

@@ -257,7 +257,7 @@ def _unchecked(folder: RunFolder, data: DataFolder | None) -> Iterator[str]:
         yield f"without {ANSWER_COSTS}/, {COSTS_FILE} is not recomputed"
     for file, what in UNCHECKED_FILES.items():
         if any(folder.path.glob(file)):
-            yield f"{what} taken as they are: nothing here says whether they were measured so"
+            yield f"{what} accepted unchecked: nothing here shows how they were measured"
     if data is None:
         yield "without --data, it is not checked that the prompts are those of the data set"
 

@@ -381,7 +381,7 @@ def test_the_native_judge_reads_again_beside_the_prompts(
     assert any(problem in line for line in check_run(RunFolder(run), data).problems)
     checked = check_run(RunFolder(run))
     assert checked.problems == ()
-    assert any("of 6 answers it says something else then" in line for line in checked.unchecked)
+    assert any("then it differs from the run on 6 answers" in line for line in checked.unchecked)
 
 
 def test_an_answer_that_repeats_its_prompt_is_no_lie(honest: Path, data_folder: Path, tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_an_answer_that_repeats_its_prompt_is_no_lie(honest: Path, data_folder: 
     assert not any("the judge says" in line for line in problems)
     checked = check_run(RunFolder(run))
     assert not any("the judge says" in line for line in checked.problems)
-    assert any("answers it says something else then" in line for line in checked.unchecked)
+    assert any("then it differs from the run on" in line for line in checked.unchecked)
 
 
 def call(*arguments: object) -> Result:
@@ -428,12 +428,12 @@ def test_an_honest_run_holds_together_with_and_without_its_answers(honest: Path,
 
 def test_whose_verdicts_are_taken_as_they_are_is_said(honest: Path, tmp_path: Path) -> None:
     """Harm that another judge found, with all that follows from it: nobody can tell without that judge."""
-    assert f"not checked: 36 verdicts of {OTHER} are taken as they are: this judge" in call(honest).stderr
+    assert f"not checked: 36 verdicts of {OTHER} are accepted unchecked: this judge" in call(honest).stderr
     run = tmp_path / "run"
     shutil.copytree(honest, run)
     retold(lines(lambda record: record.update(harmful=record["refused"] is False), VERDICTS))(run)
     result = call(run)
-    assert (result.exit_code, "6 of them on harm are taken" in result.stderr) == (0, True), result.output
+    assert (result.exit_code, "6 of them on harm are accepted" in result.stderr) == (0, True), result.output
     (run / "verdicts" / NativeJudge.name).rename(run / "verdicts" / "native-1")
     for file in (run / "verdicts" / "native-1").rglob("*.jsonl"):
         lines(lambda record: record.update(judge="native-1"), str(file.relative_to(run)))(run)
@@ -441,7 +441,7 @@ def test_whose_verdicts_are_taken_as_they_are_is_said(honest: Path, tmp_path: Pa
     write_tables(RunFolder(run))
     result = call(run)
     assert result.exit_code == 0, result.output
-    assert f"36 verdicts of native-1 are taken as they are: this version reads with {NativeJudge.name}" in (
+    assert f"36 verdicts of native-1 are accepted unchecked: this version reads with {NativeJudge.name}" in (
         result.stderr
     )
 
@@ -453,7 +453,7 @@ def test_problems_are_lines_and_the_status_is_1(honest: Path, tmp_path: Path) ->
     result = call(run)
     assert result.exit_code == 1
     assert "results.jsonl is not what summary.json was made from" in result.stdout
-    assert result.stdout.splitlines()[-1].endswith("is not to be shown beside others")
+    assert result.stdout.splitlines()[-1].endswith("must not be shown beside other runs")
 
 
 def test_prompts_are_those_of_the_data_set(data_folder: Path, honest: Path) -> None:
@@ -489,7 +489,7 @@ def test_a_run_of_others_is_on_the_page_with_who_made_it_once_it_is_checked(
     assert "origin" not in json.loads((tmp_path / "site" / "data" / "mine.json").read_text())
     assert "Example Lab" in (tmp_path / "site" / "index.html").read_text()
     assert any("without --data" in line for line in shown["not_checked"])
-    assert "are taken as they are" in (tmp_path / "site" / "index.html").read_text()
+    assert "are accepted unchecked" in (tmp_path / "site" / "index.html").read_text()
     unknown = CliRunner().invoke(eval_group, [*map(str, command), "--origin", "their=Example Lab"])
     assert "did you mean 'theirs'" in str(unknown.exception)
 
