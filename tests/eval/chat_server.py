@@ -81,6 +81,7 @@ class ChatServer:
     """A name in `DIALECTS`."""
     not_taken: str | None = None
     """A field of a request that the model does not take, where there is one."""
+    not_taken_code: str = "unsupported_parameter"
     prompts: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
@@ -223,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         if server.not_taken in body:
             name = server.not_taken
             message = f"Unsupported parameter: '{name}' is not supported with this model, key {KEY}."
-            refused = {"type": "invalid_request_error", "param": name, "code": "unsupported_parameter"}
+            refused = {"type": "invalid_request_error", "param": name, "code": server.not_taken_code}
             self._send(400, json.dumps({"error": {"message": message, **refused}}).encode())
             return
         status, value = reply(server, prompt)

@@ -163,7 +163,7 @@ def direction_at(
     vector = directions.at(position, layer)
     norm = float(vector.norm())
     if not norm > 0:
-        raise DirectionError(f"the means at position {position.label}, layer {layer} do not differ at all")
+        raise DirectionError(f"the means at position {position.label}, layer {layer} are identical")
     unit = (vector / norm).float()
     return Direction(
         unit, norm, layer, position, directions.lang, metadata={**directions.metadata, **metadata}

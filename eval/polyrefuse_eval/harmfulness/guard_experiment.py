@@ -46,8 +46,8 @@ class FitSettings:
         unserved = [lang for lang in self.calibrate if lang not in self.langs]
         if unserved and len(self.langs) > 1 and not self.pooled:
             raise GuardError(
-                f"--calibrate {','.join(unserved)}: the guard is fitted in {','.join(self.langs)}, each for "
-                "itself; calibrate in these, or fit it --pooled"
+                f"--calibrate {','.join(unserved)}: the guard is fitted in {','.join(self.langs)}, one guard "
+                "for each; calibrate in these, or fit it with --pooled"
             )
 
 

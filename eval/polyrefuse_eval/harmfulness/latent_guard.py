@@ -315,7 +315,7 @@ def check_centroids(n_refused: int, n_accepted: int, lang: str) -> None:
         if count < MINIMUM_PROMPTS:
             raise GuardError(
                 f"{count} {kind} prompts in '{lang}', and a centroid needs {MINIMUM_PROMPTS}: give more with "
-                "--train, fit it together with other languages (--langs all --pooled), or take all prompts "
+                "--train, fit it together with other languages (--langs all --pooled), or use all prompts "
                 "by their label with --behaviour label"
             )
 
