@@ -85,6 +85,11 @@ class JudgesOption(click.Option):
     help="Where to find a judge's model: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
 )
 @click.option("--lang", metavar="CODE", help="Language of the answers whose record names none.")
+@click.option(
+    "--judge-request",
+    metavar="JSON",
+    help="JSON object with fields to add to each request to a judge openai:MODEL; null removes a field.",
+)
 @click.option("--out", type=file_path, required=True, help="JSON Lines to write; it must not exist.")
 @click.option("--agreement", type=file_path, help="Also write a Markdown table of how far judges agree.")
 @click.option(
@@ -111,6 +116,7 @@ def judge_command(
     device: str | None,
     dtype: str,
     batch_size: int | None,
+    judge_request: str | None,
     quiet: bool,
 ) -> None:
     """Judge completions of any model: is each a refusal, and why?
@@ -122,6 +128,7 @@ def judge_command(
     If interrupted, run the same command again to resume.
     """
     from polyrefuse_data.core.errors import unknown_name
+    from polyrefuse_eval.endpoint.spec import read_fields
     from polyrefuse_eval.errors import JudgeError
     from polyrefuse_eval.judging.local_model import JudgeOptions
     from polyrefuse_eval.judging.of_files import Reading, cascades, columns, judge_file, langs_of, scan
@@ -131,7 +138,7 @@ def judge_command(
     check_writable(out)
     if agreement is not None:
         check_writable(agreement)
-    options = JudgeOptions(device, dtype, batch_size)
+    options = JudgeOptions(device, dtype, batch_size, read_fields(judge_request, "--judge-request"))
     judges = judges_by_name(names, models=models, options=options, phrases=phrases)
     langs = langs_of(judges)
     if lang is not None and lang not in langs:

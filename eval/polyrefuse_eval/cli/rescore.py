@@ -44,6 +44,7 @@ def rescore_command(
     source: str | None,
     judge_model: Sequence[str],
     judge_batch_size: int | None,
+    judge_request: str | None,
     phrases: Sequence[str],
     device: str | None,
     quiet: bool,
@@ -55,6 +56,7 @@ def rescore_command(
     model is not needed. Files that cannot be read are named on standard error, all others are rescored, and
     the exit status is 3.
     """
+    from polyrefuse_eval.endpoint.spec import read_fields
     from polyrefuse_eval.errors import RunFolderError
     from polyrefuse_eval.judging.local_model import JudgeOptions
     from polyrefuse_eval.judging.registry import judges_by_name
@@ -62,7 +64,8 @@ def rescore_command(
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.storage.places import runs_at, working_folder
 
-    options = JudgeOptions(device, batch_size=judge_batch_size)
+    fields = read_fields(judge_request, "--judge-request")
+    options = JudgeOptions(device, batch_size=judge_batch_size, request=fields)
     files = [Path(path) for path in phrases]
     judging = judges_by_name(judges, models=judge_model, options=options, phrases=files) if judges else []
     gaps: list[str] = []

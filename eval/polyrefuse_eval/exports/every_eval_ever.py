@@ -138,10 +138,15 @@ def _result(run: ExportedRun, score: Score, source_data: Mapping[str, Any]) -> d
 
 
 def _generation(run: ExportedRun) -> dict[str, Any]:
-    """Return how answers were generated; models that are loaded here answer greedily."""
+    """Return how answers were generated; models that are loaded here answer greedily.
+
+    No temperature is stated of a service that was sent none.
+    """
     length = run.settings.get("max_new_tokens")
+    served = run.model_signature.get("endpoint") is not None
+    temperature = run.model_signature.get("temperature", None if served else "0")
     return {
-        "temperature": float(run.model_signature.get("temperature", 0)),
+        **({} if temperature is None else {"temperature": float(temperature)}),
         **({"max_tokens": length} if isinstance(length, int) else {}),
     }
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,11 +27,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Where and how judges' models run: `device` None takes a GPU if there is one."""
+    """Where and how judges' models run: `device` None takes a GPU if there is one.
+
+    `request`: further fields of each request to a judge behind an endpoint; None leaves a field out.
+    """
 
     device: str | None = None
     dtype: str = "auto"
     batch_size: int | None = None
+    request: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

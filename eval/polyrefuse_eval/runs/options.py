@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import StrictBool
 
-from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
+from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint, read_fields
 from polyrefuse_eval.errors import EndpointError, RunFolderError, require
 from polyrefuse_eval.processes import require_processes, world_size
 from polyrefuse_eval.results.interventions import DEFAULT_INTERVENTIONS
@@ -56,6 +56,11 @@ class ReadingOptions(Options):
         json_schema_extra={"metavar": "NAME=PLACE"},
     )
     judge_batch_size: OptionalPositive = option(None, "Batch size of a judge's model.")
+    judge_request: OptionalText = option(
+        None,
+        "JSON object with fields to add to each request to a judge openai:MODEL; null removes a field.",
+        json_schema_extra={"metavar": "JSON"},
+    )
     phrases: tuple[str, ...] = option(
         (),
         "Patterns of another language for the native judge, in a file named after its code: sw.yaml.",
@@ -148,7 +153,8 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
 
         user_prompts = [prompt for source in self.extra for prompt in read_extra(source, say)]
         user_prompts += [prompt for source in self.jailbreaks for prompt in read_jailbreaks(source, say)]
-        options = JudgeOptions(self.device, batch_size=self.judge_batch_size)
+        fields = read_fields(self.judge_request, "--judge-request")
+        options = JudgeOptions(self.device, batch_size=self.judge_batch_size, request=fields)
         phrases = [Path(path) for path in self.phrases]
         specs = judge_specs(self.judges, models=self.judge_model, options=options, phrases=phrases)
         endpoint = endpoint_spec(self) if is_endpoint(self.model) else None

@@ -127,6 +127,9 @@ def test_a_field_that_the_model_does_not_take_ends_the_work_and_what_to_add_work
     assert len(server.prompts) == 1
     option = str(error).partition("--request '")[2].removesuffix("'")
     assert read_fields(option) == advice
+    signature = spec_of(server, fields=read_fields(option)).signature()
+    assert {"seed": "sampling_seed"}.get(name, name) not in signature, "what is not sent is not signed"
+    assert spec_of(server, fields={"temperature": 0.7}).signature()["temperature"] == "0.7"
     (answer,) = ask(spec_of(server, fields=read_fields(option)), "Hello?")
     assert answer.text == f"Here is the answer {word('Hello?')}."
 

@@ -162,6 +162,31 @@ def swap_languages(run: Path) -> None:
         shutil.copy(run / file.format("en"), run / file.format("de"))
 
 
+def copied_answers(run: Path) -> None:
+    """Give the answers to English prompts as those to German ones."""
+    folder = RunFolder.existing(run)
+    folder.write_completions("de", [replace(answer, lang="de") for answer in folder.completions("en")])
+
+
+def swapped_answers(run: Path) -> None:
+    """Let the native judge find German answers to English prompts, and English ones to German prompts."""
+    for lang, other in (("de", "en"), ("en", "de")):
+        for file in run.glob(f"verdicts/{NativeJudge.name}/{lang}/*.jsonl"):
+            lines(lambda record, other=other: record.update(response_lang=other), str(file.relative_to(run)))(  # type: ignore[misc]
+                run
+            )
+
+
+def without_harmless(run: Path) -> None:
+    for file in run.glob("*/**/de/harmless.*"):
+        file.unlink()
+
+
+def without_first_ablated(run: Path) -> None:
+    file = run / f"verdicts/{OTHER}/de/harmful.ablation-en.jsonl"
+    file.write_text(file.read_text().partition("\n")[2])
+
+
 LIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a rate, with its count and interval": (lines(better), "n_refused is 2; the verdicts give 3"),
     "a narrower interval": (
@@ -260,6 +285,19 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "verdicts on other answers, and all tables": (
         retold(lines(lambda record: record.update(response_sha256="0" * 64), VERDICTS)),
         "is of another answer than the one in completions/",
+    ),
+    "answers of another language": (copied_answers, "the 12 answers in 'de' and 'en' are the same texts"),
+    "languages that change places": (
+        retold(swapped_answers),
+        "most answers in 'de' are in 'en', and those in 'en' in 'de'",
+    ),
+    "a label left out of one language, and all tables": (
+        retold(without_harmless),
+        "harmless prompts have no verdict of other-judge without an edit in 'de'",
+    ),
+    "a prompt left out under an edit, and all tables": (
+        retold(without_first_ablated),
+        "1 prompts of de harmful baseline have no verdict of other-judge under ablation:en",
     ),
     "verdicts of another language": (swap_languages, "is of another condition"),
     "more prompts than were asked for": (
@@ -384,6 +422,7 @@ def test_an_honest_run_holds_together_with_and_without_its_answers(honest: Path,
     assert result.exit_code == 0, result.output
     assert "not checked: without completions/, it is not checked that verdicts are of" in result.stderr
     assert "not checked: without --data" in result.stderr
+    assert "not checked: that these answers are of the model" in result.stderr
     assert "the judge cannot read the answers" in result.stderr
 
 
@@ -427,7 +466,10 @@ def test_another_digest_is_a_problem(data_folder: Path, honest: Path, tmp_path: 
     run = tmp_path / "run"
     shutil.copytree(honest, run)
     part("run.json", lambda file: file["signature"]["data"].update(digest="e" * 64))(run)
-    assert "names data of digest eeee" in call(run, "--data", data_folder).stdout
+    part("run.json", lambda file: file["signature"]["data"].update(recipe="hard"))(run)
+    problems = call(run, "--data", data_folder).stdout
+    assert "names data of digest eeee" in problems
+    assert "names data of recipe 'hard'" in problems
 
 
 def test_a_run_of_others_is_on_the_page_with_who_made_it_once_it_is_checked(
