@@ -23,8 +23,8 @@ from polyrefuse_eval.results.content_cache import (
 def cache_group(context: click.Context) -> None:
     """Show, prune or clear the cache of answers and directions that commands share.
 
-    It keeps answers of unedited models, refusal tokens and directions, keyed by model, template, prompts
-    and settings. Without a command, runs `show`.
+    It keeps answers of unedited models, refusal tokens, directions and hidden states of training prompts,
+    keyed by model, template, prompts and settings. Without a command, runs `show`.
     """
     if context.invoked_subcommand is None:
         context.invoke(show_command)
