@@ -321,6 +321,6 @@ def test_bytes_in_a_memory_are_one_line(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE translation SET text = x'ff00'")
         connection.commit()
-    with TranslationMemory(path) as opened, pytest.raises(MemoryFileError, match="no text"):
+    with TranslationMemory(path) as opened, pytest.raises(MemoryFileError, match="not text"):
         export_jsonl(opened, tmp_path / "e.jsonl")
     assert not (tmp_path / "e.jsonl").exists()

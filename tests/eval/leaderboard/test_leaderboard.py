@@ -260,7 +260,7 @@ def test_a_language_of_one_s_own_has_the_name_that_its_run_records(tmp_path: Pat
         assert "sw · Swahili · Kiswahili" in page(named)
         other = write_run(tmp_path / "other", own_languages=[{**swahili, "name": "Kiswahili"}], **few)
         _, (left_out,) = read_runs([folder, other])
-        assert "'sw' is Kiswahili there, and Swahili with other settings here" in left_out.reason
+        assert "'sw' is Kiswahili there and Swahili with other settings here" in left_out.reason
     assert alone.boards
 
 

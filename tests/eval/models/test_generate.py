@@ -322,5 +322,5 @@ def test_the_last_token_of_a_model_is_known_and_the_next_is_not() -> None:
     assert stored_refusal_tokens(chat, record, "en").ids == (last,)
     with pytest.raises(DirectionError, match=f"ids below {last + 1}"):
         parse_refusal_tokens(chat, [last + 1], "en")
-    with pytest.raises(DirectionError, match="no refusal tokens"):
+    with pytest.raises(DirectionError, match="not refusal tokens"):
         stored_refusal_tokens(chat, {**record, "ids": [last + 1]}, "en")
