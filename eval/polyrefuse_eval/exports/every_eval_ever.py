@@ -1,6 +1,7 @@
 """Records of Every Eval Ever, a shared database of evaluation results: one for each run.
 
-Written after version 0.3.0 of its schema (evaleval/every_eval_ever: every_eval_ever/schemas).
+Written after version 0.3.0 of its schema (evaleval/every_eval_ever at 9bce413, 13 August 2026:
+every_eval_ever/schemas).
 """
 
 from __future__ import annotations

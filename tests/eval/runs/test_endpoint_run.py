@@ -204,7 +204,13 @@ def test_another_version_half_way_is_said_and_counted(
     ]
 
 
-FINGERPRINTS = {"vllm": "not stated", "ollama": "fp_ollama", "sglang": "not stated", "llama.cpp": "b6869-abc"}
+FINGERPRINTS = {
+    "vllm": "not stated",
+    "ollama": "fp_ollama",
+    "sglang": "not stated",
+    "llama.cpp": "b6869-abc",
+    "transformers": "not stated",
+}
 
 
 @pytest.mark.parametrize("dialect", FINGERPRINTS)
