@@ -306,7 +306,7 @@ def test_the_commands(small_build: Path, tmp_path: Path) -> None:
     assert "112 rows" in done.output
     done = CliRunner().invoke(cli, ["review", "import", str(out), "--memory", str(memory)])
     assert done.exit_code == 0, done.output
-    assert "0 corrections taken" in done.output
+    assert "0 corrections imported" in done.output
     done = CliRunner().invoke(cli, ["translators"])
     assert done.exit_code == 0, done.output
     for name in ("google", "mymemory", "libre", "microsoft", "deepl", "openai", "hf"):
