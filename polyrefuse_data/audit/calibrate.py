@@ -64,7 +64,7 @@ def calibrate(
     thresholds = calibrate_lists(opened.lists, opened.title, current)
     if thresholds is None:
         raise DatasetFolderError(
-            f"{folder}: no list that is parallel to its English; nothing to calibrate from"
+            f"{folder}: no list is parallel to its English, so there is nothing to calibrate from"
         )
     return thresholds if scores is None else _with_models(thresholds, opened.lists, ScoresFile(scores))
 
@@ -123,10 +123,9 @@ def calibrate_lists(lists: Sequence[AuditList], title: str, current: Thresholds)
                 checks.setdefault(check, {})[lang] = _bounds(check, scores)
     provenance = (
         f"{', '.join(CALIBRATED)} calibrated from {title}, {sum(rows.values())} parallel rows "
-        f"({100 * TAIL:g} and {100 * (1 - TAIL):g} % quantiles, "
-        f"margins {RATIO_MARGIN:g} and {LOW_MARGIN:g}; fit: {100 * (1 - FIT_TAIL):g} %, "
-        f"cut: {100 * (1 - CUT_TAIL):g} % quantile); "
-        "the others by definition"
+        f"({100 * TAIL:g} and {100 * (1 - TAIL):g} % quantiles, margins {RATIO_MARGIN:g} and "
+        f"{LOW_MARGIN:g}; fit: {100 * (1 - FIT_TAIL):g} %, cut: {100 * (1 - CUT_TAIL):g} % quantile); the "
+        "others by definition"
     )
     return Thresholds(provenance, checks)
 

@@ -186,7 +186,7 @@ _CHECKS = (
         "line_breaks",
         "warning",
         "line breaks, translation - English",
-        "have other line breaks than the English",
+        "have different line breaks from the English",
         _against_english(scores.line_break_difference),
     ),
     Check(
@@ -209,7 +209,7 @@ _CHECKS = (
     Check(
         "refusal",
         "error",
-        "1 if the translator speaks for itself",
+        "1 if the translator answers or comments instead of translating",
         "open with a refusal or a remark of the translator",
         lambda batch: [
             translator_talk(text, english or "", batch.language.code)
@@ -220,7 +220,7 @@ _CHECKS = (
         "round_trip",
         "warning",
         "chrF++ of the back-translation, 0-100",
-        "come back from a round trip as something else",
+        "come back from a round trip with another meaning",
         _round_trips,
     ),
     Check(
@@ -269,7 +269,7 @@ _CHECKS = (
         "intent",
         "warning",
         "questions, questions of how, verbs of request lost, hedges added",
-        "ask otherwise than the English: a question lost or added, no request, or a hedge",
+        "ask differently from the English: a question lost or added, no request, or a hedge",
         _by_markers(intent.intent),
     ),
 )

@@ -64,7 +64,7 @@ def write_run(
     """Write a run of `model` that refuses as `strength` in [0, 1] says; the same seed, the same bytes.
 
     `published`: as a published table is, rescored: harmful prompts only, one direction, no controls.
-    `endpoint`: of a model behind an endpoint, with answers without an edit alone.
+    `endpoint`: of a model behind an endpoint, with only answers without an edit.
     """
     draw = random.Random(seed)
     sources = [] if endpoint else list(langs) if sources is None else list(sources)

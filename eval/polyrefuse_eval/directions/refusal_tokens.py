@@ -61,7 +61,7 @@ class RefusalTokens:
         try:
             return TypeAdapter(cls).validate_json(json.dumps(record))
         except ValidationError as error:
-            raise DirectionError(f"these are no refusal tokens ({first_problem(error)})") from None
+            raise DirectionError(f"these are not refusal tokens ({first_problem(error)})") from None
 
 
 def refusal_scores(logits: Tensor, refusal_ids: tuple[int, ...]) -> Tensor:
@@ -187,7 +187,7 @@ def stored_refusal_tokens(chat: ChatModel, record: Mapping[str, object], lang: s
     size = chat.n_embeddings
     if tokens.lang != lang or not tokens.ids or max(tokens.ids) >= size:
         raise DirectionError(
-            f"these are no refusal tokens of {chat.name} in '{lang}': language '{tokens.lang}', ids "
+            f"these are not refusal tokens of {chat.name} in '{lang}': language '{tokens.lang}', ids "
             f"{list(tokens.ids)}; expected ids below {size}: remove their file to find them anew"
         )
     return tokens

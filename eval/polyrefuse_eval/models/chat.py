@@ -100,8 +100,8 @@ class ChatModel:
         template = replace(template, opens_thoughts=_opens_thoughts(model, template))
         if thinking and not template.thinks:
             raise ChatModelError(
-                f"--thinking changes nothing for '{name}': its chat template knows no variable for it, and "
-                "it opens no block of thoughts by itself; leave it out"
+                f"--thinking has no effect for '{name}': its chat template has no variable for it "
+                "and opens no block of thoughts itself; leave it out"
             )
         if input_device(model).type == "cpu":
             keep_freed_memory()
@@ -241,7 +241,7 @@ def _check_known(ids: Sequence[int], n_embeddings: int, name: str) -> None:
     if max(ids) >= n_embeddings:
         raise ChatModelError(
             f"the tokenizer of '{name}' makes token {max(ids)}, and the model's embeddings end at "
-            f"{n_embeddings - 1}: tokenizer and weights are not of one model"
+            f"{n_embeddings - 1}: tokenizer and weights are from different models"
         )
 
 

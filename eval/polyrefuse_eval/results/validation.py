@@ -95,6 +95,6 @@ def _validated(kind: type[Record], text: str | bytes, where: str) -> Record:
         record: Record = _adapter(kind).validate_json(text)
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
-            raise RunFolderError(f"{where} is no JSON; remove the line to go on") from None
+            raise RunFolderError(f"{where} is not JSON; remove the line to continue") from None
         raise RunFolderError(f"{where} is no {kind.__name__} record ({first_problem(error)})") from None
     return record

@@ -29,13 +29,13 @@ def full_at(number: int) -> Callable[[int], Callable[[str, int], int]]:
     """Return an opener's maker in whose place the disk is full at the file of this number."""
     opened = 0
 
-    def make(mode: int = 0o666) -> Callable[[str, int], int]:
+    def make(*, private: bool = False) -> Callable[[str, int], int]:
         def opener(path: str, flags: int) -> int:
             nonlocal opened
             opened += 1
             if opened == number:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-            return os.open(path, flags, mode)
+            return os.open(path, flags, 0o600)
 
         return opener
 
@@ -107,7 +107,7 @@ def test_no_link_is_written_through_and_no_folder_replaced(tmp_path: Path) -> No
     assert tree(out) == {"data": None, **FILES}
     (out / "data" / "a.json").unlink()
     (out / "data" / "a.json").mkdir()
-    with pytest.raises(FileError, match="exists and is no file"):
+    with pytest.raises(FileError, match="exists and is not a file"):
         write_together(out, {**FILES, "table.md": b"other"})
     assert (out / "table.md").read_bytes() == FILES["table.md"]
     (out / "linked").symlink_to(tmp_path)
@@ -127,7 +127,7 @@ def test_private_ones_are_their_owners_alone(tmp_path: Path) -> None:
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").rglob("*")}
     assert modes == {"data": 0o700, "a.json": 0o600, "table.md": 0o600, "index.json": 0o600}
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "open" / "a").stat().st_mode) == 0o666
+    assert stat.S_IMODE((tmp_path / "open" / "a").stat().st_mode) == 0o644
 
 
 @pytest.mark.parametrize("writer", [replacing, appending])

@@ -335,7 +335,7 @@ def test_a_model_of_another_shape_or_template_is_refused_before_it_is_loaded(
     test = ("guard", "test", *common, "--guard", guard, "--langs", "en", "--out", tmp_path / "t")
     for difference, other in others.items():
         refused = error(*test, "--transfer", other)
-        assert f"of another shape or template than '{other}': {difference}" in refused
+        assert f"of a different shape or template than '{other}': {difference}" in refused
         score = ("guard", "score", "--model", other, "--guard", guard, "--other-weights", "-q", "-")
         assert difference in error(*score, text="Sing.")
     assert "no folder './none'" in error(*test, "--transfer", "./none")

@@ -171,7 +171,7 @@ def test_a_cell_tells_its_signature_on_hover_and_leads_to_its_json(open_page: An
         f"{100 * record['refusal_rate']:.1f} % {interval}",
         "Italian (it), harmful prompts, direction of en ablated",
         f"{record['n']} judged, {record['n_unjudged']} undecided",
-        "organism@0123456789abcdef (test organism, no finding)",
+        "organism@0123456789abcdef (test organism, not a real model)",
         "a" * 16 + "…", "e" * 16 + "…", JUDGE, "max_new_tokens 512", "transformers 5.14.1",
         "data/organism.json#/results/",
     ):  # fmt: skip

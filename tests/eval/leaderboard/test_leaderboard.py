@@ -152,8 +152,8 @@ def test_runs_of_one_model_and_judges_are_told_apart_wherever_they_stand(tmp_pat
     assert overview.count('<span class="mark judge">judge native-8</span>') == maps
     assert "judge native-9</span>" not in overview, "the first judge is marked nowhere"
     assert compared.apart == [
-        "shown apart: older (judge native-8): judged by native-8, an older version which reads some answers "
-        "otherwise, instead of native-9"
+        "shown apart: older (judge native-8): judged by native-8, an older version, which reads some answers "
+        "differently, instead of native-9"
     ]
 
 
@@ -260,7 +260,7 @@ def test_a_language_of_one_s_own_has_the_name_that_its_run_records(tmp_path: Pat
         assert "sw · Swahili · Kiswahili" in page(named)
         other = write_run(tmp_path / "other", own_languages=[{**swahili, "name": "Kiswahili"}], **few)
         _, (left_out,) = read_runs([folder, other])
-        assert "'sw' is Kiswahili there, and Swahili with other settings here" in left_out.reason
+        assert "'sw' is Kiswahili there and Swahili with other settings here" in left_out.reason
     assert alone.boards
 
 
@@ -284,7 +284,7 @@ def test_a_run_without_scores_summary_or_directions_leaves_charts_out_with_a_sen
         "no rates to draw",
     ):
         assert sentence in text
-    assert "These runs state no summary." in text
+    assert "These runs have no summary." in text
     assert "not judged" in text
     assert ">None<" not in text
 
@@ -332,7 +332,7 @@ def test_harmfulness_is_drawn_beside_refusal_rates_or_alone(tmp_path: Path) -> N
     out = tmp_path / "site"
     write_site(alone, out)
     text = (out / "index.html").read_text("utf-8")
-    assert "None of these runs holds refusal rates." in text
+    assert "None of these runs has refusal rates." in text
     assert "Yoruba (yo) is left out: 3 refused harmful prompts" in text
     (german, english) = harmfulness_of(alone.runs[0])
     assert german.scatter is not None
@@ -582,7 +582,7 @@ def test_markdown_has_a_table_for_the_models_and_each_language(tmp_path: Path) -
         for block in text.split("\n\n")
     }
     assert all(len(found) <= 1 for found in widths.values())
-    assert "test organism, no finding" in text
+    assert "test organism, not a real model" in text
     assert f"data digest {'d' * 64}, recipe paper" in text
     assert FORMULA.partition(",")[0] in text
 
@@ -663,11 +663,16 @@ def test_folders_that_are_no_runs_are_left_out_with_one_line_each(tmp_path: Path
     assert result.exit_code == 3, result.output
     lines = [line for line in result.stderr.splitlines() if line.startswith("left out: ")]
     assert len(lines) == 4
-    for words in ("'empty' holds no run.json", "'file' is no folder", "'unfinished' has no results", "line "):
+    for words in (
+        "'empty' holds no run.json",
+        "'file' is not a folder",
+        "'unfinished' has no results",
+        "line ",
+    ):
         assert sum(words in line for line in lines) == 1, (words, lines)
     text = (tmp_path / "site/index.html").read_text("utf-8")
     assert "Left out" in text
-    assert "no folder of a run" not in text
+    assert "not a folder of a run" not in text
     assert str(tmp_path) not in text
     assert [run.name for run in read_runs([good])[0]] == ["good"]
 
@@ -681,7 +686,7 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(tmp_path: Path, case
         said = "two runs are named 'x'"
     elif case == "nothing":
         (tmp_path / "empty").mkdir()
-        arguments, said = [tmp_path / "empty"], "no run with results among 1 given"
+        arguments, said = [tmp_path / "empty"], "no run with results in the folders given"
     elif case == "a file":
         out.write_text("mine")
         said = "is a file"
@@ -750,7 +755,7 @@ def test_a_run_without_edits_differs_in_one_phrase_from_one_with_edits() -> None
     edited = {**basis, "settings": {"langs": ["en"], "rule": "robust", "crossed": 128, "n_test": 5}}
     unedited = {**basis, "settings": {"langs": ["en", "de"], "n_test": 5}}
     assert differences_in_words(edited, unedited) == [
-        "answers without an edit alone",
+        "only answers without an edit",
         "languages: en de instead of en",
     ]
     assert differences_in_words(unedited, edited)[0] == "with edits, too"
