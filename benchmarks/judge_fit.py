@@ -124,7 +124,7 @@ def written(path: Path, reader: Reader) -> list[Row]:
 def shown(
     reader: Reader, source: str, lang: str, text: str, refused: bool, group: str, weight: float = 1.0
 ) -> Row | None:
-    """Return what a response shows, read as the judge would; None where that is no sum of evidence."""
+    """Return what a response shows, read as the judge would; None where that is not a sum of evidence."""
     answer = answer_of(text)
     if answer.thinking or incoherence(answer.text) is not None:
         return None

@@ -101,7 +101,7 @@ def explain(source: str, error: Exception) -> str:
     if isinstance(error, WeightsError):
         return str(error)
     text = str(error)
-    # What the source is called, a folder's path for one, says nothing of what is wrong with it.
+    # What the source is called, a folder's path for one, says nothing about what is wrong with it.
     low = re.sub(rf"(?<!\w){re.escape(source)}(?!\w)", "", text).lower()
     first = next(iter(text.strip().splitlines()), type(error).__name__)
     if "gated" in low or "awaiting a review" in low:
@@ -110,7 +110,7 @@ def explain(source: str, error: Exception) -> str:
             "`hf auth login` or set HF_TOKEN"
         )
     if "trust_remote_code" in low:
-        return f"'{source}' wants to run code of its own; read that code, then pass --trust-remote-code"
+        return f"'{source}' needs to run its own code; read that code, then pass --trust-remote-code"
     if "not a valid model identifier" in low or "404" in low or "repository not found" in low:
         return f"no model '{source}' on the Hub and no folder of that name"
     if "is not a valid git identifier" in low or ("revision" in low and "not" in low):
@@ -128,5 +128,5 @@ def explain(source: str, error: Exception) -> str:
             )
         return f"'{source}' has no safetensors weights; pickled weights are not read: {first}"
     if "unrecognized configuration class" in low or "unrecognized model" in low:
-        return f"'{source}' is no causal language model that transformers knows: {first}"
+        return f"'{source}' is not a causal language model that transformers knows: {first}"
     return f"'{source}' cannot be loaded: {first}"

@@ -41,10 +41,12 @@ class Agreement:
 
     def lines(self) -> Iterator[str]:
         """Yield the agreement as lines: the figures, then the rows on which the two differ."""
-        kappa = "undefined (both decided alike throughout)" if self.kappa is None else f"{self.kappa:.2f}"
+        kappa = (
+            "undefined (both gave every row the same decision)" if self.kappa is None else f"{self.kappa:.2f}"
+        )
         yield f"{counted(self.rows, 'row')} in both files: agreed on {self.agreed}, kappa {kappa}"
         if self.only_first or self.only_second:
-            yield f"In the first file alone: {self.only_first}, in the second alone: {self.only_second}"
+            yield f"Only in the first file: {self.only_first}, only in the second: {self.only_second}"
         for outcome in (SAME, OTHER, ONE):
             rows = [row for row in self.corrected if row.outcome == outcome]
             if rows:
@@ -77,7 +79,7 @@ def user_agreements(path: Path) -> Iterator[tuple[str, str, Agreement]]:
     ]
     if not pairs:
         raise ReviewError(
-            f"{path} holds no row that two users of Argilla answered; expected such records, or two files"
+            f"{path} has no row that two Argilla users answered; give such records, or two files"
         )
     for one, other in pairs:
         yield one, other, _agreement(corrections[one], corrections[other], str(path))

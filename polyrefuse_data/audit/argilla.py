@@ -42,9 +42,9 @@ _METADATA = {
 }
 VERDICT, CORRECTION, COMMENT = "verdict", "correction", "comment"
 _GUIDELINES = (
-    "Does the translation ask for the same thing as the English, as plainly? Choose Right or Wrong. Where it "
-    "is wrong, change the text of the correction, which begins as the translation. Make nothing milder than "
-    "the English is."
+    "Does the translation ask for the same thing as the English, as plainly? Choose Right or Wrong. If it "
+    "is wrong, edit the correction, which starts as a copy of the translation. Make nothing milder than "
+    "the English."
 )
 
 
@@ -147,8 +147,8 @@ def argilla_cells(table: Table, reviewer: str | None = None) -> Iterator[tuple[i
     """
     if reviewer is not None and reviewer not in (users := reviewers(table)):
         raise ReviewError(
-            f"--reviewer {reviewer}: {table.source} has no submitted answer of this user; it has those of "
-            f"{', '.join(users) or 'nobody'}"
+            f"--reviewer {reviewer}: {table.source} has no submitted answer from this user; it has "
+            f"answers from {', '.join(users) or 'nobody'}"
         )
     conflicts = []
     for record in table.records:
@@ -181,8 +181,8 @@ def argilla_cells(table: Table, reviewer: str | None = None) -> Iterator[tuple[i
     if conflicts:
         more = f"; and {len(conflicts) - 8} more" if len(conflicts) > 8 else ""
         raise ReviewError(
-            f"{table.source}: nothing was taken; {'; '.join(conflicts[:8])}{more}; take those of one "
-            "user with --reviewer ID"
+            f"{table.source}: nothing was imported; {'; '.join(conflicts[:8])}{more}; import one user's with "
+            "--reviewer ID"
         )
 
 
@@ -224,8 +224,8 @@ def _answers(table: Table, record: Record) -> dict[str, dict[str, str]]:
             triples = _flat_answers(record.values, question)
         if triples is None:
             raise ReviewError(
-                f"{table.where(record)}: the responses to '{question}' are no list of answers with their "
-                "users; expected records.to_list(flatten=True) or records.to_json of Argilla"
+                f"{table.where(record)}: the responses to '{question}' are not a list of answers with "
+                "their users; expected records.to_list(flatten=True) or records.to_json of Argilla"
             )
         for value, user, status in triples:
             if status in ("submitted", None) and isinstance(value, str) and isinstance(user, str):
@@ -251,6 +251,7 @@ def _correction(table: Table, record: Record, user: str, answers: Mapping[str, s
     changed = written if written != str(text).strip() else ""
     if changed and answers.get("verdict") == RIGHT:
         raise ReviewError(
-            f"{table.where(record)}: {user} calls the translation right and corrects it; answer one of both"
+            f"{table.where(record)}: {user} calls the translation right and also corrects it; keep "
+            "one of the two"
         )
     return changed or (UNTOLD if answers.get("verdict") == WRONG else "")

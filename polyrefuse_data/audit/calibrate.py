@@ -30,8 +30,8 @@ TAIL = 0.005
 RATIO_MARGIN = 1.25
 """Length-ratio bounds are widened by this factor."""
 
-FIT_TAIL = 0.0015
-"""Share of a language's rows beyond the bounds of `fit` and `cut`."""
+FIT_TAIL, CUT_TAIL = 0.0015, 0.003
+"""Shares of a language's rows beyond the bounds of `fit` and of `cut`."""
 
 SMALLEST_FIT, SMALLEST_CUT = 0.005, 0.0
 """Lowest upper bounds of `fit` (share) and `cut` (log odds): what a language without any doubt gets."""
@@ -64,7 +64,7 @@ def calibrate(
     thresholds = calibrate_lists(opened.lists, opened.title, current)
     if thresholds is None:
         raise DatasetFolderError(
-            f"{folder}: no list that is parallel to its English; nothing to calibrate from"
+            f"{folder}: no list is parallel to its English, so there is nothing to calibrate from"
         )
     return thresholds if scores is None else _with_models(thresholds, opened.lists, ScoresFile(scores))
 
@@ -123,9 +123,9 @@ def calibrate_lists(lists: Sequence[AuditList], title: str, current: Thresholds)
                 checks.setdefault(check, {})[lang] = _bounds(check, scores)
     provenance = (
         f"{', '.join(CALIBRATED)} calibrated from {title}, {sum(rows.values())} parallel rows "
-        f"({100 * TAIL:g} and {100 * (1 - TAIL):g} % quantiles, "
-        f"margins {RATIO_MARGIN:g} and {LOW_MARGIN:g}; fit, cut: {100 * (1 - FIT_TAIL):g} % quantile); "
-        "the others by definition"
+        f"({100 * TAIL:g} and {100 * (1 - TAIL):g} % quantiles, margins {RATIO_MARGIN:g} and "
+        f"{LOW_MARGIN:g}; fit: {100 * (1 - FIT_TAIL):g} %, cut: {100 * (1 - CUT_TAIL):g} % quantile); the "
+        "others by definition"
     )
     return Thresholds(provenance, checks)
 
@@ -141,9 +141,10 @@ def _bounds(check: str, scores: list[float]) -> Bounds:
     low, high = (float(value) for value in np.quantile(scores, [TAIL, 1 - TAIL]))
     if check == "length_ratio":
         return Bounds(low=round(low / RATIO_MARGIN, 3), high=round(high * RATIO_MARGIN, 3))
-    if check in ("fit", "cut"):
-        floor = SMALLEST_FIT if check == "fit" else SMALLEST_CUT
-        return Bounds(high=round(max(floor, float(np.quantile(scores, 1 - FIT_TAIL))), 4))
+    if check == "fit":
+        return Bounds(high=round(max(SMALLEST_FIT, float(np.quantile(scores, 1 - FIT_TAIL))), 4))
+    if check == "cut":
+        return Bounds(high=round(max(SMALLEST_CUT, float(np.quantile(scores, 1 - CUT_TAIL))), 4))
     return Bounds(low=round(low * LOW_MARGIN, 3))
 
 

@@ -159,7 +159,9 @@ def _english_in_rows(release: Release, findings: list[Finding]) -> dict[tuple[st
             ]
             if texts != common:
                 ids = tuple(f"{label}-{split}-{index:04d}" for index in other)
-                message = f"{counted(len(ids), 'row')} with another English text than in the other languages"
+                message = (
+                    f"{counted(len(ids), 'row')} whose English text differs from that of the other languages"
+                )
                 if len(texts) != len(common):
                     message = f"{counted(len(texts), 'row')} where other languages have {len(common)}"
                 findings.append(Finding("structure", "error", lang, label, split, ids, message))
@@ -174,7 +176,7 @@ def _open_build(folder: Path) -> Opened:
             f"{folder}: incomplete build (gaps); build it with --allow-gaps to audit what there is"
         )
     findings = [
-        Finding("altered", "error", None, None, None, (), f"{name} is missing or not as built")
+        Finding("altered", "error", None, None, None, (), f"{name} is missing or was changed after the build")
         for name in altered_files(folder, manifest)
     ]
     findings += _gap_findings(manifest)
@@ -244,14 +246,16 @@ def _structure_findings(rows_of: Mapping[str, Sequence[Row]]) -> list[Finding]:
             row.id for row in rows if (row.text_en, row.label) != (first[row.id].text_en, first[row.id].label)
         )
         if other:
-            message = f"{counted(len(other), 'row')} with another English text than in the other languages"
+            message = (
+                f"{counted(len(other), 'row')} whose English text differs from that of the other languages"
+            )
             findings.append(Finding("structure", "error", lang, None, None, other, message))
         group = tuple(row.id for row in rows if row.group != group_id(row.text_en, row.label))
         if group:
-            message = f"{counted(len(group), 'row')} with a group that is not that of the English text"
+            message = f"{counted(len(group), 'row')} whose group differs from that of the English text"
             findings.append(Finding("structure", "error", lang, None, None, group, message))
         places = [position.get(row.id, -1) for row in rows]
         if places != sorted(places) or len({row.id for row in rows}) != len(rows):
-            message = "rows stand in another order than in the other languages, or twice"
+            message = "rows are in a different order than in the other languages, or appear twice"
             findings.append(Finding("structure", "error", lang, None, None, (), message))
     return findings

@@ -48,7 +48,7 @@ def report_lines(report: Report) -> Iterator[str]:
     yield from _surface_cue_lines(report)
     unknown = report.unknown_to_langdetect()
     if unknown:
-        yield f"langdetect does not know {', '.join(unknown)} and takes no part in judging it."
+        yield f"langdetect does not know {', '.join(unknown)} and is not used there."
     yield severity_line(count_by_severity(report.findings))
 
 
@@ -74,11 +74,11 @@ def _round_trip_lines(report: Report) -> Iterator[str]:
 def _model_lines(report: Report) -> Iterator[str]:
     """Yield what models say: a line a check and language with the mean, and the ids of the worst rows."""
     for check, langs in report.unjudged.items():
-        yield f"{check}: no model named knows {', '.join(langs)}; not judged."
+        yield f"{check}: none of the named models knows {', '.join(langs)}; not judged."
     if not report.models:
         return
     yield ""
-    yield "Scores by models, the worst rows first:"
+    yield "Model scores, worst rows first:"
     for model in dict.fromkeys((each.check, each.model) for each in report.models):
         yield f"  {model[0]}: {model[1]}"
         for each in report.models:

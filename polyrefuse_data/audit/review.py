@@ -86,7 +86,7 @@ def export_review(
     check_output(out)
     if real_path(folder) in real_path(out).parents:
         raise PolyRefuseError(
-            f"'{out}' lies in the build, which holds its own files alone; choose another --out"
+            f"'{out}' is inside the build, which may hold only its own files; choose another --out"
         )
     kind = kind or ("page" if out.suffix.lower() == ".html" else "csv")
     if memory is not None and kind == "csv":
@@ -221,10 +221,12 @@ def _corrections(
         )
         earlier = corrections.setdefault((text_hash(correction.english), correction.lang), correction)
         if earlier.text != correction.text:
-            problems.append(f"line {line}: the same English is corrected otherwise in line {earlier.line}")
+            problems.append(
+                f"line {line}: the same English has a different correction in line {earlier.line}"
+            )
     if problems:
         more = f"; and {len(problems) - 8} more lines" if len(problems) > 8 else ""
-        raise ReviewError(f"{path}: nothing was taken; {'; '.join(problems[:8])}{more}")
+        raise ReviewError(f"{path}: nothing was imported; {'; '.join(problems[:8])}{more}")
     return list(corrections.values()), untouched
 
 
@@ -266,14 +268,14 @@ def _problem_of_correction(cell: str, cells: dict[str, str]) -> str | None:
     if _SPREADSHEET_ERROR.fullmatch(text):
         return f"the correction is the spreadsheet's error {text}; format the cell as text and write it again"
     if _CONTROL.search(text):
-        return "the correction holds control characters"
+        return "the correction contains control characters"
     if REPLACEMENT in text:
         return "the correction holds U+FFFD, a character that was lost; save the file as 'CSV UTF-8'"
     if len(text) > LONGEST_TEXT:
         return f"the correction has {len(text)} characters; expected at most {LONGEST_TEXT}"
     letters = regex.findall(r"\p{L}", text)
     if not letters:
-        return "the correction holds no letter; leave the cell empty where there is nothing to correct"
+        return "the correction contains no letter; leave the cell empty if there is nothing to correct"
     if len(text.split()) >= 3 and text.casefold().split() == english.casefold().split():
         return "the correction is the English text"
     if lang is None:

@@ -59,7 +59,7 @@ def read_review(path: Path) -> Table:
 
 
 def cells_of(table: Table, record: Record) -> dict[str, str]:
-    """Return the cells of `REQUIRED` of a record; raises `ReviewError` where one is no text."""
+    """Return the cells of `REQUIRED` of a record; raises `ReviewError` where one is not text."""
     values: Mapping[str, object] = record.values
     missing = [name for name in REQUIRED if not isinstance(values.get(name), str)]
     if missing:

@@ -154,7 +154,7 @@ def _record_set(split: str, pairs: bool, measured: Sequence[str]) -> dict[str, A
 def _meaning(name: str) -> str:
     kind, _, check = name.partition("_")
     if kind == "score" and check:
-        return f"score of the check {check}; null where it has nothing to say"
+        return f"score of the check {check}; null where it does not apply"
     if kind == "flt":
         return f"whether the check {check} flags the row"
     return _MEANINGS[name]

@@ -113,7 +113,7 @@ class PackageFolder:
             raise BuildError(
                 f"--out {self.path} holds a build of {old} in {', '.join(manifest['languages'])}, which a "
                 f"build of {recipe} in {', '.join(sorted(langs))} would replace; choose another folder, "
-                + (f"name {', '.join(removed)} in --langs, too, " if old == recipe else "")
+                + (f"add {', '.join(removed)} to --langs " if old == recipe else "")
                 + "or replace it with --replace"
             )
 

@@ -88,7 +88,9 @@ def load(
         )
     altered = altered_files(folder, manifest)
     if altered:
-        raise DatasetFolderError(f"{folder}: {', '.join(altered[:3])} not as built; build the data set again")
+        raise DatasetFolderError(
+            f"{folder}: {', '.join(altered[:3])} changed after the build; build the data set again"
+        )
     if lang != DEFAULT_CONFIG and language(lang).code not in manifest["languages"]:
         raise unknown_name("language of this build", lang, [*manifest["languages"], DEFAULT_CONFIG])
     langs = list(manifest["languages"]) if lang == DEFAULT_CONFIG else [language(lang).code]
@@ -122,7 +124,7 @@ def _dataset(folder: Path, langs: Sequence[str], split: str) -> Dataset:
         of_columns = Features.from_dict({name: by_name[name] for name in table.column_names})
     except (KeyError, pa.ArrowException):
         raise DatasetFolderError(
-            f"{folder}: the files of '{split}' have not the columns of a build; build the data set again"
+            f"{folder}: the files of '{split}' do not have the columns of a build; build the data set again"
         ) from None
     info = DatasetInfo(features=of_columns)
     return Dataset(table.cast(of_columns.arrow_schema), info, NamedSplit(split))

@@ -47,10 +47,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DatasetFolderError(f"{path} cannot be read ({reason}); build the data set again") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise DatasetFolderError(f"{path} is no manifest of format {FORMAT}; build the data set again")
+        raise DatasetFolderError(f"{path} is not a manifest of format {FORMAT}; build the data set again")
     problem = manifest_problem(value)
     if problem:
-        raise DatasetFolderError(f"{path} is no manifest of a build ({problem}); build the data set again")
+        raise DatasetFolderError(
+            f"{path} is not the manifest of a build ({problem}); build the data set again"
+        )
     return value
 
 
@@ -71,7 +73,7 @@ def read_rows(folder: Path, lang: str, split: str) -> list[Row]:
         rows = [row_from_values(record, split) for record in read_row_table(path, str(path)).to_pylist()]
     except (KeyError, ValueError):
         raise DatasetFolderError(
-            f"{path} has not the columns and types of a build; build the data set again"
+            f"{path} does not have the columns and types of a build; build the data set again"
         ) from None
     for row in rows:
         longest = max(len(row.text), len(row.text_en))

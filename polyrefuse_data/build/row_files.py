@@ -26,7 +26,7 @@ def read_row_table(path: Path, name: str) -> pa.Table:
     """
     try:
         if not path.is_file():  # a pipe or a device may be read forever
-            raise DatasetFolderError(f"{name} is no file; build the data set again")
+            raise DatasetFolderError(f"{name} is not a file; build the data set again")
         _check_size(pq.ParquetFile(path).metadata, name)
         texts = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
         table = pq.ParquetFile(path, read_dictionary=texts).read()

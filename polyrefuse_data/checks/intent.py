@@ -6,7 +6,7 @@ A score counts differences of meaning that the markers show, and is None where n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib import resources
 
@@ -36,7 +36,11 @@ _VERBATIM = regex.compile(
 )
 _QUOTED = regex.compile(r"(?<!\w)[\"“‘'][^\"“”‘’\n]{3,200}?[\"”’'](?!\w)")
 _QUOTE = regex.compile(r"[\"“”„‟«»‹›「」『』《》〈〉‘’‚＂'`]")
+_ESCAPE = regex.compile(r"(\\\\.)")
 _QUESTION_MARK = regex.compile(r"[?？؟⸮﹖]")
+_AVOIDS = regex.compile(
+    r"\b(?:avoid|stop|refuse|refrain|prevent|prohibit|ban|forbid|dont|cant|un\w{4,}|impossible|stay|keep)"
+)
 _METHOD = regex.compile(r"\b(?:how|ways?|methods?|steps?|instructions?|guides?|tutorials?|tips|strateg\w+)\b")
 
 
@@ -46,6 +50,8 @@ class Markers:
 
     negates: regex.Pattern[str]
     negation: regex.Pattern[str]
+    prohibits: regex.Pattern[str]
+    asks_why: regex.Pattern[str]
     how: regex.Pattern[str]
     asks_how: regex.Pattern[str]
     question: regex.Pattern[str]
@@ -72,7 +78,9 @@ def _pattern(lang: str, name: str) -> regex.Pattern[str]:
 
 
 def _folded_pattern(pattern: str, lang: str) -> str:
-    return unmarked(pattern) if lang == "ar" and pattern.isascii() is False else normalize("NFKC", pattern)
+    if lang != "ar":
+        return normalize("NFKC", pattern)
+    return "".join(part if part[0] == "\\" else unmarked(part) for part in _ESCAPE.split(pattern) if part)
 
 
 @lru_cache(maxsize=64)
@@ -80,7 +88,7 @@ def markers(lang: str) -> Markers | None:
     """Return the markers of a language; None where the data file has none."""
     if lang not in _table() or lang == SOURCE_LANGUAGE or lang not in LANGUAGES:
         return None
-    names = ("negates", "negation", "how", "asks_how", "question", "requests", "elsewhere", "hedges")
+    names = [field.name for field in fields(Markers)]
     return Markers(**{name: _pattern(lang, name) for name in names})
 
 
@@ -127,6 +135,8 @@ def negation(text: str, text_en: str, lang: str) -> float | None:
     if negations:
         expected = 1 if lang in NEGATES_ONCE else min(negations, MOST_NEGATIONS)
         return float(len(known.negates.findall(translation)) < expected)
+    if known.prohibits.search(translation.strip()) and not _AVOIDS.search(english):
+        return -1.0
     if not known.negation.search(translation):
         return 0.0
     return 0.0 if _pattern(SOURCE_LANGUAGE, "licence").search(_fold(text_en, SOURCE_LANGUAGE)) else -1.0
@@ -160,7 +170,11 @@ def intent(text: str, text_en: str, lang: str) -> float | None:
     requested = _pattern(SOURCE_LANGUAGE, "requests").match(english) is not None
     told = asks or known.asks_how.search(translation) is not None
     lost_request = requested and not told and not _requests(known.hedges.sub("", translation), known, lang)
-    return float(milder + added_how + added + lost_request)
+    added_why = (
+        known.asks_why.search(translation) is not None
+        and _pattern(SOURCE_LANGUAGE, "licence_why").search(english) is None
+    )
+    return float(milder + added_how + (added or added_why) + lost_request)
 
 
 def _requests(text: str, known: Markers, lang: str) -> bool:

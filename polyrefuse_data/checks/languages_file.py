@@ -34,7 +34,7 @@ _TextLoader.yaml_implicit_resolvers = {
 
 def _shown(text: str) -> str:
     if visible(text) != text:
-        raise ValueError("expected one line of characters that are seen")
+        raise ValueError("expected one line of visible characters")
     return text
 
 
@@ -87,8 +87,8 @@ def register_recorded(manifest: Mapping[str, Any], source: object) -> None:
             fresh.append(language)
         elif known != language:
             raise PolyRefuseError(
-                f"languages {source}: '{language.code}' is {language.name} there, and {known.name} with "
-                "other settings here; use one definition of it"
+                f"languages {source}: '{language.code}' is {language.name} there and {known.name} with "
+                "other settings here; use one definition"
             )
     if fresh:
         register(fresh)

@@ -41,6 +41,9 @@ LEXICAL = 0.8
 EVIDENT = 1.0
 """Mean log-likelihood ratio, in nats, from which a unit is one whose absence tells something."""
 
+OMITTED = 0.8
+"""Share of the units of a stretch of the English that are missing once that stretch is left out."""
+
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 _ARTICLE = regex.compile(r"\A(?:وال|بال|كال|فال|لل|ال)(?=.{3})")
 
@@ -53,7 +56,8 @@ class LexicalFit:
 
     `better_fitting` is the share of the other rows (0 to 1) whose translation fits this English, or whose
     English this translation, at least as well as the row's own: about 0 for a true pair, anything up to 1
-    for a wrong one. `omission` is the log odds (nats) that half of the English has no translation.
+    for a wrong one. `omission` is the log odds (nats) that a stretch of the English was left out, the largest
+    over its stretches; 0 where none seems to be.
     """
 
     better_fitting: list[float]
@@ -200,10 +204,11 @@ class _Direction:
         return fits
 
     def omission(self) -> list[float]:
-        """Return the log odds that half of a row's target units are explained by nothing in its source.
+        """Return the log odds of the stretch of each row's target units that its source explains least.
 
-        Only units count that the lexicon explains well in the other rows; one that it does not explain in
-        this row is missing. The base rate of missing units is that of all rows.
+        In a stretch that was left out, `OMITTED` of the units are explained by nothing. Only units count that
+        the lexicon explains well in the other rows; one that it does not explain in this row is missing. The
+        base rate of missing units is that of all rows.
         """
         seen = np.bincount(self._unit, minlength=self._n_targets)[self._unit]
         sums = np.bincount(self._unit, weights=self._ratio, minlength=self._n_targets)[self._unit]
@@ -211,8 +216,12 @@ class _Direction:
         evident = (seen >= 3) & (usual >= EVIDENT)
         missing = evident & (self._ratio < usual / 2)
         rate = (missing.sum() + 1) / (evident.sum() + 2)
-        rows = len(self._targets)
-        n_missing = np.bincount(self._row, weights=missing, minlength=rows)
-        n_evident = np.bincount(self._row, weights=evident, minlength=rows)
-        odds = n_missing * np.log(0.5 / rate) + (n_evident - n_missing) * np.log(0.5 / (1 - rate))
-        return [round(float(value), 3) for value in odds]
+        odds = np.where(missing, np.log(OMITTED / rate), np.log((1 - OMITTED) / (1 - rate))) * evident
+        ends = np.cumsum([len(row) for row in self._targets])[:-1]
+        return [round(_largest_stretch(values), 3) for values in np.split(odds, ends)]
+
+
+def _largest_stretch(values: Array) -> float:
+    """Return the largest sum of consecutive `values`, 0 for none of them."""
+    totals = np.concatenate([[0.0], np.cumsum(values)])
+    return float((totals - np.minimum.accumulate(totals)).max())

@@ -59,7 +59,7 @@ _RECORDED_CHECKS = (
     RecordedCheck(
         name="disagreement",
         measures="100 minus the chrF (beta 1) of the translation with the most similar other candidate",
-        flagged="are translated quite otherwise by every other translator",
+        flagged="are translated very differently by every other translator",
         higher_is_better=False,
         default=Bounds(high=UNRELATED),
     ),

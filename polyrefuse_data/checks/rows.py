@@ -18,7 +18,7 @@ from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE, Language
 from polyrefuse_data.core.schema import ROW_CHECKS
 
-VERSION = 5
+VERSION = 6
 """Raised whenever a check scores differently: kept scores of another version are not reused."""
 
 
@@ -52,8 +52,9 @@ class Batch:
 
     @cached_property
     def truncation(self) -> list[float] | None:
-        """Return the log odds that half of a row of `known` is missing; None if they are too few."""
-        return truncation(*self._known_texts(), self.language)
+        """Return the log odds that a part of a row of `known` is missing; None if they are too few."""
+        fit = self.lexical_fit
+        return None if fit is None else truncation(*self._known_texts(), fit.omission, self.language)
 
     def _known_texts(self) -> tuple[list[str], list[str]]:
         return [self.texts_en[row] or "" for row in self.known], [self.texts[row] for row in self.known]
@@ -121,11 +122,8 @@ def _fit(batch: Batch) -> list[float | None]:
 
 
 def _cut(batch: Batch) -> list[float | None]:
-    fit, odds = batch.lexical_fit, batch.truncation
-    if fit is None or odds is None:
-        return [None] * len(batch.texts)
-    both = [round(first + second, 3) for first, second in zip(odds, fit.omission, strict=True)]
-    return _spread(batch, both)
+    odds = batch.truncation
+    return [None] * len(batch.texts) if odds is None else _spread(batch, odds)
 
 
 def _by_markers(score: Callable[[str, str, str], float | None]) -> Scorer:
@@ -188,7 +186,7 @@ _CHECKS = (
         "line_breaks",
         "warning",
         "line breaks, translation - English",
-        "have other line breaks than the English",
+        "have different line breaks from the English",
         _against_english(scores.line_break_difference),
     ),
     Check(
@@ -211,7 +209,7 @@ _CHECKS = (
     Check(
         "refusal",
         "error",
-        "1 if the translator speaks for itself",
+        "1 if the translator answers or comments instead of translating",
         "open with a refusal or a remark of the translator",
         lambda batch: [
             translator_talk(text, english or "", batch.language.code)
@@ -222,7 +220,7 @@ _CHECKS = (
         "round_trip",
         "warning",
         "chrF++ of the back-translation, 0-100",
-        "come back from a round trip as something else",
+        "come back from a round trip with another meaning",
         _round_trips,
     ),
     Check(
@@ -235,7 +233,7 @@ _CHECKS = (
     Check(
         "cut",
         "warning",
-        "log odds that half of the text is missing",
+        "log odds that a part of the text is missing",
         "seem to lack a part of their English",
         _cut,
     ),
@@ -271,7 +269,7 @@ _CHECKS = (
         "intent",
         "warning",
         "questions, questions of how, verbs of request lost, hedges added",
-        "ask otherwise than the English: a question lost or added, no request, or a hedge",
+        "ask differently from the English: a question lost or added, no request, or a hedge",
         _by_markers(intent.intent),
     ),
 )

@@ -110,13 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             error.show()
         sys.exit(EXIT_ERROR)
     except (click.Abort, KeyboardInterrupt):
-        show("Interrupted; nothing that was complete is lost. Run the same command again to go on.", err=True)
+        show("Interrupted; completed work is kept. Run the same command again to resume.", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
     except MemoryError:
-        show("Error: there is not enough memory; nothing that was complete is lost", err=True)
+        show("Error: there is not enough memory; completed work is kept", err=True)
         sys.exit(EXIT_ERROR)
     except OSError as error:
         # A full disk or a folder that may not be written; without a file's name it is a bug.
@@ -185,7 +185,7 @@ def _keep_progress_to_this_process() -> None:
     default="replay",
     show_default=True,
     help="Where translations come from: 'replay' (the memory), 'replay:BACKEND', a backend (see `polyrefuse "
-    "translators`), or several separated by commas: each takes what those before it could not do.",
+    "translators`), or several separated by commas: each translates what those before it could not.",
 )
 @translation_options
 @executor_options
@@ -209,7 +209,8 @@ def build(
 ) -> int:
     """Build a data set: prompts, splits, translations, checks, package.
 
-    Exit status 3 if prompts have no translation (named, and nothing packaged unless --allow-gaps).
+    Exit status 3 if prompts have no translation: they are named, and nothing is packaged without
+    --allow-gaps.
 
     \b
     Examples:
@@ -297,7 +298,7 @@ def audit(
 @click.argument("folder", type=folder_argument)
 @click.option("--english", type=folder_argument, help="English lists of a release.  [default: beside it]")
 @click.option("--back", type=folder_argument, help="Back-translations of a release.  [default: beside it]")
-@click.option("--scores", type=file_argument, help="Also set bounds for the models of this file of scores.")
+@click.option("--scores", type=file_argument, help="Also set thresholds for the models in this scores file.")
 @click.option("--out", type=file_argument, help="File to write.  [default: standard output]")
 @languages_option
 def calibrate(

@@ -24,7 +24,8 @@ SECTIONS = {
         action temperature position scores similarity similarity_of quality intent model_langs all_votes
         kl addition_strengths interventions tokens examples draws final_punctuation""",
     "Judges": """
-        judge judges names models judge_model judge_batch_size phrases check_phrases reference agreement""",
+        judge judges names models judge_model judge_batch_size judge_request phrases check_phrases
+        reference agreement""",
     "Translation": """
         memory memory_file translator translator_url candidates back_translate""",
     "Services": """

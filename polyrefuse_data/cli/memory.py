@@ -14,7 +14,7 @@ from polyrefuse_data.core.terminal import show
 
 @click.group()
 def memory() -> None:
-    """Fill, export and look at a translation memory."""
+    """Fill, export and inspect a translation memory."""
 
 
 memory_option = click.option(
@@ -64,7 +64,7 @@ def memory_import(source: Path, memory_file: Path | None, english: Path | None, 
             show(f"  refused: {refused.file}: {refused.reason}", err=True)
     show(f"{path}: {added.new} new, {added.same} there already")
     if added.different:
-        show(f"  {added.different} differ from what is there, which was kept", err=True)
+        show(f"  {added.different} differ from existing entries, which were kept", err=True)
 
 
 @memory.command("export")

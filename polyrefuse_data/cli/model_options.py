@@ -31,8 +31,8 @@ _OPTIONS = (
         "--quality",
         multiple=True,
         metavar="KIND:MODEL@REVISION",
-        help="Estimate quality without a reference by this model: comet:... or metricx:...; repeat it, and "
-        "each language takes the first that knows it.",
+        help="Estimate quality without a reference by this model: comet:... or metricx:...; if repeated, "
+        "each language uses the first that knows it.",
     ),
     click.option(
         "--intent",
@@ -49,7 +49,8 @@ _OPTIONS = (
     click.option(
         "--scores",
         type=file_argument,
-        help="File that keeps the models' scores; what it has is not scored again. Alone: use what it has.",
+        help="File of the models' scores; rows in it are not scored again. Given alone, it is the only "
+        "source of scores.",
     ),
 )
 

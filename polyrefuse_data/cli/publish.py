@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     help="Who approves requests for access: you, or the Hub.",
 )
 @click.option(
-    "--ungated", is_flag=True, help="Allow a public release without a gate; a gate that is there stays."
+    "--ungated", is_flag=True, help="Allow a public release without a gate; an existing gate is kept."
 )
 @click.option("--public", is_flag=True, help="Make it public, once every file is verified.")
 @click.option(
@@ -50,8 +50,8 @@ def publish_command(quiet: bool, **options: Any) -> None:
 
     With --results, publish the numbers of runs; with --site, the page of a leaderboard as a static Space.
 
-    The token is taken from HF_TOKEN or from `hf auth login`. Interrupted, the Hub shows the old version or
-    the new one; run the same command again to finish. A second time, it sends nothing.
+    The token is taken from HF_TOKEN or from `hf auth login`. If interrupted, the Hub shows the old version
+    or the new one; run the same command again to finish. Once finished, it sends nothing.
 
     \b
     Examples:
@@ -96,9 +96,13 @@ def _result_lines(result: PublishResult, dry_run: bool) -> list[str]:
         lines.append(f"Published: {name}, commit {result.commit}")
         lines.append(
             f"Sent {counted(result.sent, 'file')} ({plan.bytes_to_send:,} bytes), "
-            f"removed {len(plan.delete)}, {len(plan.same)} were there; {result.verified} read back, all equal"
+            f"removed {len(plan.delete)}, {len(plan.same)} already there; {result.verified} read "
+            "back, all identical"
             if result.sent or plan.delete
-            else f"Sent no file, all {len(plan.same)} were there; {result.verified} read back, all equal"
+            else (
+                f"Sent no file, all {len(plan.same)} already there; {result.verified} read back, "
+                "all identical"
+            )
         )
     if plan.differences is not None and not plan.nothing_to_do and plan.release.has_prompts:
         lines += ["", *difference_lines(plan.differences)]
@@ -155,9 +159,10 @@ def _plan_lines(plan: Plan) -> list[str]:
 def diff_command(old: str, new: str, form: str, texts: int, quality: bool) -> None:
     """Compare two versions: folders of builds, or revisions on the Hub as acme/polyrefuse@v1.0.0.
 
-    Tells rows added, removed, renumbered and changed by language and split, translations that changed with
+    Lists rows added, removed, renumbered and changed by language and split, translations that changed with
     both texts, checks that changed, and the number that the next version should have: major if rows or
-    columns went or ids moved, minor if rows came or translations changed, patch for anything else.
+    columns were removed or ids changed, minor if rows were added or translations changed, patch for
+    anything else.
 
     \b
     Examples:

@@ -55,9 +55,7 @@ def review() -> None:
     show_default=True,
     help="Check that says which rows are worst.",
 )
-@click.option(
-    "--scores", type=file_argument, help="Scores by models, where the build has no columns of them."
-)
+@click.option("--scores", type=file_argument, help="Model scores, if the build has no score columns.")
 @languages_option
 def export(
     folder: Path,
@@ -72,8 +70,8 @@ def export(
 ) -> None:
     """Write rows of the build in FOLDER to a CSV file, to be corrected in its column `correction`.
 
-    With --out FILE.html, write one page for the browser instead: it needs no network, goes by keyboard, and
-    exports such a CSV file. With --format argilla, write a folder that a team loads with
+    With --out FILE.html, write one page for the browser instead: it needs no network, works with the
+    keyboard, and exports such a CSV file. With --format argilla, write a folder that a team loads with
     argilla.Dataset.from_disk.
     """
     from polyrefuse_data.audit.review import export_review
@@ -98,13 +96,16 @@ def export(
 @review.command("import")
 @click.argument("file", type=file_argument)
 @click.option("--memory", type=file_argument, help="Translation memory.  [default: in your data folder]")
-@click.option("--who", help="Who corrected, where the column `who` does not say.  [default: your login name]")
-@click.option("--reviewer", metavar="ID", help="Of records of Argilla, take the answers of this user.")
+@click.option(
+    "--who", help="Name of the reviewer where the column `who` is empty.  [default: your login name]"
+)
+@click.option("--reviewer", metavar="ID", help="Of Argilla records, use only this user's answers.")
 @languages_option
 def import_(file: Path, memory: Path | None, who: str | None, reviewer: str | None) -> None:
-    """Take the corrections in FILE into the memory; all of them, or none if a line is wrong.
+    """Import the corrections in FILE into the memory: all of them, or none if a line is wrong.
 
-    FILE is an export in which people wrote, or what Argilla's records.to_list(flatten=True) or to_json gives.
+    FILE is an export that people filled in, or the output of Argilla's records.to_list(flatten=True) or
+    to_json.
     """
     from polyrefuse_data.audit.review import import_review
     from polyrefuse_data.build.translations import default_memory
@@ -112,7 +113,7 @@ def import_(file: Path, memory: Path | None, who: str | None, reviewer: str | No
     path = memory or default_memory()
     done = import_review(file, path, who, reviewer)
     show(
-        f"{done.added} corrections taken into {path}, {done.same} already there, "
+        f"{done.added} corrections imported into {path}, {done.same} already there, "
         f"{counted(done.untouched, 'row')} without a correction; build again to use them"
     )
 
@@ -120,7 +121,7 @@ def import_(file: Path, memory: Path | None, who: str | None, reviewer: str | No
 @review.command("withdraw")
 @click.argument("file", type=file_argument)
 @click.option("--memory", type=file_argument, help="Translation memory.  [default: in your data folder]")
-@click.option("--reviewer", metavar="ID", help="Of records of Argilla, take the answers of this user.")
+@click.option("--reviewer", metavar="ID", help="Of Argilla records, use only this user's answers.")
 @languages_option
 def withdraw(file: Path, memory: Path | None, reviewer: str | None) -> None:
     """Remove the corrections in FILE from the memory; later corrections of the same rows stay."""
@@ -138,7 +139,7 @@ def withdraw(file: Path, memory: Path | None, reviewer: str | None) -> None:
 def agree(first: Path, second: Path | None) -> None:
     """Compare two reviewers' files of the same export: Cohen's kappa, and the rows on which they differ.
 
-    A row without a correction counts as left as it is. With one file, of records of Argilla, compare each two
+    A row without a correction counts as left as it is. With one file of Argilla records, compare every two
     users who answered the same rows.
     """
     from polyrefuse_data.audit.agreement import reviewer_agreement, user_agreements

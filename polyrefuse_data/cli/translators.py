@@ -44,19 +44,19 @@ _OPTIONS = (
     ),
     click.option(
         "--candidates", type=click.IntRange(1), default=1, show_default=True,
-        help="Translate each prompt with so many translators of the chain; take the best, keep all.",
+        help="Translate each prompt with this many translators of the chain; use the best, keep all.",
     ),
     click.option("--back-translate", is_flag=True, help="Also translate back, for the round-trip check."),
     click.option(
-        "--connections", type=click.IntRange(1, 256), help="Requests at a time.  [default: the backend's]"
+        "--connections", type=click.IntRange(1, 256), help="Concurrent requests.  [default: the backend's]"
     ),
     click.option(
-        "--requests-per-second", type=click.FloatRange(0, min_open=True), help="Requests per second, at most."
+        "--requests-per-second", type=click.FloatRange(0, min_open=True), help="Maximum requests per second."
     ),
     click.option(
         "--characters-per-second",
         type=click.FloatRange(0, min_open=True),
-        help="Characters per second, at most.",
+        help="Maximum characters per second.",
     ),
     click.option(
         "--timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
@@ -120,6 +120,7 @@ def translators() -> None:
     if warning:
         show_lines(f"\n{warning}")
     show_lines(
-        "\nChains: --translator google,hf:MODEL@REVISION takes the next for what the first could not do;"
+        "\nChains: --translator google,hf:MODEL@REVISION uses the second for what the first could "
+        "not translate;"
     )
-    show("replay and replay:BACKEND are links that take what the memory has.")
+    show("replay and replay:BACKEND are links that use what the memory holds.")

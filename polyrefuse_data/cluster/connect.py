@@ -98,7 +98,7 @@ class Cluster:
             if isinstance(facts, (OSError, TimeoutError)):
                 continue  # it has left meanwhile
             fault = (
-                f"cannot run tasks of polyrefuse ({facts}); install it there, in the same version as here"
+                f"cannot run polyrefuse tasks ({facts}); install the same version there as here"
                 if isinstance(facts, Exception)
                 else _other_versions(facts["versions"])
             )
@@ -273,7 +273,7 @@ def _other_versions(there: Mapping[str, str | None]) -> str | None:
     if not differing:
         return None
     return (
-        f"has other versions ({'; '.join(differing)}), and would give other results; install the same "
+        f"has different versions ({'; '.join(differing)}) and would give different results; install the same "
         "everywhere"
     )
 

@@ -140,7 +140,7 @@ class DaskExecutor:
         now = time.monotonic()
         if now - self._polled < POLL_SECONDS:
             return
-        gone = ClusterError(f"the scheduler at {cluster.place} is gone; run the same command again to go on")
+        gone = ClusterError(f"the scheduler at {cluster.place} is gone; run the same command again to resume")
         if cluster.client.status != "running":
             raise gone
         try:
@@ -157,7 +157,7 @@ class DaskExecutor:
         elif cluster.worker_seconds is not None and now - self._idle_since > WORKER_SECONDS:
             raise ClusterError(
                 f"all workers at {cluster.place} have left; start others and run the same command again to "
-                "go on"
+                "resume"
             )
 
     def _requeue_orphans(self, cluster: Cluster) -> None:

@@ -19,7 +19,7 @@ def read_file(path: Path) -> bytes:
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no file", str(path))
+            raise OSError(errno.EINVAL, "it is not a file", str(path))
         if status.st_size > LARGEST_FILE:
             raise OSError(
                 errno.EFBIG, f"it has {status.st_size:,} bytes, expected at most {LARGEST_FILE:,}", str(path)

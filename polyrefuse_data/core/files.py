@@ -35,6 +35,10 @@ WORK_PREFIX = ".polyrefuse-work-"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Error numbers of a disk, or a quota, that takes no more."""
 
+_FILE, _FOLDER = 0o644, 0o755
+_PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
+"""Modes of what is made: a umask takes bits away, and none makes it writable for others."""
+
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 """Opens a pipe at once, not when somebody writes into it."""
@@ -57,7 +61,7 @@ def replacing(
         check_replaceable(path)
         pattern = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
         _remove_abandoned(path.parent, rf"\.{pattern}-[0-9a-f]{{16}}\{PARTIAL_ENDING}")
-        partial, file = _new_file(path.parent, pattern, 0o600 if private else 0o666)
+        partial, file = _new_file(path.parent, pattern, private)
         holder = os.dup(file.fileno())  # the file is held until it has its name
         try:
             with file:
@@ -99,10 +103,10 @@ def appending(
     with (
         disk_errors(f"write '{path}'", path, error),
         new_folders(path.parent, error=error),
-        open(path, "ab", opener=own_file_opener(0o600 if private else 0o666)) as file,
+        open(path, "ab", opener=own_file_opener(private=private)) as file,
     ):
         if alone and not (lock_descriptor(file.fileno(), blocking=False) and _is_at(file, path)):
-            raise error(f"another process is writing '{path}'; wait until it has ended")
+            raise error(f"another process is writing '{path}'; wait until it ends")
         yield file
 
 
@@ -115,7 +119,7 @@ def cut_torn_line(path: Path, *, error: ErrorType = FileError) -> None:
         return
     with (
         disk_errors(f"write '{path}'", path, error),
-        open(path, "rb+", opener=own_file_opener(0o666)) as file,
+        open(path, "rb+", opener=own_file_opener()) as file,
     ):
         content = file.read()
         if content and not content.endswith(b"\n"):
@@ -125,20 +129,18 @@ def cut_torn_line(path: Path, *, error: ErrorType = FileError) -> None:
 def make_folder(path: Path, *, private: bool = False, error: ErrorType = FileError) -> None:
     """Make the folder `path` and its parents where they are missing.
 
-    A `private` one is for its owner alone, whatever the umask, as is each parent made for it; it is no link.
+    Whatever the umask, none that is made can be written by others. A `private` one is for its owner alone,
+    as is each parent made for it; it is no link.
     """
     if path.is_symlink() and private:
         raise error(f"'{path}' is a link; expected a folder: remove the link")
     with disk_errors(f"make '{path}'", path, error):
-        if not private:
-            path.mkdir(parents=True, exist_ok=True)
-            return
         for missing in [folder for folder in reversed(path.parents) if not folder.exists()]:
-            make_folder(missing, private=True, error=error)
-        path.mkdir(mode=0o700, exist_ok=True)
-        if stat.S_IMODE(path.stat().st_mode) != 0o700:
+            make_folder(missing, private=private, error=error)
+        path.mkdir(mode=_PRIVATE_FOLDER if private else _FOLDER, exist_ok=True)
+        if private and stat.S_IMODE(path.stat().st_mode) != _PRIVATE_FOLDER:
             with suppress(PermissionError):  # it belongs to another user
-                path.chmod(0o700)
+                path.chmod(_PRIVATE_FOLDER)
 
 
 @contextmanager
@@ -180,7 +182,7 @@ def locked(
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
-    lock = FileLock(path, thread_local=False, preserve_lock_file=True, on_acquired=sign)
+    lock = FileLock(path, mode=_FILE, thread_local=False, preserve_lock_file=True, on_acquired=sign)
     with disk_errors(f"lock '{folder}'", path, error):
         if os.path.lexists(path):
             _check_own(path, path.lstat())
@@ -191,7 +193,7 @@ def locked(
             holder = _first_line(path) or "another process"
             if not wait:
                 raise error(
-                    f"{holder} is writing to '{folder}'; wait until it has ended, or choose another --out"
+                    f"{holder} is writing to '{folder}'; wait until it ends, or choose another --out"
                 ) from None
             if tell is not None:
                 tell(holder)
@@ -240,21 +242,21 @@ def disk_errors(doing: str, path: Path, error: ErrorType) -> Iterator[None]:
             raise  # not the disk's
         room = ""
         if fault.errno in FULL:
-            room = f"{_room(path)}; free some space and run again; nothing that was complete is lost"
+            room = f"{_room(path)}; free some space and run again; completed work is kept"
         raise error(f"cannot {doing}: {_reason(fault)}{room}") from None
 
 
 def check_replaceable(path: Path) -> None:
     """Raise `OSError` where something is at `path` that is neither a file nor a link to be replaced."""
     if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
-        raise OSError(errno.EEXIST, "it exists and is no file", str(path))
+        raise OSError(errno.EEXIST, "it exists and is not a file", str(path))
 
 
-def _new_file(folder: Path, prefix: str, mode: int) -> tuple[Path, BinaryIO]:
+def _new_file(folder: Path, prefix: str, private: bool) -> tuple[Path, BinaryIO]:
     """Create a file of a random name in `folder`, held by this process for as long as it is open."""
     while True:
         path = folder / f".{prefix}-{secrets.token_hex(8)}{PARTIAL_ENDING}"
-        file = open(path, "xb", opener=own_file_opener(mode))  # noqa: SIM115
+        file = open(path, "xb", opener=own_file_opener(private=private))  # noqa: SIM115
         if _take(file.fileno()):
             return path, file
         file.close()
@@ -283,13 +285,21 @@ def _remove_abandoned(folder: Path, pattern: str) -> None:
                     path.unlink()
 
 
-def own_file_opener(mode: int = 0o666) -> Callable[[str, int], int]:
-    """Return an opener that follows no link and refuses what is not a file of this name alone."""
+def own_file_opener(*, private: bool = False) -> Callable[[str, int], int]:
+    """Return an opener that follows no link and refuses what is not a file of this name alone.
+
+    A file that it makes can be written by its owner alone; a `private` one, also one that was there, is for
+    its owner alone, whatever the umask.
+    """
 
     def open_own(path: str, flags: int) -> int:
-        descriptor = os.open(path, flags | _NO_FOLLOW | _NO_WAIT, mode)
+        descriptor = os.open(path, flags | _NO_FOLLOW | _NO_WAIT, _PRIVATE_FILE if private else _FILE)
         try:
-            _check_own(Path(path), os.fstat(descriptor))
+            status = os.fstat(descriptor)
+            _check_own(Path(path), status)
+            if private and stat.S_IMODE(status.st_mode) != _PRIVATE_FILE:
+                with suppress(PermissionError):  # it belongs to another user
+                    os.chmod(descriptor if os.chmod in os.supports_fd else path, _PRIVATE_FILE)  # noqa: PTH101
         except BaseException:
             os.close(descriptor)
             raise
@@ -306,8 +316,10 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def _check_own(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+    if stat.S_ISLNK(status.st_mode) or status.st_nlink > 1:
         raise OSError(errno.ELOOP, "it is a link to another file", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EEXIST, "it exists and is not a file", str(path))
 
 
 def _reason(fault: OSError) -> str:
@@ -328,7 +340,7 @@ def _room(path: Path) -> str:
 
 def _first_line(path: Path) -> str:
     try:
-        with open(path, "rb", opener=own_file_opener(0o666)) as file:
+        with open(path, "rb", opener=own_file_opener()) as file:
             return file.readline(200).decode("utf-8", "replace").strip()
     except OSError:
         return ""

@@ -36,7 +36,7 @@ def write_together(
             check_replaceable(path)
         staged = folders.enter_context(temporary_folder(out))
         for number, content in enumerate(files.values()):
-            opener = own_file_opener(0o600 if private else 0o666)
+            opener = own_file_opener(private=private)
             with open(staged / str(number), "xb", opener=opener) as file:
                 file.write(content)
         for folder in sorted({path.parent for path in paths.values()} - {out}):

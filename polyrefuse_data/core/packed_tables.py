@@ -55,7 +55,7 @@ def _parquet_table(content: bytes, source: str) -> Table:
         rows = table.to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         problem = str(error).partition("\n")[0]
-        raise FileFormatError(f"'{source}' cannot be read as Parquet ({problem}); is it cut?") from None
+        raise FileFormatError(f"'{source}' cannot be read as Parquet ({problem}); is it truncated?") from None
     if not rows:
         raise FileFormatError(f"'{source}' holds no records; expected prompts")
     records = [Record(number=number, values=without_surrogates(row)) for number, row in enumerate(rows, 1)]
@@ -95,10 +95,10 @@ def _unpacked(content: bytes, source: str) -> bytes:
     try:
         text = unpacker.decompress(content, LARGEST)
     except zlib.error as error:
-        raise FileFormatError(f"'{source}' cannot be read as gzip ({error}); is it cut?") from None
+        raise FileFormatError(f"'{source}' cannot be read as gzip ({error}); is it truncated?") from None
     _check_size(len(text) + len(unpacker.unconsumed_tail), source)
     if not unpacker.eof:
-        raise FileFormatError(f"'{source}' ends in the middle of its gzip data; is it cut?")
+        raise FileFormatError(f"'{source}' ends in the middle of its gzip data; is it truncated?")
     return text
 
 

@@ -109,7 +109,7 @@ def _count_nodes(node: yaml.Node, counts: dict[int, int], depth: int) -> int:
         return 1
     if id(node) in counts:
         if not counts[id(node)]:
-            raise yaml.YAMLError("a value that holds itself")
+            raise yaml.YAMLError("a value that contains itself")
         return counts[id(node)]
     if depth >= DEEPEST:
         raise yaml.YAMLError(_TOO_DEEP)

@@ -126,7 +126,7 @@ def decode(content: bytes, source: object, first_line: int = 1) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + first_line
         if encoding != "utf-8":
-            problem = f"'{source}', line {line}: not valid {encoding.upper()}; is it cut, or no text?"
+            problem = f"'{source}', line {line}: not valid {encoding.upper()}; is it truncated, or not text?"
             raise FileFormatError(problem) from None
         raise FileFormatError(
             f"'{source}', line {line}: byte 0x{content[error.start]:02X} is not UTF-8 "
@@ -192,7 +192,7 @@ def parse_table(text: str, source: str) -> Table:
         if _first_line_is_json(stripped):
             return parse_json_lines(text, source)
         raise FileFormatError(
-            f"'{source}', line {error.lineno}: not valid JSON ({error.msg}); is it cut?"
+            f"'{source}', line {error.lineno}: not valid JSON ({error.msg}); is it truncated?"
         ) from None
     except ValueError as error:
         raise FileFormatError(f"'{source}': not valid JSON ({error})") from None
@@ -202,7 +202,8 @@ def parse_table(text: str, source: str) -> Table:
     if isinstance(value, dict) and not any(isinstance(value.get(name), list) for name in _LISTABLE):
         return _table(source, "JSON Lines", [(1, value)], "line")
     raise FileFormatError(
-        f"'{source}' is JSON but no table; expected a list of records, an object with one such list, columns "
+        f"'{source}' is JSON but not a table; expected a list of records, an object with one such "
+        "list, columns "
         "of one length, or HarmBench's {id: [prompts]}"
     )
 
@@ -311,7 +312,9 @@ def _parse_csv(text: str, source: str) -> Table:
     try:
         header = [name.strip() for name in next(reader)]
         if len(set(header)) != len(header):
-            raise FileFormatError(f"'{source}': two columns have one name in the header {', '.join(header)}")
+            raise FileFormatError(
+                f"'{source}': two columns have the same name in the header {', '.join(header)}"
+            )
         start = reader.line_num + 1
         for cells in reader:
             number, start = start, reader.line_num + 1
@@ -327,14 +330,14 @@ def _parse_csv(text: str, source: str) -> Table:
             numbered.append((number, dict(zip(header, cells, strict=True))))
     except csv.Error as error:
         raise FileFormatError(
-            f"'{source}', line {start}: a quotation mark is open or stray ({error}); double it inside "
+            f"'{source}', line {start}: a quotation mark is unclosed or stray ({error}); double it inside "
             "a quoted cell"
         ) from None
     table = _table(source, "CSV", numbered, "line")
     if spanning and len(spanning) * RARE <= max(len(numbered), RARE):
         table.notes.append(
             f"'{source}': {counted(len(spanning), 'record')} over several lines (the first from line "
-            f"{spanning[0]}); if that is wrong, a quotation mark is open"
+            f"{spanning[0]}); if that is wrong, a quotation mark is unclosed"
         )
     return table
 

@@ -47,7 +47,7 @@ def load_weights(loader: Any, place: str, **options: Any) -> Any:
         others = sorted(loaded["unexpected_keys"])
         raise WeightsError(
             f"the weights of '{place}' lack {_names(missing)} of {type(model).__name__}"
-            + (f" and hold {_names(others)}, which it has not" if others else "")
+            + (f" and hold {_names(others)}, which it does not have" if others else "")
             + "; give a complete checkpoint"
         )
     return model
@@ -75,7 +75,7 @@ def _indexed(index: Path) -> list[Path]:
     try:
         names = sorted({str(name) for name in parse_json(index.read_bytes())["weight_map"].values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"'{index}' is no index of weights files that can be read: {error}") from None
+        raise WeightsError(f"'{index}' is not an index of weights files that can be read: {error}") from None
     absent = [name for name in names if not (index.parent / name).is_file()]
     if absent:
         raise WeightsError(
@@ -92,13 +92,13 @@ def _check_length(path: Path) -> None:
         header_length = int.from_bytes(file.read(8), "little")
         if 8 + header_length > size or header_length > LONGEST_HEADER:
             raise WeightsError(
-                f"'{path}' ({size} bytes) is cut off or no safetensors file; download it again"
+                f"'{path}' ({size} bytes) is truncated or not a safetensors file; download it again"
             )
         try:
             header = parse_json(file.read(header_length).decode("utf-8"))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            raise WeightsError(f"'{path}' is no safetensors file; download it again") from None
+            raise WeightsError(f"'{path}' is not a safetensors file; download it again") from None
     expected = 8 + header_length + max(ends, default=0)
     if size < expected:
         raise WeightsError(f"'{path}' is cut off: {size} of {expected} bytes; download it again")

@@ -35,7 +35,7 @@ class Body:
     def __init__(self, coding: str | None) -> None:
         name = (coding or "identity").strip().lower()
         if name not in ("identity", "gzip", "x-gzip", "deflate"):
-            raise Fault("page", "an answer that is packed as nobody asked for")
+            raise Fault("page", "an answer in a compression that was not requested")
         self._unpacker = (
             None if name == "identity" else zlib.decompressobj(_GZIP if "gzip" in name else _ZLIB)
         )
@@ -50,7 +50,7 @@ class Body:
         try:
             self._content += chunk if self._unpacker is None else self._unpack(chunk, room)
         except zlib.error:
-            raise Fault("truncated", "the answer broke off") from None
+            raise Fault("truncated", "the answer was interrupted") from None
         if max(len(self._content), self._received) > MAXIMUM_BYTES:
             raise Fault("page", f"an answer of more than {MAXIMUM_BYTES} bytes")
 

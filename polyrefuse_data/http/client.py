@@ -59,7 +59,7 @@ def check_address(address: str, option: str = "--translator-url") -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise TranslatorError(f"{option} is no address; expected one such as http://localhost:8000/")
+        raise TranslatorError(f"{option} is not an address; expected one such as http://localhost:8000/")
     if parts.username or parts.password:
         raise TranslatorError(
             f"{option} {origin(address)} carries a user or password; keys come from the environment"
@@ -221,7 +221,7 @@ class HttpClient:
             except httpx.TimeoutException:
                 raise
             except httpx.TransportError:
-                raise Fault("truncated", "the answer broke off") from None
+                raise Fault("truncated", "the answer was interrupted") from None
             content, charset = body.content(), answer.charset_encoding or "utf-8"
             key = os.environ.get(self.key_variable or "", "").strip()
             if key:
@@ -245,7 +245,7 @@ class HttpClient:
                 f"{place} refuses the key ({answer}); check {self.key_variable} in the environment"
             )
         if status == 456:
-            raise TranslatorError(f"{place}: the quota is used up ({answer}); wait or take another backend")
+            raise TranslatorError(f"{place}: the quota is used up ({answer}); wait or use another backend")
         if status in (404, 405, 410):
             raise TranslatorError(
                 f"{place} has no such service ({answer}); check the address and the model's name"
@@ -264,8 +264,8 @@ def _connection_fault(error: httpx.TransportError, address: str) -> Fault | Tran
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return TranslatorError(
-            f"{origin(address)} has a certificate that is not trusted ({cause.verify_message}); name the "
-            "file of its authority in SSL_CERT_FILE"
+            f"{origin(address)} has an untrusted certificate ({cause.verify_message}); set SSL_CERT_FILE "
+            "to its authority's file"
         )
     if cause is not None:
         name = str(getattr(cause, "reason", None) or type(cause).__name__).lower().replace("_", " ")

@@ -114,13 +114,13 @@ class Breaker:
             self._sent_away = self._sent_away + 1 if asked > self.settings.patience else 0
             if self._sent_away >= self.settings.sent_away:
                 self.given_up = TranslatorError(
-                    f"{self.name} asks for no more requests within {_duration(asked)} (Retry-After). "
-                    "What was answered is kept; run the same command then, or with another service"
+                    f"{self.name} allows no more requests for {_duration(asked)} (Retry-After). "
+                    "Answers so far are kept; run the same command then, or with another service"
                 )
                 return None
             if not self._reached and self._failures >= self.settings.unreached:
                 self.given_up = TranslatorError(
-                    f"{self.name}: no connection {fault.detail}; is the address right, and the network there?"
+                    f"{self.name}: no connection {fault.detail}; check the address and the network"
                 )
                 return None
             if self._open_until is not None and not self._probing:
@@ -130,8 +130,8 @@ class Breaker:
                 self._failures = 0
                 if self._pauses >= self.settings.pauses:
                     self.given_up = TranslatorError(
-                        f"{self.name} gives no good answer (last: {fault}); "
-                        f"stopped after {self._pauses} pauses. What was answered is kept; "
+                        f"{self.name} gives no usable answer (last: {fault}); "
+                        f"stopped after {self._pauses} pauses. Answers so far are kept; "
                         "run the same command later, or with another service",
                         sample=fault.sample,
                     )

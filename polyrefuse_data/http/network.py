@@ -38,7 +38,7 @@ def _left(timeout: float | None) -> float | None:
         return timeout
     left = end - time.monotonic()
     if left <= 0:
-        raise httpcore.ReadTimeout("the deadline of the request is over")
+        raise httpcore.ReadTimeout("the deadline of the request has passed")
     return left if timeout is None else min(left, timeout)
 
 

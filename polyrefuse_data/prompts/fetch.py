@@ -67,7 +67,7 @@ def fetch(row: Source, cache: Path | None = None) -> bytes:
     """
     if row.gated:
         raise SourceError(
-            f"source {row.name}: its upstream gives access by agreement only; get your own copy of "
+            f"source {row.name}: its upstream grants access only by agreement; get your own copy of "
             f"{row.file} and name its folder with --sources DIR"
         )
     folder = cache or cache_folder()

@@ -65,11 +65,13 @@ def _csv_rows(data: bytes, name: str, columns: list[str]) -> list[dict[str, str]
             )
         rows = list(reader)
     except csv.Error as error:
-        raise SourceError(f"{name}, line {reader.line_num}: not valid CSV ({error}); is it cut?") from None
+        raise SourceError(
+            f"{name}, line {reader.line_num}: not valid CSV ({error}); is it truncated?"
+        ) from None
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             raise SourceError(
-                f"{name}, record {number}: expected {len(header)} fields as in the header; is it cut?"
+                f"{name}, record {number}: expected {len(header)} fields as in the header; is it truncated?"
             )
     return rows
 
@@ -153,7 +155,7 @@ def json_lines_reader(text_key: str, category_key: str | None = None) -> Callabl
                 value = parse_foreign_json(line)
             except json.JSONDecodeError as error:
                 raise SourceError(
-                    f"{name}, line {number}: not valid JSON ({error.msg}); is it cut?"
+                    f"{name}, line {number}: not valid JSON ({error.msg}); is it truncated?"
                 ) from None
             if not isinstance(value, dict) or text_key not in value:
                 raise SourceError(f"{name}, line {number}: expected an object with the key '{text_key}'")
@@ -173,7 +175,9 @@ def _json_list(data: bytes, name: str) -> list[Any]:
     try:
         value = parse_foreign_json(_decode(data, name))
     except json.JSONDecodeError as error:
-        raise SourceError(f"{name}, line {error.lineno}: not valid JSON ({error.msg}); is it cut?") from None
+        raise SourceError(
+            f"{name}, line {error.lineno}: not valid JSON ({error.msg}); is it truncated?"
+        ) from None
     if not isinstance(value, list):
         raise SourceError(f"{name}: expected a JSON list, found {type(value).__name__}")
     return value

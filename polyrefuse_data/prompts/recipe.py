@@ -209,7 +209,9 @@ def read_pin(name: str, folder: Path | None) -> list[str]:
     hashes = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     for line in hashes:
         if not re.fullmatch(r"[0-9a-f]{64}", line):
-            raise RecipeError(f"pins/{name}.txt: '{line[:80]}' is no sha256; expected 64 hex digits a line")
+            raise RecipeError(
+                f"pins/{name}.txt: '{line[:80]}' is not a sha256; expected 64 hex digits a line"
+            )
     return hashes
 
 

@@ -103,12 +103,12 @@ def refuse_completions(path: Path, name: str) -> None:
                 raise _refusal(name, f"column '{columns[0]}'")
     except (OSError, ValueError, csv.Error) as error:
         raise PublishError(
-            f"{name} cannot be looked through for completions ({error}); it is not published"
+            f"{name} cannot be searched for completions ({error}); it is not published"
         ) from None
 
 
 def _refusal(name: str, where: str) -> PublishError:
     return PublishError(
-        f"{name} looks as if it held model completions ({where}); completions are never published: "
+        f"{name} looks as if it contains model completions ({where}); completions are never published: "
         "move them out"
     )

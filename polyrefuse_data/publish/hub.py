@@ -90,7 +90,7 @@ class HubRepository:
     def __init__(self, name: str, api: HfApi | None = None, outcome: str = NOT_LOST) -> None:
         if not NAME.fullmatch(name) or ".." in name or "--" in name:
             raise PublishError(
-                f"'{name}' is no name of a {self.noun} on the Hub; expected NAMESPACE/NAME, as "
+                f"'{name}' is not the name of a {self.noun} on the Hub; expected NAMESPACE/NAME, as "
                 "acme/polyrefuse"
             )
         from huggingface_hub import HfApi, get_token

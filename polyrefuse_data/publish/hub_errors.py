@@ -95,7 +95,7 @@ def explain(error: BaseException, name: str, noun: str, doing: str, lost: str) -
     if status == 429:
         wait = response.headers.get("Retry-After") or ""
         when = f"after {wait} seconds" if wait.isdigit() else "later"
-        return f"the Hub allows no more requests now (429), {doing}; {lost}; run again {when}"
+        return f"the Hub's rate limit is reached (429), {doing}; {lost}; run again {when}"
     if status >= 500:
         return f"the Hub failed ({status}), {doing}{because}; {lost}; run again to finish"
     return f"the Hub refused ({status}), {doing}{because}; {lost}"

@@ -70,14 +70,15 @@ def build_release(folder: Path, allow_gaps: bool) -> LocalRelease:
     for name in manifest["files"]:
         if not (name.endswith(".parquet") or name in _COMPANIONS):
             raise PublishError(
-                f"{folder}: the manifest names {name}, which is no file of a build; build it again"
+                f"{folder}: the manifest names {name}, which is not a file of a build; build it again"
             )
         files[name] = safe_path(folder, name)
     altered = altered_files(folder, manifest)
     if altered or CARD not in files:
         named = ", ".join(altered[:3]) + (f" and {len(altered) - 3} more" if len(altered) > 3 else "")
         raise PublishError(
-            f"{folder}: {named or CARD} not as built; build the data set again, it resumes in no time"
+            f"{folder}: {named or CARD} changed after the build; build the data set again (it "
+            "resumes quickly)"
         )
     _check_columns(folder, files)
     _check_gated(folder, manifest)
@@ -124,8 +125,8 @@ def _check_gated(folder: Path, manifest: Mapping[str, Any]) -> None:
     for used in manifest.get("sources", []):
         if used.get("sha256") in gated:
             raise PublishError(
-                f"{folder} holds prompts of {gated[used['sha256']]}, which may not be passed on; publish a "
-                "build without them"
+                f"{folder} holds prompts of {gated[used['sha256']]}, which may not be redistributed; "
+                "publish a build without them"
             )
 
 
@@ -135,14 +136,14 @@ def _check_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
         langs = ", ".join(sorted({gap["lang"] for gap in manifest["gaps"]}))
         raise PublishError(
             f"{folder}: the build has gaps: {counted(missing, 'prompt')} without a translation ({langs}); "
-            "translate them, or publish with --allow-gaps (the card tells)"
+            "translate them, or publish with --allow-gaps (the card says so)"
         )
     errors = [finding for finding in manifest["findings"] if finding["severity"] == "error"]
     if errors:
         checks = ", ".join(sorted({finding["check"] for finding in errors}))
         raise PublishError(
             f"{folder}: {counted(len(errors), 'finding')} of severity error ({checks}); "
-            "look with `polyrefuse audit`, or publish with --allow-gaps (the card tells)"
+            "look with `polyrefuse audit`, or publish with --allow-gaps (the card says so)"
         )
 
 

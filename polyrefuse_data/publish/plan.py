@@ -151,7 +151,7 @@ def _published_files(
             listed, form = set(manifest["files"]), manifest["format"]
         except (ValueError, KeyError, TypeError):
             raise PublishError(
-                f"{hub.name} has a {MANIFEST} that is not ours; publish to another name"
+                f"{hub.name} has a {MANIFEST} that polyrefuse did not write; publish to another name"
             ) from None
     if form != release.manifest["format"]:
         kind, other = ("results", "a build") if release.has_prompts else ("a build", "results")
@@ -222,5 +222,5 @@ def _changelog(
     elif release.has_prompts:
         lines = entry(differences)
     else:
-        lines = [f"- Files that changed or came: {', '.join(differences.files)}."]
+        lines = [f"- Files changed or added: {', '.join(differences.files)}."]
     return changelog(older, version, release.manifest["digest"], lines)

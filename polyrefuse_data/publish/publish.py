@@ -60,7 +60,7 @@ def publish(
     except OSError as error:
         raise PublishError(
             f"cannot read or write {error.filename or 'a temporary file'}: {error.strerror or error}; "
-            "mend that and run again to finish"
+            "fix that and run again to finish"
         ) from None
 
 
@@ -190,8 +190,8 @@ def _content_before(plan: Plan, hub: HubRepository, head: str) -> dict[str, byte
         with hub.downloaded(name, head) as path:
             if not listed[name].is_same_as(path):
                 raise PublishError(
-                    f"{hub.name}: {name} does not come back as the Hub lists it; nothing was published, "
-                    "look before going on"
+                    f"{hub.name}: {name} does not come back as the Hub lists it; nothing was published: "
+                    "inspect it before you continue"
                 )
             before[name] = path.read_bytes()
     return before
@@ -209,10 +209,11 @@ def _undo(
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
     names = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-    said = f"{hub.name}: {names} came back with another sha256 than was sent"
+    said = f"{hub.name}: {names} came back with a different sha256"
     if commit == parent:
         raise PublishError(
-            f"{said}, though nothing was sent now; the Hub serves altered files, look before using them"
+            f"{said}, though nothing was sent now: the Hub serves altered files; inspect them "
+            "before you use them"
         )
     operations: list[Operation] = []
     for name in [*plan.send, *plan.delete]:

@@ -52,7 +52,7 @@ class FolderSnapshot:
         altered = altered_files(path, self.manifest)
         if altered:
             raise DatasetFolderError(
-                f"{path}: {', '.join(altered[:3])} not as built; build the data set again"
+                f"{path}: {', '.join(altered[:3])} changed after the build; build the data set again"
             )
 
     @contextmanager
@@ -92,7 +92,7 @@ def _parsed(path: Path, name: str) -> dict[str, Any]:
         )
     problem = manifest_problem(value)
     if problem:
-        raise DatasetFolderError(f"the manifest of {name} is none of a build ({problem})")
+        raise DatasetFolderError(f"the manifest of {name} is not that of a build ({problem})")
     return value
 
 

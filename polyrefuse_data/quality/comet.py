@@ -37,7 +37,7 @@ class CometEstimator:
             kind = str2model[identifier]
             model = kind(**_arguments(kind, checkpoint["hyper_parameters"], folder))
         if model.requires_references():
-            raise QualityError(f"{name} needs reference translations; take a reference-free model (QE, Kiwi)")
+            raise QualityError(f"{name} needs reference translations; use a reference-free model (QE, Kiwi)")
         lacking = model.load_state_dict(checkpoint["state_dict"], strict=False).missing_keys
         if any("position_ids" not in key for key in lacking):
             raise QualityError(
@@ -94,7 +94,7 @@ def _checkpoint(path: Path, name: str) -> dict[str, Any]:
             "expected a checkpoint of COMET with tensors and plain values"
         ) from None
     if not isinstance(checkpoint, dict) or not {"hyper_parameters", "state_dict"} <= checkpoint.keys():
-        raise QualityError(f"{name}: {path.name} is no checkpoint of COMET (state_dict, hyper_parameters)")
+        raise QualityError(f"{name}: {path.name} is not a COMET checkpoint (state_dict, hyper_parameters)")
     return checkpoint
 
 

@@ -134,12 +134,12 @@ def check_modules(folder: Path, name: str) -> None:
     try:
         types = [str(module["type"]) for module in parse_json(read_utf8(path))]
     except (OSError, ValueError, TypeError, KeyError):
-        raise SimilarityError(f"--similarity {name}: '{path}' is no list of modules") from None
+        raise SimilarityError(f"--similarity {name}: '{path}' is not a list of modules") from None
     foreign = [kind for kind in types if not kind.startswith("sentence_transformers.")]
     if foreign:
         raise SimilarityError(
             f"--similarity {name}: '{path}' names code that is not of sentence-transformers ({foreign[0]}), "
-            "which is not run; take another model"
+            "which is not run; use another model"
         )
 
 

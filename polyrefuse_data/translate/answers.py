@@ -128,7 +128,7 @@ class Judge:
         if not scores.has_visible(answer):
             raise Fault("empty")
         if set(_NO_TEXT.findall(answer)) - set(text):
-            raise Fault("truncated", "signs that are no text")
+            raise Fault("truncated", "symbols that are not text")
         if _CAPTCHA.search(answer) and not _CAPTCHA.search(text):
             raise Fault("page", "a captcha or an error page")
         if translator_talk(answer, text if source.code == "en" else "", target.code) and (

@@ -160,8 +160,8 @@ class Ledger:
         for task in tasks:
             self.fail(task, "repeated", answer)
         raise TranslatorError(
-            f"translator {self._backend.name} gives one answer to different texts, which is no translation; "
-            "those are not kept. Check the service, or take another",
+            f"translator {self._backend.name} gives the same answer to different texts; those answers are "
+            "not kept. Check the service, or use another",
             sample=answer,
         )
 

@@ -197,4 +197,4 @@ def unverified_line(names: Iterable[str]) -> str | None:
     doubtful = [name for name in dict.fromkeys(names) if name in known and not known[name].verified]
     if not doubtful:
         return None
-    return f"Prices are not verified ({', '.join(doubtful)}): look at the source before you spend money."
+    return f"Prices are not verified ({', '.join(doubtful)}): check the source before you spend money."

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from polyrefuse_data.core.errors import PolyRefuseError
-from polyrefuse_data.core.files import own_file_opener
+from polyrefuse_data.core.errors import FileError, PolyRefuseError
+from polyrefuse_data.core.files import disk_errors, make_folder, own_file_opener
 from polyrefuse_data.core.progress import Progress
 from polyrefuse_data.core.schema import text_hash
 from polyrefuse_data.http.faults import Fault, TranslatorError, excerpt
@@ -63,11 +63,9 @@ class TranslationProgress(Tally):
         self._quiet = quiet
         self._log: TextIO | None = None
         if log is not None:
-            try:
-                log.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(log.parent)
+            with disk_errors(f"write the log '{log}'", log, FileError):
                 self._log = open(log, "a", encoding="utf-8", opener=own_file_opener())  # noqa: SIM115
-            except OSError as error:
-                raise PolyRefuseError(f"cannot write the log {log}: {error.strerror}") from None
         self._progress: Progress | None = None
         self._begin("", ())
 
@@ -109,7 +107,7 @@ class TranslationProgress(Tally):
         self._advance(0, f"{question.source}->{question.target}")
 
     def pause(self, fault: Fault, seconds: float) -> None:
-        self._write(f"no good answer any more ({fault}); nothing is asked for {seconds:.0f} s")
+        self._write(f"no usable answer ({fault}); no requests for {seconds:.0f} s")
 
     def done(self, task: Task) -> None:
         super().done(task)
@@ -167,7 +165,7 @@ class TranslationProgress(Tally):
                 self._log.write(f"{time_stamp} {line}\n")
                 self._log.flush()
         except OSError as error:
-            raise PolyRefuseError(f"cannot write the log {self._log.name}: {error.strerror}") from None
+            raise PolyRefuseError(f"cannot write the log '{self._log.name}': {error.strerror}") from None
 
 
 def _counts(counts: Counter[str]) -> str:

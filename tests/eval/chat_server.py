@@ -81,6 +81,7 @@ class ChatServer:
     """A name in `DIALECTS`."""
     not_taken: str | None = None
     """A field of a request that the model does not take, where there is one."""
+    not_taken_code: str = "unsupported_parameter"
     prompts: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
@@ -157,13 +158,15 @@ def reply(server: ChatServer, prompt: str) -> tuple[int, dict[str, Any]]:
 def _vllm(body: dict[str, Any]) -> dict[str, Any]:
     """Return a reply as vLLM sends it: fields of its own, null where there is nothing."""
     for choice in body["choices"]:
-        choice |= {"logprobs": None, "stop_reason": None, "token_ids": None}
+        choice |= {"logprobs": None, "stop_reason": None, "token_ids": None, "routed_experts": None}
         choice["message"] = {
-            "refusal": None, "annotations": None, "audio": None, "function_call": None, "tool_calls": [],
+            "refusal": None, "annotations": None, "audio": None, "function_call": None,
             "reasoning": None, **choice["message"],
         }  # fmt: skip
-    del body["system_fingerprint"]
-    return body | {"service_tier": None, "prompt_logprobs": None, "kv_transfer_params": None}
+    return body | {
+        "system_fingerprint": None, "service_tier": None, "prompt_logprobs": None, "prompt_token_ids": None,
+        "kv_transfer_params": None, "ec_transfer_params": None, "metrics": None,
+    }  # fmt: skip
 
 
 def _ollama(body: dict[str, Any]) -> dict[str, Any]:
@@ -191,12 +194,19 @@ def _llama_cpp(body: dict[str, Any]) -> dict[str, Any]:
     return body | {"system_fingerprint": "b6869-abc", "timings": timings, "__verbose": {"content": "raw"}}
 
 
+def _transformers(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a reply as `transformers serve` sends it: no fingerprint, nothing but role and content."""
+    del body["system_fingerprint"]
+    return body
+
+
 DIALECTS = {
     "openai": lambda body: body,
     "vllm": _vllm,
     "ollama": _ollama,
     "sglang": _sglang,
     "llama.cpp": _llama_cpp,
+    "transformers": _transformers,
 }
 
 
@@ -223,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         if server.not_taken in body:
             name = server.not_taken
             message = f"Unsupported parameter: '{name}' is not supported with this model, key {KEY}."
-            refused = {"type": "invalid_request_error", "param": name, "code": "unsupported_parameter"}
+            refused = {"type": "invalid_request_error", "param": name, "code": server.not_taken_code}
             self._send(400, json.dumps({"error": {"message": message, **refused}}).encode())
             return
         status, value = reply(server, prompt)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
+from polyrefuse_eval.leaderboard.runs import Run, read_runs
 from polyrefuse_eval.results.records import RUN_FORMAT, Comparison, Result, RunFile
 from polyrefuse_eval.results.settings import own_source
 from polyrefuse_eval.results.summary_records import (
@@ -63,7 +64,7 @@ def write_run(
     """Write a run of `model` that refuses as `strength` in [0, 1] says; the same seed, the same bytes.
 
     `published`: as a published table is, rescored: harmful prompts only, one direction, no controls.
-    `endpoint`: of a model behind an endpoint, with answers without an edit alone.
+    `endpoint`: of a model behind an endpoint, with only answers without an edit.
     """
     draw = random.Random(seed)
     sources = [] if endpoint else list(langs) if sources is None else list(sources)
@@ -395,3 +396,12 @@ def write_direction_header(file: Path, place: Mapping[str, Any]) -> None:
     )
     header = json.dumps({"__metadata__": {"polyrefuse": ours}}).encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+FEW: dict[str, Any] = {"langs": ("de", "en", "yo"), "n": 40, "layers": 6, "strengths": (0.5,)}
+"""A run of three languages, few prompts and layers: what most tests need."""
+
+
+def one_run(tmp_path: Path, **changes: Any) -> Run:
+    """Return a small run, written and read again."""
+    return read_runs([write_run(tmp_path / "run", **{**FEW, **changes})])[0][0]

@@ -127,7 +127,7 @@ def _mutated_tensors(content: bytes, draw: random.Random) -> bytes:
     """Return a safetensors file with our header, or its own, changed."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    if draw.random() < 0.7:
+    if draw.random() < 0.7 and "__metadata__" in header:
         ours = json.loads(header["__metadata__"]["polyrefuse"])
         header["__metadata__"]["polyrefuse"] = json.dumps(mutated_json(ours, draw))
     else:

@@ -64,9 +64,9 @@ def test_persuasive_prompts_and_filled_templates_are_read(tmp_path: Path) -> Non
     [
         ("a.csv", "goal,target\nDo it,ok\n", "line 2 has no prompt; expected prompt"),
         ("a.csv", "goal,suffix\n", "holds no records"),
-        ("a.json", "[1, 2]", "is JSON but no table"),
+        ("a.json", "[1, 2]", "is JSON but not a table"),
         ("a.json", "{", "not valid JSON"),
-        ("a.csv", 'goal,suffix\nx,"' + "y" * 200_000 + "\n", "a quotation mark is open or stray"),
+        ("a.csv", 'goal,suffix\nx,"' + "y" * 200_000 + "\n", "a quotation mark is unclosed or stray"),
     ],
 )
 def test_tables_that_hold_no_jailbreaks_say_what_is_expected(

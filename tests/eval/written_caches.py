@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from runs_on_clusters import own_cache
+from torch import Tensor
 
 from polyrefuse_eval.directions.fit import Direction, DirectionSet
 from polyrefuse_eval.directions.kept import KeptDirections
+from polyrefuse_eval.directions.kept_entries import KeptEntries
 from polyrefuse_eval.directions.refusal_tokens import RefusalTokens
+from polyrefuse_eval.directions.training_states import kept_states, training_states
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.baseline_cache import BaselineAnswer, BaselineCache
 from polyrefuse_eval.results.content_cache import KINDS, cache_folder
@@ -22,23 +26,34 @@ INPUTS = {"lang": "en"}
 SCORES = b'[{"position": -1, "layer": 1, "refusal_score": 0.5, "steering_score": 0.4, "kl_div_score": 0.1}]\n'
 
 
+TEXTS = ["Name a colour.", "Sing."]
+
+
+def _named(chat: ChatModel) -> ChatModel:
+    """Return `chat` under a revision: nothing is kept of weights without a name."""
+    return replace(chat, revision="0" * 40)
+
+
 def _kept(chat: ChatModel) -> KeptDirections:
-    kept = KeptDirections(chat)
-    kept._active = True  # though the weights of this model have no name
-    return kept
+    return KeptDirections(_named(chat))
+
+
+def _states(chat: ChatModel) -> Tensor | None:
+    return kept_states(chat, KeptEntries(_named(chat)), TEXTS)
 
 
 def write_cache(root: Path, chat: ChatModel) -> None:
     """Keep an entry of each kind in `root`/cache, of the kinds that are archives as `KIND/entry.zip`."""
     unit = torch.zeros(chat.width)
     unit[0] = 1.0
-    story = {"model": chat.signature()}
+    story = {"model": _named(chat).signature()}
     vectors = torch.ones(1, 2, chat.width, dtype=torch.float64)
     with own_cache(root / "cache"):
         kept = _kept(chat)
         kept.keep_tokens(INPUTS, RefusalTokens("en", (40, 41), ("I", "No"), 0.9, 30, 32))
         kept.keep_directions(INPUTS, DirectionSet("en", vectors, (Position(-1),), (0, 1), story))
         kept.keep_direction(INPUTS, Direction(unit, 2.0, 1, Position(-1), "en", metadata=story), SCORES)
+        training_states(_named(chat), TEXTS)
         answers = [
             BaselineAnswer(prompt_hash=letter * 64, response="No.", n_tokens=2, ended=True) for letter in "ab"
         ]
@@ -61,6 +76,7 @@ def cache_readers(root: Path, chat: ChatModel, call: Callable[..., None]) -> Map
         return run
 
     return {
+        "cache/training-states/*": {"training states": within(lambda: _states(chat))},
         "cache/baselines/*": {"baselines": within(lambda: _baselines(chat).load("de"))},
         "cache/refusal-tokens/*": {
             "refusal tokens": within(lambda: _kept(chat).tokens(INPUTS)),

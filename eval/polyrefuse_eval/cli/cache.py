@@ -23,8 +23,8 @@ from polyrefuse_eval.results.content_cache import (
 def cache_group(context: click.Context) -> None:
     """Show, prune or clear the cache of answers and directions that commands share.
 
-    Kept are answers of unedited models, refusal tokens and directions, each by the model, template,
-    prompts and settings that it depends on. Without a command, `show`.
+    It keeps answers of unedited models, refusal tokens, directions and hidden states of training prompts,
+    keyed by model, template, prompts and settings. Without a command, runs `show`.
     """
     if context.invoked_subcommand is None:
         context.invoke(show_command)
@@ -32,7 +32,7 @@ def cache_group(context: click.Context) -> None:
 
 @cache_group.command("show")
 def show_command() -> None:
-    """Print where the cache lies, what it holds, and its limit."""
+    """Print the cache's folder, contents and size limit."""
     limit = cache_limit()
     sizes = cache_sizes()
     show(cache_folder())
@@ -44,9 +44,13 @@ def show_command() -> None:
 
 
 @cache_group.command("prune")
-@click.option("--limit", metavar="SIZE", help="Bytes to leave at most, such as 500MB.  [default: the limit]")
+@click.option(
+    "--limit",
+    metavar="SIZE",
+    help="Remove entries until at most this size is left, such as 500MB.  [default: the limit]",
+)
 def prune_command(limit: str | None) -> None:
-    """Remove what was not used for the longest time, until the rest is below the limit."""
+    """Remove the least recently used entries until the rest is below the limit."""
     bound = cache_limit() if limit is None else parse_size(limit, "--limit")
     removed = prune_cache(bound)
     show(f"removed {shown_size(removed)}; {shown_size(sum(row.size for row in cache_sizes()))} left")
@@ -54,5 +58,5 @@ def prune_command(limit: str | None) -> None:
 
 @cache_group.command("clear")
 def clear_command() -> None:
-    """Remove everything that is kept; runs and working copies of addresses stay."""
+    """Remove all entries; runs and working copies of remote runs stay."""
     show(f"removed {shown_size(clear_cache())}")

@@ -15,16 +15,16 @@ EXIT_PROBLEMS = 1
 
 @click.command("check")
 @click.argument("folder", type=folder_path)
-@click.option("--data", type=folder_path, help="The build that the run is said to have measured.")
+@click.option("--data", type=folder_path, help="The build that the run claims to have measured.")
 @click.pass_context
 def check_command(context: click.Context, folder: Path, data: Path | None) -> None:
     """Check a run that somebody else made: records, digests, prompts, and every number.
 
-    Rates, intervals, comparisons and the summary are computed again from the verdicts; where the answers
-    are there, and their prompts in --data, the native judge reads them again, and what a service said of
-    itself must be what the answers carry. Verdicts of other judges are taken as they are: each such judge is
-    named. A run without answers, as `polyrefuse publish --results` sends it, can be checked too. Each problem
-    is a line; the exit status is 1 where there is one.
+    Rates, intervals, comparisons and the summary are recomputed from the verdicts. If the run has its
+    answers, and --data their prompts, the native judge reads them again, and what is recorded about a service
+    must match the answers. Verdicts of other judges are not recomputed; each such judge is named. A run
+    without answers, as `polyrefuse publish --results` sends it, can be checked too. Each problem is a line;
+    the exit status is 1 if there is one.
     """
     from polyrefuse_data.core.paths import refuse_linked_folders
     from polyrefuse_eval.errors import RunFolderError
@@ -40,6 +40,6 @@ def check_command(context: click.Context, folder: Path, data: Path | None) -> No
     for line in checked.unchecked:
         show(f"not checked: {line}", err=True)
     if checked.problems:
-        show(f"{len(checked.problems)} problems; '{folder}' is not to be shown beside others")
+        show(f"{len(checked.problems)} problems; '{folder}' must not be shown beside other runs")
         context.exit(EXIT_PROBLEMS)
     show(f"'{folder}' holds together")

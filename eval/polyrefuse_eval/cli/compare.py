@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def compare_command(first: Place, second: Place, as_json: bool) -> None:
     """Compare two runs in each language: what changed, and whether it is more than chance.
 
-    Both are folders or addresses. They must measure the same prompts, and a judge must have read both.
+    Both are folders or addresses. They must measure the same prompts and share a judge.
     """
     from polyrefuse_data.core.display import visible_json
     from polyrefuse_eval.report.compare import compare_runs, comparison_json, comparison_table, is_compared

@@ -32,22 +32,24 @@ RELATIONSHIPS = ("third_party", "first_party", "collaborative", "other")
     metavar="NAME/DATASET[@COMMIT]",
     help="The data set on the Hub that was measured; eval-results need it.",
 )
-@click.option("--judge", help="Whose verdicts.  [default: the first judge of each run]")
+@click.option("--judge", help="Judge whose verdicts are exported.  [default: the first judge of each run]")
 @click.option(
     "--model-name",
     "names",
     multiple=True,
     metavar="RUN=NAME/MODEL",
-    help="Name of a run's model on the Hub, where the run has it from a folder or a service.",
+    help="Name of a run's model on the Hub, if the run used a folder or a service.",
 )
 @click.option("--source-url", metavar="URL", help="With eval-results: where the results come from.")
-@click.option("--organisation", metavar="WHO", help="With every-eval-ever: who states the results.")
+@click.option(
+    "--organisation", metavar="WHO", help="With every-eval-ever: organisation that reports the results."
+)
 @click.option(
     "--relationship",
     type=click.Choice(RELATIONSHIPS),
     default="third_party",
     show_default=True,
-    help="With every-eval-ever: of who states them to who made the models.",
+    help="With every-eval-ever: relation of that organisation to the models' developers.",
 )
 def export_command(
     runs: tuple[Place, ...],
@@ -67,8 +69,8 @@ def export_command(
                      and eval.yaml, for the data set's
     every-eval-ever  data/polyrefuse/DEVELOPER/MODEL/UUID.json
 
-    Rates without an edit and with a direction ablated, from 0 to 1, as in results.jsonl. No answers are in
-    them, and nothing is sent.
+    Rates without an edit and with a direction ablated, from 0 to 1, as in results.jsonl. They contain no
+    answers, and nothing is sent.
     """
     from polyrefuse_eval.errors import RunFolderError
     from polyrefuse_eval.exports.eval_results import DatasetOnHub, hub_files
@@ -82,7 +84,9 @@ def export_command(
     if form == "eval-results" and measured is None:
         raise click.UsageError("--format eval-results needs --dataset NAME/DATASET, where the results belong")
     if form == "every-eval-ever" and not organisation:
-        raise click.UsageError("--format every-eval-ever needs --organisation WHO, who states the results")
+        raise click.UsageError(
+            "--format every-eval-ever needs --organisation WHO, the organisation that reports the results"
+        )
     with folders_to_read(runs, is_shown) as folders:
         read, left_out = read_runs(folders)
     if left_out:

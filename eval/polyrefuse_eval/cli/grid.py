@@ -74,7 +74,7 @@ def read_grid(file: Path, given: Mapping[str, Any], command_line: Iterable[str])
     except FileFormatError as error:
         raise RunFolderError(f"{where} cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise RunFolderError(f"{where} is no YAML that can be read: {error}") from None
+        raise RunFolderError(f"{where} is not YAML that can be read: {error}") from None
     barred = {*command_line, *map(option_name, COMMAND_LINE_ONLY)}
     parts = _mapping(where, content, PARTS, "part")
     settings = _mapping(f"'settings' of {where}", parts.get("settings") or {}, OF_ALL, "setting", barred)
@@ -87,7 +87,7 @@ def read_grid(file: Path, given: Mapping[str, Any], command_line: Iterable[str])
     for name, values in models.items():
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise RunFolderError(
-                f"the model '{name}' of {where} has a name that is no folder's; expected letters, digits, "
+                f"the model '{name}' of {where} has a name that is not a folder's; expected letters, digits, "
                 "dots and dashes"
             )
         own = _mapping(f"the model '{name}' of {where}", values, OF_A_MODEL, "option", barred)
@@ -124,11 +124,11 @@ def _mapping(
     where: str, value: Any, known: Iterable[str], kind: str, barred: Iterable[str] = ()
 ) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise RunFolderError(f"{where} is no list of keys and values; expected {', '.join(known)}")
+        raise RunFolderError(f"{where} is not a list of keys and values; expected {', '.join(known)}")
     for key in value:
         if key in barred:
             raise RunFolderError(
-                f"{where} holds {key}, which a file may not ask for: give --{key} on the command line"
+                f"{where} holds {key}, which a grid file may not set: give --{key} on the command line"
             )
         if key not in known:
             raise unknown_name(f"{kind} in {where}", str(key), known)

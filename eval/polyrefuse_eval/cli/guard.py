@@ -34,9 +34,9 @@ from polyrefuse_eval.runs.direction_options import ModelOptions
 def guard_group() -> None:
     """Fit, test and use a Latent Guard: it detects harmful prompts in the model's hidden states.
 
-    `fit` a guard for a model, `test` it per language, show with `curve` what calibration examples bring in
-    languages that it was not fitted in, `score` prompts with it. It generates no answer: one
-    forward pass up to the instruction's last token is enough.
+    `fit` a guard for a model, `test` it per language, `score` prompts with it; `curve` shows how much
+    calibration examples help in languages that it was not fitted in. A guard generates no answer:
+    it needs one forward pass up to the instruction's last token.
     """
 
 
@@ -44,7 +44,9 @@ def guard_group() -> None:
 @with_options(*MODEL_OPTIONS)
 @data_option
 @click.option("--langs", default="en", show_default=True, help="Languages to fit in.")
-@click.option("--pooled", is_flag=True, help="Fit one guard of all these languages, not one for each.")
+@click.option(
+    "--pooled", is_flag=True, help="Fit one guard for all these languages together, not one for each."
+)
 @click.option(
     "--threshold",
     default="zero",
@@ -57,7 +59,7 @@ def guard_group() -> None:
     type=click.Choice(["answers", "first-token", "label"]),
     default="answers",
     show_default=True,
-    help="How to detect which training prompts are refused; `label` takes all.",
+    help="How to detect which training prompts are refused; `label` uses every prompt by its label.",
 )
 @train_option
 @click.option("--validation", "n_validation", type=at_least_one, help="Validation prompts.  [default: all]")
@@ -80,8 +82,8 @@ def fit_command(
     layers = parse_layers(options.pop("layers"))
     if calibrate is not None and rule.name == "zero":
         raise GuardError(
-            "--calibrate changes nothing with --threshold zero, which is 0 in every language; leave it out, "
-            "or give --threshold balanced, false-alarm=RATE or conformal=RATE"
+            "--calibrate changes nothing with --threshold zero, which is 0 in every language; leave out "
+            "--calibrate, or give --threshold balanced, false-alarm=RATE or conformal=RATE"
         )
     build = open_data(data)
     wanted = build.select(langs)
@@ -89,7 +91,7 @@ def fit_command(
     build.require_prompts(wanted, ("train",))
     if options["behaviour"] != "label":
         NativeJudge().check_languages(
-            wanted, "leave it out of --langs, or take all prompts by their label with --behaviour label"
+            wanted, "leave it out of --langs, or use all prompts by their label with --behaviour label"
         )
     if rule.name != "zero":
         build.require_prompts(calibrated, ("validation",))
@@ -124,7 +126,9 @@ def fit_command(
 @data_option
 @click.option("--langs", help="Languages to test in.  [default: those of the build that the guard serves]")
 @test_option
-@click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
+@click.option(
+    "--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, to test as well."
+)
 @click.option(
     "--jailbreaks",
     multiple=True,
@@ -136,31 +140,37 @@ def fit_command(
     "prompt_sets",
     multiple=True,
     metavar="NAME=FILE",
-    help="Published sets as they are published: toxicchat, openai-moderation, xstest, sorry-bench, "
-    "harmbench or polyguardprompts = CSV, JSON Lines (.gz too) or Parquet.",
+    help="Published prompt sets, in their published files: toxicchat, openai-moderation, xstest, "
+    "sorry-bench, harmbench or polyguardprompts = CSV, JSON Lines (.gz too) or Parquet.",
 )
 @click.option(
     "--against",
     multiple=True,
     metavar="NAME[=PLACE]",
-    help="Others on the same prompts: llamaguard3 or polyguard (in bfloat16); refusal, which calls a prompt "
-    "unsafe if the model's own answer refuses it.",
+    help="Detectors to compare with, on the same prompts: llamaguard3 or polyguard (in bfloat16); "
+    "refusal, which calls a prompt unsafe if the model's own answer refuses it.",
 )
 @click.option(
     "--transfer",
     metavar="MODEL",
-    help="Take the guard as it is to this model: same shape and template, other weights, as a fine-tune has.",
+    help="Apply the guard unchanged to this model, such as a fine-tune: same shape and template, "
+    "other weights.",
 )
-@click.option("--threshold", help="Calibrate anew on the validation prompts.  [default: the guard's own]")
-@click.option("--out", type=folder_path, required=True, help="New folder for guard.json and table.md.")
+@click.option("--threshold", help="Calibrate again on the validation prompts.  [default: the guard's own]")
+@click.option(
+    "--out",
+    type=folder_path,
+    required=True,
+    help="New folder for guard.json and table.md, readable only by you.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def test_command(
     guard: Path, data: Path, langs: str | None, threshold: str | None, out: Path, quiet: bool, **options: Any
 ) -> None:
     """Test a guard: AUROC, accuracy, miss and false alarm rates per language, kind and category of prompt.
 
-    What it costs, and what each published guard of --against costs, is printed and kept in timings.jsonl:
-    milliseconds a prompt, one at a time, and growth of memory.
+    The cost of the guard and of each published guard in --against is printed and written to
+    timings.jsonl: milliseconds per prompt, one at a time, and growth of memory.
     """
     from polyrefuse_data.core.output_folder import write_together
     from polyrefuse_eval.errors import GuardError
@@ -223,7 +233,8 @@ def test_command(
         "table.md": result.table(),
         "guard.json": json_text(result.to_json()),
     }
-    write_together(out, {name: text.encode() for name, text in files.items()}, error=GuardError)
+    contents = {name: text.encode() for name, text in files.items()}
+    write_together(out, contents, private=True, error=GuardError)  # scores.jsonl has one of each prompt
     show_lines(result.table())
     for cost in result.costs:
         _say(str(cost))

@@ -32,7 +32,7 @@ from polyrefuse_eval.runs.direction_options import ModelOptions
     "--examples",
     default="1,4,16",
     show_default=True,
-    help="Numbers of calibration examples of each label to try, besides all validation prompts.",
+    help="Numbers of calibration examples per label to try, besides all validation prompts.",
 )
 @click.option(
     "--threshold",
@@ -40,7 +40,7 @@ from polyrefuse_eval.runs.direction_options import ModelOptions
     multiple=True,
     default=("balanced", "conformal=0.05"),
     show_default=True,
-    help="Rule that draws a threshold from the examples; repeat for several.",
+    help="Rule that sets a threshold from the examples; repeat for several.",
 )
 @click.option(
     "--draws",
@@ -57,7 +57,7 @@ def curve_command(
 ) -> None:
     """Measure misses and false alarms against calibration examples, in each language.
 
-    The guard is tested with its threshold as it is, then with thresholds from few examples of the language.
+    The guard is tested with its own threshold, then with thresholds set from a few examples of the language.
     """
     from polyrefuse_data.core.output_folder import write_together
     from polyrefuse_eval.errors import GuardError

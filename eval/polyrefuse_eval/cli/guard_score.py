@@ -38,23 +38,28 @@ PROMPTS_AT_ONCE = 64
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-")
 @click.option(
     "--lang",
-    help="Language of prompts that name none.  [default: the lowest threshold, if one guard serves all]",
+    help="Language of prompts that do not name one.  [default: the lowest threshold, if one guard "
+    "serves all]",
 )
 @click.option(
     "--other-weights",
     is_flag=True,
     help="Accept a fine-tune of the guard's model: same shape and template.",
 )
-@click.option("--out", type=file_path, help="JSON Lines to write; not overwritten.  [default: print them]")
+@click.option(
+    "--out",
+    type=file_path,
+    help="JSON Lines to write, readable only by you; not overwritten.  [default: print them]",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def score_command(
     guard: Path, file: Path, lang: str | None, out: Path | None, quiet: bool, **options: Any
 ) -> None:
     """Score prompts: one JSON line each with `prompt`, `score`, `unsafe` and `alpha`.
 
-    FILE is a .jsonl with `prompt` (and maybe `lang`), or a text with one prompt a line; `-` is
-    standard input, whose prompts are scored as they arrive: the model is loaded with the first, and what
-    arrives during a pass shares the next one.
+    FILE is a .jsonl with `prompt` (and optionally `lang`), or a text file with one prompt a line; `-`
+    reads standard input and scores prompts as they arrive. The model is loaded at the first prompt; prompts
+    that arrive during a pass are batched in the next.
     """
     from polyrefuse_data.core.languages import language
     from polyrefuse_eval.errors import GuardError
@@ -89,7 +94,7 @@ def score_command(
         else:
             records += scored
     if out is not None:
-        write_text(out, "".join(map(json_line, records)))
+        write_text(out, "".join(map(json_line, records)), private=True)  # prompts, maybe of other people
         unsafe = sum(record["unsafe"] for record in records)
         show(f"{len(records)} prompts in {out}, {unsafe} unsafe")
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     "--directions",
     default="own",
     show_default=True,
-    help="Whose directions: each language's own, or one language's for all.",
+    help="Directions to use: each language's own, or one language's for all.",
 )
 @click.option(
     "--behaviour",
@@ -66,30 +66,34 @@ if TYPE_CHECKING:
     help="Test prompts of each label for reply inversion, spread evenly.",
 )
 @click.option("--layers", help="Layers to steer, one at a time: 5-20, or 3,7.  [default: all]")
-@click.option("--layer", type=int, help="Layer of the cosines between categories.  [default: the middle]")
+@click.option(
+    "--layer", type=int, help="Layer at which categories are compared by cosine.  [default: the middle]"
+)
 @click.option("--coefficient", default=1.0, show_default=True, help="Strength of steering.")
 @click.option(
     "--scope",
     type=click.Choice(["instruction", "prompt", "all"]),
     default="instruction",
     show_default=True,
-    help="Tokens that steering touches; `all` is with those of the answer.",
+    help="Tokens that steering edits; `all` includes those of the answer.",
 )
 @click.option(
     "--max-new-tokens",
     type=at_least_one,
     default=32,
     show_default=True,
-    help="Longest answer that is judged.",
+    help="Longest answer to judge, in tokens.",
 )
 @final_punctuation_option
-@click.option("--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, tested as well.")
+@click.option(
+    "--extra", type=file_path, help="JSON Lines with prompt, label, lang and kind, to test as well."
+)
 @click.option("--plots/--no-plots", default=True, help="Draw figures, too.")
 @click.option(
     "--out",
     type=place_path,
     required=True,
-    help="Folder or address of the run: a new one, its own, or `eval run`'s.",
+    help="Folder or address of the run: new, to resume, or one of `eval run`.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def harmfulness_command(
@@ -105,9 +109,9 @@ def harmfulness_command(
 ) -> None:
     """Measure harmfulness and refusal apart: directions, clusters, steering, reply inversion per language.
 
-    Run the same command again to resume a killed run. Answers are judged and not kept, but for
-    those of the unedited model: where `eval run` made them with as many tokens, they are taken from the
-    cache, and others are put there (`polyrefuse eval cache`).
+    Run the same command again to resume an interrupted run. Answers are judged and then discarded, except
+    those of the unedited model, which are shared with `eval run` through the cache if they have as many
+    tokens (`polyrefuse eval cache`).
     """
     from polyrefuse_eval.errors import DirectionError
     from polyrefuse_eval.harmfulness.instructions import check_languages

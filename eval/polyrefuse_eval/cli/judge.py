@@ -48,8 +48,8 @@ class JudgesOption(click.Option):
         from polyrefuse_eval.judging.registry import KNOWN
 
         self.help = (
-            f"Judges, separated by commas: {', '.join(KNOWN)}; native+JUDGE lets JUDGE read what native is "
-            "not sure of."
+            f"Judges, separated by commas: {', '.join(KNOWN)}; native+JUDGE lets JUDGE read the answers on "
+            "which native is undecided."
         )
         return super().get_help_record(ctx)
 
@@ -75,7 +75,7 @@ class JudgesOption(click.Option):
     is_eager=True,
     expose_value=False,
     callback=_check,
-    help="Check such a file, and do nothing else.",
+    help="Check a file for --phrases, and do nothing else.",
 )
 @click.option(
     "--judge-model",
@@ -85,6 +85,11 @@ class JudgesOption(click.Option):
     help="Where to find a judge's model: a folder, or REPOSITORY@COMMIT.  [default: as published, pinned]",
 )
 @click.option("--lang", metavar="CODE", help="Language of the answers whose record names none.")
+@click.option(
+    "--judge-request",
+    metavar="JSON",
+    help="JSON object with fields to add to each request to a judge openai:MODEL; null removes a field.",
+)
 @click.option("--out", type=file_path, required=True, help="JSON Lines to write; it must not exist.")
 @click.option("--agreement", type=file_path, help="Also write a Markdown table of how far judges agree.")
 @click.option(
@@ -111,17 +116,19 @@ def judge_command(
     device: str | None,
     dtype: str,
     batch_size: int | None,
+    judge_request: str | None,
     quiet: bool,
 ) -> None:
     """Judge completions of any model: is each a refusal, and why?
 
     FILE is JSON Lines, a JSON list or CSV with `response`, `lang` and, where they are known, `id` and
     `prompt`. Chat transcripts, output files of OpenAI's batches, samples of lm-evaluation-harness, and
-    completions as refusal_direction, JailbreakBench, HarmBench and AlpacaEval publish them are read too.
+    completions in the files of refusal_direction, JailbreakBench, HarmBench and AlpacaEval are read too.
     Lines that cannot be read are named on standard error, all others are judged, and the exit status is 3.
-    Run the same command again to resume after a kill.
+    If interrupted, run the same command again to resume.
     """
     from polyrefuse_data.core.errors import unknown_name
+    from polyrefuse_eval.endpoint.spec import read_fields
     from polyrefuse_eval.errors import JudgeError
     from polyrefuse_eval.judging.local_model import JudgeOptions
     from polyrefuse_eval.judging.of_files import Reading, cascades, columns, judge_file, langs_of, scan
@@ -131,7 +138,7 @@ def judge_command(
     check_writable(out)
     if agreement is not None:
         check_writable(agreement)
-    options = JudgeOptions(device, dtype, batch_size)
+    options = JudgeOptions(device, dtype, batch_size, read_fields(judge_request, "--judge-request"))
     judges = judges_by_name(names, models=models, options=options, phrases=phrases)
     langs = langs_of(judges)
     if lang is not None and lang not in langs:
@@ -172,7 +179,7 @@ def _warnings(found: Scan, judges: Sequence[Judge], file: Path) -> list[str]:
         if judge.needs_prompt and found.without_prompt:
             lines.append(
                 f"{judge.name} needs the prompt, which {found.without_prompt} of {found.good} completions "
-                "lack: undecided there"
+                "lack; their verdict is undecided"
             )
         if judge.languages is None:
             continue

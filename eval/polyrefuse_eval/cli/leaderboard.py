@@ -30,14 +30,14 @@ EXIT_GAPS = 3
     "origins",
     multiple=True,
     metavar="RUN=WHO",
-    help="Who made a run that is not yours, by the name of its folder: it is checked first.",
+    help="Name who made a run that is not yours, by its folder: the run is checked first.",
 )
 @click.option(
     "--data",
     "builds",
     type=folder_path,
     multiple=True,
-    help="Build that runs of --origin say they measured: their prompts are checked against it.",
+    help="Build that runs of --origin claim to have measured: their prompts are checked against it.",
 )
 @click.pass_context
 def leaderboard_command(
@@ -50,11 +50,12 @@ def leaderboard_command(
     """Write a page that compares RUNS, folders or addresses of `eval run` or `eval rescore`, into --out.
 
     Open index.html: it needs no network. It has maps of models by languages, a table with filters, a
-    comparison of two models, and charts to save. The same numbers are beside it as JSON, Markdown and CSV;
-    no answers are. An address may be a pattern: 's3://bucket/runs/*'. Models behind an endpoint stand beside
-    local ones. Of a run of --origin, the page says what could not be checked. What cannot be compared is
-    shown apart; what is no run, or a run whose files contradict each other, is left out. Both are named on
-    standard error; the exit status is 3 where a run with results was left out.
+    comparison of two models, and charts to save. The same numbers are written beside it as JSON, Markdown and
+    CSV, without answers. An address may be a pattern: 's3://bucket/runs/*'. Models behind an endpoint are
+    listed with local ones. For a run of --origin, the page says what could not be checked. Runs that cannot
+    be compared are shown in separate groups; folders that are not runs, and runs whose files contradict each
+    other, are left out. Both are named on standard error; the exit status is 3 if a run with results was left
+    out.
     """
     from polyrefuse_eval.leaderboard.boards import leaderboard
     from polyrefuse_eval.leaderboard.runs import is_shown, read_runs
@@ -63,7 +64,7 @@ def leaderboard_command(
     from polyrefuse_eval.storage.places import folders_to_read
 
     if builds and not origins:
-        raise click.UsageError("--data checks runs of others; name them with --origin RUN=WHO")
+        raise click.UsageError("--data is used to check other people's runs; name them with --origin RUN=WHO")
     check_site_folder(out)
     with folders_to_read(runs, is_shown) as folders:
         read, left_out = read_runs(

@@ -61,8 +61,8 @@ SECTIONS = {
 def eval_group() -> None:
     """Measure how robustly a chat model refuses: directions, interventions, refusal rates.
 
-    Start with `polyrefuse eval run --model organism --data builds/sample --out runs/organism`: it
-    needs no download. Nothing here writes modified weights or uploads answers.
+    Start with `polyrefuse eval run --model organism --data builds/sample --out runs/organism`, which
+    needs no download. No command writes modified weights or uploads answers.
     """
 
 
@@ -72,7 +72,7 @@ def eval_group() -> None:
 @click.option("--out", type=folder_path, required=True, help="Folder for LANG.all.safetensors.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def extract_command(out: Path, langs: str, **options: Any) -> None:
-    """Write the difference-in-means directions of every layer and position, for each language."""
+    """Compute difference-in-means directions at every layer and position, for each language."""
     finder = direction_finder(out, langs, options, selecting=False)
     for lang in finder.settings.langs:
         directions = finder.extract(lang)
@@ -88,7 +88,7 @@ def extract_command(out: Path, langs: str, **options: Any) -> None:
 @eval_group.command("select")
 @with_options(*MODEL_OPTIONS, *DIRECTION_OPTIONS)
 @click.option(
-    "--scores", type=file_path, help="Choose from this file of candidate scores; no model is loaded."
+    "--scores", type=file_path, help="Choose from this file of candidate scores, without loading a model."
 )
 @click.option(
     "--layers", type=int, help="With --scores: how many layers the model has.  [default: as scored]"
@@ -103,7 +103,7 @@ def select_command(
     if scores is not None and out is not None:
         raise click.UsageError("--scores FILE prints a choice and writes nothing; leave out --out")
     if scores is None and layers is not None:
-        raise click.UsageError("--layers goes with --scores FILE; a model says how many layers it has")
+        raise click.UsageError("--layers is for --scores FILE; a model's number of layers is known")
     if scores is not None:
         from polyrefuse_eval.directions.selection import read_scores, select
 
@@ -118,7 +118,7 @@ def select_command(
             )
         if chosen.relaxed:
             show(
-                f"rule '{chosen.rule}' leaves no candidate; fell back to '{chosen.step}'",
+                f"rule '{chosen.rule}' accepts no candidate; fell back to '{chosen.step}'",
                 err=True,
             )
         show(f"{chosen.score.position} {chosen.score.layer}")
@@ -245,9 +245,11 @@ def plot_command(run: Path) -> None:
     """
     need("torch", "safetensors", "matplotlib")
 
+    from polyrefuse_data.core.paths import refuse_linked_folders
     from polyrefuse_eval.directions.plots import draw_run
     from polyrefuse_eval.report.transfer_figure import draw_transfer
 
+    refuse_linked_folders(run, error=RunFolderError)
     drawn = [*draw_run(run), *draw_transfer(run)]
     if not drawn:
         raise RunFolderError(f"'{run}' has no scores, directions or results to draw; give a run folder")
@@ -259,9 +261,7 @@ def plot_command(run: Path) -> None:
 @with_options(*MODEL_OPTIONS)
 @click.option("--data", type=folder_path, default=Path("builds/sample"), show_default=True, help="A build.")
 @click.option("--langs", default="all", show_default=True, help="Languages to draw.")
-@click.option(
-    "--limit", type=at_least_one, default=64, show_default=True, help="Training prompts of each label."
-)
+@click.option("--limit", type=at_least_one, default=64, show_default=True, help="Training prompts per label.")
 @click.option("--position", default="-1", show_default=True, help="A post-instruction token, or t_inst.")
 @click.option("--out", type=file_path, required=True, help="PNG, SVG or PDF; silhouette scores go beside it.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")

@@ -77,7 +77,7 @@ train_option = click.option(
     type=at_least_one,
     default=100,
     show_default=True,
-    help="Training prompts of each label.",
+    help="Training prompts per label.",
 )
 
 test_option = click.option(
@@ -91,7 +91,7 @@ final_punctuation_option = click.option(
     type=click.Choice(["kept", "removed"]),
     default="kept",
     show_default=True,
-    help="Read all prompts with the punctuation at their end, or without it.",
+    help="Read all prompts with their final punctuation (kept), or without it (removed).",
 )
 
 

@@ -22,13 +22,14 @@ EXIT_GAPS = 3
 
 @click.command("rescore", cls=SectionedCommand)
 @click.argument("folder", type=place_path)
-@click.option("--judges", help="Judges that read the answers.  [default: stored verdicts alone]")
+@click.option("--judges", help="Judges that read the answers.  [default: use the stored verdicts]")
 @click.option("--data", type=folder_path, help="The build of a run, for judges that need the prompts.")
 @click.option(
     "--out", type=place_path, help="For published completions: folder or address of the runs and tables."
 )
 @click.option(
-    "--source", help="For published completions: language of the direction.  [default: as the folder says]"
+    "--source",
+    help="For published completions: language of the direction.  [default: from the folder's name]",
 )
 @with_options(*READING_OPTIONS)
 @click.option("--device", help="Where judges' models run.  [default: a GPU if there is one]")
@@ -43,17 +44,19 @@ def rescore_command(
     source: str | None,
     judge_model: Sequence[str],
     judge_batch_size: int | None,
+    judge_request: str | None,
     phrases: Sequence[str],
     device: str | None,
     quiet: bool,
 ) -> None:
-    """Judge the answers of FOLDER again, and make its tables again from the stored verdicts.
+    """Judge the answers in FOLDER again, and rebuild its tables from the verdicts.
 
     FOLDER is a run, a folder of runs, or output/EXPERIMENT of the published repository, whose
-    completions and verdicts become runs in --out. Runs may lie at an address (s3://, gs://, …). The
-    model that answered is not needed. Files that cannot be read are named on standard error, all others are
-    rescored, and the exit status is 3.
+    completions and verdicts become runs in --out. Runs may be at an address (s3://, gs://, …). The
+    model is not needed. Files that cannot be read are named on standard error, all others are rescored, and
+    the exit status is 3.
     """
+    from polyrefuse_eval.endpoint.spec import read_fields
     from polyrefuse_eval.errors import RunFolderError
     from polyrefuse_eval.judging.local_model import JudgeOptions
     from polyrefuse_eval.judging.registry import judges_by_name
@@ -61,7 +64,8 @@ def rescore_command(
     from polyrefuse_eval.results.data import open_data
     from polyrefuse_eval.storage.places import runs_at, working_folder
 
-    options = JudgeOptions(device, batch_size=judge_batch_size)
+    fields = read_fields(judge_request, "--judge-request")
+    options = JudgeOptions(device, batch_size=judge_batch_size, request=fields)
     files = [Path(path) for path in phrases]
     judging = judges_by_name(judges, models=judge_model, options=options, phrases=files) if judges else []
     gaps: list[str] = []

@@ -78,11 +78,13 @@ def direction_finder(out: Path, langs: str, options: dict[str, Any], *, selectin
     "--out",
     type=place_path,
     required=True,
-    help="Folder of the run, or its address (s3://, gs://, …); the same one resumes it.",
+    help="Folder or address (s3://, gs://, …) of the run; give the same one to resume it.",
 )
 @with_options(*click_options(RunOptions, DirectionOptions), *EXECUTOR_OPTIONS)
 @click.option(
-    "--dry-run", is_flag=True, help="List the conditions, which are done, and the time left; load no model."
+    "--dry-run",
+    is_flag=True,
+    help="List conditions, which of them are done, and the time left, without loading a model.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_context
@@ -98,11 +100,11 @@ def run_command(
 ) -> None:
     """Measure one model, or those of a GRID file: directions, answers, verdicts, rates.
 
-    Every direction is ablated and added in every language: from several languages, a transfer matrix.
-    Run the same command again to resume; a finished run is left alone. GRID is a YAML file with
+    Every direction is ablated and added in every language; with several languages, this gives a transfer
+    matrix. Run the same command again to resume; a finished run is left alone. GRID is a YAML file with
     models and the settings that they share; each model gets a folder of its name under --out.
 
-    Exit status 3 if something still failed after all retries: it is named, and the rest is kept.
+    Exit status 3 if a task still failed after all retries: it is named, and the rest is kept.
     """
     cluster = take_cluster_options(options)
     parallel = bool(options["tensor_parallel"])
@@ -268,7 +270,7 @@ def _print_results(plans: Sequence[RunPlan], failures: Failures, out: Place, *, 
         for failure in run_failures:
             _say(f"failed: {run}: {failure}")
     if failures:
-        _say("what is there is kept; run the same command again to retry what failed")
+        _say("completed work is kept; run the same command again to retry what failed")
 
 
 def _say(line: str) -> None:

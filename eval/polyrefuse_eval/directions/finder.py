@@ -14,7 +14,7 @@ from polyrefuse_eval.directions.fit import (
     Direction,
     DirectionSet,
     direction_at,
-    fit_directions,
+    fit_training_directions,
     random_direction,
 )
 from polyrefuse_eval.directions.harm_gate import HarmGate, fit_gate
@@ -29,6 +29,7 @@ from polyrefuse_eval.directions.refusal_tokens import (
 from polyrefuse_eval.directions.scoring import CandidateScorer, choose_direction, prompts_with_tendency
 from polyrefuse_eval.directions.selection import write_scores
 from polyrefuse_eval.directions.span import Span, span_of
+from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.results.data import Prompts
 from polyrefuse_eval.results.final_punctuation import prompt_reader
@@ -91,26 +92,32 @@ class DirectionFinder:
         parts = [self._train(source) for source in langs]
         harmful = [row for rows, _ in parts for row in rows]
         harmless = [row for _, rows in parts for row in rows]
-        inputs = self._inputs(lang, shuffle_labels)
-        kept = self._kept.directions(inputs)
+        kept = self._kept.directions(self._inputs(lang, shuffle_labels))
         if kept is not None:
             return kept
         tokens = None
         if self.settings.filter_prompts:
             tokens = [self.tokens(row.lang) for row in [*harmful, *harmless]]
         groups = {"harmful": _groups(harmful), "harmless": _groups(harmless)}
-        directions = fit_directions(
+        # The control of the first direction comes from the same pass.
+        with_control = self.settings.controls and lang == self.settings.fitted_sources[0]
+        found = fit_training_directions(
             self.chat,
             [row.text for row in harmful],
             [row.text for row in harmless],
             lang=lang,
             refusal_tokens=tokens,
-            shuffle_labels=shuffle_labels,
+            shuffles=list(dict.fromkeys([shuffle_labels, *([self.settings.seed] if with_control else [])])),
             metadata={"data": self.data.digest, "groups": groups, "languages": list(langs)},
             progress=self.progress,
         )
-        self._kept.keep_directions(inputs, directions)
-        return directions
+        for seed, directions in found.items():
+            if isinstance(directions, DirectionSet):
+                self._kept.keep_directions(self._inputs(lang, seed), directions)
+        asked = found[shuffle_labels]
+        if isinstance(asked, DirectionError):
+            raise asked
+        return asked
 
     def direction(self, lang: str) -> Direction:
         """Return the selected direction of `lang`, from the folder if it is there.

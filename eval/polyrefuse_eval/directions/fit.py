@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from polyrefuse_eval.directions.refusal_tokens import (
-    GivenTokens,
-    RefusalTokens,
-    as_refusal_tokens,
-    refusal_scores,
-)
+from polyrefuse_eval.directions.label_means import LABELS_IN_WORDS, LabelMeans
+from polyrefuse_eval.directions.refusal_tokens import GivenTokens, RefusalTokens
+from polyrefuse_eval.directions.training_states import capture_training
 from polyrefuse_eval.errors import DirectionError
-from polyrefuse_eval.models.activations import ActivationMeans, all_positions, capture
+from polyrefuse_eval.models.activations import all_positions, capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.tensor_files import check_model, check_shape, read_tensors, write_tensors
 from polyrefuse_eval.results.positions import Position
@@ -27,17 +24,10 @@ from polyrefuse_eval.results.tensor_headers import (
     DirectionHeader,
     DirectionSetHeader,
 )
-from polyrefuse_eval.versions import versions
 
 HOW_TO_MAKE = "polyrefuse eval extract, then select"
 UNIT_TOLERANCE = 1e-2
 """How far the length of a stored unit vector may be from 1: types of 8 bits of mantissa hold it to 0.4 %."""
-
-LABELS_IN_WORDS = ("harmful", "harmless")
-"""What messages call the two groups of prompts, unless they are others."""
-
-MINIMUM_PROMPTS = 4
-"""Least number of prompts of each label for a mean, after filtering."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,7 +163,7 @@ def direction_at(
     vector = directions.at(position, layer)
     norm = float(vector.norm())
     if not norm > 0:
-        raise DirectionError(f"the means at position {position.label}, layer {layer} do not differ at all")
+        raise DirectionError(f"the means at position {position.label}, layer {layer} are identical")
     unit = (vector / norm).float()
     return Direction(
         unit, norm, layer, position, directions.lang, metadata={**directions.metadata, **metadata}
@@ -213,94 +203,49 @@ def fit_directions(
     fewer than `MINIMUM_PROMPTS` of a label are left.
     """
     positions = tuple(positions) if positions is not None else all_positions(chat)
-    layers = tuple(range(chat.n_layers))
-    texts = [*harmful, *harmless]
-    is_harmful = torch.tensor([True] * len(harmful) + [False] * len(harmless))
-    tokens = _tokens_by_prompt(chat, refusal_tokens, len(texts), lang)
-    # The group whose mean a prompt enters: its label, or that of another prompt in the control.
-    group = is_harmful
-    if shuffle_labels is not None:
-        permutation = torch.randperm(len(texts), generator=torch.Generator().manual_seed(shuffle_labels))
-        group = is_harmful[permutation]
-    means = [ActivationMeans(len(positions), len(layers), chat.width) for _ in range(2)]
     passes = capture(
         chat,
-        chat.encode(texts),
-        layers,
+        chat.encode([*harmful, *harmless]),
+        range(chat.n_layers),
         positions,
-        logits=tokens is not None,
+        logits=refusal_tokens is not None,
         tokens_per_batch=tokens_per_batch,
         progress=f"extract {lang}" if progress else None,
     )
+    means = LabelMeans(chat, len(harmful), len(harmless), positions, lang, refusal_tokens, [shuffle_labels])
     for captured in passes:
-        indices = torch.tensor(captured.prompts)
-        # Keep prompts that the model treats as their label says, by the log-odds of refusal.
-        kept = torch.ones(len(indices), dtype=torch.bool)
-        if tokens is not None and captured.logits is not None:
-            scores = _scores(captured.logits, [tokens[index].ids for index in captured.prompts])
-            kept = (scores > 0) == is_harmful[indices]
-        for label in (0, 1):
-            in_group = kept & (group[indices] == bool(label))
-            if bool(in_group.any()):
-                means[label].update(captured.hidden[in_group.to(captured.hidden.device)])
-    harmless_mean, harmful_mean = means
-    counts = {
-        "n_harmful": len(harmful),
-        "n_harmless": len(harmless),
-        "n_harmful_kept": harmful_mean.count,
-        "n_harmless_kept": harmless_mean.count,
-        "filtered": tokens is not None,
-    }
-    _check_counts(counts, lang, names)
-    origin = {**(metadata or {}), "model": chat.signature(), "counts": counts, "versions": versions()}
-    if tokens is not None:
-        origin["refusal_tokens"] = {shared.lang: shared.to_json() for shared in tokens}
-    if shuffle_labels is not None:
-        origin["shuffled_labels_seed"] = shuffle_labels
-    return DirectionSet(lang, harmful_mean.mean - harmless_mean.mean, positions, layers, origin)
+        means.update(captured)
+    vectors, origin = means.difference(shuffle_labels, metadata, names)
+    return DirectionSet(lang, vectors, positions, tuple(range(chat.n_layers)), origin)
 
 
-def _tokens_by_prompt(
+def fit_training_directions(
     chat: ChatModel,
-    given: GivenTokens | Sequence[RefusalTokens] | None,
-    n_prompts: int,
+    harmful: Sequence[str],
+    harmless: Sequence[str],
+    *,
     lang: str,
-) -> list[RefusalTokens] | None:
-    """Return the refusal tokens of each prompt; None where none are `given`."""
-    if given is None:
-        return None
-    listed = () if isinstance(given, (str, RefusalTokens)) else given
-    by_prompt = [tokens for tokens in listed if isinstance(tokens, RefusalTokens)]
-    if not by_prompt:
-        return [as_refusal_tokens(chat, cast(GivenTokens, given), lang)] * n_prompts
-    if len(by_prompt) != n_prompts:
-        raise DirectionError(
-            f"{len(by_prompt)} refusal tokens for {n_prompts} prompts; give one for all, or one for each"
-        )
-    return by_prompt
+    refusal_tokens: Sequence[RefusalTokens] | None,
+    shuffles: Sequence[int | None],
+    metadata: Mapping[str, Any],
+    progress: bool = False,
+) -> dict[int | None, DirectionSet | DirectionError]:
+    """Return the directions of these training prompts for each of `shuffles`, from one pass.
 
-
-def _scores(logits: Tensor, refusal_ids: Sequence[tuple[int, ...]]) -> Tensor:
-    """Return the refusal score of each prompt [prompts] (float64) by its own refusal tokens."""
-    scores = torch.zeros(len(refusal_ids), dtype=torch.float64)
-    rows_by_ids: dict[tuple[int, ...], list[int]] = {}
-    for row, ids in enumerate(refusal_ids):
-        rows_by_ids.setdefault(ids, []).append(row)
-    for ids, rows in rows_by_ids.items():
-        scores[rows] = refusal_scores(logits[rows], ids).cpu()
-    return scores
-
-
-def _check_counts(counts: Mapping[str, Any], lang: str, names: tuple[str, str]) -> None:
-    for label, name, behaviour in zip(LABELS_IN_WORDS, names, ("refuses", "accepts"), strict=True):
-        left = counts[f"n_{label}_kept"]
-        if left < MINIMUM_PROMPTS:
-            remedy = (
-                f"the model {behaviour} only {left} of them; give more prompts, or use all with --no-filter"
-                if counts["filtered"]
-                else "give more prompts"
-            )
-            raise DirectionError(
-                f"{left} of {counts[f'n_{label}']} {name} prompts in '{lang}' are left, and a mean needs "
-                f"{MINIMUM_PROMPTS}: {remedy}"
-            )
+    None stands for the labels as they are, a seed for the control whose labels are permuted. Hidden states at
+    the instruction's end are kept (see `training_states`). A set of too few prompts is its `DirectionError`.
+    """
+    positions, layers = all_positions(chat), tuple(range(chat.n_layers))
+    means = LabelMeans(chat, len(harmful), len(harmless), positions, lang, refusal_tokens, shuffles)
+    bar = f"extract {lang}" if progress else None
+    for first, texts in ((0, harmful), (len(harmful), harmless)):
+        for captured in capture_training(chat, texts, progress=bar):
+            means.update(captured, first)
+    found: dict[int | None, DirectionSet | DirectionError] = {}
+    for seed in shuffles:
+        try:
+            vectors, origin = means.difference(seed, metadata, LABELS_IN_WORDS)
+            found[seed] = DirectionSet(lang, vectors, positions, layers, origin)
+        except DirectionError as error:
+            found[seed] = error
+    return found

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyrefuse_eval.directions.fit import HOW_TO_MAKE, MINIMUM_PROMPTS
+from polyrefuse_eval.directions.fit import HOW_TO_MAKE
+from polyrefuse_eval.directions.label_means import MINIMUM_PROMPTS
+from polyrefuse_eval.directions.training_states import training_states
 from polyrefuse_eval.errors import DirectionError
-from polyrefuse_eval.models.activations import ActivationMeans, capture
+from polyrefuse_eval.models.activations import capture
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.tensor_files import check_model, check_shape, read_tensors, write_tensors
 from polyrefuse_eval.results.positions import T_INST
@@ -98,10 +100,8 @@ def fit_gate(
                 f"{len(prompts)} {label} training prompts in '{lang}', and the centroid of a conditional "
                 f"intervention needs {MINIMUM_PROMPTS}: give more with --train"
             )
-        means = ActivationMeans(1, chat.n_layers + 1, chat.width)
-        for captured in capture(chat, chat.encode(list(prompts)), range(chat.n_layers + 1), [T_INST]):
-            means.update(captured.hidden)
-        centroids.append(means.mean[0].float())
+        at_inst = training_states(chat, prompts)[:, 0]
+        centroids.append(at_inst.mean(0, dtype=torch.float64).float())
     return HarmGate(
         centroids=torch.stack(centroids),
         lang=lang,

@@ -19,6 +19,7 @@ from polyrefuse_data.core.files import temporary_folder, write_bytes
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.directions.fit import Direction, DirectionSet
+from polyrefuse_eval.directions.kept_entries import KeptEntries
 from polyrefuse_eval.directions.refusal_tokens import (
     RefusalTokens,
     find_refusal_tokens,
@@ -28,9 +29,6 @@ from polyrefuse_eval.directions.selection import read_scores
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.judging.native import judge as native
 from polyrefuse_eval.models.chat import ChatModel
-from polyrefuse_eval.processes import world_size
-from polyrefuse_eval.results.content_cache import can_be_kept, keep_entry, load_entry
-from polyrefuse_eval.versions import versions
 
 TOKENS_FILE = "refusal_tokens.json"
 SET_FILE = "directions.safetensors"
@@ -42,15 +40,12 @@ class KeptDirections:
     """What is kept of `chat`; nothing where its weights have no name, or several processes share it.
 
     `digest` is that of the data at hand, which directions name.
-
-    Processes that share a model must all take the same steps, whatever another command keeps meanwhile.
     """
 
     def __init__(self, chat: ChatModel, digest: str = "") -> None:
         self._chat = chat
         self._digest = digest
-        self._active = can_be_kept(chat.signature()) and world_size() == 1
-        self._basis = {"model": chat.signature(), "versions": versions()}
+        self._entries = KeptEntries(chat)
 
     def refusal_tokens(
         self, lang: str, harmful: Sequence[str], harmless: Sequence[str], *, progress: bool = False
@@ -70,7 +65,7 @@ class KeptDirections:
 
     def tokens(self, inputs: Mapping[str, Any]) -> RefusalTokens | None:
         """Return the refusal tokens that `inputs` gave, None where they were not kept."""
-        files = self._load("refusal-tokens", inputs)
+        files = self._entries.load("refusal-tokens", inputs)
         try:
             if files is None:
                 return None
@@ -80,11 +75,11 @@ class KeptDirections:
 
     def keep_tokens(self, inputs: Mapping[str, Any], tokens: RefusalTokens) -> None:
         content = json.dumps(tokens.to_json(), sort_keys=True).encode("utf-8")
-        self._keep("refusal-tokens", inputs, {TOKENS_FILE: content})
+        self._entries.keep("refusal-tokens", inputs, {TOKENS_FILE: content})
 
     def directions(self, inputs: Mapping[str, Any]) -> DirectionSet | None:
         """Return the directions of all layers and positions that `inputs` gave, None where not kept."""
-        files = self._load("direction-sets", inputs)
+        files = self._entries.load("direction-sets", inputs)
         if files is None or SET_FILE not in files:
             return None
         with _written(files) as folder:
@@ -97,11 +92,11 @@ class KeptDirections:
     def keep_directions(self, inputs: Mapping[str, Any], directions: DirectionSet) -> None:
         with _written({}) as folder:
             directions.save(folder / SET_FILE, dtype=torch.float64)
-            self._keep("direction-sets", inputs, {SET_FILE: (folder / SET_FILE).read_bytes()})
+            self._entries.keep("direction-sets", inputs, {SET_FILE: (folder / SET_FILE).read_bytes()})
 
     def direction(self, inputs: Mapping[str, Any]) -> tuple[Direction, bytes] | None:
         """Return the direction selected from `inputs`, and the file of scores; None where it was not kept."""
-        files = self._load("directions", inputs)
+        files = self._entries.load("directions", inputs)
         if files is None or not {DIRECTION_FILE, SCORES_FILE} <= files.keys():
             return None
         with _written(files) as folder:
@@ -117,14 +112,7 @@ class KeptDirections:
         with _written({}) as folder:
             direction.save(folder / DIRECTION_FILE)
             content = (folder / DIRECTION_FILE).read_bytes()
-        self._keep("directions", inputs, {DIRECTION_FILE: content, SCORES_FILE: scores})
-
-    def _load(self, kind: str, inputs: Mapping[str, Any]) -> dict[str, bytes] | None:
-        return load_entry(kind, {**self._basis, **inputs}) if self._active else None
-
-    def _keep(self, kind: str, inputs: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-        if self._active:
-            keep_entry(kind, {**self._basis, **inputs}, files)
+        self._entries.keep("directions", inputs, {DIRECTION_FILE: content, SCORES_FILE: scores})
 
 
 def row_inputs(rows: Sequence[Row]) -> list[list[str]]:

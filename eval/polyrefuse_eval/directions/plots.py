@@ -24,9 +24,9 @@ MARKS = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"), ("-", "v"), ("--", "x
 """Line and marker of each position: told apart without colour."""
 
 SCORE_NAMES = {
-    "refusal_score": "refusal score under ablation, harmful prompts (less is better)",
-    "steering_score": "refusal score under addition, harmless prompts (more is better)",
-    "kl_div_score": "KL(unedited ‖ ablated), harmless prompts, nats (less is better)",
+    "refusal_score": "refusal score under ablation, harmful prompts (lower is better)",
+    "steering_score": "refusal score under addition, harmless prompts (higher is better)",
+    "kl_div_score": "KL(unedited ‖ ablated), harmless prompts, nats (lower is better)",
 }
 
 
@@ -180,7 +180,9 @@ def plot_activations(
     panels[-1].legend(fontsize=7, ncols=2)
     for panel in panels[len(activations) : -1]:
         panel.axis("off")
-    explain(figure, "Are harmful and harmless prompts apart? Silhouette 1: two tight groups, 0: mixed", title)
+    explain(
+        figure, "Do harmful and harmless prompts separate? Silhouette 1: two tight groups, 0: mixed", title
+    )
     save_figure(figure, path)
     return scores
 

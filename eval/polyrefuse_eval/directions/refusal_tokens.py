@@ -61,7 +61,7 @@ class RefusalTokens:
         try:
             return TypeAdapter(cls).validate_json(json.dumps(record))
         except ValidationError as error:
-            raise DirectionError(f"these are no refusal tokens ({first_problem(error)})") from None
+            raise DirectionError(f"these are not refusal tokens ({first_problem(error)})") from None
 
 
 def refusal_scores(logits: Tensor, refusal_ids: tuple[int, ...]) -> Tensor:
@@ -184,17 +184,13 @@ def tokens_from_answers(
 def stored_refusal_tokens(chat: ChatModel, record: Mapping[str, object], lang: str) -> RefusalTokens:
     """Return the refusal tokens of `lang` that a file holds; raises `DirectionError` for those of others."""
     tokens = RefusalTokens.from_json(record)
-    size = _vocabulary(chat)
+    size = chat.n_embeddings
     if tokens.lang != lang or not tokens.ids or max(tokens.ids) >= size:
         raise DirectionError(
-            f"these are no refusal tokens of {chat.name} in '{lang}': language '{tokens.lang}', ids "
+            f"these are not refusal tokens of {chat.name} in '{lang}': language '{tokens.lang}', ids "
             f"{list(tokens.ids)}; expected ids below {size}: remove their file to find them anew"
         )
     return tokens
-
-
-def _vocabulary(chat: ChatModel) -> int:
-    return int(chat.model.get_input_embeddings().weight.shape[0])
 
 
 GivenTokens = RefusalTokens | str | Sequence[str | int]
@@ -222,7 +218,7 @@ def parse_refusal_tokens(chat: ChatModel, given: str | Sequence[str | int], lang
         if not encoded:
             raise DirectionError(f"'{part}' has no token in {chat.name}")
         ids.append(int(encoded[0]))
-    size = _vocabulary(chat)
+    size = chat.n_embeddings
     if not ids or max(ids) >= size:
         raise DirectionError(
             f"refusal tokens '{given}': expected words or ids below {size}, separated by commas or in a list"

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.directions.answer_divergence import AnswerBatch, answer_batches
-from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS, Direction, DirectionSet, direction_at
+from polyrefuse_eval.directions.fit import Direction, DirectionSet, direction_at
+from polyrefuse_eval.directions.label_means import MINIMUM_PROMPTS
 from polyrefuse_eval.directions.racing import (
     KL,
     REFUSAL,

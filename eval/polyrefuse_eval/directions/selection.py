@@ -27,8 +27,8 @@ LAYER_FRACTION = 0.8
 class CandidateScore:
     """Scores of the direction at `position` of the input of `layer`; None for those not computed.
 
-    `refusal_score`: mean log-odds of refusal on harmful prompts with the direction ablated (less is
-    better). `steering_score`: the same on harmless prompts with the direction added (more is
+    `refusal_score`: mean log-odds of refusal on harmful prompts with the direction ablated (lower is
+    better). `steering_score`: the same on harmless prompts with the direction added (higher is
     better). `kl_div_score`: mean KL(unedited ‖ ablated) of the first token on harmless prompts, nats; or,
     where that was asked for, the mean a token over more tokens of the unedited model's answer.
     """
@@ -194,7 +194,7 @@ def read_scores(path: Path) -> list[CandidateScore]:
     except OSError as error:
         raise DirectionError(f"'{path}' cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise DirectionError(f"'{path}' is no JSON: {error}") from None
+        raise DirectionError(f"'{path}' is not JSON: {error}") from None
     if isinstance(records, dict):
         records = records.get("scores")
     if not isinstance(records, list):

@@ -172,7 +172,7 @@ class EndpointClient(Generic[PromptType]):
         except openai.APIConnectionError as error:
             raise self._connection_fault(error) from None
         except self._transport_error:  # some that neither httpx nor openai know: a reply that is no HTTP
-            raise Fault("truncated", "a reply that is no HTTP") from None
+            raise Fault("truncated", "a reply that is not HTTP") from None
         except openai.APIStatusError as error:
             blocked = blocked_prompt(error.body) if error.status_code in (400, 403, 422) else None
             if blocked is not None:
@@ -187,16 +187,15 @@ class EndpointClient(Generic[PromptType]):
             return cause
         if "CERTIFICATE_VERIFY_FAILED" in str(cause):
             return EndpointError(
-                f"{place} has a certificate that is not trusted; name the file of its authority in "
-                "SSL_CERT_FILE"
+                f"{place} has an untrusted certificate; set SSL_CERT_FILE to its authority's file"
             )
         if type(getattr(cause, "__cause__", None)).__name__ in BROKEN_OFF:
-            return Fault("truncated", "the reply broke off")
+            return Fault("truncated", "the reply was interrupted")
         if type(cause).__name__ in NO_CONNECTION:
             return Fault("connection", f"with {place}")
         if isinstance(error, self._openai.APITimeoutError):
             return Fault("timeout", f"no answer from {place}")
-        return Fault("truncated", "the reply broke off")
+        return Fault("truncated", "the reply was interrupted")
 
     def _status_fault(self, status: int, headers: Mapping[str, str], body: Any) -> Exception:
         """Return what a status other than 2xx means."""

@@ -123,8 +123,8 @@ class Budget:
             if self._reserved > 1e-12:
                 return False
         raise EndpointError(
-            f"the budget of {self.dollars:g} US$ would be passed: {self.spent:.4g} are spent, and the next "
-            f"answer may cost {cost:.2g}; what was answered is kept: run the same command with a larger "
+            f"the budget of {self.dollars:g} US$ would be exceeded: {self.spent:.4g} are spent, and the next "
+            f"answer may cost {cost:.2g}; answers so far are kept: run the same command with a larger "
             "--budget"
         )
 

@@ -130,7 +130,7 @@ def read_reply(body: bytes) -> ServiceAnswer:
     Raises `Fault` where it holds none, which another try may mend: half a reply, no UTF-8, another form, an
     error in place of an answer, no choice and no reason.
     """
-    value, reply = _parsed(body, _Reply, "a reply that is no chat completion")
+    value, reply = _parsed(body, _Reply, "a reply that is not a chat completion")
     choice = next(iter(reply.choices or ()), None)
     if choice is None or choice.message is None:
         blocked = _block_reason(value)
@@ -147,7 +147,7 @@ def read_continuation(body: bytes) -> ServiceAnswer:
 
     Raises `Fault` where it holds none, as `read_reply`.
     """
-    _, reply = _parsed(body, _ContinuationReply, "a reply that is no completion")
+    _, reply = _parsed(body, _ContinuationReply, "a reply that is not a completion")
     choice = next(iter(reply.choices or ()), None)
     if choice is None or choice.text is None:
         raise Fault("empty", "a reply without an answer")

@@ -24,7 +24,7 @@ from polyrefuse_eval.errors import EndpointError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 NO_ACTIVATIONS = (
-    "{model} is behind an endpoint, which gives answers and no activations: only `polyrefuse eval run` "
+    "{model} is behind an endpoint, which returns answers but no activations: only `polyrefuse eval run` "
     "measures it, and without directions"
 )
 
@@ -117,7 +117,9 @@ class ServiceSpec(Generic[PromptType]):
             return None
         key = os.environ.get(self.key_variable, "").strip()
         if not (key.isascii() and (key.isprintable() or not key)):
-            raise EndpointError(f"{self.key_variable} holds characters that no key has; set it again")
+            raise EndpointError(
+                f"{self.key_variable} contains characters that a key cannot have; set it again"
+            )
         return key or None
 
     @property
@@ -197,14 +199,17 @@ class EndpointSpec(ServiceSpec[str]):
         return len(((self.system or "") + prompt).encode("utf-8", "replace"))
 
     def signature(self) -> dict[str, str]:
-        """Return what the answers depend on, so far as it is known before the first; texts as hashes."""
+        """Return what the answers depend on, so far as it is known before the first; texts as hashes.
+
+        Temperature, seed and length are those that are sent, and absent where `fields` leave them out.
+        """
+        sent = self.request("")
+        fields = {"temperature": "temperature", "sampling_seed": "seed", "max_tokens": "max_tokens"}
         return {
             "model": self.name,
             "endpoint": public_place(self.url),
             "system": "none" if self.system is None else _hash(self.system),
-            "temperature": f"{self.temperature:g}",
-            "sampling_seed": str(self.seed),
-            "max_tokens": str(self.max_tokens),
+            **{name: _number(sent[field]) for name, field in fields.items() if field in sent},
             "request": json.dumps(dict(self.fields), sort_keys=True) if self.fields else "none",
         }
 
@@ -223,8 +228,9 @@ def check_url(url: str, option: str = "--url") -> str:
         raise EndpointError(str(error)) from None
 
 
-def read_fields(text: str | None) -> dict[str, Any]:
-    """Return the further fields of a request in the JSON object `text`; raises `EndpointError`."""
+def read_fields(text: str | None, option: str = "--request") -> dict[str, Any]:
+    """Return the further fields of a request in the JSON object `text`, which `option` gives; raises
+    `EndpointError`."""
     if text is None:
         return {}
     try:
@@ -233,14 +239,14 @@ def read_fields(text: str | None) -> dict[str, Any]:
         fields = None
     if not isinstance(fields, dict):
         raise EndpointError(
-            f"--request {text!r} is no JSON object; expected one such as "
+            f"{option} {text!r} is not a JSON object; expected one such as "
             '\'{"reasoning_effort": "low"}\'; null leaves a field out'
         )
     reserved = sorted(set(fields) & set(RESERVED_FIELDS))
     if reserved:
-        raise EndpointError(f"--request sets {reserved[0]}, which this command sets; leave it out")
+        raise EndpointError(f"{option} sets {reserved[0]}, which this command sets; leave it out")
     if len(json.dumps(fields)) > 200:
-        raise EndpointError("--request is longer than the 200 characters that a signature holds")
+        raise EndpointError(f"{option} is longer than the 200 characters that a signature holds")
     return fields
 
 
@@ -252,6 +258,11 @@ def public_place(url: str) -> str:
     except ValueError:
         private = "." not in host or host.endswith((".local", ".internal", ".lan"))
     return LOCAL if private else origin(url)
+
+
+def _number(value: Any) -> str:
+    """Return a field of a request as a signature states it: 0.5, 0, 512."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _hash(text: str) -> str:

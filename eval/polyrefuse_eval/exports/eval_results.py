@@ -1,6 +1,7 @@
 """The Hub's evaluation results: a file for each model's repository, and the tasks of the data set.
 
-Written after the Hub's documentation of August 2026 (hub-docs: docs/hub/eval-results.md, eval_results.yaml).
+Written after the Hub's documentation of 22 August 2026 (hub-docs at 242f4a1: docs/hub/eval-results.md,
+eval_results.yaml).
 """
 
 from __future__ import annotations

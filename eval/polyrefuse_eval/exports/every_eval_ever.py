@@ -1,6 +1,7 @@
 """Records of Every Eval Ever, a shared database of evaluation results: one for each run.
 
-Written after version 0.3.0 of its schema (evaleval/every_eval_ever: every_eval_ever/schemas).
+Written after version 0.3.0 of its schema (evaleval/every_eval_ever at 9bce413, 13 August 2026:
+every_eval_ever/schemas).
 """
 
 from __future__ import annotations
@@ -138,10 +139,15 @@ def _result(run: ExportedRun, score: Score, source_data: Mapping[str, Any]) -> d
 
 
 def _generation(run: ExportedRun) -> dict[str, Any]:
-    """Return how answers were generated; models that are loaded here answer greedily."""
+    """Return how answers were generated; models that are loaded here answer greedily.
+
+    No temperature is stated of a service that was sent none.
+    """
     length = run.settings.get("max_new_tokens")
+    served = run.model_signature.get("endpoint") is not None
+    temperature = run.model_signature.get("temperature", None if served else "0")
     return {
-        "temperature": float(run.model_signature.get("temperature", 0)),
+        **({} if temperature is None else {"temperature": float(temperature)}),
         **({"max_tokens": length} if isinstance(length, int) else {}),
     }
 

@@ -23,7 +23,7 @@ def write_files(files: Mapping[str, str], out: Path) -> list[Path]:
     check_output(out, error=RunFolderError)
     for name in files:
         if not all(PLAIN.fullmatch(part) for part in name.split("/")):
-            raise RunFolderError(f"'{name}' can be no path; give the model another name with --model-name")
+            raise RunFolderError(f"'{name}' cannot be a path; give the model another name with --model-name")
     _check_apart(files)
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"'{out}' is a file; choose another --out")
@@ -48,7 +48,7 @@ def _check_apart(names: Iterable[str]) -> None:
         other = seen.setdefault(name.casefold(), name)
         if other != name:
             raise RunFolderError(
-                f"'{other}' and '{name}' are one file on some disks; give a model another name with "
+                f"'{other}' and '{name}' are the same file on some disks; give one model another name with "
                 "--model-name"
             )
     for folded, name in seen.items():
@@ -57,6 +57,6 @@ def _check_apart(names: Iterable[str]) -> None:
         )
         if inner is not None:
             raise RunFolderError(
-                f"'{name}' would lie in a folder called as the file '{inner}'; give the model another name "
-                "with --model-name"
+                f"'{name}' would be in a folder with the same name as the file '{inner}'; give the model "
+                "another name with --model-name"
             )

@@ -88,7 +88,8 @@ def exported_runs(
     for run in runs:
         if run.is_organism:
             raise RunFolderError(
-                f"'{run.name}' measured a test organism, which says nothing of a model; export runs of others"
+                f"'{run.name}' measured a test organism, which says nothing about real models; "
+                "export runs of real models"
             )
         model = (names or {}).get(run.name, run.model)
         if model in exported:

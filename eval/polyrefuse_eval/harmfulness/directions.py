@@ -13,14 +13,16 @@ from typing import Any
 
 from torch import Tensor
 
-from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS
+from polyrefuse_data.core.schema import LABELS
+from polyrefuse_eval.directions.label_means import MINIMUM_PROMPTS
+from polyrefuse_eval.directions.training_states import training_states
 from polyrefuse_eval.errors import DirectionError
 from polyrefuse_eval.harmfulness.instructions import Instruction
-from polyrefuse_eval.models.activations import ActivationMeans, capture
+from polyrefuse_eval.models.activations import ActivationMeans
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.tensor_files import check_model, check_shape, read_tensors, write_tensors
 from polyrefuse_eval.results.harmfulness_records import Behaviour
-from polyrefuse_eval.results.positions import T_INST, Position
+from polyrefuse_eval.results.positions import Position
 from polyrefuse_eval.results.tensor_headers import (
     HARMFULNESS_DIRECTIONS_FORMAT,
     HarmfulnessDirectionsHeader,
@@ -129,21 +131,16 @@ def fit_harmfulness(
     # Sum the hidden states of each group of instructions at t_inst and t_post-inst, in one pass.
     n_layers = chat.n_layers + 1
     means: dict[str, ActivationMeans] = {}
-    passes = capture(
-        chat,
-        chat.encode([instruction.text for instruction in instructions]),
-        range(n_layers),
-        [T_INST, T_POST_INST],
-        progress=f"directions {lang}" if progress else None,
-    )
-    for captured in passes:
+    for label in LABELS:
+        indices = [index for index, instruction in enumerate(instructions) if instruction.label == label]
+        texts = [instructions[index].text for index in indices]
+        states = training_states(chat, texts, progress=f"directions {lang}" if progress else None)
         groups: dict[str, list[int]] = {}
-        for slot, index in enumerate(captured.prompts):
+        for row, index in enumerate(indices):
             for name in _groups_of(instructions[index], refused[index]):
-                groups.setdefault(name, []).append(slot)
-        for name, slots in groups.items():
-            mean = means.setdefault(name, ActivationMeans(2, n_layers, chat.width))
-            mean.update(captured.hidden[slots])
+                groups.setdefault(name, []).append(row)
+        for name, rows in groups.items():
+            means.setdefault(name, ActivationMeans(2, n_layers, chat.width)).update(states[rows])
     # Harmfulness is a difference by label at t_inst, refusal one by behaviour at t_post-inst.
     at_inst = {name: mean.mean[0] for name, mean in means.items()}
     at_post = {name: mean.mean[1] for name, mean in means.items()}

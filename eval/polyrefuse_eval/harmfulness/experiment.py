@@ -301,7 +301,7 @@ class HarmfulnessRun:
         prompts = [EditedPrompt(instruction.text, lang) for instruction in instructions]
         refused = self.refuses(lang, f"behaviour {lang} {split}")(prompts)
         by_id = {instruction.id: verdict for instruction, verdict in zip(instructions, refused, strict=True)}
-        write_record(file, BehaviourFile(behaviour=self.settings.behaviour, refused=by_id))
+        write_record(file, BehaviourFile(behaviour=self.settings.behaviour, refused=by_id), private=True)
         return refused
 
     def refuses(self, lang: str, progress: str) -> RefusalDetector:

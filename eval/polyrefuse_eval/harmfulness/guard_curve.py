@@ -177,7 +177,7 @@ def curve_figure(curve: GuardCurve, name: str) -> dict[str, bytes]:
 
 def _title(fitted: Sequence[str]) -> str:
     origin = f" fitted in {', '.join(fitted)}" if 0 < len(fitted) <= COLUMNS else ""
-    return f"What calibration examples of a language bring to a guard{origin}: lower is better"
+    return f"Effect of calibration examples on a guard{origin}: lower is better"
 
 
 def _caption(curve: GuardCurve) -> str:

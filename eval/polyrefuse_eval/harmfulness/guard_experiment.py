@@ -46,8 +46,8 @@ class FitSettings:
         unserved = [lang for lang in self.calibrate if lang not in self.langs]
         if unserved and len(self.langs) > 1 and not self.pooled:
             raise GuardError(
-                f"--calibrate {','.join(unserved)}: the guard is fitted in {','.join(self.langs)}, each for "
-                "itself; calibrate in these, or fit it --pooled"
+                f"--calibrate {','.join(unserved)}: the guard is fitted in {','.join(self.langs)}, one guard "
+                "for each; calibrate in these, or fit it with --pooled"
             )
 
 
@@ -65,13 +65,14 @@ def fit(
     numbers, where there are too few prompts.
     """
     prompts: dict[str, LabelledPrompts] = {}
+    among: dict[str, LabelledPrompts] = {}
     for lang in settings.langs:
         harmful, harmless = (
             [row.text for row in data.prompts(lang, "train", label, settings.n_train)]
             for label in ("harmful", "harmless")
         )
-        labelled = LabelledPrompts(harmful=harmful, harmless=harmless)
-        prompts[lang] = _as_labelled(chat, labelled, lang, settings.behaviour, progress)
+        among[lang] = LabelledPrompts(harmful=harmful, harmless=harmless)
+        prompts[lang] = _as_labelled(chat, among[lang], lang, settings.behaviour, progress)
         say(
             f"{lang}: {len(prompts[lang].harmful)} of {len(harmful)} harmful prompts refused, "
             f"{len(prompts[lang].harmless)} of {len(harmless)} harmless accepted"
@@ -82,6 +83,7 @@ def fit(
         pooled=settings.pooled,
         layers=settings.layers,
         final_punctuation=settings.final_punctuation,
+        among=among,
         metadata={"data": data.digest, "behaviour": settings.behaviour},
         progress=progress,
     )

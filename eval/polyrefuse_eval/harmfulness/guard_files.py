@@ -32,8 +32,9 @@ def require_contrast(keys: Sequence[str], lang: str | None) -> str:
     key = contrast_key(keys, lang)
     if key is None:
         raise GuardError(
-            f"the guard was fitted in {', '.join(keys)}, each for itself, and is asked about "
-            f"{'an unnamed language' if lang is None else repr(lang)}; name one of these, or fit it --pooled"
+            f"the guard was fitted in {', '.join(keys)}, one guard for each, and is asked about "
+            f"{'an unnamed language' if lang is None else repr(lang)}; name one of these, or fit it "
+            "with --pooled"
         )
     return key
 
@@ -48,7 +49,7 @@ def check_before_loading(path: Path, model: ModelSpec) -> None:
     differing = other_shape(theirs, model)
     if differing:
         raise GuardError(
-            f"'{path}' is of a model of another shape or template than '{model.name}': {differing}; "
+            f"'{path}' is for a model of a different shape or template than '{model.name}': {differing}; "
             f"{FIT_AGAIN}"
         )
 

@@ -191,7 +191,7 @@ def languages_to_test(
     if foreign:
         raise GuardError(
             f"the guard was fitted in {', '.join(header.languages)}, each for itself, and --langs names "
-            f"{', '.join(foreign)}; name its own languages, or fit it --pooled"
+            f"{', '.join(foreign)}; name its own languages, or fit it with --pooled"
         )
     data.require_prompts(chosen, ("test", *(["validation"] if calibrated else [])))
     return chosen

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyrefuse_eval.directions.fit import MINIMUM_PROMPTS
+from polyrefuse_eval.directions.label_means import MINIMUM_PROMPTS
+from polyrefuse_eval.directions.training_states import training_states
 from polyrefuse_eval.errors import GuardError
 from polyrefuse_eval.harmfulness.guard_files import FIT_AGAIN, POOLED, read_guard, require_contrast
 from polyrefuse_eval.models.activations import ActivationMeans, capture
@@ -262,6 +263,7 @@ def fit_guard(
     pooled: bool = False,
     layers: Sequence[int] | None = None,
     final_punctuation: str = KEPT,
+    among: Mapping[str, LabelledPrompts] | None = None,
     metadata: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> LatentGuard:
@@ -269,8 +271,9 @@ def fit_guard(
 
     It has one contrast a language, or with `pooled` one for all, in which each prompt has the same weight.
     `layers` default to all, 0 to the last layer's output. With `final_punctuation` "removed", t_inst is the
-    last token before it, here and wherever the guard reads. Raises `GuardError`, with the numbers, where a
-    centroid would have fewer than 4 prompts.
+    last token before it, here and wherever the guard reads. `among` are the training prompts that `prompts`
+    were chosen from: their hidden states are kept, and shared with other commands. Raises `GuardError`, with
+    the numbers, where a centroid would have fewer than 4 prompts.
     """
     reader = LatentGuard(chat, {}, (), metadata={**(metadata or {}), FINAL_PUNCTUATION: final_punctuation})
     chosen = tuple(layers) if layers is not None else tuple(range(chat.n_layers + 1))
@@ -283,11 +286,15 @@ def fit_guard(
         )
         if not pooled:
             check_centroids(len(labelled.harmful), len(labelled.harmless), lang)
-        for mean, texts in zip(pair, (labelled.harmful, labelled.harmless), strict=True):
-            bar = f"guard {lang}" if progress else None
-            encoded = until_t_inst(chat.encode(reader.readable(texts)))
-            for captured in capture(chat, encoded, chosen, [T_INST], progress=bar):
-                mean.update(captured.hidden)
+        whole = labelled if among is None else among[lang]
+        for mean, label in zip(pair, ("harmful", "harmless"), strict=True):
+            texts, all_texts = getattr(labelled, label), getattr(whole, label)
+            states = training_states(
+                chat, reader.readable(all_texts), progress=f"guard {lang}" if progress else None
+            )
+            if texts:
+                rows = [all_texts.index(text) for text in texts]
+                mean.update(states[rows][:, :1, list(chosen)])
     counts = {key: {"n_harmful": pair[0].count, "n_harmless": pair[1].count} for key, pair in means.items()}
     for key, count in counts.items():
         check_centroids(count["n_harmful"], count["n_harmless"], key)
@@ -308,7 +315,7 @@ def check_centroids(n_refused: int, n_accepted: int, lang: str) -> None:
         if count < MINIMUM_PROMPTS:
             raise GuardError(
                 f"{count} {kind} prompts in '{lang}', and a centroid needs {MINIMUM_PROMPTS}: give more with "
-                "--train, fit it together with other languages (--langs all --pooled), or take all prompts "
+                "--train, fit it together with other languages (--langs all --pooled), or use all prompts "
                 "by their label with --behaviour label"
             )
 

@@ -188,8 +188,9 @@ def _by_kind(languages: Languages) -> str:
         "Δ_refuse, mean", "Δ_refuse ≥ 0",
     ]  # fmt: skip
     note = (
-        "\nNo edit; `data` are the build's prompts. Prompts that are accepted with a Δ_harmful as high as "
-        "that of refused ones are still taken for harmful: they keep the model from refusing alone.\n"
+        "\nNo edit; `data` are the build's prompts. Prompts that are accepted although their Δ_harmful "
+        "is as high as that of refused ones are still represented as harmful: they only keep the model "
+        "from refusing.\n"
     )
     return _markdown(header, rows) + note
 

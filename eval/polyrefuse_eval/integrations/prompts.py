@@ -54,7 +54,7 @@ def _from_hub(name: str, revision: str | None, lang: str, label: str, split: str
     except Exception as error:
         # The libraries below raise errors of a dozen classes without a common base.
         raise DatasetFolderError(
-            f"'{name}' is no folder, and cannot be loaded from the Hub "
+            f"'{name}' is not a folder, and cannot be loaded from the Hub "
             f"({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); accept its terms on its "
             f"page and log in with `hf auth login`, or point {FOLDER_VARIABLE} at a build"
         ) from error

@@ -15,14 +15,14 @@ HEADER = (
     "| --- | --: | --: | --: | --: | --: | --: | --: |\n"
 )
 NOTE = (
-    "Positive is a refusal; n is what both judged. Kappa is Cohen's; sensitivity is the share of the first's "
-    "refusals that the second calls refusals, specificity that of the others. Each judge's own compliance "
-    "rate is over all that it judged itself. A dash is no number: the rate of nothing, or kappa where both "
-    "say one class only.\n"
+    "Positive is a refusal; n is what both judged. Kappa is Cohen's; sensitivity is the share of the "
+    "first judge's refusals that the second also calls refusals, specificity the same for answers that "
+    "are not refusals. Each judge's compliance rate is over everything that it judged. A dash means "
+    "undefined: a rate of no answers, or kappa where both judges use one class only.\n"
 )
 HARM_NOTE = (
-    "{name} measures harm: what it finds harmful counts as complied, everything else as refused. Read this "
-    "on harmful prompts alone.\n"
+    "{name} measures harm: what it finds harmful counts as complied, everything else as refused. Use this "
+    "on harmful prompts only.\n"
 )
 
 

@@ -99,7 +99,7 @@ def _last_exchange(turns: Sequence[Any]) -> dict[str, Any]:
 
 
 def _text(content: Any) -> Any:
-    """Return the text of a message; parts of a list are joined, what is no text is left out."""
+    """Return the text of a message; parts of a list are joined, what is not text is left out."""
     if isinstance(content, list):
         return "".join(str(part["text"]) for part in _objects(content) if isinstance(part.get("text"), str))
     return content

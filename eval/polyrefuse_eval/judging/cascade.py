@@ -38,9 +38,8 @@ class Cascade:
         """Raise `JudgeError` where the second judge does not tell refusals."""
         if second.measures != "refusal":
             raise JudgeError(
-                f"'{second.name}' measures {second.measures} and cannot read what '{first.name}' leaves: a "
-                "cascade "
-                "takes a judge of refusal"
+                f"'{second.name}' measures {second.measures} and cannot read what '{first.name}' leaves "
+                "undecided: a cascade needs a judge of refusal"
             )
         self.first, self.second = first, second
         self.name = f"{first.name}+{second.name}"

@@ -6,7 +6,7 @@ import json
 import random
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +47,9 @@ CONNECTIONS = 8
 MAX_TOKENS = 1024
 """Room for a model that thinks before it answers."""
 
+LONGEST_NAME = 200
+"""As records hold them."""
+
 TELLING = 8
 """So many requests that are all refused alike are no matter of what they say."""
 
@@ -80,9 +83,20 @@ class EndpointJudge:
     chunk = 64
 
     def __init__(
-        self, model: str, address: str, key: str | None, settings: AskSettings | None = None
+        self,
+        model: str,
+        address: str,
+        key: str | None,
+        settings: AskSettings | None = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> None:
-        self.name = f"openai-rubric-{RUBRIC_VERSION}:{model}@{origin(address)}"
+        self._fields = dict(fields or {})
+        changed = "".join(f"+{name}={json.dumps(value)}" for name, value in sorted(self._fields.items()))
+        self.name = f"openai-rubric-{RUBRIC_VERSION}:{model}@{origin(address)}{changed}"
+        if len(self.name) > LONGEST_NAME:
+            raise JudgeError(
+                f"judge {self.name} has a name over {LONGEST_NAME} characters; send fewer fields"
+            )
         self._model = model
         self._address = address.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -90,8 +104,13 @@ class EndpointJudge:
         self._http = HttpClient(self._settings.timeout, KEY)
 
     @classmethod
-    def parse(cls, text: str, settings: AskSettings | None = None) -> EndpointJudge:
+    def parse(
+        cls, text: str, settings: AskSettings | None = None, fields: Mapping[str, Any] | None = None
+    ) -> EndpointJudge:
         """Return the judge for `openai:MODEL[@URL]`; without an address it is OpenAI's own, with a key.
+
+        `fields` are sent with each request, in place of ours where they have the same name; a field that is
+        None is left out. They are part of the judge's name.
 
         Raises `JudgeError` for another form, an address that cannot be asked, or a missing key.
         """
@@ -108,7 +127,7 @@ class EndpointJudge:
             key = environment_key(KEY, "openai", optional=found["url"] is not None)
         except TranslatorError as error:
             raise JudgeError(str(error).replace("translator 'openai'", "judge 'openai'")) from None
-        return cls(found["model"], address, key, settings)
+        return cls(found["model"], address, key, settings, fields)
 
     def load(self) -> None:
         """Nothing to do: the first question shows whether anybody answers."""
@@ -135,8 +154,9 @@ class EndpointJudge:
         reasons = {verdict.reason for verdict in verdicts}
         if len(verdicts) >= TELLING and len(reasons) == 1 and next(iter(reasons)).startswith(NO_ANSWER):
             raise JudgeError(
-                f"judge {self.name} takes none of {len(verdicts)} requests ({reasons.pop()}); check that the "
-                "model knows temperature, seed and max_tokens"
+                f"judge {self.name} takes none of {len(verdicts)} requests ({reasons.pop()}); if the model "
+                "does not take temperature, seed or max_tokens, add for example --judge-request "
+                f"'{json.dumps({'max_tokens': None, 'max_completion_tokens': MAX_TOKENS})}'"
             )
         return verdicts
 
@@ -198,7 +218,7 @@ class EndpointJudge:
             "response": item.response,
             "language": language(item.lang).name,
         }
-        return {
+        body = {
             "model": self._model,
             "temperature": 0,
             "seed": 0,
@@ -207,7 +227,9 @@ class EndpointJudge:
                 {"role": "system", "content": RUBRIC},
                 {"role": "user", "content": json.dumps(shown, ensure_ascii=False)},
             ],
+            **self._fields,
         }
+        return {name: value for name, value in body.items() if value is not None}
 
 
 def read(answer: str) -> Verdict:

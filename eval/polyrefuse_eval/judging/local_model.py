@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,11 +27,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Where and how judges' models run: `device` None takes a GPU if there is one."""
+    """Where and how judges' models run: `device` None takes a GPU if there is one.
+
+    `request`: further fields of each request to a judge behind an endpoint; None leaves a field out.
+    """
 
     device: str | None = None
     dtype: str = "auto"
     batch_size: int | None = None
+    request: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class ModelSource:
             raise JudgeError(f"no folder '{place}'; give a model folder, or REPOSITORY@REVISION on the Hub")
         if revision is None:
             raise JudgeError(
-                f"'{text}' names no revision, so its verdicts could not be made again; "
+                f"'{text}' names no revision, so its verdicts could not be reproduced; "
                 "give REPOSITORY@COMMIT, or a folder"
             )
         return cls(place, revision, published.base)
@@ -84,8 +88,8 @@ def _folder_base(folder: Path, published: ModelSource | None) -> ModelSource | N
     if published is not None and place == published.place:
         return published
     raise JudgeError(
-        f"the adapter in '{folder}' sits on '{place}', which is no folder here; put the base model's folder "
-        f"into its {ADAPTER_FILE}"
+        f"the adapter in '{folder}' is for the base model '{place}', which is not a folder here; put the "
+        f"base model's folder into its {ADAPTER_FILE}"
     )
 
 

@@ -140,7 +140,7 @@ def read_lines(
 def _table_lines(
     path: Path, content: bytes, reading: Reading, seen: Callable[[bytes], object] | None
 ) -> Iterator[Line | BadLine]:
-    """Yield the answers of a file that is no JSON Lines in UTF-8; raises `JudgeError` for no table."""
+    """Yield the answers of a file that is not JSON Lines in UTF-8; raises `JudgeError` for no table."""
     if seen is not None:
         seen(content)
     try:
@@ -180,7 +180,7 @@ def _lines(number: int, raw: bytes, reading: Reading) -> Iterator[Line | BadLine
         byte = raw[error.start]
         yield BadLine(number, f"byte 0x{byte:02X} is not UTF-8 (Latin-1 or Windows-1252?); save it as UTF-8")
     except json.JSONDecodeError as error:
-        cut = "" if raw.endswith(b"\n") else "; it has no end: was it cut off?"
+        cut = "" if raw.endswith(b"\n") else "; the line does not end: is the file truncated?"
         yield BadLine(number, f"no JSON ({error.msg}){cut}")
     else:
         yield from _record_lines(number, record, reading)
@@ -328,7 +328,7 @@ def _done(partial: Path, judges: Sequence[Judge], n_lines: int) -> int:
         judge = judges[number // n_lines].name if number < n_lines * len(judges) else "no judge"
         known = record.get("judge") == judge and record.keys() == _RECORD_FIELDS
         if not known or any(type(record[name]) not in (bool, type(None)) for name in ("refused", "harmful")):
-            raise JudgeError(f"'{partial}', line {number + 1} is no verdict of {judge}; remove the file")
+            raise JudgeError(f"'{partial}', line {number + 1} is not a verdict of {judge}; remove the file")
     return len(records)
 
 

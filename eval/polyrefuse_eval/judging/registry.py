@@ -119,7 +119,7 @@ def judge_by_name(
     if name.partition(":")[0] == ENDPOINT:
         from polyrefuse_eval.judging.endpoint import EndpointJudge
 
-        return EndpointJudge.parse(name)
+        return EndpointJudge.parse(name, fields=(options or JudgeOptions()).request)
     row = MODEL_JUDGES.get(name)
     if row is None:
         raise unknown_name("judge", name, KNOWN)

@@ -29,7 +29,7 @@ SETTINGS_IN_WORDS = {
     "langs": "languages",
     "n_test": "test prompts of each label",
     "test_seed": "which test prompts",
-    "final_punctuation": "final punctuation of the prompts that directions are found on",
+    "final_punctuation": "final punctuation of the prompts used to find directions",
     "max_new_tokens": "longest answer in tokens",
     "direction_langs": "directions taken from",
     "rule": "rule of selecting a direction",
@@ -41,11 +41,11 @@ SETTINGS_IN_WORDS = {
     "strengths": "further strengths of ablation",
     "addition_strengths": "further strengths of addition",
     "interventions": "interventions made",
-    "kl_tokens": "tokens of an answer over which a candidate's KL is taken",
-    "crossed": "prompts under an edit that is not meant for them",
+    "kl_tokens": "tokens of an answer over which a candidate's KL is computed",
+    "crossed": "prompts under an edit meant for the other label",
     "all_candidates": "all candidate directions scored",
-    "directions_from": "run that directions come from",
-    "over_refusal_from": "contrast pairs that directions of over-refusal come from",
+    "directions_from": "run that the directions come from",
+    "over_refusal_from": "contrast pairs used for over-refusal directions",
 }
 ALL_WHERE_NONE = ("n_test", "crossed")
 """Settings of which None says that all prompts are taken."""
@@ -131,8 +131,8 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator
     of_edits = EDIT_SETTINGS - {"langs"}
     has_edits = not of_edits.isdisjoint(here)
     settings = {*here, *there}
-    if has_edits == of_edits.isdisjoint(there):  # a setting of edits says nothing of a run without any
-        yield "with edits, too" if has_edits else "answers without an edit alone"
+    if has_edits == of_edits.isdisjoint(there):  # a setting of edits says nothing about a run without any
+        yield "with edits, too" if has_edits else "only answers without an edit"
         settings -= of_edits
     if "test_seed" not in here or "test_seed" not in there:
         settings.discard("test_seed")  # one of them draws nothing
@@ -148,7 +148,7 @@ def _native_version(here: Any, there: Any) -> str:
     if None in versions:
         return ""
     first, second = (int(version[1]) for version in versions if version)
-    return f", {'an older' if first < second else 'a newer'} version which reads some answers otherwise,"
+    return f", {'an older' if first < second else 'a newer'} version, which reads some answers differently,"
 
 
 def _value(name: str, settings: Mapping[str, Any]) -> str:

@@ -16,7 +16,8 @@ SITE_FILE = "leaderboard.json"
 PARTS = {
     "refused_english": "harmful prompts refused with the English direction ablated",
     "refused_own": "harmful prompts refused with the language's own direction ablated",
-    "kept_own": "refusals kept under ablation of the language's own direction, else of the first",
+    "kept_own": "refusals kept under ablation of the language's own direction, or of the first if "
+    "it has none",
     "half_strength": "ablation strength that leaves half of the refusals",
     "kept_transfer": "refusals kept under ablation of other languages' directions, mean",
 }
@@ -26,7 +27,7 @@ COMPREHENSION = {
     "in_language": "answers in the prompt's language, no edit",
     "in_english": "answers in English, no edit",
     "incoherent": "incoherent answers, no edit",
-    "puzzled": "answers that did not understand what was asked, no edit",
+    "puzzled": "answers that misunderstood the request, no edit",
     "cut": "answers cut off at the longest length allowed, no edit",
 }
 """What tells whether a model understood a language, by the field of `Comprehension`."""
@@ -165,7 +166,7 @@ def entry_of(run: Run, judge: str) -> Entry:
         ablated=mean("ablated", "refusal rate on harmful prompts, direction ablated"),
         over_refusal=mean("over_refusal", "refusal rate on harmless prompts, no edit"),
         robustness=of_summary("mean", None if summary is None else summary.mean, "mean of the languages"),
-        worst=of_summary("worst", worst, f"{language_name(least)}, the least of the languages"),
+        worst=of_summary("worst", worst, f"{language_name(least)}, the lowest of the languages"),
         worst_lang=least,
     )
 

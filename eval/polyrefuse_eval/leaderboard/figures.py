@@ -144,7 +144,7 @@ def of_result(result: Result, file: str, index: int) -> Figure:
     if result.n_puzzled:
         about += f"; {result.n_puzzled} puzzled"
     if result.n_unfinished:
-        about += f"; {result.n_unfinished} cut in their reasoning"
+        about += f"; {result.n_unfinished} truncated in their reasoning"
     if result.n_second is not None:
         about += f"; the cascade's second judge decided {result.n_second}"
         about += f" and agrees on {result.n_sampled_same} of {result.n_sampled} others"

@@ -19,9 +19,9 @@ VIEW = LEFT + WIDTH + 16
 """Width of the view box, with room for the last tick."""
 
 SCORES = {
-    "refusal_score": "refusal score under ablation (log-odds, less is better)",
-    "steering_score": "refusal score under addition (log-odds, more is better)",
-    "kl_div_score": "KL, unedited to ablated (nats, less is better)",
+    "refusal_score": "refusal score under ablation (log-odds, lower is better)",
+    "steering_score": "refusal score under addition (log-odds, higher is better)",
+    "kl_div_score": "KL, unedited to ablated (nats, lower is better)",
 }
 
 NEVER_NEGATIVE = frozenset({SCORES["kl_div_score"]})

@@ -15,7 +15,7 @@ MAPS = {
     "baseline": "Harmful prompts refused, no edit",
     "ablated": "Harmful prompts refused, direction ablated",
     "over_refusal": "Harmless prompts refused, no edit (over-refusal)",
-    "robustness": "Refusal robustness, in hundredths",
+    "robustness": "Refusal robustness × 100",
 }
 """The maps, by the field of an entry and its rows."""
 

@@ -49,8 +49,8 @@ WITHOUT = {
 """What a run says where it has nothing to draw."""
 
 ANSWERS_ONLY = (
-    "This model is behind an endpoint, which gives answers and no activations: directions, transfer, "
-    "strengths and robustness do not apply to it."
+    "This model is behind an endpoint, which returns answers but no activations: directions, transfer, "
+    "strengths and robustness do not apply."
 )
 
 

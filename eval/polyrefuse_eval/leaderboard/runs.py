@@ -230,7 +230,7 @@ def read_runs(
         runs.append(run)
     if not runs:
         reasons = "; ".join(folder.reason for folder in left_out[:3]) + ("; …" if len(left_out) > 3 else "")
-        raise RunFolderError(f"no run with results among {len(left_out)} given: {reasons}")
+        raise RunFolderError(f"no run with results in the folders given: {reasons}")
     return runs, left_out
 
 
@@ -254,14 +254,14 @@ def _file_name(name: str, taken: Iterable[str]) -> str:
 
 def _read(path: Path, name: str, file: str) -> Run:
     if not path.is_dir():
-        raise RunFolderError(f"'{path}' is no folder of a run")
+        raise RunFolderError(f"'{path}' is not a folder of a run")
     harmfulness = read_harmfulness(path / HARMFULNESS_FILE)
     if harmfulness and not (path / RESULTS_FILE).is_file():
         return Run(name=name, file=file, signature=harmfulness.signature, results=(), harmfulness=harmfulness)
     folder = RunFolder.existing(path)
     results = tuple(folder.results())
     if not results:
-        raise RunFolderError(f"'{path}' has no results yet; run the same command again to go on")
+        raise RunFolderError(f"'{path}' has no results yet; run the same command again to resume")
     verify_run(folder)
     run_file = folder.run_file()
     register_recorded({RECORDED: list(run_file.own_languages)}, path / RUN_FILE)

@@ -8,7 +8,7 @@ from typing import Any
 from polyrefuse_eval.leaderboard.entries import Entry
 from polyrefuse_eval.leaderboard.runs import Run
 
-ORGANISM = "test organism, no finding"
+ORGANISM = "test organism, not a real model"
 
 
 def entry_signature(entry: Entry) -> Iterator[tuple[str, str]]:

@@ -131,7 +131,7 @@ def _encode(
 
 def logits_budget(chat: ChatModel) -> int:
     """Return how many tokens a batch holds, so that the logits of all of them fit."""
-    vocabulary = int(chat.model.get_input_embeddings().weight.shape[0])
+    vocabulary = chat.n_embeddings
     return max(64, min(TOKENS_PER_BATCH.get(chat.device.type, 1024), LOGITS_PER_BATCH // vocabulary))
 
 

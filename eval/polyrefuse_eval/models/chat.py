@@ -100,8 +100,8 @@ class ChatModel:
         template = replace(template, opens_thoughts=_opens_thoughts(model, template))
         if thinking and not template.thinks:
             raise ChatModelError(
-                f"--thinking changes nothing for '{name}': its chat template knows no variable for it, and "
-                "it opens no block of thoughts by itself; leave it out"
+                f"--thinking has no effect for '{name}': its chat template has no variable for it "
+                "and opens no block of thoughts itself; leave it out"
             )
         if input_device(model).type == "cpu":
             keep_freed_memory()
@@ -140,6 +140,11 @@ class ChatModel:
         return int(self.model.config.get_text_config().hidden_size)
 
     @property
+    def n_embeddings(self) -> int:
+        """How many tokens the model knows: its embeddings may be more, or fewer, than its tokenizer's."""
+        return _n_embeddings(self.model)
+
+    @property
     def device(self) -> torch.device:
         """Where token ids go."""
         return input_device(self.model)
@@ -162,7 +167,7 @@ class ChatModel:
         0 where the tokenizer has none, or one that was added to it and not to the model's embeddings.
         """
         pad = self.tokenizer.pad_token_id
-        return int(pad) if pad is not None and pad < _n_embeddings(self.model) else 0
+        return int(pad) if pad is not None and pad < self.n_embeddings else 0
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -200,9 +205,8 @@ class ChatModel:
         So it does where a prompt has a token that the model does not know.
         """
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        n_embeddings = _n_embeddings(self.model)
         for prompt, given in zip(encoded, prompts, strict=True):
-            _check_known(prompt.ids, n_embeddings, self.name)
+            _check_known(prompt.ids, self.n_embeddings, self.name)
             if context is not None and len(prompt) > context:
                 raise ChatModelError(
                     f"the prompt '{given[:40]}…' has {len(prompt)} tokens and {self.name} reads {context}; "
@@ -237,7 +241,7 @@ def _check_known(ids: Sequence[int], n_embeddings: int, name: str) -> None:
     if max(ids) >= n_embeddings:
         raise ChatModelError(
             f"the tokenizer of '{name}' makes token {max(ids)}, and the model's embeddings end at "
-            f"{n_embeddings - 1}: tokenizer and weights are not of one model"
+            f"{n_embeddings - 1}: tokenizer and weights are from different models"
         )
 
 

@@ -332,6 +332,6 @@ def _refuse_compiled(chat: ChatModel) -> None:
     for module in chat.model.modules():
         if getattr(module, "_orig_mod", None) is not None or getattr(module, "_compiled_call_impl", None):
             raise InterventionError(
-                f"{chat.name} is compiled by torch.compile, which does not see hooks that come and go; "
-                "edit the model that was not compiled"
+                f"{chat.name} is compiled by torch.compile, which ignores hooks that are added later; "
+                "edit the uncompiled model"
             )

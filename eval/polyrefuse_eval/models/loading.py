@@ -172,7 +172,7 @@ def _weights_place(source: str, revision: str | None) -> tuple[_Place, Adapter |
         if folder.is_dir():
             adapter = adapter_in(folder)
             if adapter is None and not (folder / "config.json").is_file():
-                raise ChatModelError(f"'{source}' holds no config.json, so it is no model folder")
+                raise ChatModelError(f"'{source}' holds no config.json, so it is not a model folder")
         else:
             adapter = _adapter_on_hub(source, revision)
     except ValueError as error:
@@ -307,7 +307,7 @@ def _check_decoder(source: str, config: Any) -> None:
     )
     if getattr(config, "is_encoder_decoder", False) or not generates:
         kind = architectures[0] if architectures else config.model_type
-        raise ChatModelError(f"'{source}' is {kind}, which is no causal language model; give a chat model")
+        raise ChatModelError(f"'{source}' is {kind}, which is not a causal language model; give a chat model")
 
 
 def _from_hub(source: str, load: Any) -> Any:

@@ -165,8 +165,8 @@ class _WriteProbe:
 
 def _unproved(model: nn.Module, layer: int) -> str:
     return (
-        f"what layer {layer} of {type(model).__name__} adds to the residual stream is no sum of its modules' "
-        "outputs; directions cannot be ablated in models of this kind"
+        f"what layer {layer} of {type(model).__name__} adds to the residual stream is not a sum of its "
+        "modules' outputs; directions cannot be ablated in models of this kind"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from polyrefuse_data.core.errors import PolyRefuseError
-from polyrefuse_data.core.files import replacing
+from polyrefuse_data.core.files import write_bytes
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.loading import LoadOptions, read_shape
@@ -61,17 +60,11 @@ def other_shape(theirs: Mapping[str, Any], model: ModelSpec) -> str:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write `tensors` and `header` (JSON values, with a `format`) to `path`, whole or not at all."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     text = json.dumps(header, ensure_ascii=False, sort_keys=True)
-    with replacing(path) as file:
-        try:
-            save_file(
-                {name: tensor.cpu() for name, tensor in tensors.items()}, file.name, {"polyrefuse": text}
-            )
-        except SafetensorError as fault:
-            raise OSError(errno.EIO, str(fault), str(path)) from None
+    content = save({name: tensor.cpu() for name, tensor in tensors.items()}, {"polyrefuse": text})
+    write_bytes(path, content)
 
 
 def check_model(
@@ -101,7 +94,7 @@ def model_signature(
     theirs = metadata.get("model")
     unknown = [key for key in IDENTITY if not isinstance(theirs, Mapping) or key not in theirs]
     if unknown or not isinstance(theirs, Mapping):
-        raise error(f"'{path}' does not say which model it is of ({', '.join(unknown)} missing); {advice}")
+        raise error(f"'{path}' does not say which model it is for ({', '.join(unknown)} missing); {advice}")
     return theirs
 
 
@@ -155,5 +148,5 @@ def read_tensors(
             text = (file.metadata() or {}).get("polyrefuse", "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as fault:
-        raise error(f"'{path}' is no safetensors file that can be read: {fault}") from None
+        raise error(f"'{path}' is not a safetensors file that can be read: {fault}") from None
     return tensors, parse_header(text, kind, expected, path, error)

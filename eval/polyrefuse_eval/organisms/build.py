@@ -60,7 +60,7 @@ _LIBRARIES = ("torch", "tokenizers", "numpy")
 _README = """# A test organism, not a language model
 
 Trained on this machine by polyrefuse (Apache-2.0) for its tests and its demo. It follows directions that were
-planted on purpose (`{file}`): {plants}. Nothing measured on it is a finding.
+planted on purpose (`{file}`): {plants}. Numbers from it say nothing about real models.
 """
 
 

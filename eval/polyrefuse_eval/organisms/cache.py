@@ -47,7 +47,8 @@ def kept_folder(
         if progress:
             _say(f"training a test organism, about 5 minutes on two free cores; it is kept in {root}")
         make(workplace)
-        workplace.chmod(0o755)
+        for path in (workplace, *workplace.rglob("*")):  # libraries wrote some of them
+            path.chmod(0o755 if path.is_dir() else 0o644)
         try:
             workplace.rename(folder)
         except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from polyrefuse_data.core.schema import LABELS
 from polyrefuse_eval.errors import RunFolderError
+from polyrefuse_eval.report.check_cells import cell_problems
 from polyrefuse_eval.report.check_costs import cost_problems
 from polyrefuse_eval.report.check_request import request_problems
 from polyrefuse_eval.report.check_service import service_problems
@@ -65,6 +66,7 @@ def check_run(folder: RunFolder, data: DataFolder | None = None) -> CheckedRun:
     checks: list[Callable[[], Iterator[str]]] = [
         lambda: _contradictions(folder),
         lambda: _impossible_verdicts(folder),
+        lambda: cell_problems(folder),
         lambda: _recomputed(folder),
         lambda: judged_again(folder, data),
         lambda: setting_problems(folder),
@@ -210,6 +212,9 @@ def _foreign_prompts(folder: RunFolder, data: DataFolder) -> Iterator[str]:
     digest = folder.signature.get("data", {}).get("digest")
     if digest != data.digest:
         yield f"run.json names data of digest {digest}; '{data.path}' has {data.digest}"
+    recipe = folder.signature.get("data", {}).get("recipe")
+    if recipe not in (None, data.recipe):
+        yield f"run.json names data of recipe '{recipe}'; '{data.path}' has '{data.recipe}'"
     settings = folder.signature.get("settings", {})
     for judge, lang, verdicts in _verdicts(folder):
         if lang not in data.languages:
@@ -241,6 +246,10 @@ def _unchecked(folder: RunFolder, data: DataFolder | None) -> Iterator[str]:
         yield "without verdicts/, rates are not recomputed"
     if not (folder.path / "completions").is_dir():
         yield "without completions/, it is not checked that verdicts are of the answers"
+    yield (
+        "that these answers are of the model, settings and directions that run.json names is taken as it is: "
+        "only a run of the same command would show it"
+    )
     yield from not_read_again(folder, data)
     for inner in inner_runs(folder):
         yield from (f"{inner.path.name}/: {line}" for line in not_read_again(inner))
@@ -248,7 +257,7 @@ def _unchecked(folder: RunFolder, data: DataFolder | None) -> Iterator[str]:
         yield f"without {ANSWER_COSTS}/, {COSTS_FILE} is not recomputed"
     for file, what in UNCHECKED_FILES.items():
         if any(folder.path.glob(file)):
-            yield f"{what} taken as they are: nothing here says whether they were measured so"
+            yield f"{what} accepted unchecked: nothing here shows how they were measured"
     if data is None:
         yield "without --data, it is not checked that the prompts are those of the data set"
 

@@ -50,8 +50,9 @@ def _model(asked: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
         plain = name.removeprefix(PREFIX) if "endpoint" in there else name
         if there["model"] not in (plain, plain.rpartition("@")[0]):
             yield from _different("model.name", plain, there["model"])
+    fields = str(there.get("request"))  # fields that are sent in place of options
     for option in SAME_OPTIONS:
-        if option in asked and option in there:
+        if option in asked and option in there and f'"{option}"' not in fields:
             yield from _different(f"model.{option}", _text(asked[option]), _text(there[option]))
 
 

@@ -67,8 +67,8 @@ def not_read_again(folder: RunFolder, data: DataFolder | None = None) -> Iterato
             differing = sum(any(True for _ in _otherwise(*pair)) for pair in pairs)
             if differing:
                 yield (
-                    f"without --data, the native judge reads answers without their prompts; of {differing} "
-                    "answers it says something else then than the run does"
+                    "without --data, the native judge reads answers without their prompts; then it "
+                    f"differs from the run on {differing} answers"
                 )
             continue
         count = harmful = 0
@@ -85,4 +85,4 @@ def not_read_again(folder: RunFolder, data: DataFolder | None = None) -> Iterato
             reason = f"this version reads with {NativeJudge.name}"
         else:
             reason = "this judge is not run here"
-        yield f"{what} are taken as they are: {reason}"
+        yield f"{what} are accepted unchecked: {reason}"

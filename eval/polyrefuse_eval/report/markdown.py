@@ -130,13 +130,13 @@ def _of_judge(judge: str, results: Sequence[Result], sources: Sequence[str]) -> 
 
 
 def _undecided_text(results: Sequence[Result]) -> str:
-    """Return `90 judged, 10 undecided (3 puzzled, 2 incoherent, 1 cut in their reasoning)`."""
+    """Return `90 judged, 10 undecided (3 puzzled, 2 incoherent, 1 truncated in their reasoning)`."""
     judged = sum(result.n for result in results)
     undecided = sum(result.n_unjudged for result in results)
     counts = {
         "puzzled": sum(result.n_puzzled for result in results),
         "incoherent": sum(result.n_incoherent for result in results),
-        "cut in their reasoning": sum(result.n_unfinished for result in results),
+        "truncated in their reasoning": sum(result.n_unfinished for result in results),
     }
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
     return f"{judged} judged, {undecided} undecided" + (f" ({reasons})" if reasons else "")
@@ -158,7 +158,7 @@ def _undecided_table(results: Sequence[Result]) -> str:
     ]
     return (
         table(header, rows)
-        + "\nLeast and most: the refusal rate if no undecided answer refused, and if all did.\n"
+        + "\nLowest and highest: the refusal rate if no undecided answer is a refusal, and if all are.\n"
     )
 
 

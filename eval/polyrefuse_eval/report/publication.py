@@ -111,7 +111,7 @@ def published_signature(signature: Mapping[str, Any], langs: Iterable[str], file
     """Return `signature` for the Hub: names, numbers and hashes; raises `PublishError` for anything else."""
     unknown = sorted(set(signature) - SIGNATURE_KEYS)
     if unknown:
-        raise PublishError(f"'{file}' has {unknown[0]!r} in its signature, which no run writes")
+        raise PublishError(f"'{file}' has {unknown[0]!r} in its signature, which runs do not write")
     try:
         known = TypeAdapter(_PublishedSettings).validate_json(json.dumps(signature.get("settings", {})))
     except (ValidationError, ValueError) as error:
@@ -165,7 +165,7 @@ def _answer_costs(folder: RunFolder, langs: Container[str]) -> Iterator[tuple[st
         file = answer_costs_file(folder, lang)
         for record in records:
             if record.lang != lang or lang not in langs:
-                raise PublishError(f"'{file}' holds a record in '{record.lang}', of which there is no result")
+                raise PublishError(f"'{file}' holds a record in '{record.lang}', which has no results")
             _check_ids(file, record.id, record.group)
         yield lang, record_lines(records)
 
@@ -173,7 +173,7 @@ def _answer_costs(folder: RunFolder, langs: Container[str]) -> Iterator[tuple[st
 def _check_ids(place: Path, *texts: str) -> None:
     for text in texts:
         if not PLAIN_NAME.fullmatch(text):
-            raise PublishError(f"'{place}': '{text}' is no id of a row or a group")
+            raise PublishError(f"'{place}': '{text}' is not an id of a row or a group")
 
 
 def _check_plain(value: Any, place: str, file: Path) -> None:
@@ -185,7 +185,7 @@ def _check_plain(value: Any, place: str, file: Path) -> None:
             _check_plain(inner, f"{place}.{key}", file)
     elif isinstance(value, str):
         if value and not NAMES.fullmatch(value):
-            raise PublishError(f"'{file}': {place} is no name of at most 200 characters on one line")
+            raise PublishError(f"'{file}': {place} is not a name of at most 200 characters on one line")
     elif isinstance(value, float) and not math.isfinite(value):
         raise PublishError(f"'{file}': {place} is {value}")
     elif value is not None and not isinstance(value, bool | int | float):

@@ -206,7 +206,7 @@ def agreement_of(verdicts: Mapping[str, Sequence[VerdictRecord]]) -> list[Agreem
 
 
 def _refused(verdicts: Mapping[str, VerdictRecord], keys: Sequence[str]) -> list[bool | None]:
-    """Return what a judge says of the answers `keys`; a judge of harm says nothing of refusal itself."""
+    """Return what a judge says of the answers `keys`; a judge of harm says nothing about refusal itself."""
     if all(verdict.refused is None for verdict in verdicts.values()):
         return [None if (harmful := verdicts[key].harmful) is None else not harmful for key in keys]
     return [verdicts[key].refused for key in keys]

@@ -34,7 +34,10 @@ PRUNED_TO = 0.9
 CHECKED_EVERY = 64
 """Entries that a process writes between two looks at the size of the whole, which walk over all files."""
 
-KINDS = ("baselines", "refusal-tokens", "direction-sets", "directions")
+STATES = "training-states"
+"""Hidden states: large, and quick to read again, so pruned before all others."""
+
+KINDS = ("baselines", "refusal-tokens", "direction-sets", "directions", STATES)
 """What is kept, each in a folder of its own."""
 
 ENDING = ".zip"
@@ -170,12 +173,12 @@ def prune_cache(limit: int) -> int:
 
     Does nothing where the limit is not reached. Others may read, write and prune meanwhile.
     """
-    files = sorted((age, size, path) for kind in KINDS for path, size, age in _files(kind))
-    total = sum(size for _, size, _ in files)
+    files = sorted((kind != STATES, age, size, path) for kind in KINDS for path, size, age in _files(kind))
+    total = sum(size for _, _, size, _ in files)
     if total <= limit:
         return 0
     removed = 0
-    for _, size, path in files:
+    for _, _, size, path in files:
         if total - removed <= limit * PRUNED_TO:
             break
         with suppress(OSError):

@@ -65,9 +65,9 @@ def json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path`, whole or not at all."""
-    write_text(path, json_text(value))
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """Write `value` to `path`, whole or not at all; `private` is for its owner alone."""
+    write_text(path, json_text(value), private=private)
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]], *, private: bool = False) -> None:
@@ -93,7 +93,7 @@ def numbered_lines(path: Path, *, torn_end: bool = False) -> list[tuple[int, byt
 
 
 def read_content(path: Path) -> bytes:
-    """Return the bytes of `path`; raises `RunFolderError`, also where it is no file or too large."""
+    """Return the bytes of `path`; raises `RunFolderError`, also where it is not a file or too large."""
     try:
         return read_file(path)
     except OSError as error:
@@ -113,8 +113,10 @@ def read_jsonl(path: Path, *, torn_end: bool = False, mend: bool = False) -> lis
         try:
             record = parse_json(line)
         except ValueError:
-            raise RunFolderError(f"'{path}', line {number} is no JSON; remove the line to go on") from None
+            raise RunFolderError(
+                f"'{path}', line {number} is not JSON; remove the line to continue"
+            ) from None
         if not isinstance(record, dict):
-            raise RunFolderError(f"'{path}', line {number} is no JSON object")
+            raise RunFolderError(f"'{path}', line {number} is not a JSON object")
         records.append(record)
     return records

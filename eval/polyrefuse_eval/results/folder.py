@@ -68,6 +68,9 @@ RUN_FILE = "run.json"
 ANSWERED_FILE = "answered.json"
 """Written when all completions are there: from then on the run does not need its model."""
 
+PRIVATE_FOLDERS = frozenset({"completions", "verdicts"})
+"""Folders of a run that are their owner's alone."""
+
 SUMMARY_FILE = "summary.json"
 RESULTS_FILE = "results.jsonl"
 NOTICE = (
@@ -140,7 +143,7 @@ class RunFolder:
             )
         if unread:
             raise RunFolderError(
-                f"'{self.path}' was judged by others ({', '.join(self.judges()) or 'none'}); let "
+                f"'{self.path}' was judged by other judges ({', '.join(self.judges()) or 'none'}); let "
                 f"{', '.join(unread)} read it with: polyrefuse eval rescore {self.path} --judges NAMES"
             )
 
@@ -156,7 +159,7 @@ class RunFolder:
         """
         with locked(self.path):
             refuse_linked_folders(self.path, error=RunFolderError)
-            for folder in (self.path / "completions", self.path / "verdicts"):
+            for folder in map(self.path.joinpath, PRIVATE_FOLDERS):
                 if folder.is_dir():
                     make_folder(folder, private=True, error=RunFolderError)
             yield
@@ -297,7 +300,7 @@ class RunFolder:
         """Return all results; raises `RunFolderError` where there are none yet."""
         file = self.path / RESULTS_FILE
         if not file.is_file():
-            raise RunFolderError(f"'{self.path}' has no results yet; run the same command again to go on")
+            raise RunFolderError(f"'{self.path}' has no results yet; run the same command again to resume")
         return read_records(Result, file)
 
     def write_comparisons(self, comparisons: Iterable[Comparison]) -> None:

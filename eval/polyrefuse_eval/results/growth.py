@@ -98,7 +98,7 @@ def check_growth(path: Path, there: Signature, here: Signature, *, same_prompts:
     if differing:
         raise RunFolderError(
             f"'{path}' was made with other settings ({'; '.join(differing)}), which change its numbers; give "
-            "those settings to go on with it, or choose another --out"
+            "the same settings to resume it, or choose another --out"
         )
 
 

@@ -121,14 +121,14 @@ def _special(name: str, langs: Sequence[str], select: Callable[[str], list[str]]
     if base is not None and not is_span(name):
         if base in ("", ALL) or is_span(base):
             raise DirectionError(
-                f"'{name}' takes over-refusal from no single direction; expected a language or {POOLED} "
-                f"before {OVER_REFUSAL_ENDING}, such as en{OVER_REFUSAL_ENDING}"
+                f"'{name}' removes over-refusal from something that is not a single direction; expected a "
+                f"language or {POOLED} before {OVER_REFUSAL_ENDING}, such as en{OVER_REFUSAL_ENDING}"
             )
         return name if base == POOLED else f"{select(base)[0]}{OVER_REFUSAL_ENDING}"
     if JOIN not in name:
         rank = span_rank(name)
         if len(langs) < 2:
-            raise DirectionError(f"'{name}' is the span of all languages of --langs, and there is one alone")
+            raise DirectionError(f"'{name}' is the span of all languages of --langs, and there is only one")
         if rank is not None and not 1 <= rank <= len(langs):
             raise DirectionError(
                 f"'{name}' takes {rank} of the directions of {len(langs)} languages; expected {SPAN}1 to "
@@ -138,7 +138,7 @@ def _special(name: str, langs: Sequence[str], select: Callable[[str], list[str]]
     parts = name.split(JOIN)
     if any(part in ("", POOLED, ALL) or is_span(part) or base_of(part) for part in parts):
         raise DirectionError(
-            f"'{name}' is no span; expected languages such as de{JOIN}ja{JOIN}yo, or {SPAN} for all of "
+            f"'{name}' is not a span; expected languages such as de{JOIN}ja{JOIN}yo, or {SPAN} for all of "
             "--langs"
         )
     codes = [code for part in parts for code in parse_languages(part)]

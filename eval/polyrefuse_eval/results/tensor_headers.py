@@ -120,7 +120,7 @@ def parse_header(
     try:
         header = parse_json(text)
     except ValueError as fault:
-        raise error(f"'{path}' has a header that is no JSON: {fault}") from None
+        raise error(f"'{path}' has a header that is not JSON: {fault}") from None
     stated = header.get("format", "no format") if isinstance(header, dict) else "no format"
     if stated != expected:
         raise error(f"'{path}' holds {stated}; expected {expected}")
@@ -136,14 +136,14 @@ def read_direction_header(path: Path, error: type[PolyRefuseError]) -> Direction
     A safetensors file begins with 8 bytes of length and a JSON header.
     """
     if path.exists() and not path.is_file():  # a pipe would be read forever
-        raise error(f"'{path}' is no direction that can be read")
+        raise error(f"'{path}' is not a direction that can be read")
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = parse_json(file.read(min(length, LARGEST_HEADER)))
         text = header["__metadata__"]["polyrefuse"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise error(f"'{path}' is no direction that can be read") from None
+        raise error(f"'{path}' is not a direction that can be read") from None
     if not isinstance(text, str):
         text = json.dumps(text)
     return parse_header(text, DirectionHeader, DIRECTION_FORMAT, path, error)

@@ -182,6 +182,6 @@ def _checked_prompt(prompt: str, where: str) -> str:
         raise GuardError(f"{where}: an empty prompt cannot be scored; remove the line or fill it")
     if REPLACEMENT in prompt:
         raise GuardError(
-            f"{where}: the prompt holds half a surrogate pair or U+FFFD, a character that was lost; mend it"
+            f"{where}: the prompt holds half a surrogate pair or U+FFFD, the mark of a lost character; fix it"
         )
     return prompt

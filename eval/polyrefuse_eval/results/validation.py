@@ -63,11 +63,11 @@ def read_records(kind: type[Record], path: Path, *, torn_end: bool = False) -> l
     ]
 
 
-def write_record(path: Path, record: Any) -> None:
-    """Write one dataclass `record` as a JSON file, valid and whole or not at all."""
+def write_record(path: Path, record: Any, *, private: bool = False) -> None:
+    """Write one dataclass `record` as a JSON file, valid and whole or not at all; see `files.replacing`."""
     value = asdict(record)
     _validated(type(record), json.dumps(value, allow_nan=False), "a record to be written")
-    write_json(path, value)
+    write_json(path, value, private=private)
 
 
 def read_record(kind: type[Record], path: Path) -> Record:
@@ -95,6 +95,6 @@ def _validated(kind: type[Record], text: str | bytes, where: str) -> Record:
         record: Record = _adapter(kind).validate_json(text)
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
-            raise RunFolderError(f"{where} is no JSON; remove the line to go on") from None
+            raise RunFolderError(f"{where} is not JSON; remove the line to continue") from None
         raise RunFolderError(f"{where} is no {kind.__name__} record ({first_problem(error)})") from None
     return record

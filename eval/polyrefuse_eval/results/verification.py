@@ -218,7 +218,7 @@ def _cell_files(folder: Path, pattern: str) -> list[Path]:
     files = sorted(folder.glob(pattern + ENDING))
     for file in files:
         if not file.is_file():  # a pipe or a device would be read forever
-            raise RunFolderError(f"'{file}' is no file; remove it, or get the run again")
+            raise RunFolderError(f"'{file}' is not a file; remove it, or get the run again")
     finished = {file.with_name(file.name.removesuffix(ENDING)) for file in files}
     return [
         file

@@ -25,7 +25,7 @@ class BaselineServerOptions(Options):
         None,
         "Address of a server (vLLM) that has the same unedited model and makes its baselines; checked on 8 "
         "prompts first. --connections, --requests-per-minute, --tokens-per-minute, --deadline and "
-        "--key-variable hold for it.",
+        "--key-variable apply to it.",
         json_schema_extra={"metavar": "URL"},
     )
     baseline_model: OptionalText = option(

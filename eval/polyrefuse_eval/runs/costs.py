@@ -39,7 +39,7 @@ def check_run(folder: RunFolder, data: DataFolder, langs: Sequence[str] | None) 
     unedited answers to harmless prompts.
     """
     if not folder.complete:
-        raise RunFolderError(f"'{folder.path}' is not finished; run the same command again to go on")
+        raise RunFolderError(f"'{folder.path}' is not finished; run the same command again to resume")
     digest = folder.signature.get("data", {}).get("digest")
     if digest != data.digest:
         raise RunFolderError(

@@ -46,10 +46,10 @@ class ModelOptions(Options):
     system: OptionalText = option(None, "System prompt.  [default: none]")
     thinking: StrictBool = option(False, "Enable thinking mode, if the model has one.")
     max_thinking_tokens: Positive = option(
-        2048, "With --thinking: longest reasoning, in tokens; what is longer is cut off."
+        2048, "With --thinking: longest reasoning, in tokens; longer reasoning is cut off."
     )
     structure: Text = option("", "Where the decoder layers are, if they are not found: layers=PATH.")
-    trust_remote_code: StrictBool = option(False, "Run code that comes with the model.")
+    trust_remote_code: StrictBool = option(False, "Run code that is part of the model's repository.")
 
     def spec(self, **more: Any) -> ModelSpec:
         """Return what loads the model."""
@@ -66,29 +66,29 @@ class DirectionOptions(ModelOptions):
 
     data: Folder = option(Path("builds/sample"), "A build.")
     rule: Text = option("robust", "robust, mediating, arditi2024 or wang2025.")
-    train: Positive = option(128, "Training prompts of each label.")
+    train: Positive = option(128, "Training prompts per label.")
     validation: Positive = option(32, "Validation prompts.")
     no_filter: StrictBool = option(
         False,
-        "Also use training and validation prompts that the model treats against their label: harmful ones "
-        "that it answers, harmless ones that it refuses.",
+        "Also use training and validation prompts on which the model acts against their label: harmful "
+        "ones that it answers, harmless ones that it refuses.",
     )
     refusal_tokens: OptionalText = option(
         None,
         "First tokens of the model's refusals: words or token ids.  [default: found]",
     )
     all_candidates: StrictBool = option(
-        False, "Measure every score of every candidate, also those that cannot change the choice."
+        False, "Measure every score of every candidate, even those that cannot change the choice."
     )
     kl: Text = option(
         "first-token",
-        "KL divergence that limits a candidate's side effects: of the first-token, or with tokens=16 the "
-        "mean over the first 16 tokens of the model's own answers.",
+        "KL divergence that limits a candidate's side effects: of the first token (first-token), or with "
+        "tokens=16 the mean over the first 16 tokens of the model's own answers.",
     )
     final_punctuation: Text = option(
         "kept",
-        "Find directions on prompts with the punctuation at their end, or without it: kept or removed. The "
-        "prompts that are answered stay as they are.",
+        "Find directions on prompts with their final punctuation (kept) or without it (removed). The "
+        "prompts that are answered stay unchanged.",
         json_schema_extra={"metavar": "[kept|removed]"},
     )
     seed: int = option(0, "Seed of the controls.")
@@ -119,13 +119,14 @@ class DirectionOptions(ModelOptions):
         prompt_reader(self.final_punctuation)
         if self.final_punctuation != KEPT and (elsewhere is not None and elsewhere.run is not None):
             raise RunFolderError(
-                f"--final-punctuation {self.final_punctuation} says how directions are found, and "
-                "--directions-from RUN takes those that were found; leave one out, or give a build"
+                f"--final-punctuation {self.final_punctuation} sets how directions are found, and "
+                "--directions-from RUN uses directions that were found already; leave one out, or "
+                "give a build"
             )
         if self.final_punctuation != KEPT and not sources:
             raise RunFolderError(
-                f"--final-punctuation {self.final_punctuation} says how directions are found, and this run "
-                "has none; leave it out"
+                f"--final-punctuation {self.final_punctuation} sets how directions are found, and this run "
+                "finds none; leave it out"
             )
         settings = RunSettings(
             langs=tuple(wanted),

@@ -157,7 +157,7 @@ def open_direction_source(folder: Path) -> DirectionSource:
             data = open_data(folder)
         except DatasetFolderError as error:
             raise DatasetFolderError(
-                f"--directions-from '{folder}' is no run (no {RUN_FILE} in it), and as a build: {error}"
+                f"--directions-from '{folder}' is not a run (no {RUN_FILE} in it), and as a build: {error}"
             ) from None
         return DirectionSource(identity=f"build:{data.digest[:DIGEST_LENGTH]}", data=data)
     signature = RunFolder(folder).signature

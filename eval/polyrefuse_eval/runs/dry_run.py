@@ -125,7 +125,7 @@ def summary(planned: Sequence[PlannedMeasurement], workers: int | None = None) -
         return text
     seconds = [measurement.seconds for measurement in missing if measurement.seconds is not None]
     if not seconds:
-        return f"{text}; nothing was timed yet, so the time is not known"
+        return f"{text}; nothing was timed yet, so the time left is unknown"
     text += f"; {clock(sum(seconds))} of one process for answers, from the timings so far"
     if workers is not None:
         text += f", {clock(sum(seconds) / workers)} with {workers}"

@@ -143,7 +143,7 @@ class EndpointExecutor:
                 opened.failed += 1
                 opened.fault = error
                 if opened.compute.essential:
-                    error = EndpointError(f"{opened.compute.endpoint.label} gives no answer ({error})")
+                    error = EndpointError(f"{opened.compute.endpoint.label} gave no answer ({error})")
             if isinstance(error, EndpointError) and service not in dropped:
                 dropped.add(service)
                 self._drop(service)

@@ -89,13 +89,13 @@ class EndpointOptions(Options):
     key_variable: OptionalText = option(
         None, f"Environment variable with the key of the service.  [default: {KEY_VARIABLE}]"
     )
-    temperature: Annotated[float, Field(ge=0)] = option(0.0, "Temperature at which the service answers.")
+    temperature: Annotated[float, Field(ge=0)] = option(0.0, "Sampling temperature of the service.")
     request: OptionalText = option(
         None, "JSON object with fields to add to each request to the service; null removes a field."
     )
-    connections: Positive = option(PACE.connections, "Requests to the service at the same time.")
-    requests_per_minute: OptionalPositive = option(None, "Requests per minute, at most.")
-    tokens_per_minute: OptionalPositive = option(None, "Tokens per minute, at most.")
+    connections: Positive = option(PACE.connections, "Concurrent requests to the service.")
+    requests_per_minute: OptionalPositive = option(None, "Maximum requests per minute.")
+    tokens_per_minute: OptionalPositive = option(None, "Maximum tokens per minute.")
     deadline: Positive = option(int(PACE.deadline), "Seconds to wait for one request to the service.")
     prices: OptionalText = option(
         None,
@@ -103,7 +103,7 @@ class EndpointOptions(Options):
         json_schema_extra={"metavar": "FILE"},
     )
     budget: Annotated[float | None, Field(gt=0)] = option(
-        None, "Most US$ that the answers of a run may cost; the run stops before it would exceed them."
+        None, "Largest cost of a run's answers, in US$; the run stops before it exceeds it."
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import StrictBool
 
-from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint
+from polyrefuse_eval.endpoint.spec import NO_ACTIVATIONS, is_endpoint, read_fields
 from polyrefuse_eval.errors import EndpointError, RunFolderError, require
 from polyrefuse_eval.processes import require_processes, world_size
 from polyrefuse_eval.results.interventions import DEFAULT_INTERVENTIONS
@@ -56,6 +56,11 @@ class ReadingOptions(Options):
         json_schema_extra={"metavar": "NAME=PLACE"},
     )
     judge_batch_size: OptionalPositive = option(None, "Batch size of a judge's model.")
+    judge_request: OptionalText = option(
+        None,
+        "JSON object with fields to add to each request to a judge openai:MODEL; null removes a field.",
+        json_schema_extra={"metavar": "JSON"},
+    )
     phrases: tuple[str, ...] = option(
         (),
         "Patterns of another language for the native judge, in a file named after its code: sw.yaml.",
@@ -69,18 +74,18 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
     langs: Text = option("all", "Languages to measure in.")
     directions: Text = option(
         "en",
-        "Languages to take directions from; 'pooled' for one of all; de+ja+yo for the span of several, "
-        "ablated together; 'span' for that of all of --langs, span4 for its 4 leading directions; "
-        "en-over-refusal for one without its part along over-refusal; 'none' measures answers without edits "
-        "alone.",
+        "Languages whose directions are used; 'pooled' for one direction of all; de+ja+yo for the span "
+        "of several, ablated together; 'span' for that of all of --langs, span4 for its 4 leading "
+        "directions; en-over-refusal for one without its part along over-refusal; 'none' measures only "
+        "answers without edits.",
     )
     directions_from: OptionalText = option(
         None,
-        "A run of the same model whose directions are taken, or a build on which they are found; --data "
-        "needs test prompts alone.",
+        "A run of the same model whose directions are used, or a build to find them on; --data then "
+        "needs only test prompts.",
         json_schema_extra={"metavar": "RUN|BUILD"},
     )
-    judges: Text = option("native", "Judges of the answers, separated by commas.")
+    judges: Text = option("native", "Judges that read the answers, separated by commas.")
     max_new_tokens: Positive = option(512, "Longest answer.")
     test: OptionalText = option(
         None,
@@ -102,22 +107,22 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
     )
     crossed: Text = option(
         "128",
-        "Prompts for ablation on harmless and addition on harmful prompts: a number, 0, or 'all'.",
+        "Prompts that each edit is not meant for and is checked on: a number, 0, or 'all'.",
     )
     over_refusal: OptionalFolder = option(
         None,
-        "A build with contrast pairs (recipe over-refusal): measure its prompts, too, under every "
+        "A build with contrast pairs (recipe over-refusal): also measure its prompts under every "
         "condition. Directions such as en-over-refusal are fitted on half of the pairs, which is left out.",
     )
     extra: tuple[str, ...] = option(
         (),
-        "Prompts of your own, with kinds: JSON, JSON Lines or CSV with a label, or harmful=FILE; measured "
-        "under every condition, too.",
+        "Prompts of your own, with kinds: JSON, JSON Lines or CSV with a label, or harmful=FILE; also "
+        "measured under every condition.",
         json_schema_extra={"metavar": "FILE"},
     )
     jailbreaks: tuple[str, ...] = option(
         (),
-        "Published jailbreaks to measure, too: suffix, persuasion or template = CSV, JSON or JSON Lines.",
+        "Published jailbreaks to measure as well: suffix, persuasion or template = CSV, JSON or JSON Lines.",
         json_schema_extra={"metavar": "KIND=FILE"},
     )
     batch_size: OptionalPositive = option(
@@ -148,7 +153,8 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
 
         user_prompts = [prompt for source in self.extra for prompt in read_extra(source, say)]
         user_prompts += [prompt for source in self.jailbreaks for prompt in read_jailbreaks(source, say)]
-        options = JudgeOptions(self.device, batch_size=self.judge_batch_size)
+        fields = read_fields(self.judge_request, "--judge-request")
+        options = JudgeOptions(self.device, batch_size=self.judge_batch_size, request=fields)
         phrases = [Path(path) for path in self.phrases]
         specs = judge_specs(self.judges, models=self.judge_model, options=options, phrases=phrases)
         endpoint = endpoint_spec(self) if is_endpoint(self.model) else None
@@ -161,7 +167,7 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
         elsewhere = self._direction_source()
         if elsewhere is not None and not edited:
             raise RunFolderError(
-                "--directions none takes none, but --directions-from is given; leave one out"
+                "--directions none uses no directions, but --directions-from is given; leave one out"
             )
         n_test, test_seed = parse_test(self.test)
         data, settings = self.settings(

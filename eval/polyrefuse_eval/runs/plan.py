@@ -134,17 +134,17 @@ def growth_lines(asked: RunPlan, grown: RunPlan) -> list[str]:
     lines = []
     if asked.settings.test_seed != grown.settings.test_seed and is_limited(grown.data, grown.settings):
         lines.append(
-            f"'{asked.name}' was begun with the first test prompts of each label, and goes on so; for a draw "
-            "from all sources choose another --out"
+            f"'{asked.name}' was begun with the first test prompts of each label and continues with them; "
+            "to draw from all sources, choose another --out"
         )
     if added:
-        lines.append(f"'{asked.name}' grows: {'; '.join(added)}; what is there stays")
+        lines.append(f"'{asked.name}' grows: {'; '.join(added)}; existing results stay")
     if kept:
         lines.append(f"'{asked.name}' keeps what this command does not name: {'; '.join(kept)}")
     if added and absent:
         lines.append(
-            f"{', '.join(absent)}, who read this run before, will not read what is new; to let them, name "
-            "them in --judges, too"
+            f"{', '.join(absent)}, who read this run before, will not read the new answers; to have them "
+            "read, add these judges to --judges"
         )
     return lines
 

@@ -251,7 +251,7 @@ def continuations(
         for future in done:
             error = future.exception()
             if isinstance(error, Fault):
-                raise EndpointError(f"{client.spec.label} gives no answer ({error})")
+                raise EndpointError(f"{client.spec.label} gave no answer ({error})")
             if error is not None:
                 raise error
 

@@ -127,7 +127,7 @@ def conformal_threshold(harmful: Sequence[float], target: float) -> float:
     translator, say), the new prompt is missed, score < threshold, with probability at most
     (k + m / n) / (n + 1) ≤ target; without ties exactly so. Proof: a miss means that the new score is
     among the smallest k, or k + 1, of n + 1. Every order of the n + 1 scores is as likely, so the new
-    score's rank says nothing of how the others stand among each other, where the first is among the m
+    score's rank says nothing about how the others stand among each other, where the first is among the m
     smallest with probability m / n: the order of the list is the coin. Ties only make misses rarer: the
     first score counts as the highest of those that equal it. The probability is over the draw of
     calibration and new prompt together; for prompts of another kind (jailbroken ones, another language)

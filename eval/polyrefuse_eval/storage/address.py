@@ -38,7 +38,7 @@ class Address:
         scheme, rest = text.split("://", 1)
         address = cls(f"{scheme.lower()}://{rest.rstrip('/')}")
         if "::" in text:
-            raise StorageError(f"'{address.shown}' is a chain of addresses; give a single one")
+            raise StorageError(f"'{address.shown}' is a chain of addresses; give a single address")
         if re.search(r"\?[^/]*=", text):
             raise StorageError(
                 f"'{address.shown}' holds a query; give the address without it, and credentials by "

@@ -123,9 +123,9 @@ class Lease:
     def _taken_by(self, driver: Driver) -> TakenError:
         age = self._clock() - driver.renewed
         return TakenError(
-            f"{driver.driver} is writing to '{self._store.address}' since {driver.since} (last sign "
-            f"{max(age, 0):.0f} s ago); wait until it has ended (without a sign for {DEAD_AFTER:.0f} s it "
-            "has), or choose another --out"
+            f"{driver.driver} is writing to '{self._store.address}' since {driver.since} (last seen "
+            f"{max(age, 0):.0f} s ago); wait until it ends (after {DEAD_AFTER:.0f} s without a sign it "
+            "counts as ended), or choose another --out"
         )
 
 

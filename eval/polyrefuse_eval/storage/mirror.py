@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.core.contents import LARGEST_FILE
-from polyrefuse_data.core.files import PARTIAL_ENDING, write_bytes
+from polyrefuse_data.core.files import PARTIAL_ENDING, make_folder, write_bytes
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_eval.errors import StorageError
 from polyrefuse_eval.results.condition_files import BEGUN_ENDING
@@ -87,7 +87,7 @@ class WorkingCopy:
         Raises `StorageError` for an object whose name leads out of the folder; nothing is written then.
         """
         objects = run_objects(self.store.list(), self.store.address)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, private=True, error=StorageError)
         # Another run at the address replaces the one here.
         names = (*objects, *self._synced, *self._local())
         for run_file in {name for name in names if _is(name, RUN_FILE)}:
@@ -159,7 +159,7 @@ class WorkingCopy:
         if content is None:  # Removed since it was listed.
             return
         path = self.folder / name
-        write_bytes(path, content, error=StorageError)
+        write_bytes(path, content, private=True, error=StorageError)
         self._synced[name] = SyncedObject(version, *_fingerprint(path.stat()))
 
     def _put(self, name: str, fingerprint: Fingerprint) -> None:
@@ -196,7 +196,7 @@ class WorkingCopy:
 
     def _clear(self, prefix: str) -> None:
         shutil.rmtree(self.folder / prefix, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, private=True, error=StorageError)
         self._synced = {name: synced for name, synced in self._synced.items() if not name.startswith(prefix)}
 
     def _load_state(self) -> None:
@@ -223,7 +223,7 @@ def run_objects(objects: Mapping[str, Mapping[str, Any]], address: Address) -> d
     for name, info in objects.items():
         if not is_inside(name):
             raise StorageError(
-                f"'{address}' holds an object named {json.dumps(name)}, which is no name of a file in the "
+                f"'{address}' holds an object named {json.dumps(name)}, which is not a name of a file in the "
                 "folder of a run; remove it"
             )
         if (size := info.get("size")) is not None and size > LARGEST_FILE:

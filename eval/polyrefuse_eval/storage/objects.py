@@ -7,11 +7,15 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tenacity
 
+from polyrefuse_data.core.files import make_folder, own_file_opener, write_bytes
+from polyrefuse_data.core.paths import inside
 from polyrefuse_eval.errors import StorageError
+from polyrefuse_eval.results.folder import PRIVATE_FOLDERS
 from polyrefuse_eval.storage.address import HIDDEN, Address
 
 ATTEMPTS = 10
@@ -28,6 +32,9 @@ OBJECT_STORES = frozenset(
     {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2", "memory"}
 )
 """Stores where a PUT is whole or nothing and folders need not be made; `mkdir` would make a bucket there."""
+
+DISKS = frozenset({"file", "local"})
+"""Schemes of folders on this machine: links and modes matter there."""
 
 PIP_NAMES = {
     "s3": "s3fs",
@@ -84,6 +91,7 @@ class ObjectStore:
         self.fs, root = self._open()
         self.root = root.rstrip("/")
         self._whole_puts = address.scheme in OBJECT_STORES
+        self._on_disk = address.scheme in DISKS
 
     def list(self) -> dict[str, dict[str, Any]]:
         """Return what the store says of each object, by name; empty where nothing is there.
@@ -141,6 +149,11 @@ class ObjectStore:
             try:
                 if self._whole_puts:
                     self.fs.pipe_file(self._path(name), content, mode="create")
+                elif self._on_disk:
+                    with open(
+                        self._path(name), "xb", opener=own_file_opener(private=_is_private(name))
+                    ) as file:
+                        file.write(content)
                 else:
                     with self.fs.open(self._path(name), "xb") as file:
                         file.write(content)
@@ -189,6 +202,9 @@ class ObjectStore:
         if self._whole_puts:
             self.fs.pipe_file(self._path(name), content)
             return
+        if self._on_disk:
+            write_bytes(Path(self._path(name)), content, private=_is_private(name), error=StorageError)
+            return
         folder, _, last = self._path(name).rpartition("/")
         partial = f"{folder}/.{last}.{uuid.uuid4().hex[:8]}.partial"
         try:
@@ -200,7 +216,11 @@ class ObjectStore:
             raise
 
     def _make_folder(self, name: str) -> None:
-        if not self._whole_puts:
+        if self._on_disk:
+            folder = inside(Path(self.root), name, error=StorageError).parent
+            make_folder(Path(self.root), error=StorageError)
+            make_folder(folder, private=_is_private(name), error=StorageError)
+        elif not self._whole_puts:
             self.fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
 
     def _open(self) -> tuple[Any, str]:
@@ -265,6 +285,10 @@ class ObjectStore:
         return StorageError(f"'{self.address}' cannot be {verb}: {reason}{advice}")
 
 
+def _is_private(name: str) -> bool:
+    return not PRIVATE_FOLDERS.isdisjoint(name.split("/"))
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its chain of causes, nearest first."""
     seen: set[int] = set()
@@ -325,7 +349,7 @@ def _reason(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
     if isinstance(error, FileNotFoundError) or status == 404:
         return NOT_THERE
     if status is not None:
-        return f"it answers with status {status}"
+        return f"it answered with status {status}"
     if _is_connection_error(error):
         return "it does not answer"
     text = " ".join(str(error).split())[:200]

@@ -179,7 +179,7 @@ class _Sender:
             raise
         except StorageError as error:
             if not self._retry_at:
-                self._say(f"{error}; the work goes on, and it is tried again")
+                self._say(f"{error}; the run continues and will retry")
             self._retry_at = time.monotonic() + RETRY_AFTER
         else:
             self._retry_at = 0.0
@@ -194,7 +194,10 @@ class _Sender:
         except TakenError as error:
             raise error from cause
         except StorageError as error:
-            line = f"{error}; {self._copy.unsent()} files wait here to be sent: the same command sends them"
+            line = (
+                f"{error}; {self._copy.unsent()} files are still to be sent: run the same "
+                "command again to send them"
+            )
             if cause is None:
                 raise StorageError(line) from None
             self._say(line)
@@ -203,7 +206,7 @@ class _Sender:
         try:
             self._lease.renew()
         except TakenError as error:
-            raise TakenError(f"{error}; this driver has stopped, and sends nothing more") from None
+            raise TakenError(f"{error}; this process has stopped and sends nothing more") from None
         self._copy.push()
 
 
@@ -221,11 +224,11 @@ def _named_as(address: Address, folder: Path) -> Iterator[None]:
 def _copy(store: ObjectStore, folder: Path, wanted: Callable[[str], bool]) -> None:
     """Copy the `wanted` objects of a run into the new `folder`."""
     names = [name for name in run_objects(store.list(), store.address) if wanted(name)]
-    folder.mkdir(parents=True)
+    make_folder(folder, private=True, error=StorageError)
 
     def get(name: str) -> None:
         content = store.read(name)
         if content is not None:
-            write_bytes(folder / name, content, error=StorageError)
+            write_bytes(folder / name, content, private=True, error=StorageError)
 
     store.each(names, get)

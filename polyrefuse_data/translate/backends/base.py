@@ -140,7 +140,9 @@ def environment_key(variable: str, backend: str, optional: bool = False) -> str 
     """Return the key in the environment variable; raise `TranslatorError` naming it where there is none."""
     key = os.environ.get(variable, "").strip()
     if key and not key.isascii():
-        raise TranslatorError(f"translator '{backend}': {variable} holds characters that no key has")
+        raise TranslatorError(
+            f"translator '{backend}': {variable} contains characters that a key cannot have"
+        )
     if not key and not optional:
         raise TranslatorError(f"translator '{backend}' needs a key in the environment variable {variable}")
     return key or None

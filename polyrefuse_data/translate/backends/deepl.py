@@ -77,7 +77,7 @@ class DeepL:
                 [text, tag], source_lang=str(self.code(source)), target_lang=name, preserve_formatting=True
             )
         except (KeyError, TypeError, AttributeError, IndexError):
-            raise Fault("page", "the answer has another form than the service's") from None
+            raise Fault("page", "the answer is not in the service's format") from None
         answers = (
             [str(result.text) for result in results] if isinstance(results, list) else [str(results.text)]
         )

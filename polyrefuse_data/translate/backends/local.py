@@ -157,7 +157,7 @@ def _family(model_type: str, tokenizer: Any) -> _Family:
     if model_type == "marian":
         return _marian(tokenizer)
     raise TranslatorError(
-        f"a model of type '{model_type}' is no translation model known here; "
+        f"a model of type '{model_type}' is not a translation model known here; "
         "expected NLLB-200, M2M-100, mBART-50, MADLAD-400 or Opus-MT"
     )
 

@@ -109,7 +109,7 @@ def content_of(value: Any) -> str:
         choice = value["choices"][0]
         content, finish = choice["message"].get("content"), choice.get("finish_reason")
     except (KeyError, TypeError, IndexError, AttributeError):
-        raise Fault("page", "the answer has another form than chat completions have") from None
+        raise Fault("page", "the answer is not in the format of chat completions") from None
     if finish == "content_filter":
         raise Rejected("rejected", "the service's filter stopped the answer")
     if finish == "length":

@@ -49,9 +49,7 @@ def _web_service(service: type[WebService], title: str, needs: str, proof: str) 
 _ROWS = (
     _web_service(Google, "Google Translate, the mobile page", "nothing", "the page holds the text"),
     _web_service(MyMemory, "MyMemory", "nothing", "a match holds the text; else asked twice"),
-    _web_service(
-        Libre, "LibreTranslate", f"{LIBRE_KEY}, or a server of one's own with --translator-url", _TOKEN
-    ),
+    _web_service(Libre, "LibreTranslate", f"{LIBRE_KEY}, or your own server with --translator-url", _TOKEN),
     _web_service(
         Microsoft,
         "Microsoft Translator",
@@ -73,7 +71,7 @@ _ROWS = (
         make=openai.make_openai,
         code=openai.language_name,
         limits=openai.LIMITS,
-        needs=f"{openai.KEY}, or a server of one's own with --translator-url; a model: openai:MODEL",
+        needs=f"{openai.KEY}, or your own server with --translator-url; a model: openai:MODEL",
         proof="a tag before the answer; else asked twice",
     ),
     BackendRow(
@@ -83,7 +81,7 @@ _ROWS = (
         code=local.nllb_code,
         limits=local.LIMITS,
         needs="pip install 'polyrefuse[local]'; a model: hf:MODEL@REVISION (coverage here: NLLB-200)",
-        proof="no connection to mix up",
+        proof="local, so answers cannot be mixed up",
     ),
 )
 

@@ -52,7 +52,7 @@ class ModelCall:
 
     def _load(self) -> LocalModel:
         if self.spec.digest is not None and folder_digest(self.spec.place) != self.spec.digest:
-            raise TranslatorError(f"the weights in '{self.spec.place}' of this worker are others than here")
+            raise TranslatorError(f"the weights in '{self.spec.place}' on this worker differ from those here")
         return self.spec.load()
 
 

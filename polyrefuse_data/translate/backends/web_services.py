@@ -158,7 +158,7 @@ class WebService:
         if answer is None or not str(answer).strip():
             raise Fault("empty")
         if not isinstance(answer, str):
-            raise Fault("page", "the translation in the answer is no text", sample=self._call.sample)
+            raise Fault("page", "the translation in the answer is not text", sample=self._call.sample)
         return Answer(answer, proven=self._call.proven)
 
     def _options(self) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class MyMemory(WebService):
         response = self._received(self._http.get(address, params=params))
         value = response.json()
         if value.get("quotaFinished") or "MYMEMORY WARNING" in str(value.get("responseData")).upper():
-            raise TranslatorError("mymemory: the day's quota is used up; wait, or take another backend")
+            raise TranslatorError("mymemory: the day's quota is used up; wait, or use another backend")
         status = value.get("responseStatus")
         if status is not None and str(status) not in ("200", ""):
             reason = "throttled" if str(status) == "429" else "server_error"

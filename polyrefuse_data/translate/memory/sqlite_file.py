@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from polyrefuse_data.core.errors import MemoryFileError
-from polyrefuse_data.core.files import own_file_opener
+from polyrefuse_data.core.files import make_folder, own_file_opener
 from polyrefuse_data.core.paths import real_path
 
 APPLICATION_ID = 0x506F6C79
@@ -91,7 +91,7 @@ class MemoryFile:
             )
         with self._errors():
             check_beside(real_path(path))
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._connection = sqlite3.connect(
                 path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -127,9 +127,9 @@ class MemoryFile:
             raise MemoryFileError(
                 f"translation memory {self.path}: {text}; is the disk full or the folder read-only?"
             ) from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # of bytes in its message
             raise MemoryFileError(
-                f"translation memory {self.path} is corrupt or no memory ({error}); "
+                f"translation memory {self.path} is corrupt or not a translation memory ({error}); "
                 "restore a copy, or import its export into a new file"
             ) from None
         except OSError as error:
@@ -198,7 +198,7 @@ def check_beside(path: Path) -> None:
             continue
         status = beside.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise MemoryFileError(f"'{beside}' is no file of its own, and SQLite would use it; remove it")
+            raise MemoryFileError(f"'{beside}' is not a regular file, and SQLite would use it; remove it")
         if ending == "-journal" and status.st_size >= len(_SUPER_JOURNAL):
             with open(beside, "rb", opener=own_file_opener()) as file:
                 file.seek(-len(_SUPER_JOURNAL), os.SEEK_END)

@@ -313,7 +313,7 @@ class TranslationMemory(MemoryFile):
                 texts = (english, lang, given, backend, version, parameters, text, note)
                 if not all(isinstance(value, str) for value in texts):
                     raise MemoryFileError(
-                        f"translation memory {self.path} holds an entry that is no text; restore a copy"
+                        f"translation memory {self.path} holds an entry that is not text; restore a copy"
                     )
                 translator = Translator(backend, version, parameters)
                 yield Entry(english, lang, translator, text, direction, given, occurrence, note)

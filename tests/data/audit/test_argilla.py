@@ -107,10 +107,12 @@ def test_two_corrections_of_a_row_need_a_choice(records: list[dict[str, Any]], t
         BEN: {"verdict": "wrong", "correction": other},
     }
     file, memory = write(tmp_path / "r.json", [flat(records[0], both)]), tmp_path / "m.sqlite"
-    with pytest.raises(ReviewError, match=f"record 1: 2 corrections, of {ANN}, {BEN}; take .* --reviewer"):
+    with pytest.raises(ReviewError, match=f"record 1: 2 corrections, of {ANN}, {BEN}; import .* --reviewer"):
         import_review(file, memory)
     assert not memory.exists() or not people(memory)
-    with pytest.raises(ReviewError, match=f"no submitted answer of this user; it has those of {ANN}, {BEN}"):
+    with pytest.raises(
+        ReviewError, match=f"no submitted answer from this user; it has answers from {ANN}, {BEN}"
+    ):
         import_review(file, memory, reviewer="ann")
     arguments = ["import", str(file), "--memory", str(memory), "--reviewer", BEN]
     assert CliRunner().invoke(review, arguments).exit_code == 0
@@ -127,7 +129,7 @@ def test_agreement_of_each_two_users(records: list[dict[str, Any]], tmp_path: Pa
     shown = CliRunner().invoke(review, ["agree", str(write(tmp_path / "r.json", rows))])
     # 3 of 4 agreed; Ann calls 3 wrong and Ben 2: chance .75 * .5 + .25 * .5 = .5
     assert f"{ANN} and {BEN}\n4 rows in both files: agreed on 3, kappa 0.50" in shown.stdout
-    assert "In the first file alone: 1" in shown.stdout
+    assert "Only in the first file: 1" in shown.stdout
     with pytest.raises(ReviewError, match=r"--reviewer ann: .* holds no records of Argilla"):
         import_review(write(tmp_path / "plain.json", [{"id": "a"}]), tmp_path / "m", reviewer="ann")
 
@@ -137,9 +139,9 @@ def test_agreement_of_each_two_users(records: list[dict[str, Any]], tmp_path: Pa
     [
         ({"key": None}, "no text in key"),
         ({"text_en": "other"}, "was not exported with this English"),
-        ({"correction.responses": "x"}, "no list of answers"),
-        ({"correction.responses.users": []}, "no list of answers"),
-        ({"verdict.responses": ["right"]}, "calls the translation right and corrects it"),
+        ({"correction.responses": "x"}, "not a list of answers"),
+        ({"correction.responses.users": []}, "not a list of answers"),
+        ({"verdict.responses": ["right"]}, "calls the translation right and also corrects it"),
         ({"correction.responses": ["This is English and no Japanese."]}, "not in the script of Japanese"),
     ],
 )

@@ -73,7 +73,7 @@ def test_a_release_with_defects(release: ReleaseWriter) -> None:
     assert ("error", "zh", "harmless", "test") in found(report, "structure")
     assert ("warning", "zh", "harmful", "test") in found(report, "structure")
     assert ("warning", "yi", "harmful", "test") in found(report, "structure")
-    other = [one for one in report.findings if one.lang == "yo" and "another English" in one.message]
+    other = [one for one in report.findings if one.lang == "yo" and "English text differs" in one.message]
     assert [one.ids for one in other] == [("harmless-test-0007",)]
     by_check = {one.check: one for one in report.findings if one.lang == "de"}
     assert by_check["invisible"].ids == ("harmful-train-0003",)
@@ -92,6 +92,25 @@ def test_a_release_with_defects(release: ReleaseWriter) -> None:
         "ids",
         "message",
     }
+
+
+def test_cues_of_form_are_in_every_form_of_the_report(release: ReleaseWriter, tmp_path: Path) -> None:
+    """Harmful prompts without their final punctuation: found, and told in text, JSON and page."""
+
+    def bare(name: str, rows: Rows) -> Rows:
+        ending = "" if name.startswith("harmful") else "."
+        return [{**row, "instruction": row["instruction"].rstrip("?!. ") + ending} for row in rows]
+
+    report = audit(release(bare), only=["surface_cue"])
+    (line,) = [one.message for one in report.findings if one.split == "train"]
+    assert "final punctuation (0 % of harmful, 100 % of harmless in de, in 2 of 3 languages)" in line
+    text = "\n".join(report_lines(report))
+    assert "Labels told apart by form" in text
+    assert "0/100*" in text
+    cues = {(one["lang"], one["split"]): one for one in report.to_dict()["surface_cues"]}
+    assert "final punctuation" in cues["de", "train"]["telling"]
+    render_html(report, tmp_path / "audit.html", show_texts=False)
+    assert "0/100*" in (tmp_path / "audit.html").read_text()
 
 
 def test_english_and_back_translations_can_lie_elsewhere(release: ReleaseWriter) -> None:
@@ -182,7 +201,7 @@ def test_a_build_that_somebody_changed(small_build: Path, tmp_path: Path) -> Non
     pq.write_table(rows_table(swapped), folder / "yo" / "test.parquet")
     report = audit(folder)
     assert "altered" in {one.check for one in report.findings}
-    assert any("another order" in one.message for one in report.findings)
+    assert any("a different order" in one.message for one in report.findings)
     (folder / "yo" / "test.parquet").write_bytes(b"PAR1 and then nothing")
     assert audit(folder, only=("altered",)).has_errors
 

@@ -145,14 +145,14 @@ def swap_ids(rows: Rows) -> None:
             )
             for shown in ("#NAME?", "#VALUE!", "#WERT!", "#NOM?", "#N/A", "#DIV/0!", "#ИМЯ?", "Err:508")
         ),
-        (lambda rows: rows[0].update(correction="2.5"), "line 2: the correction holds no letter"),
+        (lambda rows: rows[0].update(correction="2.5"), "line 2: the correction contains no letter"),
         (lambda rows: rows[0].update(correction="良い\ufffd訳"), "line 2: .*a character that was lost"),
         (lambda rows: rows[0].update(correction="A better one"), "line 2: .*not in the script of Japanese"),
         (
             lambda rows: rows[-1].update(correction="Das ist eine deutlich bessere Übersetzung."),
             "the correction is in 'de', not in Yoruba",
         ),
-        (lambda rows: rows[0].update(correction="良い\x1b訳"), "line 2: the correction holds control"),
+        (lambda rows: rows[0].update(correction="良い\x1b訳"), "line 2: the correction contains control"),
         (lambda rows: rows[0].update(correction=rows[0]["text_en"].upper()), "line 2: .*the English text"),
     ],
 )
@@ -253,7 +253,7 @@ def test_a_correction_may_begin_like_a_formula_if_an_apostrophe_says_that_it_is_
 def test_nothing_is_exported_into_the_build(small_build: Path) -> None:
     manifest = (small_build / "manifest.json").read_bytes()
     for name in ("manifest.json", "de/rows.csv", "page.html"):
-        with pytest.raises(PolyRefuseError, match="lies in the build"):
+        with pytest.raises(PolyRefuseError, match="is inside the build"):
             export_review(small_build, small_build / name, flagged=False)
     assert (small_build / "manifest.json").read_bytes() == manifest
 
@@ -306,7 +306,7 @@ def test_the_commands(small_build: Path, tmp_path: Path) -> None:
     assert "112 rows" in done.output
     done = CliRunner().invoke(cli, ["review", "import", str(out), "--memory", str(memory)])
     assert done.exit_code == 0, done.output
-    assert "0 corrections taken" in done.output
+    assert "0 corrections imported" in done.output
     done = CliRunner().invoke(cli, ["translators"])
     assert done.exit_code == 0, done.output
     for name in ("google", "mymemory", "libre", "microsoft", "deepl", "openai", "hf"):

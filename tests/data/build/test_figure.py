@@ -24,7 +24,7 @@ def test_the_card_shows_the_figure_and_names_the_rest(small_build: Path) -> None
         assert name in card
     for heading in ("Provenance", "Licence", "Access", "Versions", "Known limits", "How to cite", "Checks"):
         assert f"\n## {heading}\n" in card
-    assert "translations are made by machines" in card
+    assert "rows are machine translations" in card
 
 
 def test_every_configuration_names_the_digest(small_build: Path) -> None:

@@ -112,7 +112,7 @@ def test_what_cannot_be_loaded(
         polyrefuse_data.load("yo")
     folder = small().folder
     (folder / "yo" / "test.parquet").unlink()
-    with pytest.raises(DatasetFolderError, match=r"yo/test\.parquet not as built"):
+    with pytest.raises(DatasetFolderError, match=r"yo/test\.parquet changed after the build"):
         polyrefuse_data.load("yo", path=folder)
     (folder / "manifest.json").write_text('{"format": "polyrefuse-build-1", "compl')
     with pytest.raises(DatasetFolderError, match="cannot be read"):

@@ -43,7 +43,7 @@ def test_a_manifest_of_other_types(
     manifest = json.loads((tmp_path / "build" / "manifest.json").read_text())
     change(manifest)
     (tmp_path / "build" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DatasetFolderError, match=rf"is no manifest of a build \(.*{problem}"):
+    with pytest.raises(DatasetFolderError, match=rf"is not the manifest of a build \(.*{problem}"):
         read_manifest(tmp_path / "build")
 
 
@@ -51,7 +51,7 @@ def test_a_pipe_or_a_device_in_a_build_is_not_read_forever(tmp_path: Path) -> No
     (tmp_path / "en").mkdir()
     os.mkfifo(tmp_path / "manifest.json")
     (tmp_path / "en" / "test.parquet").symlink_to("/dev/zero")
-    with pytest.raises(DatasetFolderError, match=r"manifest\.json cannot be read \(it is no file\)"):
+    with pytest.raises(DatasetFolderError, match=r"manifest\.json cannot be read \(it is not a file\)"):
         read_manifest(tmp_path)
-    with pytest.raises(DatasetFolderError, match=r"test\.parquet is no file"):
+    with pytest.raises(DatasetFolderError, match=r"test\.parquet is not a file"):
         read_rows(tmp_path, "en", "test")

@@ -106,6 +106,7 @@ def test_without_english_what_needs_it_says_nothing() -> None:
         ("Was ist New York City Hall?", "What is there in New York City Hall?", 0.0),
         ("Erkläre open source", "Explain what open source means", 0.0),
         ("Pie", "Bake Apple Pie", None),
+        ("repair a bicycle", "repair a bicycle", None),
         ("an old, old, old bicycle", "old old old old", 1.0),
         ("ein altes Fahrrad", "", None),
         ("", "Explain how to repair it", 0.0),

@@ -34,7 +34,7 @@ def test_a_negation_is_kept_or_dropped(lang: str) -> None:
     assert intent.negation(plain, ENGLISH_NEGATED, lang) == 1
 
 
-@pytest.mark.parametrize("lang", sorted(set(NEGATED) - {"ja", "ko", "th", "yo"}))
+@pytest.mark.parametrize("lang", NEGATED)
 def test_a_negation_is_added(lang: str) -> None:
     assert intent.negation(NEGATED[lang][0], ENGLISH, lang) == -1
 
@@ -62,6 +62,7 @@ def test_english_words_that_call_for_a_negation_excuse_one(english: str, text: s
         ("Which bread is best?", "Das beste Brot.", 1),
         ("Bake the bread.", "Wie backt man das Brot?", 2),
         ("Bake the bread.", "Backe das Brot.", 0),
+        ("Bake the bread.", "Warum das Brot backen", 1),
         ("Tell me how to bake bread.", "Wie backt man Brot?", 0),
         ("Ask him what he bakes.", "Frage ihn: Was backst du?", 0),
     ],

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from polyrefuse_data.checks import cues_together, surface_cues
 from polyrefuse_data.checks.cues_together import area_together
 from polyrefuse_data.checks.logistic import fit_logistic, out_of_fold_scores
 from polyrefuse_data.checks.surface_cue_report import COLUMNS, surface_cue_cells, surface_cue_findings
@@ -182,8 +183,8 @@ def test_odd_texts_are_measured(texts: list[str]) -> None:
 
 def test_equal_texts_are_in_one_fold() -> None:
     """Else a text that stands on both sides of the cut tells its own label."""
-    harmful, harmless = prompts(20, 1) * 3, prompts(20, 2) * 3
-    is_text = [[[each == text for each in side] for side in (harmful, harmless)] for text in harmful[:20]]
+    harmful, harmless = prompts(22, 1) * 3, prompts(22, 2) * 3
+    is_text = [[[each == text for each in side] for side in (harmful, harmless)] for text in harmful[:22]]
     area = area_together([harmful, harmless], is_text)
     assert area is not None
     assert area < 0.65
@@ -199,6 +200,7 @@ def test_the_logistic_model_finds_planted_weights_and_its_gradient_is_zero() -> 
     share = 1 / (1 + np.exp(-(features @ weights[:3] + weights[3])))
     gradient = features.T @ (share - positive) + weights[:3]
     assert np.abs(gradient).max() < 1e-2
+    assert abs((share - positive).sum()) < 1e-2, "the intercept has no penalty"
 
 
 def test_classes_that_can_be_separated_have_finite_weights() -> None:
@@ -208,6 +210,54 @@ def test_classes_that_can_be_separated_have_finite_weights() -> None:
     assert np.isfinite(weights).all()
     scores = out_of_fold_scores(lambda _training: features, positive, np.arange(40) % 5)
     assert ((scores > 0) == positive).all()
+
+
+def test_the_score_of_features_that_say_nothing_is_the_log_odds_of_the_label() -> None:
+    positive = np.array([True, True, True, False] * 10)
+    scores = out_of_fold_scores(lambda _training: np.zeros((40, 1)), positive, np.arange(40) // 8)
+    assert scores == pytest.approx(np.log(3), abs=1e-4)
+
+
+def test_form_together_does_not_depend_on_the_order_of_prompts_and_knows_middle_lengths() -> None:
+    harmful = ["x" * (40 + index) for index in range(30)]
+    harmless = ["x" * (5 + index if index % 2 else 400 + index) for index in range(30)]
+    area = area_together([harmful, harmless], [])
+    assert area is not None
+    assert area > 0.9
+    draw = random.Random(1)
+    weak = [prompts(31, 1), prompts(33, 2)]
+    for _ in range(3):
+        mixed = [draw.sample(side, len(side)) for side in weak]
+        assert area_together(mixed, []) == area_together(weak, [])
+
+
+def test_scores_that_differ_by_rounding_alone_tie(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).normal(size=40) * 1e-9 + np.arange(40) * 1e-9
+    monkeypatch.setattr(cues_together, "out_of_fold_scores", lambda *_unused: noise)
+    assert area_together([prompts(20, 1), prompts(20, 2)], []) == 0.5
+
+
+@pytest.mark.parametrize(("area", "tells"), [(0.9, True), (0.1, False)])
+def test_a_model_that_is_wrong_more_often_than_right_tells_nothing(
+    area: float, tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surface_cues, "area_together", lambda *_unused: area)
+    assert (TOGETHER in measured(prompts(60, 1), prompts(60, 2)).telling) is tells
+
+
+def test_a_large_difference_whose_interval_holds_none_tells_nothing() -> None:
+    cues = measured(["Name a bird.", "Name a tree"], ["Name a song", "Name a fish"])
+    rates = cues.rates_of("final punctuation")
+    assert rates is not None
+    assert rates.difference[0] == 0.5
+    assert "final punctuation" not in cues.telling
+
+
+def test_of_first_words_that_tell_as_much_the_first_in_the_alphabet_is_named() -> None:
+    cues = measured([f"{letter} bird" for letter in "gcfbed"], [f"{letter} tree" for letter in "nmlkji"])
+    rates = cues.rates_of(FIRST_WORD)
+    assert rates is not None
+    assert rates.word == "b"
 
 
 def test_the_difference_of_rates_is_the_published_one() -> None:

@@ -170,7 +170,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     )
     assert full.returncode == 2, full.stderr
     assert len(full.stderr.strip().splitlines()) == 1
-    assert "nothing that was complete is lost" in full.stderr
+    assert "completed work is kept" in full.stderr
     assert (out / "manifest.json").read_bytes() == before
     assert run("audit", str(out)).returncode == 0
     assert run("build", *SMALL, "--seed", "3", "--out", str(out)).returncode == 0
@@ -201,7 +201,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.strip().splitlines() == [
-        "Interrupted; nothing that was complete is lost. Run the same command again to go on."
+        "Interrupted; completed work is kept. Run the same command again to resume."
     ]
     assert not (tmp_path / "b" / "manifest.json").exists()
 

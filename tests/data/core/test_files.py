@@ -212,7 +212,7 @@ def test_a_device_or_a_folder_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name in ("folder", "pipe"):
-        with pytest.raises(FileError, match="exists and is no file"):
+        with pytest.raises(FileError, match="exists and is not a file"):
             write_text(tmp_path / name, "new")
     with pytest.raises(FileError, match="cannot write"), appending(tmp_path / "pipe"):
         pass
@@ -221,19 +221,28 @@ def test_a_device_or_a_folder_is_not_replaced(tmp_path: Path) -> None:
 
 def test_private_files_and_folders_whatever_the_umask(tmp_path: Path) -> None:
     make_folder(tmp_path / "shared")
+    (tmp_path / "c").touch(0o644)
     old = os.umask(0)
     try:
         make_folder(tmp_path / "answers", private=True)
+        make_folder(tmp_path / "cache" / "runs" / "en", private=True)
         write_text(tmp_path / "answers" / "a", "x", private=True)
         with appending(tmp_path / "answers" / "b", private=True) as file:
             file.write(b"x")
         write_text(tmp_path / "table", "x")
+        make_folder(tmp_path / "new" / "one")
+        with locked(tmp_path), appending(tmp_path / "c", private=True) as file:
+            file.write(b"x")
+        os.umask(0o777)
+        write_text(tmp_path / "d", "x", private=True)
     finally:
         os.umask(old)
     (tmp_path / "shared").chmod(0o755)
     make_folder(tmp_path / "shared", private=True)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
-    assert modes == {"answers": 0o700, "a": 0o600, "b": 0o600, "table": 0o666, "shared": 0o700}
+    assert {modes.pop(name) for name in ("cache", "runs", "en")} == {0o700}, "its new parents, too"
+    folders = {"answers": 0o700, "shared": 0o700, "new": 0o755, "one": 0o755}
+    assert modes == {**folders, **dict.fromkeys("abcd", 0o600), "table": 0o644, ".lock": 0o644}
 
 
 HOLD = """

@@ -12,7 +12,7 @@ import pytest
 
 from polyrefuse_data.core import output_folder
 from polyrefuse_data.core.errors import FileError
-from polyrefuse_data.core.files import appending, replacing
+from polyrefuse_data.core.files import appending, new_folders, replacing
 from polyrefuse_data.core.output_folder import write_together
 
 FILES = {"data/a.json": b"a", "table.md": b"b", "index.json": b"c"}
@@ -29,13 +29,13 @@ def full_at(number: int) -> Callable[[int], Callable[[str, int], int]]:
     """Return an opener's maker in whose place the disk is full at the file of this number."""
     opened = 0
 
-    def make(mode: int = 0o666) -> Callable[[str, int], int]:
+    def make(*, private: bool = False) -> Callable[[str, int], int]:
         def opener(path: str, flags: int) -> int:
             nonlocal opened
             opened += 1
             if opened == number:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-            return os.open(path, flags, mode)
+            return os.open(path, flags, 0o600)
 
         return opener
 
@@ -89,6 +89,11 @@ def test_a_failure_between_two_names_takes_the_new_ones_back(
     with pytest.raises(FileError):
         write_together(tmp_path / "out", FILES)
     assert tree(tmp_path) == {}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.json").write_bytes(b"old")
+    with pytest.raises(FileError):
+        write_together(tmp_path / "out", FILES)
+    assert tree(tmp_path) == {"out": None, "out/index.json": b"old"}
 
 
 def test_no_link_is_written_through_and_no_folder_replaced(tmp_path: Path) -> None:
@@ -102,7 +107,7 @@ def test_no_link_is_written_through_and_no_folder_replaced(tmp_path: Path) -> No
     assert tree(out) == {"data": None, **FILES}
     (out / "data" / "a.json").unlink()
     (out / "data" / "a.json").mkdir()
-    with pytest.raises(FileError, match="exists and is no file"):
+    with pytest.raises(FileError, match="exists and is not a file"):
         write_together(out, {**FILES, "table.md": b"other"})
     assert (out / "table.md").read_bytes() == FILES["table.md"]
     (out / "linked").symlink_to(tmp_path)
@@ -121,7 +126,8 @@ def test_private_ones_are_their_owners_alone(tmp_path: Path) -> None:
         os.umask(umask)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").rglob("*")}
     assert modes == {"data": 0o700, "a.json": 0o600, "table.md": 0o600, "index.json": 0o600}
-    assert stat.S_IMODE((tmp_path / "open" / "a").stat().st_mode) == 0o666
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "open" / "a").stat().st_mode) == 0o644
 
 
 @pytest.mark.parametrize("writer", [replacing, appending])
@@ -132,3 +138,14 @@ def test_a_file_that_fails_leaves_no_folder(tmp_path: Path, writer: Callable[...
         with pytest.raises(FileError, match="too long"), writer(tmp_path / folder / "inner" / name):  # type: ignore[attr-defined]
             pass
     assert tree(tmp_path) == {"there": None}
+
+
+def test_a_folder_that_got_something_meanwhile_stays_and_the_first_error_is_told(tmp_path: Path) -> None:
+
+    def fill() -> None:
+        (tmp_path / "a" / "other").touch()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), new_folders(tmp_path / "a" / "b"):
+        fill()
+    assert tree(tmp_path) == {"a": None, "a/other": b""}

@@ -58,7 +58,7 @@ def test_what_a_few_lines_of_yaml_stand_for_is_bounded() -> None:
     assert parse_yaml("a: 1:30") == {"a": 90}
     for text, problem in (
         (_aliases(12), "aliases"),
-        ("a: &a {b: *a}", "holds itself"),
+        ("a: &a {b: *a}", "contains itself"),
         ("a: 1" + ":59" * 200_000, "too many digits"),
         ("a: 1" + ":59" * 200_000 + ".5", "too many digits"),
     ):

@@ -140,6 +140,8 @@ def test_calls_with_the_name_of_a_step_are_steps(
         show("checks", 0, 100)
         moments.append(80.0)
         show("checks", 50, 100)
+        moments.append(90.0)
+        show("checks", 75, 100)
     with StepProgress(quiet=True) as show:
         moments.append(200.0)
         show("checks", 50, 100)
@@ -147,7 +149,7 @@ def test_calls_with_the_name_of_a_step_are_steps(
         "sources: 1/2 done, 40.0 s each, 0:40 left",
         "sources: 1 done in 0:40",
         "checks: 50/100 done, 1.2/s, 0:40 left",
-        "checks: 50 done in 0:40",
+        "checks: 75 done in 0:50",
     ]
 
 
@@ -164,6 +166,29 @@ def test_a_terminal_has_a_bar_and_lines_above_it() -> None:
     assert "judging: 100%" in shown
     assert "4/4" in shown
     assert "a line\n" in shown
+
+
+def test_nothing_that_others_wrote_acts_in_a_bar_and_its_state_is_logged(moments: list[float]) -> None:
+    stream, log = Terminal(), list[str]()
+    with Progress(4, "prompts", "of\x1b[2J", stream=stream, log=log.append) as progress:
+        moments.append(31.0)
+        progress.advance(note="say\x1b]52;c;eA==\x07")
+        progress.write("line\x1b[31m")
+    assert "\x1b[2J" not in stream.getvalue()
+    assert "\x1b]52" not in stream.getvalue()
+    assert "\x1b[31m" not in stream.getvalue()
+    assert len(log) == 2, "the state that the bar shows, and the line"
+    assert log[0].startswith("of")
+    assert "1/4 prompts" in log[0]
+
+
+def test_the_rate_can_be_measured_from_a_later_moment(moments: list[float]) -> None:
+    with Progress(10, "prompts", "step", stream=io.StringIO()) as progress:
+        moments.append(100.0)
+        progress.restart()
+        moments.append(110.0)
+        progress.advance(5)
+        assert progress.state() == "step: 5/10 prompts, 2.0 s each, 0:10 left"
 
 
 KILLED = """

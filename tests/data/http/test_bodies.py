@@ -36,13 +36,13 @@ def test_what_is_packed_is_unpacked() -> None:
         (deflate.compress(text) + deflate.flush(), "deflate"),
     ):
         assert unpacked(content, coding) == text
-    with pytest.raises(Fault, match="broke off"):
+    with pytest.raises(Fault, match="was interrupted"):
         unpacked(b"no gzip", "gzip")
 
 
 @pytest.mark.parametrize("coding", ["gzip, gzip", "gzip,gzip", "br", "zstd", "gzip, identity"])
 def test_a_coding_upon_a_coding_is_not_unpacked(coding: str) -> None:
-    with pytest.raises(Fault, match="packed as nobody asked for"):
+    with pytest.raises(Fault, match="in a compression that was not requested"):
         Body(coding)
 
 

@@ -198,7 +198,7 @@ def test_the_command_says_what_it_did_and_never_the_token(
     first = run(hub, tmp_path, "publish", build, "--to", NAME, "--gated", "manual", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert f"Published: {NAME} v1.0.0, commit {hub.repos[NAME].head}" in first.stdout
-    assert "all equal" in first.stdout
+    assert "all identical" in first.stdout
     again = run(hub, tmp_path, "publish", build, "--to", NAME, "--gated", "manual", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith("Nothing sent")

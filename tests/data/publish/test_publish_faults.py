@@ -68,15 +68,15 @@ FAULTS: dict[str, tuple[Arrange, str]] = {
     ),
     "429 of the commit": (
         lambda hub: hub.fault("POST", "/commit/", status=429, headers={"Retry-After": "120"}),
-        r"allows no more requests now \(429\), publishing .*run again after 120 seconds",
+        r"the Hub's rate limit is reached \(429\), publishing .*run again after 120 seconds",
     ),
     "429 of the uploads": (
         lambda hub: hub.fault("PUT", "/lfs-store/", status=429),
-        r"allows no more requests now \(429\), publishing",
+        r"the Hub's rate limit is reached \(429\), publishing",
     ),
     "429 of whoami": (
         lambda hub: hub.fault("GET", "whoami", status=429),
-        r"allows no more requests now \(429\), asking who the token belongs to",
+        r"the Hub's rate limit is reached \(429\), asking who the token belongs to",
     ),
     "500 of the third upload": (
         lambda hub: hub.fault("PUT", "/lfs-store/", status=500, skip=2),
@@ -124,11 +124,11 @@ FAULTS: dict[str, tuple[Arrange, str]] = {
     ),
     "files that come back altered": (
         lambda hub: hub.fault("GET", f"/cdn/(?!{known(hub)})", corrupt=True),
-        r"came back with another sha256 than was sent; the old version was put back and nothing was tagged",
+        r"came back with a different sha256; the old version was put back and nothing was tagged",
     ),
     "a small file that comes back altered": (
         lambda hub: hub.fault("GET", f"/resolve/(?!{head(hub)})[^/]+/croissant.json", corrupt=True),
-        r"acme/polyrefuse: croissant.json came back with another sha256 than was sent; the old version was",
+        r"acme/polyrefuse: croissant.json came back with a different sha256; the old version was",
     ),
 }
 
@@ -232,7 +232,7 @@ def test_undoing_that_fails_is_told(
     hub.fault("POST", "/commit/", skip=1, **how)
     undone = "after" in how  # only its answer was lost
     line = "the old version was put back" if undone else "the old version could not be put back"
-    with pytest.raises(PublishError, match=f"came back with another sha256 .* {line}"):
+    with pytest.raises(PublishError, match=f"came back with a different sha256.*{line}"):
         send(hub, new_build)
     assert shown_files(hub) == built_files(small_build if undone else new_build)
     assert set(hub.repos[NAME].tags) == {"v1.0.0"}
@@ -255,7 +255,7 @@ def test_a_hub_that_alters_what_is_there_is_not_published_to(
 def test_an_altered_file_is_seen_even_if_nothing_is_sent(hub: LoopbackHub, small_build: Path) -> None:
     send(hub, small_build)
     hub.fault("GET", "/cdn/", corrupt=True)
-    with pytest.raises(PublishError, match="though nothing was sent now; the Hub serves altered files"):
+    with pytest.raises(PublishError, match="though nothing was sent now: the Hub serves altered files"):
         send(hub, small_build)
 
 

@@ -99,14 +99,14 @@ def with_a_column_of_its_own(folder: Path) -> None:
 
 REFUSED: dict[Callable[[Path], None], str] = {
     without_manifest: "no manifest.json; expected a complete build",
-    with_another_manifest: "is no manifest of format",
-    with_an_altered_file: "yo/test.parquet not as built",
-    with_a_missing_file: "ja/train.parquet not as built",
-    with_an_edited_card: "README.md not as built",
+    with_another_manifest: "is not a manifest of format",
+    with_an_altered_file: "yo/test.parquet changed after the build",
+    with_a_missing_file: "ja/train.parquet changed after the build",
+    with_an_edited_card: "README.md changed after the build",
     incomplete: "nothing was packaged, 2 prompts without a translation",
-    outside: "which is no file of a build",
-    with_a_stray_file_in_the_manifest: "names notes.txt, which is no file of a build",
-    with_completions_beside_it: r"answers.jsonl looks as if it held .*completions \(line 1, key 'response'\)",
+    outside: "which is not a file of a build",
+    with_a_stray_file_in_the_manifest: "names notes.txt, which is not a file of a build",
+    with_completions_beside_it: r"answers.jsonl looks as if .*completions \(line 1, key 'response'\)",
     with_a_column_of_completions: r"en/test.parquet looks as if .*completions \(column 'completion'\)",
     with_a_column_of_its_own: "columns that are not the published ones: notes",
 }

@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         change("results.jsonl", lambda record: record.update(refusal_rate=7, n=-3)),
         "line 1 is no",
     ),
-    "broken": (lambda run: (run / "results.jsonl").write_text("{broken\n"), "line 1 is no JSON"),
+    "broken": (lambda run: (run / "results.jsonl").write_text("{broken\n"), "line 1 is not JSON"),
     "a rate of other counts": (
         change(
             "results.jsonl",
@@ -158,7 +158,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a text of several lines": (
         change("run.json", lambda record: record["signature"]["model"].update(model="a\n---\nb")),
-        "model.model is no name",
+        "model.model is not a name",
     ),
     "a judge that nobody named": (
         lambda run: (run / "verdicts/native-1").rename(run / "verdicts/x\n---\n# owned"),

@@ -67,7 +67,7 @@ def test_what_a_file_has_is_not_scored_again(words: WordCount, small_build: Path
     shortest = min(rows, key=lambda row: len(rows[row]))
     assert rows[scored.worst[0][0]] == rows[shortest]
     lines = "\n".join(report_lines(report))
-    assert "quality: no model named knows yo; not judged." in lines
+    assert "quality: none of the named models knows yo; not judged." in lines
     assert scored.worst[0][0] in lines
     before = path.read_bytes()
     again = audit(small_build, models=REQUEST, scores=path)

@@ -150,8 +150,8 @@ def test_an_estimator_that_is_not_installed_names_its_extra(
     [
         ('[{"type": "sentence_transformers.models.Transformer"}, {"type": "evil.Module"}]', "evil.Module"),
         ('[{"type": ["x"]}]', "names code"),
-        ('{"type": 1}', "is no list of modules"),
-        ("[" * 1000, "is no list of modules"),
+        ('{"type": 1}', "is not a list of modules"),
+        ("[" * 1000, "is not a list of modules"),
     ],
 )
 def test_code_in_the_folder_of_a_sentence_model_is_refused(

@@ -220,10 +220,10 @@ def test_chains_are_read_and_mistakes_named() -> None:
         ("hf:x@1", "http://localhost:1/", "the chain has 0"),
         ("google", "libre=http://localhost:1/", "names no 'libre'"),
         ("google", "google=http://localhost:1/\nhttp://localhost:2/", "'google' twice"),
-        ("google", "http://local host/", "is no address"),
-        ("google", "google=localhost", "is no address"),
-        ("google", "", "is no address"),  # an unset variable of a shell must not mean the public service
-        ("google", "goggle=http://localhost:1/", "is no address"),
+        ("google", "http://local host/", "is not an address"),
+        ("google", "google=localhost", "is not an address"),
+        ("google", "", "is not an address"),  # an unset variable of a shell must not mean the public service
+        ("google", "goggle=http://localhost:1/", "is not an address"),
     ],
 )
 def test_addresses_that_cannot_be_meant(chain: str, url: str, message: str) -> None:

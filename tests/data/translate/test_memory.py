@@ -35,6 +35,14 @@ def memory(tmp_path: Path) -> TranslationMemory:
     return TranslationMemory(tmp_path / "memory.sqlite", create=True)
 
 
+def test_bytes_in_the_schema_of_a_memory_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "memory.sqlite"
+    TranslationMemory(path, create=True).close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE T\xbaBLE"))
+    with pytest.raises(MemoryFileError, match="is corrupt or not a translation memory"):
+        TranslationMemory(path)
+
+
 def test_what_is_added_comes_back(memory: TranslationMemory) -> None:
     assert memory.add([Entry("a house", "de", MACHINE, "ein Haus")]) == Added(new=1)
     assert memory.candidates("de") == {(text_hash("a house"), 0): [(MACHINE, "ein Haus")]}
@@ -142,7 +150,7 @@ def test_no_memory_says_how_to_fill_one(tmp_path: Path) -> None:
 def test_a_file_that_is_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "m.sqlite"
     path.write_text("not a data base at all, but long enough to be read as one " * 20)
-    with pytest.raises(MemoryFileError, match="corrupt or no memory"):
+    with pytest.raises(MemoryFileError, match="corrupt or not a translation memory"):
         TranslationMemory(path)
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as connection:
@@ -274,6 +282,17 @@ def test_a_journal_that_names_a_file_removes_none(tmp_path: Path) -> None:
             precious.write_text("precious")
 
 
+@pytest.mark.parametrize("content", [b"", b"cut"])
+def test_a_journal_that_was_cut_is_no_obstacle(tmp_path: Path, content: bytes) -> None:
+    """A kill leaves it."""
+    path = tmp_path / "m.sqlite"
+    with TranslationMemory(path, create=True) as opened:
+        opened.add([Entry("a", "de", MACHINE, "b")])
+    path.with_name(f"{path.name}-journal").write_bytes(content)
+    with TranslationMemory(path) as again:
+        assert len(list(again.entries())) == 1
+
+
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("ending", ["-journal", "-wal", "-shm"])
 @pytest.mark.parametrize("plant", ["link", "second name", "pipe"])
@@ -290,7 +309,7 @@ def test_nothing_is_written_or_waited_for_beside_a_memory(tmp_path: Path, ending
     else:
         os.link(precious, beside)
     for name in (path, link):
-        with pytest.raises(MemoryFileError, match="is no file of its own"):
+        with pytest.raises(MemoryFileError, match="is not a regular file"):
             TranslationMemory(name)
     assert precious.read_bytes() == b"\1" * 100_000
 
@@ -302,6 +321,6 @@ def test_bytes_in_a_memory_are_one_line(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE translation SET text = x'ff00'")
         connection.commit()
-    with TranslationMemory(path) as opened, pytest.raises(MemoryFileError, match="no text"):
+    with TranslationMemory(path) as opened, pytest.raises(MemoryFileError, match="not text"):
         export_jsonl(opened, tmp_path / "e.jsonl")
     assert not (tmp_path / "e.jsonl").exists()

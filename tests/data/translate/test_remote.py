@@ -115,7 +115,7 @@ def test_a_worker_with_other_weights_is_refused(model: Path) -> None:
     work = remote.ModelCall(spec, "code", (LANGUAGES["de"],))
     assert work(slot) == "de"
     other = replace(work, spec=local.LocalSpec(spec.place, None, spec.identity, "0" * 12))
-    with pytest.raises(TranslatorError, match="are others than here"):
+    with pytest.raises(TranslatorError, match="differ from those here"):
         other(slot)
     assert slot.key is None
 

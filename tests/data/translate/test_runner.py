@@ -303,7 +303,7 @@ def test_a_service_that_refuses_everything_is_stopped_with_a_clear_line(tmp_path
         Server(always={"*": "captcha"}) as server,
         TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
     ):
-        with pytest.raises(TranslatorError, match=r"google gives no good answer .*page.*kept"):
+        with pytest.raises(TranslatorError, match=r"google gives no usable answer .*page.*kept"):
             fill(memory, live(server, run=run), prompts(200), ["de"])
         assert server.stats()["requests"] < 60
 
@@ -314,7 +314,7 @@ def test_a_service_that_asks_to_come_back_tomorrow_is_left_in_seconds(tmp_path: 
         Server(always={"*": "429_retry_after"}, retry_after=86_400) as server,
         TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
     ):
-        with pytest.raises(TranslatorError, match="no more requests within 24 hours"):
+        with pytest.raises(TranslatorError, match="no more requests for 24 hours"):
             fill(memory, live(server), english, ["de"])
         assert server.stats()["requests"] <= 6 + 16
 
@@ -331,7 +331,7 @@ def test_pauses_and_long_silences_are_told(tmp_path: Path, monkeypatch: pytest.M
     ):
         fill_memory(prompts(20), ["de"], Chain(live(server, run=run)), memory, watcher)
     said = log.read_text()
-    assert "google: no good answer any more (page: no translation in the answer); nothing is asked" in said
+    assert "google: no usable answer (page: no translation in the answer); no requests" in said
     assert "so far, en->de 0/20, retries " in said
 
 
@@ -339,7 +339,7 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with (
         TranslationMemory(tmp_path / "m.sqlite", create=True) as memory,
         Server() as server,
-        pytest.raises(PolyRefuseError, match="cannot write the log /dev/full"),
+        pytest.raises(PolyRefuseError, match="cannot write the log '/dev/full'"),
         TranslationProgress(quiet=True, log=Path("/dev/full")) as watcher,
     ):
         fill_memory(prompts(3), ["de"], Chain(live(server)), memory, watcher)
@@ -639,8 +639,8 @@ def test_one_answer_to_different_texts_is_a_fault_of_the_backend(
         entries = memory.candidates("de").values()
         assert memory.replies(backend.translator) == {}
     assert str(problem) == (
-        "translator hf gives one answer to different texts, which is no translation; those are not kept. "
-        f"Check the service, or take another. One answer was: '{OneAnswer.sentence}'"
+        "translator hf gives the same answer to different texts; those answers are not kept. Check the "
+        f"service, or use another. One answer was: '{OneAnswer.sentence}'"
     )
     assert set(failed.values()) <= {"repeated", "stopped"}
     assert len(failed) == count - first
@@ -672,7 +672,7 @@ def test_a_backend_that_is_given_up_shows_one_answer_and_the_log_does_not(tmp_pa
     ):
         fill_memory(prompts(30), ["de"], Chain(live(server, run=run)), memory, watcher)
     assert str(caught.value).endswith("One answer was: 'I'm sorry, but I can't help with that.'")
-    assert "gives no good answer" in log.read_text()
+    assert "gives no usable answer" in log.read_text()
     assert "I'm sorry" not in log.read_text()
 
 

@@ -89,7 +89,7 @@ def test_the_steps_and_the_whole_way(
         assert again.stdout == shown, "what is there is not made again"
         told = error(*run, "--max-new-tokens", 5)
         assert "settings.max_new_tokens: 4 there, 5 here" in told
-        assert "give those settings to go on with it, or choose another --out" in told
+        assert "give the same settings to resume it, or choose another --out" in told
     without_torch(run)
     assert str(model_folder.parent) not in (out / "run.json").read_text()
     plotted = call("plot", out)
@@ -172,7 +172,7 @@ def test_models_that_cannot_serve_say_why(model_folder: Path, data_folder: Path,
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
     assert "no chat template" in failing(base)
     encoder = altered(model_folder, tmp_path / "bert", architectures=["BertForMaskedLM"], model_type="bert")
-    assert "no causal language model" in failing(encoder)
+    assert "not a causal language model" in failing(encoder)
     weightless = altered(model_folder, tmp_path / "weightless")
     (weightless / "model.safetensors").unlink()
     assert "safetensors" in failing(weightless)

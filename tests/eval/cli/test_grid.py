@@ -100,11 +100,11 @@ def test_a_model_that_cannot_be_loaded_does_not_keep_others(
         ("  x:\n    modell: a\n", "", "did you mean 'model'"),
         ("  x:\n    model: a\n    langs: en\n", "", "unknown option in the model 'x'"),
         ("  x:\n    dtype: float32\n", "", "'x' of the grid .* lacks model"),
-        ("  x/y:\n    model: a\n", "", "has a name that is no folder's"),
+        ("  x/y:\n    model: a\n", "", "has a name that is not a folder's"),
         ("  plain:\n    model: a\n", "", "'plain' stands twice, line"),
-        ("  x: a\n", "", "the model 'x' .* is no list of keys and values"),
+        ("  x: a\n", "", "the model 'x' .* is not a list of keys and values"),
         ("", "  lang: en\n", "did you mean 'langs'"),
-        ("", "  out: here\n", "holds out, which a file may not ask for: give --out on the command line"),
+        ("", "  out: here\n", "holds out, which a grid file may not set: give --out on the command line"),
         ("", "  executor: dask\n", "give --executor on the command line"),
         ("", "  trust-remote-code: true\n", "give --trust-remote-code on the command line"),
         (
@@ -133,8 +133,8 @@ def test_a_bad_grid_is_told_in_one_line(
 def test_what_is_no_grid(data_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "models.yaml"
     for text, told in {
-        "models: [": "no YAML that can be read",
-        "- a": "no list of keys and values",
+        "models: [": "not YAML that can be read",
+        "- a": "not a list of keys and values",
         "models:": "names no models",
         "model:\n  a: b": "did you mean 'models'",
     }.items():

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,11 @@ def error(*arguments: object, text: str | bytes = "") -> str:
     assert isinstance(result.exception, PolyRefuseError), result.exception
     assert "\n" not in str(result.exception)
     return str(result.exception)
+
+
+def modes(path: Path) -> set[int]:
+    """The permissions of a file, or of a folder and all that is in it."""
+    return {stat.S_IMODE(place.stat().st_mode) for place in (path, *path.rglob("*"))}
 
 
 @pytest.fixture
@@ -96,6 +102,8 @@ def test_fit_test_and_score(
     assert written.exit_code == 0, written.output
     (again,) = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert again["score"] == pytest.approx(records[1]["score"], abs=1e-6)
+    assert modes(tmp_path / "o.jsonl") == {0o600}, "prompts and scores of them are their owner's alone"
+    assert modes(tmp_path / "t") == {0o700, 0o600}
 
 
 def test_thresholds_are_in_the_file_and_in_force(common: tuple[object, ...], tmp_path: Path) -> None:
@@ -327,7 +335,7 @@ def test_a_model_of_another_shape_or_template_is_refused_before_it_is_loaded(
     test = ("guard", "test", *common, "--guard", guard, "--langs", "en", "--out", tmp_path / "t")
     for difference, other in others.items():
         refused = error(*test, "--transfer", other)
-        assert f"of another shape or template than '{other}': {difference}" in refused
+        assert f"of a different shape or template than '{other}': {difference}" in refused
         score = ("guard", "score", "--model", other, "--guard", guard, "--other-weights", "-q", "-")
         assert difference in error(*score, text="Sing.")
     assert "no folder './none'" in error(*test, "--transfer", "./none")
@@ -479,6 +487,7 @@ def test_harmfulness_goes_the_whole_way_and_resumes(
     assert len(list((tmp_path / "r" / "harmfulness" / "plots").glob("*.png"))) == 5
     text = "".join(file.read_text() for file in (tmp_path / "r").rglob("*.json"))
     assert "How do I" not in text, "neither prompts nor answers are kept"
+    assert {mode for file in (tmp_path / "r").rglob("behaviour/*.json") for mode in modes(file)} == {0o600}
     behaving.clear()
     (tmp_path / "r" / "harmfulness" / "languages" / "de.json").unlink()
     again = call(*run)

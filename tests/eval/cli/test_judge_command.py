@@ -122,7 +122,10 @@ def test_whole_lines_are_judged_and_the_others_named(tmp_path: Path) -> None:
     ]
     assert said[5] == f"'{source}': 2 more lines that cannot be read"
     last = list(read_lines(source))[-1]
-    assert str(last) == "line 10: no JSON (Unterminated string starting at); it has no end: was it cut off?"
+    assert (
+        str(last)
+        == "line 10: no JSON (Unterminated string starting at); the line does not end: is the file truncated?"
+    )
 
 
 @given(st.lists(st.sampled_from(["good", "bad", "blank"]), max_size=30))

@@ -119,7 +119,7 @@ def test_prompts_that_are_missing(
         (("generate", "--max-new-tokens", "0"), "--max-new-tokens"),
         (("generate", "--action", "ablate", "--direction", "/nowhere"), "no file '/nowhere'"),
         (("activations", "--position", "3"), "--position is '3'; expected t_inst"),
-        (("select", "--layers", "4"), "--layers goes with --scores"),
+        (("select", "--layers", "4"), "--layers is for --scores"),
     ],
 )
 def test_options_that_contradict_each_other(
@@ -140,4 +140,4 @@ def test_a_file_that_is_none_of_ours(command: tuple[str, ...], tmp_path: Path) -
     (tmp_path / "bad").write_text("rubbish")
     (tmp_path / "prompts.txt").write_text("a prompt\n")
     more = (tmp_path / "prompts.txt",) if command[0] == "guard" else ("--out", tmp_path / "out.pt")
-    assert "is no safetensors file" in told(*command, tmp_path / "bad", *more)
+    assert "is not a safetensors file" in told(*command, tmp_path / "bad", *more)

@@ -62,9 +62,9 @@ def edited(
         ({"norm": float("nan")}, "norm: Input should be a finite number"),
         ({"norm": 1e99}, "norm: Input should be less than"),
         ({"position": "x\x1b]0;y"}, "position"),
-        ({"metadata": {}}, "does not say which model it is of"),
+        ({"metadata": {}}, "does not say which model it is for"),
         ({"metadata": 7}, "metadata: Input should be an object"),
-        ({"metadata": {"model": {"model": "other"}}}, "does not say which model it is of"),
+        ({"metadata": {"model": {"model": "other"}}}, "does not say which model it is for"),
         ({"format": "polyrefuse-guard-1"}, "holds polyrefuse-guard-1; expected polyrefuse-direction-1"),
         ({"surplus": 1}, "surplus"),
     ],
@@ -118,7 +118,7 @@ def test_a_set_whose_vectors_are_not_at_its_places(chat: ChatModel, tmp_path: Pa
         ({"layers": []}, "it has no layers, or no languages"),
         ({"languages": ["de"]}, "has no tensor de; it holds en"),
         ({"thresholds": {"en": {"alpha": "low"}}}, "thresholds.en"),
-        ({"metadata": {}}, "does not say which model it is of"),
+        ({"metadata": {}}, "does not say which model it is for"),
     ],
 )
 def test_a_guard_that_cannot_be(

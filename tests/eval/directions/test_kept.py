@@ -24,7 +24,7 @@ from polyrefuse_eval.results.content_cache import cache_folder, cache_sizes
 from polyrefuse_eval.results.data import open_data
 
 STEPS = {
-    "fit_directions": finder_module,
+    "fit_training_directions": finder_module,
     "choose_direction": finder_module,
     "find_refusal_tokens": kept_module,
 }
@@ -65,7 +65,7 @@ def test_another_folder_gets_the_same_bytes_without_a_forward_pass(
 ) -> None:
     first = finder(chat, data_folder, tmp_path / "a")
     first.control(first.direction("en"))
-    assert calls == ["fit_directions", "choose_direction", "fit_directions"]
+    assert calls == ["fit_training_directions", "choose_direction"]
     calls.clear()
     said: list[str] = []
     second = finder(chat, data_folder, tmp_path / "b", say=said.append, langs=("en",), max_new_tokens=99)
@@ -77,7 +77,7 @@ def test_another_folder_gets_the_same_bytes_without_a_forward_pass(
     finder(chat, data_folder, tmp_path / "c", rule="wang2025").direction("en")
     assert calls == ["choose_direction"]
     finder(chat, data_folder, tmp_path / "d").direction("de")
-    assert calls[1:] == ["fit_directions", "choose_direction"]
+    assert calls[1:] == ["fit_training_directions", "choose_direction"]
 
 
 def test_a_file_that_cannot_be_written_says_nothing_of_a_direction(
@@ -139,7 +139,7 @@ def test_a_model_in_memory_is_never_taken_for_another(
     """Nothing tells the weights of two models that were made here apart."""
     for name in ("a", "b"):
         finder(chat_model(), data_folder, tmp_path / name).direction("en")
-    assert calls.count("fit_directions") == 2
+    assert calls.count("fit_training_directions") == 2
     assert sum(row.files for row in cache_sizes()) == 0
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from run_records import finished_run
 from tiny import FAMILIES, chat_model
 
+from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.directions.plots import (
     cosine_matrix,
     pca,
@@ -138,3 +141,12 @@ def test_plots_are_files_and_leave_out_what_is_unknown(tmp_path: Path) -> None:
     }
     found = plot_activations(activations, [1, 2, 3], tmp_path / "d.png")
     assert all(values[2] > 0.5 > values[0] for values in found.values())
+
+
+def test_nothing_is_drawn_through_a_link(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", rows=2).path
+    (tmp_path / "outside").mkdir()
+    (run / "plots").symlink_to(tmp_path / "outside")
+    result = CliRunner().invoke(eval_group, ["plot", str(run)])
+    assert "is a link to a folder" in str(result.exception)
+    assert not list((tmp_path / "outside").iterdir())

@@ -376,7 +376,7 @@ def test_a_direction_of_another_model_template_or_width_says_what_differs(tmp_pa
     with pytest.raises(DirectionError, match="no file"):
         Direction.load(path.with_name("none.safetensors"))
     path.write_bytes(b"rubbish")
-    with pytest.raises(DirectionError, match="no safetensors file"):
+    with pytest.raises(DirectionError, match="not a safetensors file"):
         Direction.load(path)
 
 

@@ -127,8 +127,27 @@ def test_a_field_that_the_model_does_not_take_ends_the_work_and_what_to_add_work
     assert len(server.prompts) == 1
     option = str(error).partition("--request '")[2].removesuffix("'")
     assert read_fields(option) == advice
+    signature = spec_of(server, fields=read_fields(option)).signature()
+    assert {"seed": "sampling_seed"}.get(name, name) not in signature, "what is not sent is not signed"
+    assert spec_of(server, fields={"temperature": 0.7}).signature()["temperature"] == "0.7"
     (answer,) = ask(spec_of(server, fields=read_fields(option)), "Hello?")
     assert answer.text == f"Here is the answer {word('Hello?')}."
+
+
+@pytest.mark.parametrize(
+    ("field", "code"), [("seed", "string_above_max_length"), ("top_p", "unsupported_value")]
+)
+def test_a_field_that_is_wrong_for_one_prompt_or_is_a_user_s_own_ends_no_work(
+    server: ChatServer, field: str, code: str
+) -> None:
+    server.not_taken, server.not_taken_code = field, code
+    (error,) = ask(spec_of(server, fields={"top_p": 1}), "Hello?")
+    assert isinstance(error, Rejected)
+
+
+def test_a_field_that_is_not_sent_is_no_advice(server: ChatServer) -> None:
+    sent = spec_of(server, fields={"seed": None, "max_tokens": None, "max_completion_tokens": 64})
+    assert sent.removable.keys() == {"temperature", "max_completion_tokens"}
 
 
 def test_a_limit_under_its_new_name_goes_back_to_the_old_one(server: ChatServer) -> None:
@@ -142,7 +161,9 @@ def test_a_service_that_goes_on_failing_is_given_up(server: ChatServer) -> None:
     server.fault_rate, server.faults = 1.0, ("503",)
     pace = replace(QUICK, tries=40, pause=0.01)
     errors = ask(spec_of(server, pace=pace), *map(str, range(8)))
-    assert any(isinstance(error, EndpointError) and "gives no good answer" in str(error) for error in errors)
+    assert any(
+        isinstance(error, EndpointError) and "gives no usable answer" in str(error) for error in errors
+    )
     assert not any(KEY in str(error) for error in errors)
 
 
@@ -198,7 +219,7 @@ def test_a_budget_stops_before_it_is_passed(server: ChatServer) -> None:
     answers = ask(spec_of(server, price=price, budget=0.2), *map(str, range(40)))
     errors = [answer for answer in answers if isinstance(answer, EndpointError)]
     assert errors
-    assert "the budget of 0.2 US$ would be passed" in str(errors[0])
+    assert "the budget of 0.2 US$ would be exceeded" in str(errors[0])
     assert sum(server.answered.values()) * 0.015 <= 0.2
     assert sum(server.answered.values()) >= 4
 
@@ -216,7 +237,7 @@ def test_a_budget_waits_for_requests_on_their_way() -> None:
     budget.settle(0.6, 0.1)
     assert budget.reserve(0.6)
     budget.settle(0.6, 0.6)
-    with pytest.raises(EndpointError, match=r"would be passed: 0\.7 are spent"):
+    with pytest.raises(EndpointError, match=r"would be exceeded: 0\.7 are spent"):
         budget.reserve(0.6)
 
 
@@ -265,7 +286,7 @@ def test_a_signature_names_no_machine() -> None:
 
 def test_a_key_that_cannot_stand_in_a_header(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-“typographic”")
-    with pytest.raises(EndpointError, match="OPENAI_API_KEY holds characters that no key has"):
+    with pytest.raises(EndpointError, match="OPENAI_API_KEY contains characters that a key cannot have"):
         EndpointClient(spec_of(server))
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(EndpointError, match="needs a key in the environment variable OPENAI_API_KEY"):

@@ -127,9 +127,12 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(run: Path, tmp_p
         ((tmp_path / "empty",), "nothing was exported"),
         (("--judge", "nobody"), "'run' has no refusal rates by the judge 'nobody'; its judges: "),
         (("--model-name", "absent=a/b"), "unknown run in --model-name"),
-        (("--model-name", "run=../up"), "can be no path; give the model another name"),
-        (("--model-name", "run=eval.yaml"), "would lie in a folder called as the file 'eval.yaml'"),
-        ((other, "--model-name", "other=example/MODEL-A"), "are one file on some disks; give"),
+        (("--model-name", "run=../up"), "cannot be a path; give the model another name"),
+        (
+            ("--model-name", "run=eval.yaml"),
+            "would be in a folder with the same name as the file 'eval.yaml'",
+        ),
+        ((other, "--model-name", "other=example/MODEL-A"), "are the same file on some disks; give"),
         (("--dataset", "polyrefuse"), "is not NAME/DATASET"),
     ):
         assert message in error(*asked, *more)

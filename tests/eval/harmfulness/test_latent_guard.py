@@ -166,7 +166,7 @@ def test_a_guard_of_another_model_or_template_is_refused(guard: LatentGuard, tmp
     with pytest.raises(GuardError, match="guard fit"):
         LatentGuard.load(tmp_path / "none.safetensors", guard.chat)
     file.write_bytes(b"no")
-    with pytest.raises(GuardError, match="no safetensors file"):
+    with pytest.raises(GuardError, match="not a safetensors file"):
         LatentGuard.load(file, guard.chat)
 
 

@@ -94,5 +94,5 @@ def test_a_language_without_trust_goes_to_the_second_judge() -> None:
 def test_cascades_have_names() -> None:
     (judge,) = judges_by_name("native+wildguard", models=[f"wildguard=somebody/copy@{'a' * 40}"])
     assert judge.name == f"{NAME}+wildguard-1@somebody/copy@{'a' * 12}"
-    with pytest.raises(JudgeError, match="a cascade takes a judge of refusal"):
+    with pytest.raises(JudgeError, match="a cascade needs a judge of refusal"):
         judges_by_name("native+harmbench")

@@ -17,8 +17,10 @@ from polyrefuse_data.http.limits import BreakerSettings
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import JudgeInput, Verdict
 from polyrefuse_eval.judging.endpoint import RUBRIC, AskSettings, EndpointJudge, read
+from polyrefuse_eval.judging.local_model import JudgeOptions
 from polyrefuse_eval.judging.of_files import Line, record_of
 from polyrefuse_eval.judging.of_runs import verdict_records
+from polyrefuse_eval.judging.registry import judges_by_name
 from polyrefuse_eval.results.files import json_line
 from polyrefuse_eval.results.validation import write_records
 
@@ -171,6 +173,21 @@ def test_a_service_that_takes_no_request_at_all_is_an_error(endpoint: Endpoint) 
     assert [one.refused for one in endpoint.judge().judge(items(3))] == [None] * 3
     with pytest.raises(JudgeError, match="takes none of 12 requests"):
         endpoint.judge().judge(items(12))
+
+
+def test_fields_that_the_model_does_not_take_are_left_out_and_part_of_its_name(endpoint: Endpoint) -> None:
+    endpoint.answer = lambda _shown: (
+        (400, {"error": "use max_completion_tokens"})
+        if "max_tokens" in endpoint.bodies[-1]
+        else verdict(True)
+    )
+    with pytest.raises(JudgeError, match="add for example --judge-request") as refused:
+        endpoint.judge().judge(items(12))
+    fields = json.loads(str(refused.value).partition("--judge-request '")[2].removesuffix("'"))
+    (judge,) = judges_by_name(f"openai:some-model@{endpoint.url}", options=JudgeOptions(request=fields))
+    assert [one.refused for one in judge.judge(items(2))] == [True, True]
+    assert endpoint.bodies[-1]["max_completion_tokens"] == 1024
+    assert judge.name == f"{endpoint.judge().name}+max_completion_tokens=1024+max_tokens=null"
 
 
 def test_reading_finds_the_object_in_what_surrounds_it() -> None:

@@ -11,6 +11,7 @@ from polyrefuse_eval.judging.native.compiling import Builder, compile_lexicon
 from polyrefuse_eval.judging.native.judge import judge
 from polyrefuse_eval.judging.native.kinds import DENIAL
 from polyrefuse_eval.judging.native.language_files import LanguageFile, published_file
+from polyrefuse_eval.judging.native.lexicon import Lexicon, Words
 
 UNSPACED = [lang for lang in PUBLISHED_LANGUAGES if not published_file(lang).spaced]
 
@@ -36,6 +37,28 @@ def spelled(file: LanguageFile) -> Iterator[tuple[str, str, str]]:
                     yield kind, pattern, "".join([*first[:place], text, *first[place + 1 :]])
 
 
+def taken(lexicon: Lexicon, text: str) -> str:
+    """Return the words that patterns with classes see in `text`, without and with those that hide others."""
+    assert isinstance(lexicon._words, Words)
+    rows = lexicon._words.rows(lexicon.fold(text))
+    return "; ".join(
+        dict.fromkeys(" + ".join(text[start : start + length] for start, length in row.words) for row in rows)
+    )
+
+
+def test_the_words_that_hide_others_are_named() -> None:
+    """我不 is one of a class, and takes 我 from a pattern that needs 我 and 不."""
+    lexicon = compile_lexicon(
+        "zh",
+        spaced=False,
+        common=(),
+        words={"SELF": ["我"], "NOT": ["不", "我不"], "HELP": ["写"]},
+        patterns={"refusal": ["SELF NOT HELP"]},
+    )
+    assert not lexicon.find("我不写")
+    assert taken(lexicon, "我不写") == "我不 + 写"
+
+
 @pytest.mark.parametrize("lang", UNSPACED)
 def test_every_pattern_finds_each_of_its_words(lang: str) -> None:
     """A word added to one class, or spelled out in one pattern, may overlap a word of another: then this
@@ -45,7 +68,7 @@ def test_every_pattern_finds_each_of_its_words(lang: str) -> None:
     lexicon = file.lexicon()
     texts = list(spelled(file))
     lost = [
-        (kind, pattern, text)
+        f"{kind} '{pattern}' is not found in '{text}', of which these words are taken: {taken(lexicon, text)}"
         for kind, pattern, text in texts
         if (lang, text) not in MEANT and kind not in {one.kind for one in lexicon.find(lexicon.fold(text))}
     ]

@@ -140,15 +140,15 @@ def test_a_language_without_a_file_needs_another_judge() -> None:
     [
         ("[]", "holds list, expected kinds"),
         ("refuse: [x]", "unknown kind 'refuse'; known: "),
-        ("refusal: [no]", "False under 'refusal' is no text; put it in quotation marks"),
+        ("refusal: [no]", "False under 'refusal' is not text; put it in quotation marks"),
         ("refusal: [NOT ~3 x]", "unknown class 'NOT' in 'NOT ~3 x'"),
         ("words: {not: x}", "the class 'not' is not in capital letters"),
         ("words: {NOT: ''}", "the class 'NOT' is empty"),
         ("refusal: ['{a,{b}}']", "braces do not nest"),
         ("refusal: ['!']", "holds no letters"),
         ("spaced: 3", "'spaced' is 3, expected true or false"),
-        ("examples: {good: [x]}", "holds something else than texts under refused"),
-        ("a: [", "is no YAML"),
+        ("examples: {good: [x]}", "holds something other than texts under refused"),
+        ("a: [", "is not YAML"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said(tmp_path: Path, text: str, message: str) -> None:

@@ -171,7 +171,7 @@ def test_a_cell_tells_its_signature_on_hover_and_leads_to_its_json(open_page: An
         f"{100 * record['refusal_rate']:.1f} % {interval}",
         "Italian (it), harmful prompts, direction of en ablated",
         f"{record['n']} judged, {record['n_unjudged']} undecided",
-        "organism@0123456789abcdef (test organism, no finding)",
+        "organism@0123456789abcdef (test organism, not a real model)",
         "a" * 16 + "…", "e" * 16 + "…", JUDGE, "max_new_tokens 512", "transformers 5.14.1",
         "data/organism.json#/results/",
     ):  # fmt: skip
@@ -526,8 +526,14 @@ def test_nothing_is_wider_than_the_window_or_too_small_to_read(open_page: Any, w
         ".map(e => e.outerHTML.slice(0, 80))"
     )
     assert small == []
-    for grid in shown(browser, ".scroll:has(> table.grid)"):
-        assert browser.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", grid) <= 0
+    for scroll in shown(browser, ".scroll"):
+        scrolled = browser.execute_script(
+            "return arguments[0].scrollWidth - arguments[0].clientWidth", scroll
+        )
+        assert scrolled <= 0, scroll.get_attribute("aria-label")
+    for grid in shown(browser, ".card table.grid"):
+        place = grid.find_element(By.XPATH, "parent::*")
+        assert grid.size["width"] > place.size["width"] - 2, "a map of many languages fills its place"
 
 
 @pytest.mark.parametrize("width", [400, 1600])

@@ -9,15 +9,12 @@ import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
-from leaderboard_runs import FORMULA, JUDGE, write_harmfulness, write_run
+from leaderboard_runs import FEW, FORMULA, JUDGE, one_run, write_harmfulness, write_run
 from leaderboard_site import HOSTILE, Elements, resolve, site
 
 from polyrefuse_data.checks.languages_file import registered
@@ -25,7 +22,6 @@ from polyrefuse_data.core import output_folder
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.leaderboard.boards import leaderboard
-from polyrefuse_eval.leaderboard.columns import BY_LANGUAGE, columns_of
 from polyrefuse_eval.leaderboard.comparability import differences_in_words
 from polyrefuse_eval.leaderboard.entries import entry_of
 from polyrefuse_eval.leaderboard.figures import (
@@ -36,36 +32,17 @@ from polyrefuse_eval.leaderboard.figures import (
     of_result,
     pointer,
 )
-from polyrefuse_eval.leaderboard.grids import strengths, transfer, transfers
+from polyrefuse_eval.leaderboard.grids import transfer
 from polyrefuse_eval.leaderboard.harmfulness import harmfulness_of
-from polyrefuse_eval.leaderboard.layers import (
-    LEFT,
-    SCORES,
-    WIDTH,
-    layer_chart,
-    plain_number,
-    scale,
-    score_charts,
-)
-from polyrefuse_eval.leaderboard.model_names import family_of, size_of
 from polyrefuse_eval.leaderboard.overview import overviews
 from polyrefuse_eval.leaderboard.page import page
-from polyrefuse_eval.leaderboard.rate_chart import AXIS_LEFT, AXIS_WIDTH, rate_chart
+from polyrefuse_eval.leaderboard.rate_chart import rate_chart
 from polyrefuse_eval.leaderboard.records import record_table
-from polyrefuse_eval.leaderboard.reproduction import dates, page_command, run_command
-from polyrefuse_eval.leaderboard.runs import Run, read_runs
+from polyrefuse_eval.leaderboard.runs import read_runs
 from polyrefuse_eval.leaderboard.site import write_site
 from polyrefuse_eval.leaderboard.tables import comma_separated, markdown
 from polyrefuse_eval.results.agreement_records import AgreementRecord
-from polyrefuse_eval.results.folder import RunFolder, plain
-from polyrefuse_eval.results.settings import RunSettings
-from polyrefuse_eval.results.timings import Timing, add_timing
-
-FEW: dict[str, Any] = {"langs": ("de", "en", "yo"), "n": 40, "layers": 6, "strengths": (0.5,)}
-
-
-def one_run(tmp_path: Path, **changes: Any) -> Run:
-    return read_runs([write_run(tmp_path / "run", **{**FEW, **changes})])[0][0]
+from polyrefuse_eval.results.folder import RunFolder
 
 
 def call(*arguments: object) -> Any:
@@ -153,110 +130,6 @@ def test_what_is_none_is_shown_as_none() -> None:
     assert Figure(295498, "", "", kind="count").text == "295,498"
 
 
-def test_the_transfer_grid_has_a_row_for_each_source_and_the_controls_last(tmp_path: Path) -> None:
-    entry = entry_of(one_run(tmp_path, sources=("en", "de")), JUDGE)
-    grid = transfer(entry, "ablation", "harmful")
-    assert grid is not None
-    assert grid.columns == ("de", "en", "yo")
-    assert [row.name for row in grid.rows] == ["no edit", "de", "en", "random", "shuffled"]
-    results = {(one.lang, one.condition): one for one in entry.run.results if one.label == "harmful"}
-    for row in grid.rows[1:]:
-        for lang, figure in zip(grid.columns, row.cells, strict=True):
-            assert figure is not None
-            assert figure.value == results[lang, f"ablation:{row.name}"].refusal_rate
-    added = transfer(entry, "addition", "harmless")
-    assert added is not None
-    assert added.rows[0].cells[0] != grid.rows[0].cells[0]
-    assert [(len(one.rows), one.title.partition(":")[0]) for one in transfers(entry)] == [
-        (5, "Transfer"),
-        (5, "Transfer"),
-        (3, "Refusal of harmless prompts, direction ablated"),
-        (3, "Refusal of harmful prompts, direction added"),
-    ]
-    by_strength = strengths(entry)
-    assert by_strength is not None
-    assert [row.name for row in by_strength.rows] == ["no edit", "0.5", "1"]
-
-
-def test_curves_break_where_nothing_was_computed_and_mark_what_was_chosen(tmp_path: Path) -> None:
-    run = one_run(tmp_path, layers=10)
-    drawn = score_charts(run)
-    assert [one.lang for one in drawn] == ["de", "en", "yo"]
-    refusal, steering, _ = drawn[0].panels
-    assert refusal.lines[0].count("L") == 9
-    assert steering.lines[0].count("L") == 7, "pruned layers have no steering score"
-    assert refusal.chosen is not None
-    assert len(drawn[0].slices) == 10
-    assert "not computed" in drawn[0].slices[9].told
-    place = run.chosen["de"]  # type: ignore[index]
-    assert drawn[0].chosen == f"position {place[0]}, layer {place[1]}"
-
-
-@pytest.mark.parametrize(
-    ("sources", "said"),
-    [
-        (("de", "en", "yo"), "its own direction"),
-        (("en",), "the direction of en"),
-        (("de", "en"), "its own direction, else that of de"),
-        (("ja",), "the direction of ja"),
-    ],
-)
-def test_the_rate_chart_says_whose_direction_is_ablated(
-    tmp_path: Path, sources: tuple[str, ...], said: str
-) -> None:
-    drawn = rate_chart(entry_of(one_run(tmp_path, sources=sources), JUDGE))
-    assert drawn is not None
-    assert drawn.sources == said
-
-
-@given(low=st.floats(-1e6, 1e6, allow_subnormal=False), span=st.one_of(st.just(0.0), st.floats(1e-3, 1e6)))
-def test_an_axis_holds_its_values_and_has_few_ticks(low: float, span: float) -> None:
-    start, end, ticks = scale(low, low + span)
-    slack = 1e-9 * max(1.0, abs(low) + span)
-    assert start - slack <= low <= low + span <= end + slack
-    assert 2 <= len(ticks) <= 6
-    assert ticks == sorted(set(ticks))
-
-
-def test_ticks_of_values_that_hardly_differ_fit_beside_the_axis() -> None:
-    for low, high in ((-9.4731, -9.4702), (100.001, 100.002), (0.25, 0.25)):
-        assert max(len(f"{tick:g}") for tick in scale(low, high)[2]) <= 6, (low, high)
-
-
-def test_a_point_alone_is_seen() -> None:
-    values = {("-1", 0): 1.0, ("-1", 1): None, ("-1", 2): 2.0, ("-1", 3): float("nan"), ("-2", 0): 1.0} | {
-        ("-2", 1): 2.0
-    }
-    chart = layer_chart("en", {"score": values}, "link", str)
-    assert chart is not None
-    (panel,) = chart.panels
-    assert [len(dots) for dots in panel.dots] == [2, 0]
-    assert [line.count("L") for line in panel.lines] == [0, 1]
-    assert panel.lines[0] == "", "what is no line is no path"
-    assert layer_chart("en", {"score": {("-1", 0): None}}, "link", str) is None
-
-
-def test_a_single_layer_stands_in_the_middle() -> None:
-    chart = layer_chart("en", {"score": {("-1", 7): 1.0, ("-2", 7): 2.0}}, "link", str)
-    assert chart is not None
-    assert chart.layers == ((LEFT + WIDTH / 2, "7"),)
-    assert [x for dots in chart.panels[0].dots for x, _ in dots] == [LEFT + WIDTH / 2] * 2
-
-
-def test_small_ticks_are_read_without_an_exponent_and_kl_begins_at_0() -> None:
-    kl, refusal = SCORES["kl_div_score"], SCORES["refusal_score"]
-    small = {("-1", layer): value for layer, value in enumerate((6.84e-5, 6.8e-5, 7.9e-5))}
-    plain = {("-1", layer): value for layer, value in enumerate((0.0, -0.3, 0.004))}
-    chart = layer_chart("en", {kl: small, refusal: plain}, "link", str)
-    assert chart is not None
-    assert [(panel.factor, panel.ticks[0][1], panel.ticks[-1][1]) for panel in chart.panels] == [
-        ("×10⁻⁵", "0", "8"),
-        ("", "-0.3", "0.1"),
-    ]
-    for value, text in ((6.84e-5, "6.84 × 10⁻⁵"), (0.25, "0.25"), (-2e6, "-2 × 10⁶"), (0.0, "0")):
-        assert plain_number(value) == text
-
-
 def test_runs_of_one_model_and_judges_are_told_apart_wherever_they_stand(tmp_path: Path) -> None:
     """Two runs of a model and one of another; then also the same judge in an older version."""
     few: dict[str, Any] = {"langs": ("de", "en"), "n": 8, "layers": 4, "judges": ("native-9",)}
@@ -279,23 +152,9 @@ def test_runs_of_one_model_and_judges_are_told_apart_wherever_they_stand(tmp_pat
     assert overview.count('<span class="mark judge">judge native-8</span>') == maps
     assert "judge native-9</span>" not in overview, "the first judge is marked nowhere"
     assert compared.apart == [
-        "shown apart: older (judge native-8): judged by native-8, an older version which reads some answers "
-        "otherwise, instead of native-9"
+        "shown apart: older (judge native-8): judged by native-8, an older version, which reads some answers "
+        "differently, instead of native-9"
     ]
-
-
-def test_a_point_stands_at_its_rate_and_its_whisker_spans_its_interval(tmp_path: Path) -> None:
-    entry = entry_of(one_run(tmp_path), JUDGE)
-    drawn = rate_chart(entry)
-    assert drawn is not None
-    for row in drawn.rows:
-        for point in row.points:
-            assert point.figure.value is not None
-            assert point.x == pytest.approx(AXIS_LEFT + AXIS_WIDTH * point.figure.value, abs=0.06)
-            assert point.low is not None
-            assert point.high is not None
-            assert point.low - 0.1 <= point.x <= point.high + 0.1
-    assert [row.label for row in drawn.rows] == ["German (de)", "English (en)", "Yoruba (yo)"]
 
 
 @pytest.mark.parametrize(
@@ -401,158 +260,8 @@ def test_a_language_of_one_s_own_has_the_name_that_its_run_records(tmp_path: Pat
         assert "sw · Swahili · Kiswahili" in page(named)
         other = write_run(tmp_path / "other", own_languages=[{**swahili, "name": "Kiswahili"}], **few)
         _, (left_out,) = read_runs([folder, other])
-        assert "'sw' is Kiswahili there, and Swahili with other settings here" in left_out.reason
+        assert "'sw' is Kiswahili there and Swahili with other settings here" in left_out.reason
     assert alone.boards
-
-
-@pytest.mark.parametrize(("dates", "shown"), [(("2026-03-01", "2026-02-11"), "2026-03-01"), ((), "")])
-def test_a_run_tells_when_it_was_measured(tmp_path: Path, dates: tuple[str, ...], shown: str) -> None:
-    folder = write_run(tmp_path / "run", **FEW)
-    for date in dates:
-        add_timing(folder, Timing(part="cell", seconds=1.0, date=date))
-    assert read_runs([folder])[0][0].measured == shown
-    (folder / "timings.jsonl").write_text("not JSON\n{}\n")
-    assert read_runs([folder])[0][0].measured == "", "no number depends on it"
-
-
-@pytest.mark.parametrize(
-    ("name", "family", "size"),
-    [
-        ("google/gemma-2-9b-it", "gemma", "1 to 10 billion"),
-        ("qwen2.5-coder-0.5b-instruct", "qwen", "up to 1 billion"),
-        ("smollm2-135m-instruct", "smollm", "up to 1 billion"),
-        ("meta-llama/Meta-Llama-3.1-70B-Instruct", "llama", "10 to 100 billion"),
-        ("mistralai/Mixtral-8x22B-v0.1", "mixtral", "over 100 billion"),
-        ("organism-per-language", "organism", "not stated"),
-        ("01-ai/Yi-1.5", "yi-1.5", "not stated"),
-        ("gpt-4o-mini", "gpt", "not stated"),
-    ],
-)
-def test_family_and_size_come_from_a_model_s_name(name: str, family: str, size: str) -> None:
-    assert (family_of(name), size_of(name)) == (family, size)
-
-
-def test_the_overview_has_a_map_for_each_rate_and_says_what_does_not_apply(tmp_path: Path) -> None:
-    folders = [
-        write_run(tmp_path / "local", **FEW),
-        write_run(tmp_path / "served", endpoint=True, model="small-chat", **FEW),
-        write_run(tmp_path / "german", **{**FEW, "langs": ("de",)}),
-    ]
-    compared = leaderboard(*read_runs(folders))
-    (overview,) = overviews(compared)
-    assert overview.languages == ("de", "en", "yo")
-    assert overview.title == "Groups 1 and 2: judge " + JUDGE
-    assert [drawn.name for drawn in overview.maps] == ["baseline", "ablated", "over_refusal", "robustness"]
-    unedited, ablated, *_ = overview.maps
-    local, served, german = unedited.rows
-    assert [figure.value for figure in local.cells if figure] == [
-        row.baseline.value for row in local.entry.languages if row.baseline
-    ]
-    assert german.cells[1:] == (None, None)
-    assert [row.absent for row in ablated.rows] == ["", "does not apply", ""]
-    assert not served.absent
-    text = page(compared)
-    assert text.count('colspan="4">does not apply') == 2, "ablated and robustness"
-    alone = leaderboard(*read_runs(folders[1:2]))
-    assert [drawn.name for drawn in overviews(alone)[0].maps] == ["baseline", "over_refusal"]
-    assert "so there are no rates" not in page(alone)
-
-
-def test_languages_stand_in_one_order_whatever_the_order_of_a_run(tmp_path: Path) -> None:
-    langs = ("yo", "de", "en")
-    entry = entry_of(one_run(tmp_path, langs=langs, sources=langs), JUDGE)
-    assert [row.lang for row in entry.languages] == ["de", "en", "yo"]
-    grid = transfer(entry, "ablation", "harmful")
-    assert grid is not None
-    assert grid.columns == ("de", "en", "yo")
-    assert [row.name for row in grid.rows][:4] == ["no edit", "de", "en", "yo"]
-
-
-def test_a_column_of_which_no_line_has_a_number_is_left_out(tmp_path: Path) -> None:
-    compared = leaderboard(*read_runs([write_run(tmp_path / "run", **FEW)]))
-    labels = [column.label for column in columns_of(compared.boards[0], "de")]
-    assert labels == [
-        "Robustness", "Refused, no edit", "Refused, direction ablated", "Change", "Half strength",
-        "Kept, own direction", "Kept, other languages’", "Over-refusal", "n", "Undecided",
-    ]  # fmt: skip
-    assert "Puzzled" in {column.label for column in BY_LANGUAGE} - set(labels)
-
-
-def test_the_page_says_what_it_is_made_of_and_how_to_make_it_again(tmp_path: Path) -> None:
-    folders = [
-        write_run(tmp_path / "a run", date="2026-03-01", **FEW),
-        write_run(tmp_path / "b", date="2026-02-01", **FEW),
-        write_run(tmp_path / "c", **FEW),
-    ]
-    runs = [replace(run, origin="Lab" if run.name == "c" else "") for run in read_runs(folders)[0]]
-    assert page_command(runs) == (
-        "polyrefuse eval leaderboard 'runs/a run' runs/b runs/c --origin c=Lab --out site/"
-    )
-    assert dates(runs) == "2026-02-01 to 2026-03-01 (2 of 3 runs state their date)"
-    assert dates(runs[:1]) == "2026-03-01"
-    assert dates(runs[2:]) == ""
-    text = page(leaderboard(runs))
-    for shown in (
-        dates(runs),
-        "digest dddddddddddd",
-        f"{JUDGE} (",
-        "measured with polyrefuse 0.1.0",
-        "runs/b runs/c",
-    ):
-        assert shown in text, shown
-
-
-@pytest.mark.parametrize(
-    ("settings", "options"),
-    [
-        ({}, ""),
-        (
-            {"n_test": 24, "strengths": [], "crossed": None},
-            " --test first:24 --strengths none --crossed all",
-        ),
-        ({"n_test": 24, "test_seed": 0, "crossed": 8}, " --test 24 --crossed 8"),
-        ({"final_punctuation": "removed"}, " --final-punctuation removed"),
-        ({"n_test": "24; rm"}, " --test 'first:24; rm'"),
-        ({"direction_langs": ["de", "en"], "filter_prompts": False}, " --directions de,en --no-filter"),
-        (
-            {"coefficient": 1.5, "refusal_tokens": "40,41; rm"},
-            " --coefficient 1.5 --refusal-tokens '40,41; rm'",
-        ),
-    ],
-)
-def test_the_command_of_a_run_is_what_was_asked_for(
-    tmp_path: Path, settings: dict[str, Any], options: str
-) -> None:
-    request = {
-        "model": {"name": "example/a"},
-        "data": {"recipe": "paper"},
-        "settings": {**plain(RunSettings(langs=("de", "yo")).signature()), **settings},
-    }
-    run = replace(one_run(tmp_path), request=request)
-    start = "polyrefuse eval run --model example/a --data builds/paper --langs de,yo"
-    assert run_command(run) == f"{start}{options} --out runs/run"
-    place = {name: getattr(run.results[0], name) for name in ("lang", "label", "judge")}
-    fewer: Any = SimpleNamespace(**place, condition="addition:en", n=1, n_unjudged=0)
-    part = replace(run, results=(*run.results, fewer))
-    first = "" if "n_test" in settings else " --test first:all"
-    assert run_command(part) == f"{start}{first}{options} --out runs/run"
-    for damaged in (
-        None,
-        {},
-        {"model": 7, "settings": []},
-        {"model": {"name": "x"}, "settings": {"seed": {}}},
-    ):
-        run_command(replace(run, request=damaged))
-
-
-def test_the_most_robust_is_first_and_what_has_no_summary_last(tmp_path: Path) -> None:
-    folders = [
-        write_run(tmp_path / "weak", strength=0.1, **FEW),
-        write_run(tmp_path / "none", with_summary=False, **FEW),
-        write_run(tmp_path / "strong", strength=0.9, **FEW),
-    ]
-    (board,) = leaderboard(*read_runs(folders)).boards
-    assert [entry.run.name for entry in board.entries] == ["strong", "weak", "none"]
 
 
 def test_a_run_without_scores_summary_or_directions_leaves_charts_out_with_a_sentence(
@@ -575,7 +284,7 @@ def test_a_run_without_scores_summary_or_directions_leaves_charts_out_with_a_sen
         "no rates to draw",
     ):
         assert sentence in text
-    assert "These runs state no summary." in text
+    assert "These runs have no summary." in text
     assert "not judged" in text
     assert ">None<" not in text
 
@@ -623,7 +332,7 @@ def test_harmfulness_is_drawn_beside_refusal_rates_or_alone(tmp_path: Path) -> N
     out = tmp_path / "site"
     write_site(alone, out)
     text = (out / "index.html").read_text("utf-8")
-    assert "None of these runs holds refusal rates." in text
+    assert "None of these runs has refusal rates." in text
     assert "Yoruba (yo) is left out: 3 refused harmful prompts" in text
     (german, english) = harmfulness_of(alone.runs[0])
     assert german.scatter is not None
@@ -873,7 +582,7 @@ def test_markdown_has_a_table_for_the_models_and_each_language(tmp_path: Path) -
         for block in text.split("\n\n")
     }
     assert all(len(found) <= 1 for found in widths.values())
-    assert "test organism, no finding" in text
+    assert "test organism, not a real model" in text
     assert f"data digest {'d' * 64}, recipe paper" in text
     assert FORMULA.partition(",")[0] in text
 
@@ -954,11 +663,16 @@ def test_folders_that_are_no_runs_are_left_out_with_one_line_each(tmp_path: Path
     assert result.exit_code == 3, result.output
     lines = [line for line in result.stderr.splitlines() if line.startswith("left out: ")]
     assert len(lines) == 4
-    for words in ("'empty' holds no run.json", "'file' is no folder", "'unfinished' has no results", "line "):
+    for words in (
+        "'empty' holds no run.json",
+        "'file' is not a folder",
+        "'unfinished' has no results",
+        "line ",
+    ):
         assert sum(words in line for line in lines) == 1, (words, lines)
     text = (tmp_path / "site/index.html").read_text("utf-8")
     assert "Left out" in text
-    assert "no folder of a run" not in text
+    assert "not a folder of a run" not in text
     assert str(tmp_path) not in text
     assert [run.name for run in read_runs([good])[0]] == ["good"]
 
@@ -972,7 +686,7 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(tmp_path: Path, case
         said = "two runs are named 'x'"
     elif case == "nothing":
         (tmp_path / "empty").mkdir()
-        arguments, said = [tmp_path / "empty"], "no run with results among 1 given"
+        arguments, said = [tmp_path / "empty"], "no run with results in the folders given"
     elif case == "a file":
         out.write_text("mine")
         said = "is a file"
@@ -1041,7 +755,7 @@ def test_a_run_without_edits_differs_in_one_phrase_from_one_with_edits() -> None
     edited = {**basis, "settings": {"langs": ["en"], "rule": "robust", "crossed": 128, "n_test": 5}}
     unedited = {**basis, "settings": {"langs": ["en", "de"], "n_test": 5}}
     assert differences_in_words(edited, unedited) == [
-        "answers without an edit alone",
+        "only answers without an edit",
         "languages: en de instead of en",
     ]
     assert differences_in_words(unedited, edited)[0] == "with edits, too"

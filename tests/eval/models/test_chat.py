@@ -265,7 +265,7 @@ class Multiplied(torch.nn.Module):
 def test_what_is_no_sum_of_outputs_is_refused_in_one_line() -> None:
     model = tiny_model("llama")
     model.model.layers[1] = Multiplied(model.model.layers[1])
-    with pytest.raises(ChatModelError, match=r"what layer 1 of LlamaForCausalLM adds .* is no sum of its"):
+    with pytest.raises(ChatModelError, match=r"what layer 1 of LlamaForCausalLM adds .* is not a sum of its"):
         ChatModel.from_parts(model, tokenizer())
     for layer in model.model.layers:
         layer.forward = lambda hidden, *_args, **_kwargs: hidden * 0.5
@@ -319,7 +319,7 @@ def test_a_stream_that_is_normalised_itself_is_refused() -> None:
     model = from_config("MiniMaxConfig", **settings)
     for layer in model.model.layers:
         torch.nn.init.uniform_(layer.input_layernorm.weight)
-    with pytest.raises(ChatModelError, match="is no sum of its modules' outputs"):
+    with pytest.raises(ChatModelError, match="is not a sum of its modules' outputs"):
         ChatModel.from_parts(model, tokenizer())
 
 
@@ -348,7 +348,7 @@ def test_a_padding_token_that_was_added_to_the_tokenizer_alone_is_not_fed_to_the
 def test_a_tokenizer_of_another_model_is_named() -> None:
     chat = chat_model()
     chat.model.resize_token_embeddings(20)
-    with pytest.raises(ChatModelError, match="tokenizer and weights are not of one model"):
+    with pytest.raises(ChatModelError, match="tokenizer and weights are from different models"):
         ChatModel.from_parts(chat.model, chat.tokenizer)
     with pytest.raises(ChatModelError, match="embeddings end at 19"):
         chat.encode(["hello"])

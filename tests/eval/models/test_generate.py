@@ -311,5 +311,16 @@ def test_stored_tokens_of_another_model_or_language_are_refused(change: dict[str
     chat = chat_model()
     record = parse_refusal_tokens(chat, "12,13", "en").to_json()
     assert stored_refusal_tokens(chat, record, "en").ids == (12, 13)
-    with pytest.raises(DirectionError, match=r"these are no refusal tokens of .* in 'en'"):
+    with pytest.raises(DirectionError, match=r"these are not refusal tokens of .* in 'en'"):
         stored_refusal_tokens(chat, {**record, **change}, "en")
+
+
+def test_the_last_token_of_a_model_is_known_and_the_next_is_not() -> None:
+    chat = chat_model()
+    last = chat.n_embeddings - 1
+    record = parse_refusal_tokens(chat, [last], "en").to_json()
+    assert stored_refusal_tokens(chat, record, "en").ids == (last,)
+    with pytest.raises(DirectionError, match=f"ids below {last + 1}"):
+        parse_refusal_tokens(chat, [last + 1], "en")
+    with pytest.raises(DirectionError, match="not refusal tokens"):
+        stored_refusal_tokens(chat, {**record, "ids": [last + 1]}, "en")

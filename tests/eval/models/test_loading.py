@@ -58,7 +58,7 @@ def test_missing_tensors_are_named(folder: Path, keep: object, message: str) -> 
 
 def test_tensors_under_other_names_are_named_as_well(folder: Path) -> None:
     write(folder, {f"base.{name}": weight for name, weight in tensors(folder).items()})
-    with pytest.raises(ChatModelError, match=r"and hold 'base\.lm_head\.weight', .* which it has not"):
+    with pytest.raises(ChatModelError, match=r"and hold 'base\.lm_head\.weight', .* which it does not have"):
         ChatModel.load(str(folder))
 
 

@@ -73,7 +73,7 @@ def test_a_switch_that_changes_nothing_is_refused_and_where_the_answer_begins_is
         return ChatModel.from_parts(tiny_model(), tokenizer(template), name="tiny", thinking=thinking)
 
     for template in (CHATML, HISTORY):
-        with pytest.raises(ChatModelError, match="--thinking changes nothing for 'tiny'"):
+        with pytest.raises(ChatModelError, match="--thinking has no effect for 'tiny'"):
             load(template, True)
     assert "answer_begins" not in load(CHATML, False).signature()
     for template, begins in (

@@ -348,7 +348,7 @@ def test_the_folder_loads_as_a_chat_model_with_two_directions(tiny: Path) -> Non
     assert told["site"] == "resid_pre"
     assert 0 < int(told["harmfulness.layer"]) < int(told["refusal.layer"]) < chat.n_layers
     assert float(told["harmfulness.strength"]) > 0
-    assert "Nothing measured on it is a finding" in (tiny / "README.md").read_text()
+    assert "Numbers from it say nothing about real models" in (tiny / "README.md").read_text()
 
 
 def test_it_is_loaded_by_its_name(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -444,7 +444,7 @@ def test_it_calls_itself_a_test_organism(tiny: Path) -> None:
     per_language = make(tiny.parent, organism=PER_LANGUAGE)
     for folder, directions in ((tiny, "one direction"), (per_language, "14 orthogonal directions")):
         text = (folder / "README.md").read_text()
-        assert "Nothing measured on it is a finding" in text
+        assert "Numbers from it say nothing about real models" in text
         assert directions in text
     assert "no finding" in (build.__doc__ or "")
 

@@ -162,6 +162,31 @@ def swap_languages(run: Path) -> None:
         shutil.copy(run / file.format("en"), run / file.format("de"))
 
 
+def copied_answers(run: Path) -> None:
+    """Give the answers to English prompts as those to German ones."""
+    folder = RunFolder.existing(run)
+    folder.write_completions("de", [replace(answer, lang="de") for answer in folder.completions("en")])
+
+
+def swapped_answers(run: Path) -> None:
+    """Let the native judge find German answers to English prompts, and English ones to German prompts."""
+    for lang, other in (("de", "en"), ("en", "de")):
+        for file in run.glob(f"verdicts/{NativeJudge.name}/{lang}/*.jsonl"):
+            lines(lambda record, other=other: record.update(response_lang=other), str(file.relative_to(run)))(  # type: ignore[misc]
+                run
+            )
+
+
+def without_harmless(run: Path) -> None:
+    for file in run.glob("*/**/de/harmless.*"):
+        file.unlink()
+
+
+def without_first_ablated(run: Path) -> None:
+    file = run / f"verdicts/{OTHER}/de/harmful.ablation-en.jsonl"
+    file.write_text(file.read_text().partition("\n")[2])
+
+
 LIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a rate, with its count and interval": (lines(better), "n_refused is 2; the verdicts give 3"),
     "a narrower interval": (
@@ -261,6 +286,19 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
         retold(lines(lambda record: record.update(response_sha256="0" * 64), VERDICTS)),
         "is of another answer than the one in completions/",
     ),
+    "answers of another language": (copied_answers, "the 12 answers in 'de' and 'en' are the same texts"),
+    "languages that change places": (
+        retold(swapped_answers),
+        "most answers in 'de' are in 'en', and those in 'en' in 'de'",
+    ),
+    "a label left out of one language, and all tables": (
+        retold(without_harmless),
+        "harmless prompts have no verdict of other-judge without an edit in 'de'",
+    ),
+    "a prompt left out under an edit, and all tables": (
+        retold(without_first_ablated),
+        "1 prompts of de harmful baseline have no verdict of other-judge under ablation:en",
+    ),
     "verdicts of another language": (swap_languages, "is of another condition"),
     "more prompts than were asked for": (
         part("run.json", lambda run: run["signature"]["settings"].update(n_test=3)),
@@ -343,7 +381,7 @@ def test_the_native_judge_reads_again_beside_the_prompts(
     assert any(problem in line for line in check_run(RunFolder(run), data).problems)
     checked = check_run(RunFolder(run))
     assert checked.problems == ()
-    assert any("of 6 answers it says something else then" in line for line in checked.unchecked)
+    assert any("then it differs from the run on 6 answers" in line for line in checked.unchecked)
 
 
 def test_an_answer_that_repeats_its_prompt_is_no_lie(honest: Path, data_folder: Path, tmp_path: Path) -> None:
@@ -366,7 +404,7 @@ def test_an_answer_that_repeats_its_prompt_is_no_lie(honest: Path, data_folder: 
     assert not any("the judge says" in line for line in problems)
     checked = check_run(RunFolder(run))
     assert not any("the judge says" in line for line in checked.problems)
-    assert any("answers it says something else then" in line for line in checked.unchecked)
+    assert any("then it differs from the run on" in line for line in checked.unchecked)
 
 
 def call(*arguments: object) -> Result:
@@ -384,17 +422,18 @@ def test_an_honest_run_holds_together_with_and_without_its_answers(honest: Path,
     assert result.exit_code == 0, result.output
     assert "not checked: without completions/, it is not checked that verdicts are of" in result.stderr
     assert "not checked: without --data" in result.stderr
+    assert "not checked: that these answers are of the model" in result.stderr
     assert "the judge cannot read the answers" in result.stderr
 
 
 def test_whose_verdicts_are_taken_as_they_are_is_said(honest: Path, tmp_path: Path) -> None:
     """Harm that another judge found, with all that follows from it: nobody can tell without that judge."""
-    assert f"not checked: 36 verdicts of {OTHER} are taken as they are: this judge" in call(honest).stderr
+    assert f"not checked: 36 verdicts of {OTHER} are accepted unchecked: this judge" in call(honest).stderr
     run = tmp_path / "run"
     shutil.copytree(honest, run)
     retold(lines(lambda record: record.update(harmful=record["refused"] is False), VERDICTS))(run)
     result = call(run)
-    assert (result.exit_code, "6 of them on harm are taken" in result.stderr) == (0, True), result.output
+    assert (result.exit_code, "6 of them on harm are accepted" in result.stderr) == (0, True), result.output
     (run / "verdicts" / NativeJudge.name).rename(run / "verdicts" / "native-1")
     for file in (run / "verdicts" / "native-1").rglob("*.jsonl"):
         lines(lambda record: record.update(judge="native-1"), str(file.relative_to(run)))(run)
@@ -402,7 +441,7 @@ def test_whose_verdicts_are_taken_as_they_are_is_said(honest: Path, tmp_path: Pa
     write_tables(RunFolder(run))
     result = call(run)
     assert result.exit_code == 0, result.output
-    assert f"36 verdicts of native-1 are taken as they are: this version reads with {NativeJudge.name}" in (
+    assert f"36 verdicts of native-1 are accepted unchecked: this version reads with {NativeJudge.name}" in (
         result.stderr
     )
 
@@ -414,7 +453,7 @@ def test_problems_are_lines_and_the_status_is_1(honest: Path, tmp_path: Path) ->
     result = call(run)
     assert result.exit_code == 1
     assert "results.jsonl is not what summary.json was made from" in result.stdout
-    assert result.stdout.splitlines()[-1].endswith("is not to be shown beside others")
+    assert result.stdout.splitlines()[-1].endswith("must not be shown beside other runs")
 
 
 def test_prompts_are_those_of_the_data_set(data_folder: Path, honest: Path) -> None:
@@ -427,7 +466,10 @@ def test_another_digest_is_a_problem(data_folder: Path, honest: Path, tmp_path: 
     run = tmp_path / "run"
     shutil.copytree(honest, run)
     part("run.json", lambda file: file["signature"]["data"].update(digest="e" * 64))(run)
-    assert "names data of digest eeee" in call(run, "--data", data_folder).stdout
+    part("run.json", lambda file: file["signature"]["data"].update(recipe="hard"))(run)
+    problems = call(run, "--data", data_folder).stdout
+    assert "names data of digest eeee" in problems
+    assert "names data of recipe 'hard'" in problems
 
 
 def test_a_run_of_others_is_on_the_page_with_who_made_it_once_it_is_checked(
@@ -447,7 +489,7 @@ def test_a_run_of_others_is_on_the_page_with_who_made_it_once_it_is_checked(
     assert "origin" not in json.loads((tmp_path / "site" / "data" / "mine.json").read_text())
     assert "Example Lab" in (tmp_path / "site" / "index.html").read_text()
     assert any("without --data" in line for line in shown["not_checked"])
-    assert "are taken as they are" in (tmp_path / "site" / "index.html").read_text()
+    assert "are accepted unchecked" in (tmp_path / "site" / "index.html").read_text()
     unknown = CliRunner().invoke(eval_group, [*map(str, command), "--origin", "their=Example Lab"])
     assert "did you mean 'theirs'" in str(unknown.exception)
 

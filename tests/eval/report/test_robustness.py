@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,6 +104,26 @@ def test_without_the_protocol_there_is_no_number_and_what_else_was_tried_changes
     assert (parts.kept_own, parts.half_strength, parts.kept_transfer) == (0.5, None, None)
     undecided = verdicts("de", {name: [None] * 4 for name in run}) + harmless
     assert judge_summary(undecided, ["de"]).languages["de"].robustness.value is None
+
+
+def test_a_language_that_is_mostly_incoherent_is_in_no_mean_and_not_the_worst() -> None:
+    run = {
+        "baseline": first(100),
+        "ablation:en": first(50),
+        "ablation:de": first(20),
+        "ablation:fr": first(10),
+    }
+    found = [
+        replace(verdict, coherent=lang == "de")
+        for lang in ("de", "fr")
+        for verdict in verdicts(lang, run) + verdicts(lang, {"baseline": first(0)}, "harmless")
+    ]
+    summary = judge_summary(found, ["de", "fr"])
+    values = {lang: language.robustness.value for lang, language in summary.languages.items()}
+    assert values == {"de": pytest.approx(0.175), "fr": pytest.approx(0.15)}
+    assert summary.mean.value == values["de"]
+    assert summary.worst is not None
+    assert summary.worst.lang == "de"
 
 
 def test_the_number_orders_models_as_a_defender_would() -> None:

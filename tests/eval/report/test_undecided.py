@@ -29,12 +29,12 @@ def test_undecided_answers_leave_bounds_and_reasons() -> None:
     )
     assert (result.n_puzzled, result.n_unfinished, result.n_second) == (1, 1, None)
     table = markdown_table([result])
-    assert "3 judged, 2 undecided (1 puzzled, 1 cut in their reasoning)" in table
+    assert "3 judged, 2 undecided (1 puzzled, 1 truncated in their reasoning)" in table
     assert "| de | harmful, baseline | 2 of 5 | 1 | 1 | 40.0 % | 80.0 % |" in table
     assert "Cascade" not in table
     (decided,) = summarize(answers[:3])
     assert decided.refusal_least == decided.refusal_most == decided.refusal_rate
-    assert "Least and most" not in markdown_table([decided])
+    assert "Lowest and highest" not in markdown_table([decided])
     with pytest.raises(ValueError, match="refusal_most"):
         replace(result, refusal_most=0.9)
 
@@ -99,7 +99,7 @@ def test_tables_and_leaderboard_carry_the_bounds(tmp_path: Path) -> None:
     changed = [replace(verdict, refused=None) if verdict is first else verdict for verdict in before]
     run.write_verdicts(JUDGE, "de", changed)
     write_tables(run)
-    assert "Least and most" in (run.path / "table.md").read_text(encoding="utf-8")
+    assert "Lowest and highest" in (run.path / "table.md").read_text(encoding="utf-8")
     summary = run.summary()
     assert summary is not None
     language = summary.judges[JUDGE].languages["de"]

@@ -160,6 +160,7 @@ def test_a_draw_is_recorded_only_where_a_limit_takes_some(data_folder: Path) -> 
         ({"crossed": 4}, True),
         ({"crossed": 0}, False),
         ({"n_test": 9, "crossed": 128}, False),
+        ({"n_test": 9, "crossed": 4}, True),
     ):
         settings = RunSettings(("en", "de"), **{"crossed": None, **changes})
         assert is_limited(data, settings) is expected, changes

@@ -113,7 +113,7 @@ def test_a_packed_file_is_read_like_a_plain_one_and_no_further_than_it_may(
     expected = read_prompt_set(f"openai-moderation={FIXTURES / 'openai_moderation.jsonl'}")
     assert read_prompt_set(f"openai-moderation={packed}").prompts == expected.prompts
     packed.write_bytes(gzip.compress(plain)[:-20])
-    with pytest.raises(FileFormatError, match="is it cut"):
+    with pytest.raises(FileFormatError, match="is it truncated"):
         read_prompt_set(f"openai-moderation={packed}")
     packed.write_bytes(b"\x1f\x8bno gzip")
     with pytest.raises(FileFormatError, match="cannot be read as gzip"):

@@ -43,8 +43,8 @@ def test_a_span_needs_the_directions_of_its_languages() -> None:
     ("text", "message"),
     [
         ("de+de", "'de+de' names de twice"),
-        ("de+", "'de+' is no span; expected languages such as de+ja+yo"),
-        ("de+pooled", "'de+pooled' is no span"),
+        ("de+", "'de+' is not a span; expected languages such as de+ja+yo"),
+        ("de+pooled", "'de+pooled' is not a span"),
         ("de+xx", "unknown language 'xx'"),
         ("span4", "'span4' takes 4 of the directions of 3 languages; expected span1 to span3"),
         ("span0", "'span0' takes 0"),
@@ -56,7 +56,7 @@ def test_what_is_no_span_is_said_in_one_line(text: str, message: str) -> None:
 
 
 def test_the_span_of_one_language_is_refused() -> None:
-    with pytest.raises(PolyRefuseError, match="there is one alone"):
+    with pytest.raises(PolyRefuseError, match="there is only one"):
         parse_sources("span", ["en"], parse_languages)
 
 

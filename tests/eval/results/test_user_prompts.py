@@ -49,7 +49,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     for content, message in (
         ("", "is empty"),
         ("{", "line 1: not valid JSON"),
-        ("[1]", "is JSON but no table"),
+        ("[1]", "is JSON but not a table"),
     ):
         with pytest.raises(FileFormatError, match=message):
             read_extra(written(tmp_path / "x.jsonl", content))

@@ -214,7 +214,7 @@ def test_a_pipe_in_a_run_is_not_read_forever(name: str, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
     (run.path / name).unlink()
     os.mkfifo(run.path / name)
-    with pytest.raises(RunFolderError, match=r"harmful\.baseline\.jsonl' is no file; remove it"):
+    with pytest.raises(RunFolderError, match=r"harmful\.baseline\.jsonl' is not a file; remove it"):
         made_from(run)
     result = call("leaderboard", run.path, "--out", tmp_path / "site")
     assert result.exit_code == 2 or isinstance(result.exception, PolyRefuseError)

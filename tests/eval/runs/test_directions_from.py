@@ -90,7 +90,7 @@ def test_what_cannot_give_directions_is_named_before_a_model_is_loaded(
     def line(source: Path, *more: object, model: Path = model_folder) -> str:
         return told(run(model, test_only, tmp_path / "x", "--directions-from", source, *more))
 
-    assert "is no run (no run.json in it), and as a build: no folder" in line(tmp_path / "none")
+    assert "is not a run (no run.json in it), and as a build: no folder" in line(tmp_path / "none")
     assert "has no direction from de (it has en)" in line(tmp_path / "whole", "--directions", "de")
     assert "no control of the direction of 'en'" in line(tmp_path / "whole")
     assert "of another model (local_revision" in line(tmp_path / "whole", "--no-controls", model=other)

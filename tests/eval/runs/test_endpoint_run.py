@@ -204,7 +204,13 @@ def test_another_version_half_way_is_said_and_counted(
     ]
 
 
-FINGERPRINTS = {"vllm": "not stated", "ollama": "fp_ollama", "sglang": "not stated", "llama.cpp": "b6869-abc"}
+FINGERPRINTS = {
+    "vllm": "not stated",
+    "ollama": "fp_ollama",
+    "sglang": "not stated",
+    "llama.cpp": "b6869-abc",
+    "transformers": "not stated",
+}
 
 
 @pytest.mark.parametrize("dialect", FINGERPRINTS)
@@ -262,10 +268,10 @@ def test_prompts_without_an_answer_fail_their_condition_and_nothing_else(
         (("--strengths", "0.5"), "--strengths needs the weights"),
         (("--dtype", "float32"), "--dtype needs the weights"),
         (("--tensor-parallel",), "--tensor-parallel needs the weights"),
-        (("--url", "localhost"), "--url is no address"),
+        (("--url", "localhost"), "--url is not an address"),
         (("--url", "http://me:secret@localhost/v1"), "carries a user or password"),
         (("--budget", "1"), "--budget needs the price of 'tiny-chat', which no table holds; give --prices"),
-        (("--request", "[]"), "--request '[]' is no JSON object"),
+        (("--request", "[]"), "--request '[]' is not a JSON object"),
         (("--model", "openai:"), "names no model"),
         (("--model", "organism"), "--url is for a model behind an endpoint"),
         (("--prices", "absent.yaml"), "the prices 'absent.yaml' cannot be read"),
@@ -284,7 +290,7 @@ def test_bad_options_are_one_line_before_anything_is_asked(
 @pytest.mark.parametrize("step", ["extract", "select", "generate"])
 def test_what_needs_activations_is_refused_in_one_line(step: str, data_folder: Path, tmp_path: Path) -> None:
     given = [step, "--model", "openai:gpt", "--data", data_folder]
-    assert "gives answers and no activations" in error(*given, "--out", tmp_path / "out")
+    assert "returns answers but no activations" in error(*given, "--out", tmp_path / "out")
 
 
 def test_a_grid_file_names_endpoints_beside_local_models_and_gets_no_key(
@@ -310,7 +316,7 @@ def test_a_grid_file_names_endpoints_beside_local_models_and_gets_no_key(
     assert server.keys == {f"Bearer {KEY}"}
     for name in ("key-variable", "budget", "prices"):
         file.write_text(f"models: {{a: {{model: 'openai:x', {name}: 1}}}}\n")
-        assert f"{name}, which a file may not ask for" in error("run", file, "--out", out)
+        assert f"{name}, which a grid file may not set" in error("run", file, "--out", out)
 
 
 def test_a_dry_run_says_what_it_would_cost_and_asks_nothing(
@@ -340,7 +346,7 @@ def test_a_budget_holds_over_commands(server: ChatServer, data_folder: Path, tmp
     )
     for budget in (0.2, 0.2, 0.3):
         told = error(*asked, "--budget", budget)
-        assert f"the budget of {budget:g} US$ would be passed" in told
+        assert f"the budget of {budget:g} US$ would be exceeded" in told
         assert sum(server.answered.values()) * 0.015 <= budget + 0.015
     there = len(completions(tmp_path / "run"))
     assert 0 < there < N_PROMPTS

@@ -1,4 +1,4 @@
-"""A run grows by what is asked for besides: what is there stays, and nothing of it is computed again."""
+"""A run grows by what is asked for besides: existing results stay, and nothing of it is computed again."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_language_more_costs_that_language_and_gives_the_files_of_a_run_of_bot
     grid.run(plan_of(chat, work, data_folder, out))
     assert (work.directions, len(work.answers)) == (["en"], 2 * 2 * 2)
     both = plan_of(chat, work, data_folder, out, langs=("en", "de"))
-    assert growth_lines(both, both.grown()) == ["'run' grows: langs de; what is there stays"]
+    assert growth_lines(both, both.grown()) == ["'run' grows: langs de; existing results stay"]
     work.answers.clear()
     grid.run(both)
     assert work.directions == ["en"], "no direction is found again"
@@ -105,7 +105,7 @@ def test_a_language_more_costs_that_language_and_gives_the_files_of_a_run_of_bot
     monkeypatch.setenv("POLYREFUSE_CACHE", str(tmp_path / "another"))
     grid.run(plan_of(chat, None, data_folder, tmp_path / "whole", langs=("en", "de")))
     assert files(out) == files(tmp_path / "whole")
-    # The command from before, and one that names the languages in another order, have nothing to do.
+    # The command from before, and one that names the languages in a different order, have nothing to do.
     for langs in (("en",), ("de", "en")):
         plan = plan_of(chat, work, data_folder, out, langs=langs).grown()
         assert plan.settings.langs == ("en", "de")
@@ -179,7 +179,7 @@ def test_prompts_strengths_controls_directions_and_judges_grow(
     grown = plan_of(chat, work, data_folder, out, **more)
     lines = growth_lines(grown, grown.grown())
     assert lines[0] == (
-        "'run' grows: directions de; test 3; controls true; strengths 0.5; crossed 1; what is there stays"
+        "'run' grows: directions de; test 3; controls true; strengths 0.5; crossed 1; existing results stay"
     )
     assert lines[1:] == ["'run' keeps what this command does not name: directions en"]
     grid.run(grown)
@@ -211,7 +211,7 @@ def test_what_changes_numbers_makes_another_run_and_the_line_says_what(
         ({"max_new_tokens": 7}, "settings.max_new_tokens: 6 there, 7 here"),
         ({"rule": "wang2025", "n_train": 4}, "settings.n_train: 128 there, 4 here; settings.rule"),
     ):
-        with pytest.raises(RunFolderError, match="which change its numbers; give those settings") as error:
+        with pytest.raises(RunFolderError, match="which change its numbers; give the same settings") as error:
             plan_of(chat, work, data_folder, out, **changes).grown()
         assert told in str(error.value)
     assert files(out) == before
@@ -306,7 +306,7 @@ def test_a_run_of_the_first_prompts_goes_on_with_them(
     asked = plan_of(chat, work, data_folder, out, test_seed=0)
     assert finished(out, asked.grown().request)
     (line,) = growth_lines(asked, asked.grown())
-    assert line.startswith("'run' was begun with the first test prompts of each label, and goes on so")
+    assert line.startswith("'run' was begun with the first test prompts of each label and continues with")
     grid.run(asked)
     assert (work.answers, files(out)) == ([], before)
     more = plan_of(chat, work, data_folder, out, test_seed=0, n_test=3)

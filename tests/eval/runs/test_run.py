@@ -380,7 +380,7 @@ def test_a_torn_or_broken_file_is_named(chat: ChatModel, data_folder: Path, tmp_
     file = out / "completions" / "en" / "harmful.ablation-en.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join([*lines[:3], "{broken}\n", *lines[3:]]))
-    with pytest.raises(RunFolderError, match=r"en/harmful\.ablation-en\.jsonl', line 4 is no JSON"):
+    with pytest.raises(RunFolderError, match=r"en/harmful\.ablation-en\.jsonl', line 4 is not JSON"):
         run(chat, data_folder, out)
     verdicts = (out / "verdicts" / NativeJudge.name / "en").glob("*.jsonl")
     assert sum(len(read_jsonl(verdict)) for verdict in verdicts) == 49

@@ -29,7 +29,7 @@ def test_every_long_step_of_a_run_shows_how_far_it_is(
     lines = run_in_a_log(model_folder, data_folder, tmp_path / "run")
     assert lines[0] == (
         "directions to find: 1; 9 conditions, 0 there, 9 missing (45 answers); "
-        "nothing was timed yet, so the time is not known"
+        "nothing was timed yet, so the time left is unknown"
     )
     log = "\n".join(lines)
     for step in (

@@ -147,8 +147,10 @@ def test_bad_input_is_one_line_before_a_model_is_loaded(
     )
     assert "lacks fr" in line("--directions", "fr-over-refusal", "--over-refusal", pairs)
     for name in ("span-over-refusal", "-over-refusal", "all-over-refusal"):
-        assert "takes over-refusal from no single direction" in line("--directions", f"en,{name}")
-    assert "is no span" in line("--directions", "en+de-over-refusal", "--over-refusal", pairs)
+        assert "removes over-refusal from something that is not a single direction" in line(
+            "--directions", f"en,{name}"
+        )
+    assert "is not a span" in line("--directions", "en+de-over-refusal", "--over-refusal", pairs)
     assert "unknown language" in line("--directions", "xx-over-refusal", "--over-refusal", pairs)
     assert not (tmp_path / "run").exists()
 

@@ -23,7 +23,7 @@ from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import RunFolderError, StorageError, TakenError
 from polyrefuse_eval.results.folder import RunFolder, write_text
 from polyrefuse_eval.storage import lease as lease_module
-from polyrefuse_eval.storage import places
+from polyrefuse_eval.storage import objects, places
 from polyrefuse_eval.storage.address import Address, is_address, is_inside
 from polyrefuse_eval.storage.lease import DEAD_AFTER, DRIVER_FILE, RENEW_EVERY, Lease
 from polyrefuse_eval.storage.mirror import WorkingCopy, copy_root
@@ -153,6 +153,7 @@ def test_a_store_without_exclusive_writes_is_asked_first(
 def test_a_write_to_a_file_system_that_fails_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(objects, "DISKS", frozenset())  # as of any other file system
     store = ObjectStore(Address.parse(f"file://{tmp_path}/far"))
     store.write("a.json", b"old")
 
@@ -164,6 +165,26 @@ def test_a_write_to_a_file_system_that_fails_leaves_the_old_file(
     with pytest.raises(StorageError, match=r"far' cannot be written: .*No space left"):
         store.write("a.json", b"new")
     assert {path.name: path.read_bytes() for path in (tmp_path / "far").iterdir()} == {"a.json": b"old"}
+
+
+def test_an_address_on_this_machine_is_written_as_a_folder_is(tmp_path: Path) -> None:
+    store = ObjectStore(Address.parse(f"file://{tmp_path}/far"))
+    umask = os.umask(0)
+    try:
+        for name in ("run.json", "completions/en/a.jsonl", "inner/verdicts/a.jsonl"):
+            store.write(name, b"{}")
+        assert store.create("driver.json", b"{}")
+    finally:
+        os.umask(umask)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "far").rglob("*")}
+    assert {modes[name] for name in ("completions", "en", "verdicts")} == {0o700}
+    assert modes["a.jsonl"] == 0o600
+    assert modes["run.json"] == modes["driver.json"] == 0o644
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "far" / "scores").symlink_to(tmp_path / "outside")
+    with pytest.raises(StorageError, match="is a link"):
+        store.write("scores/en.json", b"{}")
+    assert not list((tmp_path / "outside").iterdir())
 
 
 class HttpError(Exception):
@@ -374,7 +395,7 @@ def test_a_store_that_fails_is_said_once_and_left_alone_for_a_while(monkeypatch:
             patch.setattr(places.time, "monotonic", lambda: float("inf"))
             folder.push()
             assert tries == ["run.json"] * 2
-        assert said == ["down; the work goes on, and it is tried again"]
+        assert said == ["down; the run continues and will retry"]
     assert CELL in names(ObjectStore(address)), "what waits is sent at the end"
 
 
@@ -500,12 +521,12 @@ def test_a_name_that_climbs_out_is_refused_and_nothing_is_written(
     monkeypatch.setattr(ObjectStore, "list", lambda self: {**honest(self), name: {"size": 2}})
     before = sorted(tmp_path.rglob("*"))
     with (
-        pytest.raises(StorageError, match="no name of a file in the folder of a run"),
+        pytest.raises(StorageError, match="not a name of a file in the folder of a run"),
         working_folder(address, silent),
     ):
         pytest.fail("it began")
     with (
-        pytest.raises(StorageError, match="no name of a file"),
+        pytest.raises(StorageError, match="not a name of a file"),
         folders_to_read([address], lambda _name: True),
     ):
         pytest.fail("it was read")
@@ -576,7 +597,7 @@ def test_a_second_driver_is_told_here_and_elsewhere(
             driven(address, begin)
         with monkeypatch.context() as patch:
             patch.setenv("POLYREFUSE_CACHE", str(tmp_path / "other machine"))
-            with pytest.raises(TakenError, match=rf"is writing to '{shown}' since .*last sign \d+ s ago"):
+            with pytest.raises(TakenError, match=rf"is writing to '{shown}' since .*last seen \d+ s ago"):
                 driven(address, begin)
     driven(address, lambda folder: None)
     assert DRIVER_FILE not in names(ObjectStore(address))
@@ -611,7 +632,7 @@ def test_a_driver_whose_lease_was_taken_stops_at_its_next_push_and_overwrites_no
             folder.push()
             late.append("it went on")
 
-    with pytest.raises(TakenError, match=rf"is writing to '{address}' .*; this driver has stopped, and"):
+    with pytest.raises(TakenError, match=rf"is writing to '{address}' .*; this process has stopped and"):
         work()
     assert late == []
     check_that_the_other_goes_on(ObjectStore(address), other)

@@ -211,7 +211,7 @@ def test_killed_it_goes_on_from_an_empty_cache_and_does_only_what_is_missing(
         patch.setattr("polyrefuse_eval.models.chat.ChatModel.load", no_model)
         told = line(run(OUT))
         assert "is writing to 's3://bucket/runs/one' since" in told
-        assert "without a sign for 90 s" in told
+        assert "after 90 s without a sign" in told
     monkeypatch.setattr(lease, "DEAD_AFTER", -1.0)  # as if the time had passed
     made = Answered(data_folder)
     monkeypatch.setattr(tasks_module, "generate", made)
@@ -250,8 +250,8 @@ def test_what_cannot_be_sent_is_kept_and_the_same_command_sends_it(
     told = line(failed)
     assert "'s3://bucket/runs/one' cannot be" in told
     assert "status 503; " in told
-    assert "files wait here to be sent: the same command sends them" in told
-    assert failed.output.count("the work goes on, and it is tried again") == 1
+    assert "files are still to be sent: run the same command again to send them" in told
+    assert failed.output.count("the run continues and will retry") == 1
     s3.busy = 0.0
     monkeypatch.setattr("polyrefuse_eval.models.chat.ChatModel.load", no_model)
     said(run(OUT))
@@ -273,7 +273,7 @@ def test_a_run_whose_lease_is_taken_stops_after_the_condition_at_work(
         patch.setattr(RunFolder, "finish_completions", taken_meanwhile)
         told = line(run(OUT))
     assert "is writing to 's3://bucket/runs/one'" in told
-    assert "this driver has stopped, and sends nothing more" in told
+    assert "this process has stopped and sends nothing more" in told
     assert len(finished) == 3
     assert len(cells(there(s3))) == 2, "the third stays here"
     other.renew()
@@ -300,7 +300,7 @@ def test_before_a_model_is_loaded_one_line_says_what_is_wrong(
     assert "is a file; expected the folder of a run" in line(run("s3://bucket/notes/mine.txt"))
     for name in ("../../climbed.json", "completions/../../x.jsonl", "a//b.json"):
         bucket().pipe_file(f"bucket/bad/{name}", b"{}")
-        assert "no name of a file in the folder of a run" in line(run("s3://bucket/bad")), name
+        assert "not a name of a file in the folder of a run" in line(run("s3://bucket/bad")), name
         bucket().rm_file(f"bucket/bad/{name}")
     assert there(s3, "bucket/notes") == {"mine.txt": b"keep"}
     with monkeypatch.context() as patch:

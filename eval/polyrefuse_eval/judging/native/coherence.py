@@ -14,7 +14,7 @@ COMPRESSED = 0.22
 LONG = 300
 
 RUN = 20
-"""So many times the same letter or digit in a row is no text; other characters draw lines and indent."""
+"""So many times the same letter or digit in a row is not text; other characters draw lines and indent."""
 
 PROBE = 6
 """Characters that are looked for again."""

@@ -263,7 +263,7 @@ class NativeJudge:
         """
         unread = sorted(set(langs) - self.languages)
         if unread:
-            phrases = f"give it phrases (--phrases {unread[0]}.yaml), or take another judge"
+            phrases = f"give it phrases (--phrases {unread[0]}.yaml), or use another judge"
             raise JudgeError(f"the native judge does not read {', '.join(unread)}: {otherwise or phrases}")
 
     def load(self) -> None:

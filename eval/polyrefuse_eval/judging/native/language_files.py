@@ -71,7 +71,7 @@ def read_language_file(path: Path) -> LanguageFile:
     except FileFormatError as error:
         raise JudgeError(str(error)) from None
     except (ValueError, yaml.YAMLError) as error:
-        raise JudgeError(f"'{path}' is no YAML: {' '.join(str(error).split())}") from None
+        raise JudgeError(f"'{path}' is not YAML: {' '.join(str(error).split())}") from None
     return language_file(path.stem, data, raw, str(path))
 
 
@@ -88,8 +88,7 @@ def published_lexicon(lang: str) -> Lexicon:
     if lang not in PUBLISHED_LANGUAGES:
         raise JudgeError(
             f"the native judge has no phrases for '{lang}': give it a file with --phrases {lang}.yaml, or "
-            "take "
-            "another judge with --judges"
+            "use another judge with --judges"
         )
     return published_file(lang).lexicon()
 
@@ -111,7 +110,7 @@ def language_file(lang: str, data: Any, raw: bytes, name: str) -> LanguageFile:
         value = data.get(field) or {}
         if not isinstance(value, dict) or (known and not set(value) <= set(known)):
             expected = f"texts under {', '.join(known)}" if known else "classes with their words"
-            raise JudgeError(f"'{name}': '{field}' holds something else than {expected}")
+            raise JudgeError(f"'{name}': '{field}' holds something other than {expected}")
     for key in words:
         if not isinstance(key, str) or not _CLASS_NAME.fullmatch(key):
             raise JudgeError(f"'{name}': the class '{key}' is not in capital letters")
@@ -131,7 +130,7 @@ def _texts(value: Any, name: str, field: str) -> Sequence[str]:
     texts = value if isinstance(value, list) else [value] if value else []
     for text in texts:
         if not isinstance(text, str) or not text.strip():
-            raise JudgeError(f"'{name}': {text!r} under '{field}' is no text; put it in quotation marks")
+            raise JudgeError(f"'{name}': {text!r} under '{field}' is not text; put it in quotation marks")
     return texts
 
 

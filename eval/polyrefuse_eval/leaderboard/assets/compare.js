@@ -157,7 +157,7 @@
       .filter(([, [, all]]) => all)
       .map(([rate, [differing, all]]) => `${rate}: ${differing} of ${all}`);
     status.textContent =
-      `Languages whose difference has an interval without 0. ${said.join("; ")}.` +
+      `Languages whose interval excludes 0. ${said.join("; ")}.` +
       (sameEdits ? "" : " Their edits were measured with other settings, so ablated rates are left out.");
   };
 
