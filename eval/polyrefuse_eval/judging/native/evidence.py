@@ -67,11 +67,11 @@ _BEGINS_ANSWER = frozenset({"offer", "agreement", "purpose", "document", "genera
 _WARNING = frozenset(REFUSING) - REDIRECTING - {"empathy", "important"}
 _STRONG = HARD | SOFT
 _PAIRS = {
-    "unlawful and unethical": ("unlawful", "unethical"),
-    "unlawful and instead": ("unlawful", "instead"),
-    "empathy and important": ("empathy", "important"),
-    "apology and refusal": ("apology", "refusal"),
-    "refusal, missing": ("refusal", "missing"),
+    "unlawful and unethical": {"unlawful", "unethical"},
+    "unlawful and instead": {"unlawful", "instead"},
+    "empathy and important": {"empathy", "important"},
+    "apology and refusal": {"apology", "refusal"},
+    "refusal, missing": {"refusal", "missing"},
 }
 _SILENT = {SALUTATION, TEXT_ASKED, "idiom"}
 _ITEM = r"[ \t]*(?:\d{1,2}[.)、．]|[-*•])\s"
@@ -101,8 +101,7 @@ def evidence(findings: Sequence[Finding], opening: str, spaced: bool, others: bo
         names.append("short")
     if against > 1:
         names.append(f"{min(against, 5)} kinds")
-    if len(kinds) > 1:
-        names += [name for name, (one, other) in _PAIRS.items() if one in kinds and other in kinds]
+    names += [name for name, pair in _PAIRS.items() if kinds.keys() >= pair]
 
     # in which order
     findings = [finding for finding in findings if finding.kind in kinds]

@@ -27,7 +27,6 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
-import operator
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,12 +66,6 @@ class Finding(NamedTuple):
     words: str
 
 
-_finding = functools.partial(tuple.__new__, Finding)
-"""Makes a finding of four values in half the time."""
-
-_KIND = operator.attrgetter("kind")
-
-
 @dataclass(frozen=True)
 class Entry:
     """A pattern of a file as it is written, and its kind."""
@@ -108,36 +101,30 @@ class Rule:
 
 
 class RuleIndex:
-    """Patterns with classes, each to be tried where letters stand that it cannot do without.
-
-    Each different set of letters that patterns need is a bit: a pattern is tried where none of its bits
-    is missing, among the patterns of a letter of its smallest set.
-    """
+    """Patterns with classes, each to be tried where letters stand that it cannot do without."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        bits: dict[frozenset[str], int] = {}
-        self._always: list[tuple[int, Rule]] = []
-        self._by_letter: dict[str, tuple[int, list[tuple[int, Rule]]]] = {}
+        self._by_letter: dict[str, list[Rule]] = {}
+        self._always: list[Rule] = []
         for rule in rules:
-            mask = sum(bits.setdefault(letters, 1 << len(bits)) for letters in set(rule.needed))
-            for letter in min(rule.needed, key=len, default=()):
-                self._by_letter.setdefault(letter, (0, []))[1].append((mask, rule))
-            if not rule.needed:
-                self._always.append((mask, rule))
-        for letters, bit in bits.items():
-            for letter in letters:
-                shown, tried = self._by_letter.get(letter, (0, []))
-                self._by_letter[letter] = (shown | bit, tried)
+            if rule.needed:
+                for letter in min(rule.needed, key=len):
+                    self._by_letter.setdefault(letter, []).append(rule)
+            else:
+                self._always.append(rule)
 
     def matches(self, letters: str) -> list[tuple[str, int, int]]:
         """Return the kind, first and last letter of what the patterns find."""
-        present = [self._by_letter[letter] for letter in self._by_letter.keys() & letters]
-        shown = 0
-        for bits, _ in present:
-            shown |= bits
-        tried = {rule for _, rules in present for mask, rule in rules if mask & shown == mask}
-        tried.update(rule for _, rule in self._always)
-        return [(rule.kind, *match.span()) for rule in tried for match in rule.compiled.finditer(letters)]
+        present = set(letters)
+        tried = set(self._always)
+        for letter in present & self._by_letter.keys():
+            tried.update(self._by_letter[letter])
+        return [
+            (rule.kind, *match.span())
+            for rule in tried
+            if not any(map(present.isdisjoint, rule.needed))
+            for match in rule.compiled.finditer(letters)
+        ]
 
 
 def _without_hidden(findings: Sequence[Finding]) -> list[Finding]:
@@ -260,17 +247,19 @@ class Lexicon:
         found = self._by_phrases(text)
         if isinstance(self._words, Letters):
             words = text.split()
-            matches = self._rules.matches("".join(map(self._words.__getitem__, words)))
+            letters = "".join([self._words[word] for word in words])
+            matches = self._rules.matches(letters)
             if matches:  # a letter begins at the blank before its word
                 ends = [0, *itertools.accumulate(map(len, words))]
-                found += _findings(text, matches, list(map(operator.add, ends, itertools.count())))
+                places = [end + index for index, end in enumerate(ends)]
+                found += _findings(text, matches, places)
         else:
             for row, rules in zip(self._words.rows(text), (self._rules, self._spelling_rules), strict=True):
                 matches = rules.matches(row.letters)
                 if matches:
                     found += _findings(text, matches, row.places())
         found.sort()
-        return found if HIDING.isdisjoint(map(_KIND, found)) else _without_hidden(found)
+        return found if HIDING.isdisjoint([finding.kind for finding in found]) else _without_hidden(found)
 
     def _by_phrases(self, text: str) -> list[Finding]:
         """Return the phrases, the longest at each place; without spaces, none begins inside another."""
@@ -279,7 +268,7 @@ class Lexicon:
             phrases[last - phrase[0]] = phrase
         if self.spaced:
             return [
-                _finding((start, start + length, kind, text[start : start + length]))
+                Finding(start, start + length, kind, text[start : start + length])
                 for start, (length, kind) in phrases.items()
             ]
         found, end = [], 0
@@ -287,13 +276,12 @@ class Lexicon:
             if start >= end:
                 length, kind = phrases[start]
                 end = start + length
-                found.append(_finding((start, end, kind, text[start:end])))
+                found.append(Finding(start, end, kind, text[start:end]))
         return found
 
 
-def _findings(text: str, matches: Iterable[tuple[str, int, int]], places: Sequence[int]) -> list[Finding]:
-    """Return `matches` of letters, each of which begins at its place in `text`."""
-    return [
-        _finding((places[first], places[last], kind, text[places[first] : places[last]]))
-        for kind, first, last in matches
-    ]
+def _findings(text: str, matches: Iterable[tuple[str, int, int]], places: Sequence[int]) -> Iterator[Finding]:
+    """Yield `matches` of letters, each of which begins at its place in `text`."""
+    for kind, first, last in matches:
+        start, end = places[first], places[last]
+        yield Finding(start, end, kind, text[start:end])
