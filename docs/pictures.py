@@ -7,6 +7,9 @@ those of `polyrefuse eval run --model organism` and `--model organism-per-langua
 `python docs/pictures.py site/index.html` takes docs/images/leaderboard.png of a leaderboard's page with
 Chromium, from its top to the first table: that of both organisms, measured with `--langs all --directions all
 --test 16 --crossed 0` or in fewer languages, and of a model behind an endpoint.
+
+`python docs/pictures.py audit.html` takes docs/images/audit.png of the page of `polyrefuse audit
+RELEASE_FOLDER --html audit.html`, without its labels by form and its findings.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import base64
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from polyrefuse_eval.figures import explain, new_figure, save_figure
@@ -24,12 +28,29 @@ IMAGES = Path(__file__).parent / "images"
 TITLES = ("one direction for all languages", "a direction for each language")
 
 
-WIDTH = 1600
-"""Pixels of the window."""
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the top of a page: its file, the width of the window, and the code of where it ends."""
+
+    file: str
+    width: int
+    end: str
+
+
+PICTURES = {
+    "index.html": Picture(
+        "leaderboard.png", 1600, "document.querySelector('#models table').getBoundingClientRect().bottom"
+    ),
+    "audit.html": Picture(
+        "audit.png", 1100, "document.querySelectorAll('h2')[2].getBoundingClientRect().top - 32"
+    ),
+}
+"""By the name of the page. Widths and ends are in pixels."""
 
 
 def photograph(page: Path) -> None:
-    """Take a picture of the top of `page`."""
+    """Take the picture of the top of `page`."""
+    picture = PICTURES[page.name]
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -40,15 +61,14 @@ def photograph(page: Path) -> None:
     browser = webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
     try:
         browser.get(page.resolve().as_uri())
-        size = {"width": WIDTH, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        size = {"width": picture.width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        end = "return Math.ceil(document.querySelector('#models table').getBoundingClientRect().bottom) + 16"
-        size["height"] = browser.execute_script(end)
+        size["height"] = browser.execute_script(f"return Math.ceil({picture.end}) + 16")
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
+        taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
     finally:
         browser.quit()
-    (IMAGES / "leaderboard.png").write_bytes(base64.b64decode(picture["data"]))
+    (IMAGES / picture.file).write_bytes(base64.b64decode(taken["data"]))
 
 
 def draw_transfer(runs: list[Path]) -> None:
