@@ -237,9 +237,9 @@ def fit_training_directions(
     """
     positions, layers = all_positions(chat), tuple(range(chat.n_layers))
     means = LabelMeans(chat, len(harmful), len(harmless), positions, lang, refusal_tokens, shuffles)
-    bar = f"extract {lang}" if progress else None
-    for first, texts in ((0, harmful), (len(harmful), harmless)):
-        for captured in capture_training(chat, texts, progress=bar):
+    for label, first, texts in zip(LABELS_IN_WORDS, (0, len(harmful)), (harmful, harmless), strict=True):
+        step = f"extract {lang}, {label}" if progress else None
+        for captured in capture_training(chat, texts, progress=step):
             means.update(captured, first)
     found: dict[int | None, DirectionSet | DirectionError] = {}
     for seed in shuffles:

@@ -53,7 +53,7 @@ def test_what_a_manifest_records_is_known_again() -> None:
     ("row", "message"),
     [
         ({"code": "en", "name": "Mine"}, "'en' is there already"),
-        ({"code": "sw", "name": "Suaheli"}, "is Suaheli there, and Swahili with other"),
+        ({"code": "sw", "name": "Suaheli"}, "is Suaheli there and Swahili with other"),
         ({"code": "../x", "name": "X"}, "row 1, code"),
         ({"code": "xx"}, "row 1, name"),
         ({"code": "xx", "name": "X", "scripts": ["Elvish"]}, "unknown script 'Elvish'"),

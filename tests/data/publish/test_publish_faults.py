@@ -374,6 +374,8 @@ def test_a_disk_that_is_full(hub: LoopbackHub, small_build: Path, monkeypatch: p
         raise OSError(28, "No space left on device", "/somewhere")
 
     monkeypatch.setattr("polyrefuse_data.publish.plan._changelog", full)
-    with pytest.raises(PublishError, match=r"cannot read or write /somewhere: No space left on device; mend"):
+    with pytest.raises(
+        PublishError, match=r"cannot read or write /somewhere: No space left on device; fix that"
+    ):
         send(hub, small_build)
     assert hub.repos == {}

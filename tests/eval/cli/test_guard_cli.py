@@ -138,7 +138,7 @@ def test_guards_of_several_languages_need_no_further_option(
 
 
 def test_guards_that_are_each_for_itself_are_calibrated_in_their_own_languages() -> None:
-    with pytest.raises(GuardError, match=r"--calibrate ja: the guard is fitted in en,de, each for itself"):
+    with pytest.raises(GuardError, match=r"--calibrate ja: the guard is fitted in en,de, one guard for each"):
         FitSettings(langs=("en", "de"), calibrate=("en", "ja"))
     FitSettings(langs=("en", "de"), calibrate=("en", "ja"), pooled=True)
     FitSettings(langs=("en",), calibrate=("en", "ja"))

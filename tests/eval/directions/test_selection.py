@@ -151,7 +151,7 @@ def test_scores_survive_the_disk_and_nonsense_is_refused(tmp_path: Path) -> None
     again = read_scores(file)
     assert again[:2] == scores[:2]
     assert again[2].refusal_score is None
-    for text, message in (("{", "no JSON"), ("{}", "no list"), ('[{"layer": 1}]', "entry 0")):
+    for text, message in (("{", "is not JSON"), ("{}", "no list"), ('[{"layer": 1}]', "entry 0")):
         file.write_text(text)
         with pytest.raises(DirectionError, match=message):
             read_scores(file)

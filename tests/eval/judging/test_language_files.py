@@ -129,7 +129,7 @@ def test_another_file_is_another_judge(swahili: Path) -> None:
 def test_a_language_without_a_file_needs_another_judge() -> None:
     judges = judges_by_name("native")
     check_languages(judges, {"de"})
-    with pytest.raises(JudgeError, match=r"does not read sw: give it phrases \(--phrases sw.yaml\), or take"):
+    with pytest.raises(JudgeError, match=r"does not read sw: give it phrases \(--phrases sw.yaml\), or use"):
         check_languages(judges, {"de", "sw"})
     with pytest.raises(JudgeError, match="no phrases for 'sw'"):
         Reader().judge("Samahani.", "sw")

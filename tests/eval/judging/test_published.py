@@ -352,13 +352,17 @@ def test_an_adapter_sits_on_its_base(
     (folder / "adapter_config.json").write_text(
         json.dumps({**config, "base_model_name_or_path": "who/knows"})
     )
-    with pytest.raises(JudgeError, match="sits on 'who/knows'"):
+    with pytest.raises(JudgeError, match="is for the base model 'who/knows'"):
         judge_by_name("strongreject", model=str(folder))
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [("{", "cannot be read"), ("[" * 200_000, "cannot be read: nested too deeply"), ("[1]", "sits on ''")],
+    [
+        ("{", "cannot be read"),
+        ("[" * 200_000, "cannot be read: nested too deeply"),
+        ("[1]", "is for the base model ''"),
+    ],
 )
 def test_an_adapter_whose_config_is_none_says_so(tmp_path: Path, config: str, message: str) -> None:
     (tmp_path / "adapter_config.json").write_text(config)

@@ -147,7 +147,7 @@ def test_a_cluster_that_cannot_serve_is_told_in_one_line(
     with monkeypatch.context() as patch:
         here = worker_module.versions_here()
         patch.setattr(worker_module, "versions_here", lambda: {**here, "transformers": "4.0.0"})
-        assert "other versions (transformers" in fails(*dask(cluster))
+        assert "different versions (transformers" in fails(*dask(cluster))
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "distributed", None)
         assert "pip install 'polyrefuse[dask]'" in fails(*dask(cluster))

@@ -33,7 +33,8 @@ def test_every_long_step_of_a_run_shows_how_far_it_is(
     )
     log = "\n".join(lines)
     for step in (
-        r"extract en: \d+/16 prompts, [^\n]* left",
+        r"extract en, harmful: \d+/8 prompts, [^\n]* left",
+        r"extract en, harmless: \d+/8 prompts, [^\n]* left",
         r"conditions \d/9 done, 1 running: \d+/45 answers, [^\n]* left; en harmful baseline: \d/5 answers",
         r"token 4 of 4",
         r"readings 0/1 done, 1 running: \d+/45 verdicts",
