@@ -71,7 +71,7 @@ def test_a_pointer_a_cut_file_and_a_missing_shard_are_one_line(folder: Path) -> 
         ChatModel.load(str(folder))
     for size in (3, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ChatModelError, match="is (truncated|cut off)"):
+        with pytest.raises(ChatModelError, match=r"is (truncated|cut off)"):
             ChatModel.load(str(folder))
     path.unlink()
     names = list(weights)
