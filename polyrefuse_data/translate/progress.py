@@ -59,6 +59,7 @@ class TranslationProgress(Tally):
 
     def __init__(self, quiet: bool = False, log: Path | None = None, stream: TextIO | None = None) -> None:
         super().__init__()
+        self._log_lock = threading.Lock()  # no other lock is taken inside it: lines come from under any
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._log: TextIO | None = None
@@ -161,7 +162,7 @@ class TranslationProgress(Tally):
             return
         time_stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
-            with self._lock:
+            with self._log_lock:
                 self._log.write(f"{time_stamp} {line}\n")
                 self._log.flush()
         except OSError as error:

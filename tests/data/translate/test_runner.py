@@ -676,6 +676,28 @@ def test_a_backend_that_is_given_up_shows_one_answer_and_the_log_does_not(tmp_pa
     assert "I'm sorry" not in log.read_text()
 
 
+def test_lines_of_the_log_and_counts_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    fault = Fault("throttled")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with TranslationProgress(quiet=True, log=tmp_path / "run.log") as watcher:
+            task = Task("Hello", "de", BACK, "Hallo")
+            watcher.begin("tiny", [task])
+            steps = (lambda: watcher.pause(fault, 1.0), lambda: watcher.failed(task, "throttled"))
+            threads = [
+                threading.Thread(target=lambda step=step: [step() for _ in range(1500)], daemon=True)
+                for step in steps
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            assert not any(thread.is_alive() for thread in threads)
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_back_tasks_go_the_other_way() -> None:
     task = Task("Hello", "de", BACK, "Hallo")
     assert (task.source, task.target) == ("de", "en")

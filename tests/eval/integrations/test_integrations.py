@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from polyrefuse_data.core.errors import DatasetFolderError
-from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.integrations.lm_eval_tasks.scoring import prompts, score, total
 from polyrefuse_eval.integrations.prompts import harness_prompts
@@ -41,8 +41,8 @@ def fields(file: Path) -> dict[str, Any]:
 def test_every_language_is_a_task_of_the_group(tasks_folder: Path) -> None:
     group = fields(tasks_folder / "polyrefuse.yaml")
     assert group["group"] == "polyrefuse"
-    assert group["task"] == [f"polyrefuse_{lang}" for lang in LANGUAGES]
-    for lang in LANGUAGES:
+    assert group["task"] == [f"polyrefuse_{lang}" for lang in PUBLISHED_LANGUAGES]
+    for lang in PUBLISHED_LANGUAGES:
         task = fields(tasks_folder / f"polyrefuse_{lang}.yaml")
         assert (task["task"], task["dataset_kwargs"]) == (f"polyrefuse_{lang}", {"lang": lang})
         assert (tasks_folder / task["include"]).is_file()
