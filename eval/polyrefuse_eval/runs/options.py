@@ -107,7 +107,7 @@ class RunOptions(ReadingOptions, BaselineServerOptions, EndpointOptions, Directi
     )
     crossed: Text = option(
         "128",
-        "Prompts that each edit is not meant for and is checked on: a number, 0, or 'all'.",
+        "Prompts for cross-checks, ablation on harmless and addition on harmful ones: a number, 0, or 'all'.",
     )
     over_refusal: OptionalFolder = option(
         None,
