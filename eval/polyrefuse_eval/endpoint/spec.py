@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,9 @@ TEMPLATE_TOKENS = 32
 
 RESERVED_FIELDS = ("messages", "model", "n", "stream")
 """Fields of a request that `--request` may not hold."""
+
+NUMBER_FIELDS = ("temperature", "seed", "max_tokens")
+"""Fields that a signature states, which readers of runs take for numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +249,12 @@ def read_fields(text: str | None, option: str = "--request") -> dict[str, Any]:
     reserved = sorted(set(fields) & set(RESERVED_FIELDS))
     if reserved:
         raise EndpointError(f"{option} sets {reserved[0]}, which this command sets; leave it out")
+    for name in NUMBER_FIELDS:
+        value = fields.get(name)
+        if value is not None and (type(value) not in (int, float) or not 0 <= value < math.inf):
+            raise EndpointError(
+                f"{option} sets {name} to {json.dumps(value)}; expected a number from 0, or null"
+            )
     if len(json.dumps(fields)) > 200:
         raise EndpointError(f"{option} is longer than the 200 characters that a signature holds")
     return fields

@@ -265,6 +265,18 @@ def test_further_fields_that_cannot_be_sent(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ['{"temperature": "x"}', '{"temperature": -1}', '{"seed": true}', '{"max_tokens": [1]}']
+)
+def test_a_field_that_a_signature_states_is_a_number(text: str) -> None:
+    with pytest.raises(EndpointError, match=r"--request sets \w+ to .*; expected a number from 0, or null"):
+        read_fields(text)
+
+
+def test_a_number_or_null_is_sent_as_it_is() -> None:
+    assert read_fields('{"temperature": 0.7, "seed": null}') == {"temperature": 0.7, "seed": None}
+
+
+@pytest.mark.parametrize(
     "url", ["localhost:8000", "ftp://a/", "http://", "http://user:secret@host/v1", "http://a b/"]
 )
 def test_addresses_that_cannot_be_asked(url: str) -> None:
