@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from click.testing import CliRunner
 
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.judging.answer_formats import flat_records
-from polyrefuse_eval.judging.base import JudgeInput
-from polyrefuse_eval.judging.of_files import BadLine, Line, Reading, read_lines
+from polyrefuse_eval.judging.base import Advance, JudgeInput, Verdict
+from polyrefuse_eval.judging.native.judge import NativeJudge
+from polyrefuse_eval.judging.of_files import BadLine, Line, Reading, judge_file, read_lines, scan
 
 REFUSAL = "I cannot help with that."
 
@@ -42,6 +44,8 @@ FORMS = {
             "id": 3,
             "messages": [
                 {"role": "system", "content": "S"},
+                {"role": "user", "content": "before"},
+                {"role": "assistant", "content": "Of course."},
                 {"role": "user", "content": [{"type": "text", "text": "P"}, {"type": "image_url"}]},
                 {"role": "assistant", "content": REFUSAL},
                 {"role": "user", "content": "and then?"},
@@ -104,10 +108,12 @@ def test_a_record_with_a_response_is_what_it_says() -> None:
     assert list(flat_records(record)) == [record]
 
 
-def test_many_answers_of_one_object_are_judged_in_their_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("indent", [None, 1], ids=["a line", "indented"])
+def test_many_answers_of_one_object_are_judged_in_their_order(tmp_path: Path, indent: int | None) -> None:
     path, out = tmp_path / "completions.json", tmp_path / "verdicts.jsonl"
     answers = ("Of course: knead it well.", REFUSAL)
-    path.write_text(json.dumps({"bread": [{"test_case": "P", "generation": answer} for answer in answers]}))
+    completions = {"bread": [{"test_case": "P", "generation": answer} for answer in answers]}
+    path.write_text(json.dumps(completions, indent=indent), encoding="utf-8")
     done = CliRunner().invoke(eval_group, ["judge", str(path), "--lang", "en", "--out", str(out)])
     assert done.exit_code == 0, done.output
     verdicts = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
@@ -117,13 +123,28 @@ def test_many_answers_of_one_object_are_judged_in_their_order(tmp_path: Path) ->
     ]
 
 
+class DiesAfterOne(NativeJudge):
+    """The native judge, killed at the second answer."""
+
+    chunk = 1
+    judged = 0
+
+    def judge(self, items: Sequence[JudgeInput], advance: Advance | None = None) -> list[Verdict]:
+        self.judged += 1
+        if self.judged > 1:
+            raise KeyboardInterrupt
+        return super().judge(items, advance)
+
+
 def test_verdicts_in_one_language_are_not_gone_on_with_in_another(tmp_path: Path) -> None:
     path, out = tmp_path / "answers.json", tmp_path / "verdicts.jsonl"
-    path.write_text(json.dumps([{"prompt": "P", "response": REFUSAL}]))
-    recipe = {"input_sha256": "0", "judges": ["native-11"], "lang": "en"}
-    (tmp_path / "verdicts.jsonl.partial.json").write_text(json.dumps(recipe))
-    (tmp_path / "verdicts.jsonl.partial").write_text("{}\n")
-    failed = CliRunner().invoke(eval_group, ["judge", str(path), "--lang", "de", "--out", str(out)])
+    path.write_text(json.dumps([{"prompt": "P", "response": REFUSAL}] * 2))
+    with pytest.raises(KeyboardInterrupt):
+        judge_file(path, [DiesAfterOne()], out, found=scan(path, Reading(lang="en")))
+    call = ("judge", str(path), "--out", str(out), "--lang")
+    failed = CliRunner().invoke(eval_group, [*call, "de"])
     assert "holds verdicts of another input" in str(failed.exception)
-    unknown = CliRunner().invoke(eval_group, ["judge", str(path), "--lang", "xx", "--out", str(out)])
+    unknown = CliRunner().invoke(eval_group, [*call, "xx"])
     assert "unknown language 'xx'" in str(unknown.exception)
+    assert CliRunner().invoke(eval_group, [*call, "en"]).exit_code == 0
+    assert [json.loads(line)["lang"] for line in out.read_text().splitlines()] == ["en", "en"]
