@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from tiny import PROMPTS
 from tiny_runs import SETTINGS
 
@@ -15,6 +16,7 @@ from polyrefuse_eval.directions import training_states as states_module
 from polyrefuse_eval.directions.finder import DirectionFinder
 from polyrefuse_eval.directions.fit import DirectionSet, fit_directions, fit_training_directions
 from polyrefuse_eval.directions.harm_gate import fit_gate
+from polyrefuse_eval.directions.kept_entries import KeptEntries
 from polyrefuse_eval.directions.training_states import capture_training, training_states
 from polyrefuse_eval.harmfulness.latent_guard import LabelledPrompts, fit_guard
 from polyrefuse_eval.models.activations import capture
@@ -104,6 +106,16 @@ def test_broken_states_are_read_again(chat: ChatModel, content: bytes) -> None:
     for path in (cache_folder() / STATES).rglob("*.zip"):
         path.write_bytes(content)
     assert torch.equal(training_states(chat, PROMPTS[:2]), expected)
+
+
+def test_states_that_are_not_finite_are_read_again(chat: ChatModel) -> None:
+    texts = PROMPTS[2:4]
+    expected = training_states(chat, texts)
+    broken = save({"states": torch.full_like(expected, torch.nan)})
+    for path in (cache_folder() / STATES).rglob("*.zip"):
+        path.unlink()
+    KeptEntries(chat).keep(STATES, {"texts": texts}, {states_module.STATES_FILE: broken})
+    assert torch.equal(training_states(chat, texts), expected)
 
 
 def test_states_are_pruned_before_what_takes_longer_to_make(
