@@ -87,7 +87,7 @@ def test_tables_that_a_full_disk_does_not_take_leave_the_run_as_it_was(
     old = files(run.path)
     with monkeypatch.context() as patch:
         patch.setattr(output_folder, "own_file_opener", full_disk)
-        with pytest.raises(RunFolderError, match="cannot write to .*No space left"):
+        with pytest.raises(RunFolderError, match=r"cannot write to .*No space left"):
             rescore(run.path, [NativeJudge()])
     left = files(run.path)
     assert {name: left[name] for name in old} == old
