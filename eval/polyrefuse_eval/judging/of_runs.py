@@ -30,8 +30,8 @@ def judge_completions(
 
     With `reread_unverified`, it also reads again the conditions in which verdicts carry no hash of their
     answer; those verdicts stay until all of the condition are there. A judge without anything to read is not
-    loaded. For the one writer of the folder, after `RunFolder.mend`. Calls `on_finished` whenever verdicts were
-    written.
+    loaded. For the one writer of the folder, after `RunFolder.mend`. Calls `on_finished` whenever
+    verdicts were written.
     """
     for judge in judges:
         by_lang = {

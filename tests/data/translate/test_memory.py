@@ -82,9 +82,9 @@ def test_a_full_disk_leaves_no_new_memory_and_an_old_one_as_it_was(tmp_path: Pat
 
 def test_a_new_memory_that_another_has_open_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "memory.sqlite"
-    with pytest.raises(KeyboardInterrupt), TranslationMemory(path, create=True):
-        other = TranslationMemory(path)
-        raise KeyboardInterrupt
+    new = TranslationMemory(path, create=True)
+    other = TranslationMemory(path)
+    new.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     with other:
         other.add([Entry("a house", "de", MACHINE, "ein Haus")])
     with TranslationMemory(path) as memory:
