@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_eval.report.tables import write_tables
-from polyrefuse_eval.results.files import write_json
-from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.results.agreement_records import AgreementFile, AgreementRecord
+from polyrefuse_eval.results.files import read_content, write_json
+from polyrefuse_eval.results.folder import AGREEMENT_FILE, RESULTS_FILE, SUMMARY_FILE, RunFolder
 from polyrefuse_eval.results.records import Completion, ServiceNote, VerdictRecord
 from polyrefuse_eval.results.service_files import SERVICE_FILE, service_file
 from polyrefuse_eval.results.settings import RunSettings
+from polyrefuse_eval.results.summary_records import MadeFrom, Summary
 from polyrefuse_eval.results.validation import write_record
+from polyrefuse_eval.results.verification import made_from
 
 JUDGE = "native-1"
 SIGNATURE = {"model": {"model": "m", "revision": "1"}, "judges": [JUDGE], "settings": {"seed": 0}}
@@ -105,6 +108,21 @@ def finished_run(
         )
     write_tables(run)
     return run
+
+
+def made_now(run: RunFolder) -> MadeFrom:
+    """Return what a summary of `run` is made from, as its files are now."""
+    return made_from(run, read_content(run.path / RESULTS_FILE), run.judges())
+
+
+def write_summary(run: RunFolder, summary: Summary) -> None:
+    """Write `summary` alone into the folder of `run`."""
+    write_record(run.path / SUMMARY_FILE, summary)
+
+
+def write_agreement(folder: Path, record: AgreementRecord) -> None:
+    """Write into the run in `folder` that its judges agree as `record` says."""
+    write_record(folder / AGREEMENT_FILE, AgreementFile(agreement=(record,)))
 
 
 REFUSED_BY_SERVICE = "harmful-test-0000/baseline"

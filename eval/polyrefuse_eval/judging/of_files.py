@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from polyrefuse_data.core.errors import unknown_name
-from polyrefuse_data.core.files import appending, write_text
+from polyrefuse_data.core.files import appending, new_folders, write_text
 from polyrefuse_data.core.languages import PUBLISHED_LANGUAGES
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.paths import check_output
@@ -275,22 +275,23 @@ def judge_file(
             raise JudgeError(f"'{out}' exists and is not overwritten; choose another --out")
         recipe_file.unlink()  # killed when all was done but this
         return
-    if not recipe_file.is_file() or read_json(recipe_file) != recipe:
-        if partial.is_file() and partial.stat().st_size:
-            raise JudgeError(
-                f"'{partial}' holds verdicts of another input or other judges; remove it, or choose "
-                "another --out"
-            )
-        text = json.dumps(recipe, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-        write_text(recipe_file, text, private=True, error=JudgeError)
-    with appending(partial, private=True, alone=True, error=JudgeError) as file:
-        try:
-            _judge_rest(source, judges, partial, found, file, progress)
-        except BaseException:
-            if not partial.stat().st_size:  # nothing to go on with
-                partial.unlink()
-                recipe_file.unlink(missing_ok=True)
-            raise
+    with new_folders(out.parent, error=JudgeError):
+        if not recipe_file.is_file() or read_json(recipe_file) != recipe:
+            if partial.is_file() and partial.stat().st_size:
+                raise JudgeError(
+                    f"'{partial}' holds verdicts of another input or other judges; remove it, or choose "
+                    "another --out"
+                )
+            text = json.dumps(recipe, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+            write_text(recipe_file, text, private=True, error=JudgeError)
+        with appending(partial, private=True, alone=True, error=JudgeError) as file:
+            try:
+                _judge_rest(source, judges, partial, found, file, progress)
+            except BaseException:
+                if not partial.stat().st_size:  # nothing to go on with
+                    partial.unlink()
+                    recipe_file.unlink(missing_ok=True)
+                raise
     partial.replace(out)
     recipe_file.unlink()
 

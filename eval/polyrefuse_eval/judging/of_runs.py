@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.judging.base import UNFINISHED, Advance, Judge, JudgeInput, Verdict, opened
@@ -29,8 +29,9 @@ def judge_completions(
     """Let each of `judges` read the completions in `langs` that it has not read, and write its verdicts.
 
     With `reread_unverified`, it also reads again the conditions in which verdicts carry no hash of their
-    answer. A judge without anything to read is not loaded. For the one writer of the folder, after
-    `RunFolder.mend`. Calls `on_finished` whenever verdicts were written.
+    answer; those verdicts stay until all of the condition are there. A judge without anything to read is not
+    loaded. For the one writer of the folder, after `RunFolder.mend`. Calls `on_finished` whenever
+    verdicts were written.
     """
     for judge in judges:
         by_lang = {
@@ -42,9 +43,8 @@ def judge_completions(
             continue
         with opened(judge):
             for lang, completions in by_lang.items():
-                for condition in unverified(folder.verdicts(judge.name, lang)) if reread_unverified else ():
-                    folder.drop_verdicts(judge.name, lang, *condition)
-                writer = VerdictWriter(folder, judge.name, lang, completions)
+                old = unverified(folder.verdicts(judge.name, lang)) if reread_unverified else set()
+                writer = VerdictWriter(folder, judge.name, lang, completions, replaced=old)
                 step = f"{judge.name} {lang}" if progress else None
                 with Progress(len(completions), "verdicts", step) as shown:
                     for records in verdict_records(judge, lang, completions, prompts(lang), shown.advance):
@@ -53,20 +53,40 @@ def judge_completions(
 
 
 class VerdictWriter:
-    """Write the verdicts of `judge` on `completions` in `lang` as they come."""
+    """Write the verdicts of `judge` on `completions` in `lang` as they come.
 
-    def __init__(self, folder: RunFolder, judge: str, lang: str, completions: Sequence[Completion]) -> None:
+    Those of the conditions `replaced`, which take the place of older ones, are written when all are there.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        judge: str,
+        lang: str,
+        completions: Sequence[Completion],
+        *,
+        replaced: Collection[tuple[str, str]] = (),
+    ) -> None:
         self._folder = folder
         self._judge = judge
         self._lang = lang
         self._unread = Counter((completion.label, completion.condition) for completion in completions)
+        self._replacing: dict[tuple[str, str], list[VerdictRecord]] = {cell: [] for cell in replaced}
 
     def write(self, records: Sequence[VerdictRecord]) -> None:
         """Append `records`, and finish the conditions that are read to their end."""
-        self._folder.append_verdicts(self._judge, self._lang, records)
+        appended: list[VerdictRecord] = []
+        for record in records:
+            self._replacing.get((record.label, record.condition), appended).append(record)
+        self._folder.append_verdicts(self._judge, self._lang, appended)
         self._unread.subtract((record.label, record.condition) for record in records)
         for label, condition in conditions_of(records):
-            if not self._unread[label, condition]:
+            if self._unread[label, condition]:
+                continue
+            if (label, condition) in self._replacing:
+                self._folder.mark_incomplete()  # its summary is made from the older ones
+                self._folder.write_verdicts(self._judge, self._lang, self._replacing[label, condition])
+            else:
                 self._folder.finish_verdicts(self._judge, self._lang, label, condition)
 
 

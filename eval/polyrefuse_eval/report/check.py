@@ -151,7 +151,7 @@ def _recomputed(folder: RunFolder) -> Iterator[str]:
     if not (folder.path / "verdicts").is_dir():
         return
     langs = folder.signature.get("settings", {}).get("langs") or _judged_languages(folder)
-    tables = tables_of(folder, langs)
+    tables = tables_of(folder, langs, folder.judges())
     there = (folder.path / "completions").is_dir()
     ignored = OF_ANSWERS if not there else ("made_from",)
     pairs: tuple[tuple[str, Sequence[Any], Sequence[Any], tuple[str, ...], tuple[str, ...]], ...] = (

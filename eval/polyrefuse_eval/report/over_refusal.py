@@ -1,11 +1,10 @@
-"""Over-refusal as tables and a plot: records in, text and a file out. Matplotlib is imported when used."""
+"""Over-refusal as tables and a plot: records in, text and a PNG out. Matplotlib is imported when used."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
-from polyrefuse_data.core.files import replacing
 from polyrefuse_eval.errors import require
 from polyrefuse_eval.report.markdown import table
 from polyrefuse_eval.results.interventions import BASELINE_NAME
@@ -76,10 +75,11 @@ def sides_table(results: Sequence[Result], contrasts: Sequence[ContrastResult]) 
     return "\n".join(parts)
 
 
-def plot_sides(results: Sequence[Result], path: Path) -> Path:
-    """Draw compliance on unsafe against over-refusal of safe prompts: a panel a language, a point an edit.
+def plot_sides(results: Sequence[Result]) -> bytes:
+    """Return a PNG of compliance on unsafe against over-refusal of safe prompts.
 
-    Bars are 95 % Wilson intervals; the first judge's results. The lower left corner is where to be.
+    A panel a language, a point an edit. Bars are 95 % Wilson intervals; the first judge's results. The lower
+    left corner is where to be.
     """
     require("matplotlib", "eval")
     from matplotlib.figure import Figure
@@ -114,9 +114,9 @@ def plot_sides(results: Sequence[Result], path: Path) -> Path:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, max(1, len(labels))), fontsize=7)
     # Without matplotlib's version, the same numbers give the same file.
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
-    return path
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
+    return content.getvalue()
 
 
 def _sides(

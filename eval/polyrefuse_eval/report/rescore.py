@@ -98,7 +98,6 @@ def rescore_run(
             verify_run(folder, answers=True)
         else:
             refuse(folder, answer_problems(folder))
-        folder.mark_incomplete()
         langs = folder.languages()
         judge_completions(
             folder, judges, langs, prompts, progress=progress, reread_unverified=True, on_finished=on_finished
@@ -106,10 +105,8 @@ def rescore_run(
         for line in unverified_notes(folder):
             note(line)
         known = folder.judges()
-        wanted = [*known, *(judge.name for judge in judges if judge.name not in known)]
-        if wanted != known:
-            folder.set_judges(wanted)
-        write_tables(folder, langs)
+        added = [judge.name for judge in judges if judge.name not in known]
+        write_tables(folder, langs, [*known, *added])
 
 
 def _runs(folder: Path) -> list[RunFolder]:

@@ -21,14 +21,15 @@ from polyrefuse_eval.report.over_refusal import (
 )
 from polyrefuse_eval.report.robustness import summary_of
 from polyrefuse_eval.report.subsets import contrast_results, subset_results
-from polyrefuse_eval.results.agreement_records import AgreementRecord
-from polyrefuse_eval.results.folder import RunFolder, write_text
+from polyrefuse_eval.results.agreement_records import AgreementFile, AgreementRecord
+from polyrefuse_eval.results.folder import AGREEMENT_FILE, COMPARISONS_FILE, RESULTS_FILE, RunFolder
 from polyrefuse_eval.results.records import Comparison, Result, VerdictRecord
 from polyrefuse_eval.results.settings import LABELS, Condition
-from polyrefuse_eval.results.subset_files import read_prompts, write_subsets
+from polyrefuse_eval.results.subset_files import CONTRASTS_FILE, SUBSETS_FILE, read_prompts
 from polyrefuse_eval.results.subset_records import ContrastResult, SubsetResult
 from polyrefuse_eval.results.summary_records import Summary
 from polyrefuse_eval.results.user_prompt_data import RECIPE
+from polyrefuse_eval.results.validation import record_lines, record_text
 from polyrefuse_eval.results.verification import made_from
 from polyrefuse_eval.statistics.agreement import agreement
 from polyrefuse_eval.statistics.rates import bounds, holm, rate
@@ -51,14 +52,13 @@ class Tables:
     markdown: str
 
 
-def tables_of(folder: RunFolder, langs: Sequence[str]) -> Tables:
-    """Return what follows from the verdicts in `langs` of the judges that the signature names."""
+def tables_of(folder: RunFolder, langs: Sequence[str], judges: Sequence[str]) -> Tables:
+    """Return what follows from the verdicts of `judges` in `langs`."""
     signature = folder.signature
     settings = signature.get("settings", {})
     coefficient, sources = settings.get("coefficient", 1.0), settings.get("direction_langs", ())
     verdicts = {
-        judge: [verdict for lang in langs for verdict in folder.verdicts(judge, lang)]
-        for judge in folder.judges()
+        judge: [verdict for lang in langs for verdict in folder.verdicts(judge, lang)] for judge in judges
     }
     ends = {
         (lang, completion.label, completion.key): completion.ended
@@ -90,22 +90,33 @@ def tables_of(folder: RunFolder, langs: Sequence[str]) -> Tables:
     )
 
 
-def write_tables(folder: RunFolder, langs: Sequence[str] | None = None) -> list[Result]:
+def write_tables(
+    folder: RunFolder, langs: Sequence[str] | None = None, judges: Sequence[str] | None = None
+) -> list[Result]:
     """Write results, comparisons, agreement, `table.md` and, last, the summary of the verdicts in `folder`.
 
-    The judges are those of its signature; `langs` are by default all that it has completions in. The
-    summary's file says that all is there. For the one writer of the folder.
+    All of them, or after an error none. `langs` are by default all that it has completions in, `judges` those
+    of its signature, which names them afterwards. The summary's file says that all is there. For the one
+    writer of the folder.
     """
-    folder.mark_incomplete()
-    tables = tables_of(folder, folder.languages() if langs is None else langs)
-    folder.write_results(tables.results)
-    folder.write_comparisons(tables.comparisons)
-    folder.write_agreement(tables.agreement)
-    write_subsets(folder, tables.subsets, tables.contrasts)
-    write_text(folder.path / TABLE_FILE, tables.markdown)
+    judges = folder.judges() if judges is None else judges
+    tables = tables_of(folder, folder.languages() if langs is None else langs, judges)
+    results = record_lines(tables.results)
+    files: dict[str, str | bytes] = {
+        RESULTS_FILE: results,
+        COMPARISONS_FILE: record_lines(tables.comparisons),
+        SUBSETS_FILE: record_lines(tables.subsets),
+        TABLE_FILE: tables.markdown,
+    }
+    if tables.agreement:
+        files[AGREEMENT_FILE] = record_text(AgreementFile(agreement=tuple(tables.agreement)))
     if tables.contrasts:
-        plot_sides(tables.results, folder.path / PLOT_FILE)
-    folder.write_summary(replace(tables.summary, made_from=made_from(folder)))
+        files[CONTRASTS_FILE] = record_lines(tables.contrasts)
+        files[PLOT_FILE] = plot_sides(tables.results)
+    summary = replace(tables.summary, made_from=made_from(folder, results.encode(), judges))
+    folder.write_tables(files, summary, judges)
+    if not tables.agreement:
+        (folder.path / AGREEMENT_FILE).unlink(missing_ok=True)
     return tables.results
 
 

@@ -6,15 +6,16 @@ Completions and verdicts have one file for each label and condition, see `condit
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from polyrefuse_data.checks.languages_file import recorded
-from polyrefuse_data.core.files import LOCK_FILE, PARTIAL_ENDING, make_folder
+from polyrefuse_data.core.files import LOCK_FILE, PARTIAL_ENDING, WORK_PREFIX, make_folder
 from polyrefuse_data.core.languages import LANGUAGES
+from polyrefuse_data.core.output_folder import write_together
 from polyrefuse_data.core.paths import refuse_linked_folders
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.results.agreement_records import AgreementFile, AgreementRecord
@@ -42,8 +43,7 @@ from polyrefuse_eval.results.validation import (
     read_formatted,
     read_record,
     read_records,
-    write_record,
-    write_records,
+    record_text,
 )
 
 __all__ = [
@@ -73,6 +73,8 @@ PRIVATE_FOLDERS = frozenset({"completions", "verdicts"})
 
 SUMMARY_FILE = "summary.json"
 RESULTS_FILE = "results.jsonl"
+COMPARISONS_FILE = "comparisons.jsonl"
+AGREEMENT_FILE = "agreement.json"
 NOTICE = (
     "This folder holds a language model's answers to harmful requests, some given with its refusal\n"
     "removed. It is measurement material: keep it here, do not publish it.\n"
@@ -147,9 +149,13 @@ class RunFolder:
                 f"{', '.join(unread)} read it with: polyrefuse eval rescore {self.path} --judges NAMES"
             )
 
-    def write_run_file(self, run: RunFile) -> None:
-        """Write `run.json` with the rows of all own languages of the run that are known here or there."""
-        write_record(self.path / RUN_FILE, replace(run, own_languages=_own_languages(run)))
+    def write_run_file(self, run: RunFile, *, ended: Sequence[str] = ()) -> None:
+        """Write `run.json` with the rows of all own languages of the run that are known here or there.
+
+        Markers that are `ended` by it go with the old file: at no moment does the folder claim more than it
+        holds.
+        """
+        self._write_together({RUN_FILE: _run_text(run)}, ended)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -178,9 +184,26 @@ class RunFolder:
         return self.run_file().request
 
     def set_judges(self, judges: Sequence[str]) -> None:
-        """Write the names of the judges into the signature."""
+        """Write the names of the judges into the signature; the run is incomplete from here on."""
+        self.write_run_file(self._judged_by(judges), ended=[SUMMARY_FILE])
+
+    def write_tables(
+        self, tables: Mapping[str, str | bytes], summary: Summary, judges: Sequence[str]
+    ) -> None:
+        """Write `tables`, name to content, the names of the `judges` and, last, `summary`: all or none.
+
+        The run is complete afterwards; after an error, a full disk included, all is as it was.
+        """
+        run = {} if judges == self.judges() else {RUN_FILE: _run_text(self._judged_by(judges))}
+        self._write_together({**tables, **run, SUMMARY_FILE: record_text(summary)}, [SUMMARY_FILE])
+
+    def _judged_by(self, judges: Sequence[str]) -> RunFile:
         run = self.run_file()
-        self.write_run_file(replace(run, signature={**run.signature, "judges": list(judges)}))
+        return replace(run, signature={**run.signature, "judges": list(judges)})
+
+    def _write_together(self, files: Mapping[str, str | bytes], ended: Sequence[str]) -> None:
+        contents = {name: text.encode() if isinstance(text, str) else text for name, text in files.items()}
+        write_together(self.path, contents, markers=ended, error=RunFolderError)
 
     @property
     def complete(self) -> bool:
@@ -293,9 +316,6 @@ class RunFolder:
         for judge in (self.path / "verdicts").glob("*"):
             ConditionFiles(VerdictRecord, judge).mend()
 
-    def write_results(self, results: Iterable[Result]) -> None:
-        write_records(self.path / RESULTS_FILE, results)
-
     def results(self) -> list[Result]:
         """Return all results; raises `RunFolderError` where there are none yet."""
         file = self.path / RESULTS_FILE
@@ -303,28 +323,14 @@ class RunFolder:
             raise RunFolderError(f"'{self.path}' has no results yet; run the same command again to resume")
         return read_records(Result, file)
 
-    def write_comparisons(self, comparisons: Iterable[Comparison]) -> None:
-        write_records(self.path / "comparisons.jsonl", comparisons)
-
     def comparisons(self) -> list[Comparison]:
         """Return all comparisons with the baseline, none where they were not made."""
-        return read_records(Comparison, self.path / "comparisons.jsonl")
-
-    def write_agreement(self, agreement: Sequence[AgreementRecord]) -> None:
-        """Write how far the judges agree; no file where there is nothing to say."""
-        file = self.path / "agreement.json"
-        if agreement:
-            write_record(file, AgreementFile(agreement=tuple(agreement)))
-        else:
-            file.unlink(missing_ok=True)
+        return read_records(Comparison, self.path / COMPARISONS_FILE)
 
     def agreement(self) -> tuple[AgreementRecord, ...]:
         """Return how far the judges agree, nothing where only one has read the answers."""
-        file = self.path / "agreement.json"
+        file = self.path / AGREEMENT_FILE
         return read_record(AgreementFile, file).agreement if file.is_file() else ()
-
-    def write_summary(self, summary: Summary) -> None:
-        write_record(self.path / SUMMARY_FILE, summary)
 
     def summary(self) -> Summary | None:
         """Return the summary, None where it was not made."""
@@ -345,7 +351,16 @@ def differences(there: Signature, here: Signature, prefix: str = "") -> list[str
 
 
 def _foreign(path: Path) -> Iterator[Path]:
-    return (inner for inner in path.iterdir() if inner.name != LOCK_FILE and inner.suffix != PARTIAL_ENDING)
+    """Yield what is in `path` besides the lock and what killed processes left."""
+    for inner in path.iterdir():
+        if not (
+            inner.name == LOCK_FILE or inner.suffix == PARTIAL_ENDING or inner.name.startswith(WORK_PREFIX)
+        ):
+            yield inner
+
+
+def _run_text(run: RunFile) -> str:
+    return record_text(replace(run, own_languages=_own_languages(run)))
 
 
 def _own_languages(run: RunFile) -> tuple[dict[str, Any], ...]:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.folder import ANSWERED_FILE, RUN_FILE, RunFolder, Signature, differences, plain
+from polyrefuse_eval.results.folder import (
+    ANSWERED_FILE,
+    RUN_FILE,
+    SUMMARY_FILE,
+    RunFolder,
+    Signature,
+    differences,
+    plain,
+)
 from polyrefuse_eval.results.settings import RunSettings, without_defaults
 from polyrefuse_eval.results.sources import takes_all_languages
 
@@ -122,11 +130,9 @@ def open_run(path: Path, signature: Signature, request: Mapping[str, Any] | None
                 request=None if run.request is None or asked is None else joined(run.request, asked),
             )
             if grown != run:
-                # The markers go first: at no moment does the folder claim more than it holds.
-                folder.mark_incomplete()
-                if not only_judges_differ(run.signature, grown.signature):
-                    (path / ANSWERED_FILE).unlink(missing_ok=True)
-                folder.write_run_file(grown)
+                judges_alone = only_judges_differ(run.signature, grown.signature)
+                ended = [SUMMARY_FILE] if judges_alone else [SUMMARY_FILE, ANSWERED_FILE]
+                folder.write_run_file(grown, ended=ended)
             signature = grown.signature
     return RunFolder.open(path, signature, request)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from polyrefuse_data.core.schema import Row
 from polyrefuse_eval.results.folder import RUN_FILE, RunFolder
@@ -38,15 +38,6 @@ def write_prompts(folder: RunFolder, rows: Iterable[Row]) -> None:
 def read_prompts(folder: RunFolder) -> dict[str, PromptRecord]:
     """Return what the test prompts are by the id of their row; nothing in runs of older versions."""
     return {prompt.id: prompt for prompt in read_records(PromptRecord, folder.path / PROMPTS_FILE)}
-
-
-def write_subsets(
-    folder: RunFolder, results: Iterable[SubsetResult], contrasts: Sequence[ContrastResult]
-) -> None:
-    """Write rates by source and by type, and those of contrast pairs where there are any."""
-    write_records(folder.path / SUBSETS_FILE, results)
-    if contrasts:
-        write_records(folder.path / CONTRASTS_FILE, contrasts)
 
 
 def read_subsets(folder: RunFolder) -> list[SubsetResult]:

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from polyrefuse_data.core.parsing import first_problem
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.files import json_line, numbered_lines, read_json, write_json, write_text
+from polyrefuse_eval.results.files import json_line, json_text, numbered_lines, read_json, write_text
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Of a record: every field known, of its very type, and every number a number."""
@@ -65,9 +65,14 @@ def read_records(kind: type[Record], path: Path, *, torn_end: bool = False) -> l
 
 def write_record(path: Path, record: Any, *, private: bool = False) -> None:
     """Write one dataclass `record` as a JSON file, valid and whole or not at all; see `files.replacing`."""
+    write_text(path, record_text(record), private=private)
+
+
+def record_text(record: Any) -> str:
+    """Return one dataclass `record` as a JSON file; raises `RunFolderError` if it breaks its schema."""
     value = asdict(record)
     _validated(type(record), json.dumps(value, allow_nan=False), "a record to be written")
-    write_json(path, value, private=private)
+    return json_text(value)
 
 
 def read_record(kind: type[Record], path: Path) -> Record:

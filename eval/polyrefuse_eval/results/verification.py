@@ -13,7 +13,12 @@ from itertools import chain, islice
 from pathlib import Path
 
 from polyrefuse_eval.errors import RunFolderError
-from polyrefuse_eval.results.condition_files import BEGUN_ENDING, ENDING, condition_file_name
+from polyrefuse_eval.results.condition_files import (
+    BEGUN_ENDING,
+    ENDING,
+    condition_file_name,
+    safe_name,
+)
 from polyrefuse_eval.results.files import read_content
 from polyrefuse_eval.results.folder import RESULTS_FILE, SUMMARY_FILE, RunFolder
 from polyrefuse_eval.results.records import Result, VerdictRecord
@@ -25,11 +30,14 @@ Cell = tuple[str, str, str]
 """(language, label, condition)."""
 
 
-def made_from(folder: RunFolder) -> MadeFrom:
-    """Return what a summary of the run in `folder` is made from, as its files are now."""
+def made_from(folder: RunFolder, results: bytes, judges: Sequence[str]) -> MadeFrom:
+    """Return what a summary is made from: `results`, the content of their file, and the files of the run.
+
+    Verdicts of others than `judges` are in no result: those of a judge that has not read all answers yet.
+    """
     return MadeFrom(
-        results=_sha256(folder.path / RESULTS_FILE),
-        verdicts=_verdicts_digest(folder.path),
+        results=hashlib.sha256(results).hexdigest(),
+        verdicts=_verdicts_digest(folder.path, judges),
         answers=_answer_counts(folder.path),
     )
 
@@ -146,9 +154,10 @@ def _summarised_rates(of_judge: JudgeSummary) -> Iterator[tuple[Cell, Rate]]:
 
 def _digest_problems(folder: RunFolder, stated: MadeFrom) -> Iterator[str]:
     again = f"; recompute it with: polyrefuse eval rescore {folder.path} (remove {SUMMARY_FILE} before)"
-    if _sha256(folder.path / RESULTS_FILE) != stated.results:
+    if hashlib.sha256(read_content(folder.path / RESULTS_FILE)).hexdigest() != stated.results:
         yield f"{RESULTS_FILE} is not what {SUMMARY_FILE} was made from{again}"
-    if (folder.path / "verdicts").is_dir() and _verdicts_digest(folder.path) != stated.verdicts:
+    has_verdicts = (folder.path / "verdicts").is_dir()
+    if has_verdicts and _verdicts_digest(folder.path, folder.judges()) != stated.verdicts:
         yield f"verdicts/ are not what {SUMMARY_FILE} was made from{again}"
     if (folder.path / "completions").is_dir():
         counted = _answer_counts(folder.path)
@@ -205,12 +214,11 @@ def _answer_counts(run: Path) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _verdicts_digest(run: Path) -> str:
-    """Return the sha256 of the names and bytes of all verdict files."""
-    folder = run / "verdicts"
-    return verdicts_digest(
-        {file.relative_to(folder).as_posix(): read_content(file) for file in _cell_files(folder, "*/*/*")}
-    )
+def _verdicts_digest(run: Path, judges: Sequence[str]) -> str:
+    """Return the sha256 of the names and bytes of the verdict files of `judges`."""
+    folder, names = run / "verdicts", set(map(safe_name, judges))
+    files = [file for file in _cell_files(folder, "*/*/*") if file.parent.parent.name in names]
+    return verdicts_digest({file.relative_to(folder).as_posix(): read_content(file) for file in files})
 
 
 def _cell_files(folder: Path, pattern: str) -> list[Path]:
@@ -226,10 +234,6 @@ def _cell_files(folder: Path, pattern: str) -> list[Path]:
         if not file.name.endswith(BEGUN_ENDING)
         or file.with_name(file.name.removesuffix(BEGUN_ENDING)) not in finished
     ]
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(read_content(file)).hexdigest()
 
 
 def _name(result: Result) -> str:

@@ -31,7 +31,6 @@ class VerdictStage(Stage):
         names = self.folder.judges()
         added = [judge.name for judge in self._judges if judge.name not in names]
         if added:
-            self.folder.mark_incomplete()
             self.folder.set_judges([*names, *added])
         for judge in self._judges:
             for lang in self.plan.settings.langs:

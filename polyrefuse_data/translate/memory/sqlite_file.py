@@ -6,13 +6,14 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 from polyrefuse_data.core.errors import MemoryFileError
-from polyrefuse_data.core.files import make_folder, own_file_opener
+from polyrefuse_data.core.files import new_folders, own_file_opener
 from polyrefuse_data.core.paths import real_path
 
 APPLICATION_ID = 0x506F6C79
@@ -89,18 +90,16 @@ class MemoryFile:
                 f"no translation memory at {path}; "
                 f"fill one with `polyrefuse memory import FOLDER --memory {path}`"
             )
-        with self._errors():
+        with self._errors(), ExitStack() as opening:
             check_beside(real_path(path))
-            make_folder(path.parent)
+            opening.enter_context(new_folders(path.parent, error=MemoryFileError))
+            opening.push(partial(_tidy, path, is_new=not path.exists()))
             self._connection = sqlite3.connect(
                 path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
-        try:
-            with self._errors():
-                self._prepare()
-        except BaseException:
-            self._connection.close()
-            raise
+            opening.callback(self._connection.close)
+            self._prepare()
+            self._opened = opening.pop_all()
 
     def __enter__(self: Self) -> Self:
         return self
@@ -108,11 +107,12 @@ class MemoryFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        """Close the file; after an error, one that was made here and holds nothing is removed."""
+        self._opened.__exit__(kind, error, trace)
 
     def close(self) -> None:
         """Close the file; the write-ahead log goes into it."""
-        self._connection.close()
+        self._opened.close()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -184,6 +184,34 @@ class MemoryFile:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+
+def _tidy(path: Path, kind: type[BaseException] | None, *_error: object, is_new: bool) -> None:
+    """After an error, remove an empty log beside the memory `path`, and a new memory that holds nothing.
+
+    Nothing is removed while another process has it open: all that do hold a lock which excludes this one's.
+    """
+    if kind is None or not path.exists():
+        return
+    with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(path, timeout=0)) as alone:
+        alone.execute("PRAGMA locking_mode = EXCLUSIVE")  # also needs no index of the log on a full disk
+        if path.stat().st_size == 0:
+            alone.execute("PRAGMA journal_mode = MEMORY")  # a full disk holds no other journal
+        alone.execute("BEGIN EXCLUSIVE")
+        log, index = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
+        is_empty = is_new and not _holds_anything(alone)
+        if is_empty or not log.exists() or log.stat().st_size == 0:
+            for file in (log, index, *([path] if is_empty else [])):
+                file.unlink(missing_ok=True)
+
+
+def _holds_anything(connection: sqlite3.Connection) -> bool:
+    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return any(
+        connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+        for table in ("translation", "answer")
+        if table in tables
+    )
 
 
 def check_beside(path: Path) -> None:

@@ -96,6 +96,35 @@ def test_a_failure_between_two_names_takes_the_new_ones_back(
     assert tree(tmp_path) == {"out": None, "out/index.json": b"old"}
 
 
+def test_markers_are_gone_before_the_first_name_and_back_where_nothing_was_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {"table.md": b"old", "index.json": b"old", "done": b"old"}
+    for name, content in old.items():
+        (tmp_path / name).write_bytes(content)
+    replace = Path.replace
+    fails_at = "table.md"
+
+    def fails(path: Path, target: Path) -> Path:
+        if target.parent == tmp_path and path.name.isdigit():
+            assert not (tmp_path / "done").exists()
+        if target.name == fails_at and path.name.isdigit():
+            raise OSError(errno.ENOSPC, "full", str(target))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(FileError):
+        write_together(tmp_path, FILES, markers=["index.json", "done", "absent"])
+    assert tree(tmp_path) == old
+    fails_at = "index.json"
+    with pytest.raises(FileError):
+        write_together(tmp_path, FILES, markers=["index.json", "done"])
+    assert tree(tmp_path) == {"table.md": b"b"}, "no marker of what no longer belongs together"
+    fails_at = ""
+    write_together(tmp_path, FILES, markers=["index.json", "done"])
+    assert tree(tmp_path) == {"data": None, **FILES}
+
+
 def test_no_link_is_written_through_and_no_folder_replaced(tmp_path: Path) -> None:
     precious, out = tmp_path / "precious", tmp_path / "out"
     precious.write_bytes(b"precious")

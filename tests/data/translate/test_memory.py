@@ -7,7 +7,8 @@ import struct
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,53 @@ def test_bytes_in_the_schema_of_a_memory_are_one_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE T\xbaBLE"))
     with pytest.raises(MemoryFileError, match="is corrupt or not a translation memory"):
         TranslationMemory(path)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow above `size` bytes, as on a full disk."""
+    resource = pytest.importorskip("resource", reason="a limit of POSIX")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 6000, 50_000])
+def test_a_full_disk_leaves_no_new_memory_and_an_old_one_as_it_was(tmp_path: Path, size: int) -> None:
+    entries = [Entry(f"house {number}", "de", MACHINE, f"Haus {number}") for number in range(400)]
+    path = tmp_path / "new" / "memory.sqlite"
+    with (
+        pytest.raises(MemoryFileError, match="is the disk full"),
+        largest_file(size),
+        TranslationMemory(path, create=True) as memory,
+    ):
+        memory.add(entries)
+    assert list(tmp_path.iterdir()) == []
+    with TranslationMemory(path, create=True) as memory:
+        memory.add(entries[:1])
+    old = path.read_bytes()
+    with (
+        pytest.raises(MemoryFileError, match="is the disk full"),
+        largest_file(size),
+        TranslationMemory(path) as memory,
+    ):
+        memory.add(entries)
+    assert list(path.parent.iterdir()) == [path]
+    assert path.read_bytes() == old
+
+
+def test_a_new_memory_that_another_has_open_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "memory.sqlite"
+    new = TranslationMemory(path, create=True)
+    other = TranslationMemory(path)
+    new.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    with other:
+        other.add([Entry("a house", "de", MACHINE, "ein Haus")])
+    with TranslationMemory(path) as memory:
+        assert len(memory.candidates("de")) == 1
 
 
 def test_what_is_added_comes_back(memory: TranslationMemory) -> None:
@@ -195,7 +243,8 @@ def test_a_locked_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 _WRITER = """
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from polyrefuse_data.translate.memory.store import *
 with TranslationMemory(Path(sys.argv[1]), create=True) as memory:

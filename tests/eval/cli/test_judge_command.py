@@ -378,6 +378,13 @@ def test_a_full_disk_leaves_what_was_judged_and_nothing_empty(tmp_path: Path) ->
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "o.jsonl"}
 
 
+def test_a_judge_that_fails_at_once_leaves_no_folder(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", record(1))
+    with pytest.raises(KeyboardInterrupt):
+        judge_file(source, [Counting("a", dies_after=0)], tmp_path / "new" / "o.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
 def test_verdicts_are_their_owner_s_alone(tmp_path: Path) -> None:
     out = tmp_path / "o.jsonl"
     assert call(written(tmp_path / "in.jsonl", record(1)), "--out", out).exit_code == 0

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from leaderboard_runs import FEW, FORMULA, JUDGE, one_run, write_harmfulness, write_run
 from leaderboard_site import HOSTILE, Elements, resolve, site
+from run_records import write_agreement
 
 from polyrefuse_data.checks.languages_file import registered
 from polyrefuse_data.core import output_folder
@@ -42,7 +43,6 @@ from polyrefuse_eval.leaderboard.runs import read_runs
 from polyrefuse_eval.leaderboard.site import write_site
 from polyrefuse_eval.leaderboard.tables import comma_separated, markdown
 from polyrefuse_eval.results.agreement_records import AgreementRecord
-from polyrefuse_eval.results.folder import RunFolder
 
 
 def call(*arguments: object) -> Any:
@@ -421,7 +421,7 @@ def test_agreement_of_judges_is_a_table_whose_numbers_lead_to_the_json(tmp_path:
         reference_compliance=0.2,
         judge_compliance=0.25,
     )
-    RunFolder(folder).write_agreement([record])
+    write_agreement(folder, record)
     out = site(tmp_path / "site", folder)
     (run,), _ = read_runs([folder])
     table = record_table([asdict(record) for record in run.agreement], run.file, "agreement")
@@ -461,7 +461,7 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
             reference_compliance=0.5,
             judge_compliance=0.5,
         )
-        RunFolder(folder).write_agreement([agreed])
+        write_agreement(folder, agreed)
     harm = write_harmfulness(tmp_path / "<i>harm", category=HOSTILE[1], model=HOSTILE[0])
     out = site(tmp_path / "site", *folders, harm, tmp_path / "<i>no run</i>")
     text = (out / "index.html").read_text("utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from run_records import finished_run, verdict_on
+from run_records import finished_run, made_now, verdict_on, write_summary
 
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.judging.native.judge import NativeJudge
@@ -21,7 +21,6 @@ from polyrefuse_eval.report.publication import published_run
 from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.folder import RunFolder
-from polyrefuse_eval.results.verification import made_from
 from polyrefuse_eval.statistics.rates import wilson
 
 OTHER = "other-judge"
@@ -353,7 +352,7 @@ def test_a_lie_is_found(name: str, honest: Path, tmp_path: Path) -> None:
         folder = RunFolder(run)
         summary = folder.summary()
         assert summary is not None
-        folder.write_summary(replace(summary, made_from=made_from(folder)))
+        write_summary(folder, replace(summary, made_from=made_now(folder)))
     except Exception as error:
         assert "record" in str(error)  # noqa: PT017
     problems = check_run(RunFolder(run)).problems

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +17,18 @@ from published import N, write_cell, write_published
 from run_records import COMPLETION, SIGNATURE, finished_run
 from word_judge import WordJudge
 
+from polyrefuse_data.core import output_folder
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import JudgeError, RunFolderError
+from polyrefuse_eval.judging.base import Advance, JudgeInput, Verdict
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.report.published_release import HEADER, STORED_JUDGES, SUBSTRING, WILDGUARD
 from polyrefuse_eval.report.rescore import rescore
+from polyrefuse_eval.report.tables import write_tables
 from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.folder import RunFolder
+from polyrefuse_eval.results.verification import verify_run
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
@@ -71,6 +78,64 @@ def test_published_completions_become_runs_and_the_published_tables(tmp_path: Pa
     # Two prompts are there twice: their groups are 10, and the data's digest is of these.
     assert len({one.group for one in run.completions("ja")}) == 10
     assert len(run.completions("ja")) == 2 * N
+
+
+def test_tables_that_a_full_disk_does_not_take_leave_the_run_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished_run(tmp_path / "run")
+    old = files(run.path)
+    with monkeypatch.context() as patch:
+        patch.setattr(output_folder, "own_file_opener", full_disk)
+        with pytest.raises(RunFolderError, match=r"cannot write to .*No space left"):
+            rescore(run.path, [NativeJudge()])
+    left = files(run.path)
+    assert {name: left[name] for name in old} == old
+    assert all(f"verdicts/{NativeJudge.name}/" in name for name in left.keys() - old.keys()), "to go on from"
+    verify_run(run, answers=True)
+    rescore(run.path, [NativeJudge()])
+    assert run.judges() == ["native-1", NativeJudge.name]
+    verify_run(run, answers=True)
+
+
+def full_disk(*, private: bool = False) -> Any:
+    """Take the place of an opener's maker while the disk is full."""
+
+    def opener(path: str, flags: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    return opener
+
+
+class Impatient(WordJudge):
+    """A judge that reads answers alone, `patience` of them before it dies."""
+
+    needs_prompt = False
+
+    def __init__(self, name: str, patience: int = 3) -> None:
+        super().__init__(name)
+        self.patience = patience
+
+    def judge(self, items: Sequence[JudgeInput], advance: Advance | None = None) -> list[Verdict]:
+        if len(self.seen) >= self.patience:
+            raise KeyboardInterrupt
+        return super().judge(items, advance)
+
+
+def test_verdicts_without_a_hash_stay_until_the_judge_has_read_their_answers(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    for lang in run.languages():
+        verdicts = run.verdicts("native-1", lang)
+        run.write_verdicts("native-1", lang, [replace(verdict, response_sha256=None) for verdict in verdicts])
+    write_tables(run)
+    old = files(run.path)
+    with pytest.raises(KeyboardInterrupt):
+        rescore(run.path, [Impatient("native-1")])
+    assert files(run.path) == old
+    patient = Impatient("native-1", patience=10**9)
+    rescore(run.path, [patient])
+    assert all(verdict.response_sha256 for verdict in run.verdicts("native-1", "de"))
+    verify_run(run, answers=True)
 
 
 def test_again_it_writes_the_same_and_a_further_judge_adds_its_column(tmp_path: Path) -> None:

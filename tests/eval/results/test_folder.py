@@ -123,8 +123,8 @@ def test_a_truncated_file_is_named_and_what_is_whole_is_kept(tmp_path: Path) -> 
     folder.mend()
     assert file.read_bytes().endswith(b"\n")
     assert folder.completions("de") == [COMPLETION] * 2
-    folder.write_results([RESULT, RESULT])
     results = folder.path / "results.jsonl"
+    write_records(results, [RESULT, RESULT])
     results.write_bytes(results.read_bytes()[:-5])
     with pytest.raises(RunFolderError, match="line 2 is cut off; all before it is whole"):
         folder.results()

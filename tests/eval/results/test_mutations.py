@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from leaderboard_runs import write_harmfulness
 from mutations import mutated_file
-from run_records import finished_run, served_run
+from run_records import finished_run, served_run, write_agreement
 from tiny import chat_model
 from written_builds import candidate_readers, write_candidates
 from written_caches import cache_readers, write_cache
@@ -133,7 +133,8 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("world")
     run, out = root / "run", root / "out"
-    finished_run(run, rows=3).write_agreement([AGREEMENT])
+    finished_run(run, rows=3)
+    write_agreement(run, AGREEMENT)
     write_further_results(RunFolder(run))
     good = finished_run(tmp_path_factory.mktemp("other") / "good", rows=3).path
     write_harmfulness(run, langs=("de",), layers=2)

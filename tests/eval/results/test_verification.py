@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from run_records import finished_run
+from run_records import finished_run, made_now, write_summary
 
 from polyrefuse_data.core.errors import PolyRefuseError
 from polyrefuse_eval.cli.main import eval_group
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.judging.native.judge import NativeJudge
 from polyrefuse_eval.results.folder import RunFolder
-from polyrefuse_eval.results.verification import made_from, verify_run
+from polyrefuse_eval.results.verification import verify_run
 
 VERDICTS = "verdicts/native-1/de/harmful.baseline.jsonl"
 ANSWERS = "completions/de/harmful.baseline.jsonl"
@@ -155,7 +155,7 @@ def test_a_run_that_was_not_touched_is_accepted_and_rescored_to_the_same_bytes(t
     assert contents(run.path) == before
     summary = run.summary()
     assert summary is not None
-    assert summary.made_from == made_from(run)
+    assert summary.made_from == made_now(run)
     assert summary.made_from.answers["de"]["harmful.ablation-en"] == 6
 
 
@@ -202,7 +202,7 @@ def test_a_verdict_given_twice_is_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text() * 2)
     summary = run.summary()
     assert summary is not None
-    run.write_summary(replace(summary, made_from=made_from(run)))
+    write_summary(run, replace(summary, made_from=made_now(run)))
     with pytest.raises(
         RunFolderError, match="verdict of native-1 on de harmful-test-0000/baseline is there twice"
     ):
@@ -215,7 +215,7 @@ def test_a_pipe_in_a_run_is_not_read_forever(name: str, tmp_path: Path) -> None:
     (run.path / name).unlink()
     os.mkfifo(run.path / name)
     with pytest.raises(RunFolderError, match=r"harmful\.baseline\.jsonl' is not a file; remove it"):
-        made_from(run)
+        made_now(run)
     result = call("leaderboard", run.path, "--out", tmp_path / "site")
     assert result.exit_code == 2 or isinstance(result.exception, PolyRefuseError)
 
@@ -229,7 +229,7 @@ def test_a_file_of_holes_in_a_run_takes_no_memory_and_no_other_run_down(name: st
     with (run.path / name).open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(RunFolderError, match=rf"{Path(name).name}' cannot be read: it has 1,099"):
-        made_from(run)
+        made_now(run)
     result = call("leaderboard", run.path, good.path, "--out", tmp_path / "site")
     assert result.exit_code == 3, result.output
     assert "left out: " in result.output

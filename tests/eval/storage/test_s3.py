@@ -188,7 +188,7 @@ KILLS = [
     pytest.param(RunFolder, "finish_completions", 5, id="between-a-cell-and-its-upload"),
     pytest.param(WorkingCopy, "_put", 9, id="after-an-upload", marks=pytest.mark.slow),
     pytest.param(RunFolder, "finish_verdicts", 3, id="among-the-verdicts", marks=pytest.mark.slow),
-    pytest.param(RunFolder, "write_summary", 1, id="before-the-summary-is-sent", marks=pytest.mark.slow),
+    pytest.param(RunFolder, "write_tables", 1, id="before-the-summary-is-sent", marks=pytest.mark.slow),
 ]
 
 
