@@ -1,14 +1,17 @@
 """Recompute the thresholds that depend on a language from a trusted folder.
 
 Length ratios and round trips differ between languages; their bounds are quantiles of a folder whose
-lists are parallel, widened by a margin. The other thresholds follow from what a check means, and
+lists are parallel, widened by a margin. Bounds of checks of meaning and of models are chosen so that few
+rows of such a folder are flagged, with confidence. The other thresholds follow from what a check means, and
 are carried over.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +33,11 @@ TAIL = 0.005
 RATIO_MARGIN = 1.25
 """Length-ratio bounds are widened by this factor."""
 
-FIT_TAIL, CUT_TAIL = 0.0015, 0.003
-"""Shares of a language's rows beyond the bounds of `fit` and of `cut`."""
+LARGEST_RATE, CONFIDENCE = 0.005, 0.95
+"""The share of rows that a check of `FLOORS` or a model's flags is below the rate, with this confidence."""
 
-SMALLEST_FIT, SMALLEST_CUT = 0.005, 0.0
-"""Lowest upper bounds of `fit` (share) and `cut` (log odds): what a language without any doubt gets."""
-
-MODEL_TAIL = 0.005
-"""Share of a language's rows that a model's check flags in the trusted folder."""
+FLOORS = {"untranslated": 0.35, "fit": 0.005, "cut": 0.0}
+"""Lowest upper bounds (share, share, log odds) of checks that `LARGEST_RATE` limits."""
 
 LOW_MARGIN = 0.8
 """The lower bound of the round trip is multiplied by this."""
@@ -45,7 +45,7 @@ LOW_MARGIN = 0.8
 MINIMUM_ROWS = 200
 """A language with fewer rows keeps the bounds that it has."""
 
-CALIBRATED = ("length_ratio", "round_trip", "fit", "cut")
+CALIBRATED = ("length_ratio", "round_trip", *FLOORS)
 
 
 def calibrate(
@@ -90,16 +90,37 @@ def _with_models(thresholds: Thresholds, lists: Sequence[AuditList], scores: Sco
             "their English; score the folder first: polyrefuse audit FOLDER --quality ... --scores FILE"
         )
     named = ", ".join(sorted(models))
-    provenance = f"{thresholds.provenance}; by models ({100 * MODEL_TAIL:g} % of the rows flagged): {named}"
+    provenance = f"{thresholds.provenance}; by models ({_rate_limit()}): {named}"
     return Thresholds(provenance, checks)
 
 
 def _model_bounds(check: str, model: str, scores: list[float]) -> Bounds:
     if higher_is_better(check, model):
-        return Bounds(low=round(float(np.quantile(scores, MODEL_TAIL)), 4))
-    high = round(float(np.quantile(scores, 1 - MODEL_TAIL)), 4)
-    floor = RECORDED_CHECKS[check].floor
+        return Bounds(low=-_limited(-score for score in scores))
+    high, floor = _limited(scores), RECORDED_CHECKS[check].floor
     return Bounds(high=high if floor is None else max(high, floor))
+
+
+def most_flagged(rows: int) -> int:
+    """Return how many of `rows` may be flagged for the rate to be below `LARGEST_RATE` with `CONFIDENCE`.
+
+    The largest number whose one-sided Clopper-Pearson bound is below the rate: 3 of 1,771 rows. 0 also where
+    the rows are too few for that (under 598).
+    """
+    odds, none = math.log(LARGEST_RATE / (1 - LARGEST_RATE)), rows * math.log(1 - LARGEST_RATE)
+    ways = (math.lgamma(rows + 1) - math.lgamma(k + 1) - math.lgamma(rows - k + 1) for k in range(rows + 1))
+    at_most = accumulate(math.exp(none + way + k * odds) for k, way in enumerate(ways))
+    return max(0, sum(chance < 1 - CONFIDENCE for chance in at_most) - 1)
+
+
+def _limited(scores: Iterable[float]) -> float:
+    """Return the bound, rounded up, that no more than `most_flagged` of `scores` are above."""
+    ordered = sorted(scores)
+    return math.ceil(10_000 * ordered[-1 - most_flagged(len(ordered))]) / 10_000
+
+
+def _rate_limit() -> str:
+    return f"under {1000 * LARGEST_RATE:g} of 1,000 rows flagged, with {100 * CONFIDENCE:g} % confidence"
 
 
 def calibrate_lists(lists: Sequence[AuditList], title: str, current: Thresholds) -> Thresholds | None:
@@ -124,8 +145,7 @@ def calibrate_lists(lists: Sequence[AuditList], title: str, current: Thresholds)
     provenance = (
         f"{', '.join(CALIBRATED)} calibrated from {title}, {sum(rows.values())} parallel rows "
         f"({100 * TAIL:g} and {100 * (1 - TAIL):g} % quantiles, margins {RATIO_MARGIN:g} and "
-        f"{LOW_MARGIN:g}; fit: {100 * (1 - FIT_TAIL):g} %, cut: {100 * (1 - CUT_TAIL):g} % quantile); the "
-        "others by definition"
+        f"{LOW_MARGIN:g}; {', '.join(FLOORS)}: {_rate_limit()}); the others by definition"
     )
     return Thresholds(provenance, checks)
 
@@ -138,13 +158,11 @@ def _trusted(part: AuditList, thresholds: Thresholds) -> bool:
 
 
 def _bounds(check: str, scores: list[float]) -> Bounds:
+    if check in FLOORS:
+        return Bounds(high=max(FLOORS[check], _limited(scores)))
     low, high = (float(value) for value in np.quantile(scores, [TAIL, 1 - TAIL]))
     if check == "length_ratio":
         return Bounds(low=round(low / RATIO_MARGIN, 3), high=round(high * RATIO_MARGIN, 3))
-    if check == "fit":
-        return Bounds(high=round(max(SMALLEST_FIT, float(np.quantile(scores, 1 - FIT_TAIL))), 4))
-    if check == "cut":
-        return Bounds(high=round(max(SMALLEST_CUT, float(np.quantile(scores, 1 - CUT_TAIL))), 4))
     return Bounds(low=round(low * LOW_MARGIN, 3))
 
 

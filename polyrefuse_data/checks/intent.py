@@ -13,7 +13,7 @@ from importlib import resources
 import regex
 import yaml
 
-from polyrefuse_data.checks.text import number_written, unmarked
+from polyrefuse_data.checks.text import QUOTED, number_written, unmarked
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_data.core.unicode_text import normalize, without_final_punctuation
 
@@ -34,7 +34,6 @@ _VERBATIM = regex.compile(
     r"https?://[^\s<>\"')\]]+|www\.[^\s<>\"')\]]+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}\.\w+"  # addresses
     r"|`[^`\n]+`|\{\{?\w+\}?\}|<[/!]?[A-Za-z][^<>\n]{0,80}>|%\([a-z]+\)[sd]|(?<!\w)\$\w+\b(?<!\$\d+)"  # code
 )
-_QUOTED = regex.compile(r"(?<!\w)[\"“‘'][^\"“”‘’\n]{3,200}?[\"”’'](?!\w)")
 _QUOTE = regex.compile(r"[\"“”„‟«»‹›「」『』《》〈〉‘’‚＂'`]")
 _ESCAPE = regex.compile(r"(\\\\.)")
 _QUESTION_MARK = regex.compile(r"[?？؟⸮﹖]")
@@ -130,7 +129,7 @@ def negation(text: str, text_en: str, lang: str) -> float | None:
     known = markers(lang)
     if known is None:
         return None
-    english, translation = _fold(_QUOTED.sub(" ", text_en), SOURCE_LANGUAGE), _fold(text, lang)
+    english, translation = _fold(QUOTED.sub(" ", text_en), SOURCE_LANGUAGE), _fold(text, lang)
     negations = len(_pattern(SOURCE_LANGUAGE, "negates").findall(english))
     if negations:
         expected = 1 if lang in NEGATES_ONCE else min(negations, MOST_NEGATIONS)
@@ -198,7 +197,7 @@ def missing_number_words(text: str, text_en: str, lang: str) -> float | None:
 
     None if the English has no such word, or where the language's number words are not known.
     """
-    words = set(_NUMBER_WORD.findall(normalize("NFKC", _QUOTED.sub(" ", text_en)).casefold()))
+    words = set(_NUMBER_WORD.findall(normalize("NFKC", QUOTED.sub(" ", text_en)).casefold()))
     if lang in DUAL:
         words -= {"two"}
     if not words:
@@ -215,7 +214,7 @@ def missing_verbatim(text: str, text_en: str) -> float | None:
     has one and the translation no quotation mark. None if the English has none of them.
     """
     parts = _VERBATIM.findall(text_en)
-    quoted = _QUOTED.search(text_en) is not None
+    quoted = QUOTED.search(text_en) is not None
     if not parts and not quoted:
         return None
     return float(sum(part not in text for part in parts) + (quoted and not _QUOTE.search(text)))

@@ -18,7 +18,7 @@ from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE, Language
 from polyrefuse_data.core.schema import ROW_CHECKS
 
-VERSION = 6
+VERSION = 7
 """Raised whenever a check scores differently: kept scores of another version are not reused."""
 
 

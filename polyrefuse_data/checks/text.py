@@ -23,7 +23,10 @@ _VISIBLE = regex.compile(r"[\p{L}\p{N}\p{S}\p{P}]")
 _NUMBER = regex.compile(r"[0-9]+")
 _OTHER_DIGIT = regex.compile(r"[\p{Nd}--[0-9]]", regex.V1)
 _WORD = regex.compile(r"[\p{L}\p{M}]+")
-_LATIN_WORD = regex.compile(r"[\p{Script=Latin}\p{M}'’]+")
+_LATIN_WORD = regex.compile(r"[\p{Script=Latin}\p{M}'’]+(?:-[\p{Script=Latin}\p{M}'’]+)*")
+QUOTED = regex.compile(r"(?<!\w)[\"“‘'][^\"“”‘’\n]{3,200}?[\"”’'](?!\w)")
+"""A quotation of the English."""
+
 _INVISIBLE = regex.compile(r"[\p{Cf}\p{Cc}\p{Co}\p{Cn}\p{Cs}\uFFFD--[\n\t]]", regex.V1)
 _LINE_BREAK = regex.compile(r"\r\n|[\n\r\u2028\u2029\u0085]")
 
@@ -69,10 +72,10 @@ def echo(text: str, text_en: str) -> float:
 def untranslated(text: str, text_en: str) -> float | None:
     """Return the share of the English words that stand in the translation in runs of `RUN_WORDS` or more.
 
-    Words with a capital (names, titles) and single letters make runs longer and do not count themselves. None
-    where fewer than `RUN_WORDS` words of the English count.
+    Words with a capital (names, titles) and single letters make runs longer and do not count themselves;
+    quotations are left out. None where fewer than `RUN_WORDS` words of the English count.
     """
-    english = _LATIN_WORD.findall(text_en)
+    english = _LATIN_WORD.findall(QUOTED.sub(" ", text_en))
     counted = {place for place, word in enumerate(english) if len(word) > 1 and word.islower()}
     if len(counted) < RUN_WORDS:
         return None

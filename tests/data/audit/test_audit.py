@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from polyrefuse_data.audit.audit import Report, audit
-from polyrefuse_data.audit.calibrate import calibrate, thresholds_yaml
+from polyrefuse_data.audit.calibrate import calibrate, most_flagged, thresholds_yaml
 from polyrefuse_data.audit.report import render_html, report_lines
 from polyrefuse_data.build.model import rows_table
 from polyrefuse_data.build.package import read_rows
@@ -240,6 +240,13 @@ def test_the_page_is_self_contained_and_shows_texts_only_on_demand(
     with_texts = page.read_text(encoding="utf-8")
     assert "&lt;script&gt;alert" in with_texts
     assert "<script" not in with_texts
+
+
+@pytest.mark.parametrize(
+    ("rows", "most"), [(200, 0), (597, 0), (598, 0), (1417, 2), (1771, 3), (200_000, 947)]
+)
+def test_rows_that_a_bound_may_flag_for_the_rate_to_be_low_with_confidence(rows: int, most: int) -> None:
+    assert most_flagged(rows) == most
 
 
 def test_calibration_follows_the_data_and_distrusts_what_is_not_parallel(

@@ -105,6 +105,8 @@ def test_without_english_what_needs_it_says_nothing() -> None:
         ("Wer ist der Autor von Gone with the Wind?", "Who wrote Gone with the Wind?", 0.667),
         ("Was ist New York City Hall?", "What is there in New York City Hall?", 0.0),
         ("Erkläre open source", "Explain what open source means", 0.0),
+        ('Was heißt "once in a while"?', 'What does the idiom "once in a while" mean?', 0.0),
+        ("eine Regel für rock-paper-scissors", "Come up with a rule for rock-paper-scissors", 0.0),
         ("Pie", "Bake Apple Pie", None),
         ("repair a bicycle", "repair a bicycle", None),
         ("an old, old, old bicycle", "old old old old", 1.0),

@@ -82,7 +82,7 @@ def test_scores_become_columns_thresholds_a_card_and_a_review(
     words: WordCount, small: Callable[..., BuildResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibration, "MINIMUM_ROWS", 20)
-    monkeypatch.setattr(calibration, "MODEL_TAIL", 0.1)
+    monkeypatch.setattr(calibration, "LARGEST_RATE", 0.15)
     plain, path, bounds = small(), tmp_path / "scores.jsonl", tmp_path / "own.yaml"
     audit(plain.folder, models=REQUEST, scores=path)
     thresholds = calibration.calibrate(plain.folder, None, None, load_thresholds(), path)
