@@ -20,10 +20,10 @@ TRANSLATION = (
     '"text": "Ein Haus."}\n'
 )
 PRIVATE = re.compile(
-    r"^cache/(baselines|addresses)|^(run|far)/(.*/)?(completions|verdicts)(/|$)|^guard/(test/)?scores\.jsonl|"
-    r"^(answers|verdicts)/.*\.jsonl"
+    r"^cache/baselines|^cache/addresses(/[^/]+(/run)?)?$|^(run|far|cache/addresses)/(.*/)?(completions|verdicts)"
+    r"(/|$)|^guard/(test/)?scores\.jsonl|^(answers|verdicts)/.*\.jsonl"
 )
-"""What is its owner's alone."""
+"""What is its owner's alone; tables of a working copy lie in a folder that is."""
 
 
 def commands(root: Path, model: Path, build: Path, address: str) -> Iterator[tuple[object, ...]]:
