@@ -14,7 +14,7 @@ BATCH_SIZE = {"cpu": 64, "cuda": 256}
 BATCH_BYTES = 4 * 2**30
 """What a batch may fill on a CPU, where to ask for too much ends the process and raises nothing."""
 
-CACHE_BYTES = 2**26
+CACHE_BYTES = 2**25
 """What keys and values may fill on a CPU in any case, and
 `CACHE_SHARE` of the weights' bytes where that is more: little beside what the model takes anyway."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from polyrefuse_data.core.progress import Progress
 from polyrefuse_eval.errors import OutOfMemoryError
 from polyrefuse_eval.models.batch_size import cache_columns, default_batch_size
-from polyrefuse_eval.models.batching import TOKENS_PER_BATCH, next_rows
+from polyrefuse_eval.models.batching import next_rows
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.decoding import Decoding, can_cache, can_join
 from polyrefuse_eval.models.intervene import BASELINE, Edits, applied, as_edits
@@ -25,6 +25,9 @@ from polyrefuse_eval.models.thinking import RowProgress, split_thoughts
 ROUND = 4
 """Batches' worth of requests that are answered together: what an interrupted call may have to make again, and
 more of them gain little, since a batch runs empty at the end of each round only."""
+
+JOINING_TOKENS = {"cpu": 512, "cuda": 4096}
+"""Tokens of the prompts that begin or join in one pass: what it holds stands in memory beside the cache."""
 
 MAX_NEW_TOKENS = 512
 """As in both papers."""
@@ -278,7 +281,7 @@ class _Round:
         part = next_rows(self._chat, self._encoded, waiting, count)
         if not joins:
             return part
-        budget = TOKENS_PER_BATCH.get(self._chat.device.type, TOKENS_PER_BATCH["cpu"])
+        budget = JOINING_TOKENS.get(self._chat.device.type, JOINING_TOKENS["cpu"])
         longest = max(len(self._encoded[index]) for index in part)
         return part[: max(1, budget // longest)]
 

@@ -200,7 +200,7 @@ def _adapter_on_hub(source: str, revision: str | None) -> Adapter | None:
         if hub.utils.cached_file(source, "config.json", **options):
             return None
         path = hub.utils.cached_file(source, ADAPTER_CONFIG, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of the client's HTTP library, too: redirects in a circle are none of OSError
         raise ChatModelError(explain(source, error)) from None
     return read_adapter(Path(path)) if path else None
 

@@ -175,6 +175,30 @@ def test_fewer_rows_are_at_once_where_their_keys_and_values_would_fill_the_memor
     assert max(slots) == 5
 
 
+def test_prompts_of_one_pass_have_no_more_tokens_than_may_stand_beside_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chat, passes = chat_model(), []
+    longest = max(map(len, chat.encode(PROMPTS)))
+    most = 3 * longest
+    begin = Decoding.begin
+
+    def counted(self: Decoding, rows: list[list[int]], edits: list[int]) -> torch.Tensor:
+        passes.append(len(rows) * max(map(len, rows)))
+        return begin(self, rows, edits)
+
+    monkeypatch.setattr(Decoding, "begin", counted)
+    wanted = varied(chat)
+    tokens = "polyrefuse_eval.models.generate.JOINING_TOKENS"
+    monkeypatch.setattr(tokens, {"cpu": 10**6})
+    expected = run(chat, wanted)
+    assert max(passes) > most
+    monkeypatch.setattr(tokens, {"cpu": most})
+    passes.clear()
+    assert_mostly_equal(run(chat, wanted), expected)
+    assert max(passes) <= most
+
+
 def test_rounds_that_are_done_are_left_out_and_others_made_whole() -> None:
     chat = chat_model()
     wanted = requests(chat)

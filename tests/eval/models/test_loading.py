@@ -161,3 +161,15 @@ def test_numbers_that_overflow_are_an_error_that_names_the_type_to_take() -> Non
         list(generate(chat, [Request("a", PROMPTS[0])], max_new_tokens=2))
     with pytest.raises(ChatModelError, match=f"the output of layer 1 of LlamaForCausalLM .* {message}"):
         ChatModel.from_parts(model, tokenizer())
+
+
+def test_redirects_of_the_hub_in_a_circle_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CircleError(Exception):
+        """What the client's HTTP library raises."""
+
+    def cached_file(*_arguments: object, **_options: object) -> None:
+        raise CircleError("Exceeded 20 redirects")
+
+    monkeypatch.setattr("transformers.utils.cached_file", cached_file)
+    with pytest.raises(ChatModelError, match=r"'acme/model' cannot be loaded: Exceeded 20 redirects"):
+        ChatModel.load("acme/model")
