@@ -161,7 +161,7 @@ def measure(device: str, work: Any) -> dict[str, Any]:
 
 
 def run_stage(
-    side: str, stage: str, shape: str, device: str, threads: int, limit: int, state: Path
+    side: str, stage: str, shape: str, device: str, threads: int, limit: int, n_varied: int, state: Path
 ) -> dict[str, Any]:
     """Run one stage of one side; the directions travel between processes as `state`/directions.pt."""
     import torch
@@ -189,19 +189,20 @@ def run_stage(
     unit = 0.1 * torch.randn(chat.width, generator=torch.Generator().manual_seed(0)).to(device)
     _warm_up(chat)
     if stage == "varied":
-        texts = prompts("harmful", N_VARIED, 2)
-        return measure(device, lambda: _generate(side, chat, unit, texts, varied_lengths()))
+        texts = prompts("harmful", n_varied, 2)
+        return measure(device, lambda: _generate(side, chat, unit, texts, varied_lengths(n_varied)))
     lengths = [[NEW_TOKENS] * N_GENERATE] * 3
     return measure(device, lambda: _generate(side, chat, unit, prompts("harmful", N_GENERATE, 2), lengths))
 
 
-def varied_lengths() -> list[list[int]]:
+def varied_lengths(n_prompts: int) -> list[list[int]]:
     """Return the tokens of each answer under each condition: geometric, cut at `VARIED_CAP`, a mean of about
     a third of it."""
     generator = random.Random("lengths")
     mean = VARIED_CAP * 0.355  # 0.33 of the cap behind the cut
     return [
-        [min(VARIED_CAP, 1 + int(generator.expovariate(1 / mean))) for _ in range(N_VARIED)] for _ in range(3)
+        [min(VARIED_CAP, 1 + int(generator.expovariate(1 / mean))) for _ in range(n_prompts)]
+        for _ in range(3)
     ]
 
 
@@ -320,6 +321,8 @@ def in_process(
         arguments.device,
         "--threads",
         str(arguments.threads),
+        "--varied-prompts",
+        str(arguments.varied_prompts),
         "--worker",
         side,
         stage,
@@ -383,13 +386,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--stage", choices=STAGES, action="append")
     parser.add_argument("--plain-candidates", type=int)
+    parser.add_argument("--varied-prompts", type=int, default=N_VARIED, help="prompts under each condition")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         side, stage, limit, state, target = arguments.worker
         found = run_stage(
-            side, stage, arguments.shape, arguments.device, arguments.threads, int(limit), Path(state)
+            side,
+            stage,
+            arguments.shape,
+            arguments.device,
+            arguments.threads,
+            int(limit),
+            arguments.varied_prompts,
+            Path(state),
         )
         Path(target).write_text(json.dumps(found))
         return

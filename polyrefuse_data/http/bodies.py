@@ -26,13 +26,13 @@ _GZIP, _ZLIB, _DEFLATE = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
 class Body:
-    """Collect the chunks of a response of one content coding; raise `Fault` beyond `MAXIMUM_BYTES`.
+    """Collect the chunks of a response of one content coding; raise `Fault` beyond `maximum_bytes`.
 
     A chunk is never unpacked further than that: some kilobytes of gzip stand for megabytes, and of gzip in
     gzip for gigabytes, so that a coding upon a coding is not taken.
     """
 
-    def __init__(self, coding: str | None) -> None:
+    def __init__(self, coding: str | None, maximum_bytes: int = MAXIMUM_BYTES) -> None:
         name = (coding or "identity").strip().lower()
         if name not in ("identity", "gzip", "x-gzip", "deflate"):
             raise Fault("page", "an answer in a compression that was not requested")
@@ -40,19 +40,20 @@ class Body:
             None if name == "identity" else zlib.decompressobj(_GZIP if "gzip" in name else _ZLIB)
         )
         self._is_deflate = name == "deflate"
+        self._maximum_bytes = maximum_bytes
         self._received = 0
         self._content = bytearray()
 
     def add(self, chunk: bytes) -> None:
         """Add the next bytes as they came; raise `Fault` where they are too many, or cannot be unpacked."""
         self._received += len(chunk)
-        room = MAXIMUM_BYTES + 1 - len(self._content)
+        room = self._maximum_bytes + 1 - len(self._content)
         try:
             self._content += chunk if self._unpacker is None else self._unpack(chunk, room)
         except zlib.error:
             raise Fault("truncated", "the answer was interrupted") from None
-        if max(len(self._content), self._received) > MAXIMUM_BYTES:
-            raise Fault("page", f"an answer of more than {MAXIMUM_BYTES} bytes")
+        if max(len(self._content), self._received) > self._maximum_bytes:
+            raise Fault("page", f"an answer of more than {self._maximum_bytes} bytes")
 
     def content(self) -> bytes:
         """Return the unpacked bytes."""

@@ -21,7 +21,7 @@ import httpx
 
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.core.version import __version__
-from polyrefuse_data.http.bodies import Body, without_key
+from polyrefuse_data.http.bodies import MAXIMUM_BYTES, Body, without_key
 from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError, excerpt
 from polyrefuse_data.http.network import deadline, open_transport
 
@@ -130,13 +130,17 @@ class HttpClient:
     """Send requests with a total deadline of `timeout` seconds each. Safe to share between threads.
 
     `key_variable` names the environment variable with the service's key, if there is one: messages name it
-    where the key is refused, and its value is removed from samples of answers. Proxies and certificate
-    files come from the environment (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, REQUESTS_CA_BUNDLE).
+    where the key is refused, and its value is removed from samples of answers. No answer of more than
+    `maximum_bytes` is read. Proxies and certificate files come from the environment (HTTPS_PROXY, NO_PROXY,
+    SSL_CERT_FILE, REQUESTS_CA_BUNDLE).
     """
 
-    def __init__(self, timeout: float, key_variable: str | None = None) -> None:
+    def __init__(
+        self, timeout: float, key_variable: str | None = None, maximum_bytes: int = MAXIMUM_BYTES
+    ) -> None:
         self.timeout = timeout
         self.key_variable = key_variable
+        self._maximum_bytes = maximum_bytes
         self._timeouts = httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)).as_dict()
         self._thread = threading.local()
 
@@ -184,7 +188,12 @@ class HttpClient:
                     wait = f": none within {CONNECT_SECONDS:g} s"
                     raise Fault("connection", f"with {origin(address)}{wait}") from None
                 raise Fault("timeout", f"no answer within {self.timeout:g} s") from None
-            except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+            except (
+                httpx.InvalidURL,
+                httpx.UnsupportedProtocol,
+                httpx.LocalProtocolError,
+                UnicodeError,  # of a host with a label that is empty or has more than 63 characters
+            ) as error:
                 name = type(error).__name__
                 raise TranslatorError(f"{origin(address)} cannot be asked: {name}") from None
             except httpx.TransportError as error:
@@ -214,7 +223,7 @@ class HttpClient:
     def _exchange(self, transport: httpx.HTTPTransport, request: httpx.Request) -> Response:
         """Send a request and read its response, of any status, to the end."""
         with contextlib.closing(transport.handle_request(request)) as answer:
-            body = Body(answer.headers.get("Content-Encoding"))
+            body = Body(answer.headers.get("Content-Encoding"), self._maximum_bytes)
             try:
                 for chunk in answer.iter_raw():
                     body.add(chunk)

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import platformdirs
 
 from polyrefuse_data.core.errors import SourceError
 from polyrefuse_data.core.files import write_bytes
+from polyrefuse_data.http.client import HttpClient, check_address
+from polyrefuse_data.http.faults import Fault, TranslatorError
 from polyrefuse_data.prompts.source import Source
 from polyrefuse_data.prompts.sources import read_mirror
 
 BASE_URL_VARIABLE = "POLYREFUSE_SOURCES_URL"
 """Environment variable: an address under which the files lie by name, in place of the pinned ones."""
 
-TIMEOUT_SECONDS = (10.0, 60.0)
-"""Connect and read time-outs of one request."""
-
 LONGEST_SECONDS = 600.0
 """Longest time of a whole download."""
 
 LARGEST_BYTES = 1 << 28
 """Largest file that is read, unpacked; the largest source has 23 MB."""
-
-CHUNK_BYTES = 1 << 16
 
 
 def cache_folder() -> Path:
@@ -34,30 +30,15 @@ def cache_folder() -> Path:
 
 
 def _download(row: Source, url: str) -> bytes:
-    import requests
-
-    end = time.monotonic() + LONGEST_SECONDS
+    """Return what `url` sends; no redirect is followed, and no user or password in it is taken."""
     try:
-        with requests.get(url, timeout=TIMEOUT_SECONDS, stream=True) as response:
-            content = bytearray()
-            for chunk in response.iter_content(CHUNK_BYTES) if response.status_code == 200 else ():
-                content += chunk
-                if len(content) > LARGEST_BYTES or time.monotonic() > end:
-                    raise SourceError(
-                        f"source {row.name}: {url} sends more than {LARGEST_BYTES >> 20} MiB, or for more "
-                        f"than {LONGEST_SECONDS:g} s; use a local mirror with --sources DIR"
-                    )
-    except requests.RequestException as error:
+        check_address(url, BASE_URL_VARIABLE)
+        return HttpClient(LONGEST_SECONDS, maximum_bytes=LARGEST_BYTES).get(url).content
+    except (Fault, TranslatorError) as error:
         raise SourceError(
-            f"source {row.name}: cannot fetch {url} ({type(error).__name__}); offline, either give a local "
-            "mirror of the files with --sources DIR or build the embedded sample with --recipe sample"
+            f"source {row.name}: cannot fetch {row.file} ({error}); either give a local mirror of the files "
+            "with --sources DIR or build the embedded sample with --recipe sample"
         ) from None
-    if response.status_code != 200:
-        raise SourceError(
-            f"source {row.name}: {url} answered {response.status_code}; "
-            "use a local mirror with --sources DIR, or try again later"
-        )
-    return bytes(content)
 
 
 def fetch(row: Source, cache: Path | None = None) -> bytes:

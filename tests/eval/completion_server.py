@@ -22,8 +22,9 @@ class CompletionServer:
     """How the server behaves, and what it was asked.
 
     `gives_ids`: replies hold token ids, as those of newer versions. `adds_token`: it puts a token of its own
-    before a prompt. `wrong_after`: number of answers after which it answers as another model. `seconds`: how
-    long an answer takes. `fault_rate`: the share of requests that end in one of `faults`.
+    before a prompt. `wrong_after`: number of answers after which it answers as another model, or with
+    `wrong_choice` and `wrong_usage` in place of what it should send. `seconds`: how long an answer takes.
+    `fault_rate`: the share of requests that end in one of `faults`.
     """
 
     folder: Path
@@ -31,6 +32,8 @@ class CompletionServer:
     gives_ids: bool = True
     adds_token: bool = False
     wrong_after: int | None = None
+    wrong_choice: dict[str, Any] = field(default_factory=dict)
+    wrong_usage: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     fault_rate: float = 0.0
     faults: tuple[str, ...] = ("429", "500", "reset", "half", "no choice", "page", "error")
@@ -86,6 +89,9 @@ class CompletionServer:
             "completion_tokens": len(made),
             "total_tokens": len(body["prompt"]) + len(made),
         }
+        if is_wrong:
+            choice.update(self.wrong_choice)
+            usage.update(self.wrong_usage)
         return {
             "id": "cmpl-1",
             "object": "text_completion",

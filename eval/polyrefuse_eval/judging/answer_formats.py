@@ -34,7 +34,7 @@ def flat_records(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             for number, entry in enumerate(entries):
                 yield {"id": f"{behavior}-{number}", **_renamed(entry)}
     elif "custom_id" in record and isinstance(record.get("response"), dict | None):  # OpenAI's batches
-        yield {**record, "id": record["custom_id"], "response": _batch_answer(record["response"] or {})}
+        yield {**record, "id": record["custom_id"], "response": _batch_answer(record.get("response") or {})}
     elif isinstance(turns, list) and "response" not in record:
         yield {**record, **_last_exchange(turns)}
     elif isinstance(record.get("resps"), list):  # lm-evaluation-harness

@@ -132,7 +132,10 @@ def published_signature(signature: Mapping[str, Any], langs: Iterable[str], file
 def _summary(folder: RunFolder) -> Summary:
     summary = folder.summary()
     if summary is None:
-        raise PublishError(f"'{folder.path}' has no {SUMMARY_FILE}: the run is not finished; finish it first")
+        raise PublishError(
+            f"'{folder.path}' has no {SUMMARY_FILE}: the run is not finished, or a rescore of it was "
+            "interrupted; run the same command again"
+        )
     if summary.formula != FORMULA:
         raise PublishError(
             f"'{folder.path / SUMMARY_FILE}' states another formula than this version; recompute it with: "
@@ -147,7 +150,10 @@ def _verdict_files(folder: RunFolder) -> Iterator[tuple[str, str]]:
     place = folder.path / "verdicts"
     for entry in sorted(place.iterdir()) if place.is_dir() else ():
         if entry.name not in judges:
-            raise PublishError(f"'{entry}' is of no judge that {RUN_FILE} names; move it out")
+            raise PublishError(
+                f"'{entry}' is of no judge that {RUN_FILE} names; if a rescore was interrupted, run the same "
+                "command again, else move it out"
+            )
     for name, judge in judges.items():
         for lang in folder.judged_languages(judge):
             cells: dict[str, list[VerdictRecord]] = {}

@@ -128,7 +128,10 @@ def _result_problems(results: Sequence[Result], judges: Sequence[str] | None) ->
     if judges is not None:
         for judge in dict.fromkeys(result.judge for result in results):
             if judge not in judges:
-                yield f"{RESULTS_FILE} holds judge {judge}, which run.json does not name"
+                yield (
+                    f"{RESULTS_FILE} holds judge {judge}, which run.json does not name (if a rescore was "
+                    "interrupted, run the same command again)"
+                )
 
 
 def _summary_problems(summary: Summary, results: Sequence[Result]) -> Iterator[str]:

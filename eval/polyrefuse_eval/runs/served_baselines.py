@@ -20,6 +20,7 @@ from polyrefuse_data.http.faults import Fault
 from polyrefuse_eval.endpoint.client import EndpointClient
 from polyrefuse_eval.endpoint.completions import BaselineServer, TokenIds, public_name
 from polyrefuse_eval.endpoint.reading import ServiceAnswer, split_reasoning
+from polyrefuse_eval.endpoint.spec import ServiceSpec
 from polyrefuse_eval.errors import EndpointError
 from polyrefuse_eval.models.chat import ChatModel
 from polyrefuse_eval.models.generate import Answer, generate
@@ -79,7 +80,7 @@ class ServedPrompts(MeasuredPrompts):
         rows = [row for row in self.rows if self.key(row) not in self.done]
         prompts = [prompt.ids for prompt in chat.encode([row.text for row in rows])]
         with closing(EndpointClient(self.server.spec(chat.stop_ids, self.max_new_tokens))) as client:
-            for answers in continuations(client, prompts):
+            for answers in continuations(chat, client, prompts):
                 yield [
                     self._completion(rows[index], served_answer(chat, answer), answer)
                     for index, answer in answers
@@ -181,15 +182,8 @@ def check_server(chat: ChatModel, server: BaselineServer, prompts: Sequence[str]
         for answer in answers
     }
     with closing(EndpointClient(server.spec(chat.stop_ids, FIRST_TOKENS))) as client:
-        received = dict(chain.from_iterable(continuations(client, encoded)))
-    for index, ids in enumerate(encoded):
-        n_read = received[index].note.prompt_tokens
-        if n_read not in (None, len(ids)):
-            raise EndpointError(
-                f"--baseline-url: '{server.model}' reads {n_read} tokens of a prompt that has {len(ids)} in "
-                f"the template of '{chat.name}'; let the server take prompts as they are, or leave "
-                "--baseline-url out"
-            )
+        received = dict(chain.from_iterable(continuations(chat, client, encoded)))
+    for index in range(len(encoded)):
         answer, served = own[str(index)], served_answer(chat, received[index])
         same = (
             served.text.strip() == answer.text.strip()
@@ -229,13 +223,13 @@ def served_answer(chat: ChatModel, answer: ServiceAnswer) -> ServedAnswer:
 
 
 def continuations(
-    client: EndpointClient[TokenIds], prompts: Sequence[TokenIds]
+    chat: ChatModel, client: EndpointClient[TokenIds], prompts: Sequence[TokenIds]
 ) -> Iterator[list[tuple[int, ServiceAnswer]]]:
     """Yield the continuations of `prompts` as they come, each with the index of its prompt.
 
     As many prompts are on their way as the client has connections, and none is sent before the caller has
-    taken what came: after a kill, no more than these are asked for again. Raises `EndpointError` where a
-    prompt has no answer after all tries.
+    taken what came: after a kill, no more than these are asked for again. Raises `EndpointError`, once the
+    answers that came are taken, where a prompt has no answer after all tries, or one that `chat` cannot give.
     """
     waiting = deque(enumerate(prompts))
     asked: dict[Future[ServiceAnswer], int] = {}
@@ -244,16 +238,47 @@ def continuations(
             index, ids = waiting.popleft()
             asked[client.ask(ids)] = index
         done, _ = wait(asked, return_when=FIRST_COMPLETED)
-        indices = {future: asked.pop(future) for future in done}
-        answers = [(index, future.result()) for future, index in indices.items() if not future.exception()]
+        answers, errors = [], []
+        for future in done:
+            index, error = asked.pop(future), future.exception()
+            error = error or _impossible(chat, client.spec, prompts[index], future.result())
+            if error is None:
+                answers.append((index, future.result()))
+            else:
+                errors.append(error)
         if answers:
             yield answers
-        for future in done:
-            error = future.exception()
+        for error in errors:
             if isinstance(error, Fault):
                 raise EndpointError(f"{client.spec.label} gave no answer ({error})")
-            if error is not None:
-                raise error
+            raise error
+
+
+def _impossible(
+    chat: ChatModel, spec: ServiceSpec[TokenIds], prompt: TokenIds, answer: ServiceAnswer
+) -> EndpointError | None:
+    """Return why `answer` is none that `chat` gives to `prompt` under the limit of `spec`, None if it may be.
+
+    Looks at the tokens that the server says it read, at how many it sends, and at ids that the model lacks.
+    """
+    n_read, ids = answer.note.prompt_tokens, answer.token_ids
+    if n_read not in (None, len(prompt)):
+        return EndpointError(
+            f"--baseline-url: '{spec.name}' reads {n_read} tokens of a prompt that has {len(prompt)} in the "
+            f"template of '{chat.name}'; let the server take prompts as they are, or leave --baseline-url out"
+        )
+    n_sent = max(len(ids or ()), answer.n_tokens or 0)
+    if n_sent > spec.max_tokens:
+        return EndpointError(
+            f"--baseline-url: '{spec.name}' sends {n_sent} tokens where at most {spec.max_tokens} are asked "
+            "for; let the server keep to max_tokens, or leave --baseline-url out"
+        )
+    if max(ids or (0,)) >= chat.n_embeddings:
+        return EndpointError(
+            f"--baseline-url: '{spec.name}' sends token {max(ids or (0,))}, and '{chat.name}' has "
+            f"{chat.n_embeddings}; serve the same model, or leave --baseline-url out"
+        )
+    return None
 
 
 def _without_server(identity: Identity) -> dict[str, str]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +33,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.requests += 1  # type: ignore[attr-defined]
         self.send_response(status)
         self.send_header("Content-Length", str(length))
+        self.send_header("Location", self.server.target)  # type: ignore[attr-defined]
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(OSError):
+            while self.server.drips:  # type: ignore[attr-defined]
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+            self.wfile.write(body)
 
     def log_message(self, *unused: object) -> None:
         pass
@@ -43,6 +50,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.server.HTTPServer]:
     """An upstream on loopback: set `answer` to (status, body, length that it claims)."""
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     httpd.answer = (200, GOOD, len(GOOD))  # type: ignore[attr-defined]
+    httpd.target = "/"  # type: ignore[attr-defined]
+    httpd.drips = False  # type: ignore[attr-defined]
     httpd.requests = 0  # type: ignore[attr-defined]
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
     thread.start()
@@ -78,13 +87,41 @@ def test_an_upstream_that_sends_without_end_is_given_up(
 ) -> None:
     server.answer = (200, bytes(1 << 20), 1 << 40)  # type: ignore[attr-defined]
     monkeypatch.setattr("polyrefuse_data.prompts.fetch.LARGEST_BYTES", 1 << 18)
-    with pytest.raises(SourceError, match="sends more than 0 MiB"):
+    with pytest.raises(SourceError, match="more than 262144 bytes"):
         fetch(small_source, tmp_path)
-    monkeypatch.undo()
-    monkeypatch.setenv(BASE_URL_VARIABLE, f"http://127.0.0.1:{server.server_port}/")
-    monkeypatch.setattr("polyrefuse_data.prompts.fetch.LONGEST_SECONDS", -1.0)
-    with pytest.raises(SourceError, match="or for more than -1 s"):
+
+
+def test_an_upstream_that_sends_a_byte_now_and_then_is_given_up(
+    tmp_path: Path, small_source: Source, server: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.drips = True  # type: ignore[attr-defined]
+    monkeypatch.setattr("polyrefuse_data.prompts.fetch.LONGEST_SECONDS", 0.3)
+    with pytest.raises(SourceError, match=r"no answer within 0\.3 s"):
         fetch(small_source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["file:///etc/passwd", "/advbench.csv", "http://localhost:9/", "http://a..b/", "http://127.0.0.1:99999/"],
+)
+def test_no_redirect_is_followed(
+    tmp_path: Path, small_source: Source, server: http.server.HTTPServer, target: str
+) -> None:
+    server.answer = (302, b"", 0)  # type: ignore[attr-defined]
+    server.target = target  # type: ignore[attr-defined]
+    with pytest.raises(SourceError, match="which is not followed"):
+        fetch(small_source, tmp_path)
+    assert server.requests == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("host", ["user:secret@localhost:9", "a..b", "a" * 64])
+def test_an_address_that_cannot_be_asked_is_one_line_without_its_password(
+    tmp_path: Path, small_source: Source, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv(BASE_URL_VARIABLE, f"http://{host}/")
+    with pytest.raises(SourceError, match="cannot fetch") as caught:
+        fetch(small_source, tmp_path)
+    assert "secret" not in str(caught.value)
 
 
 def test_an_altered_file_in_the_cache_is_fetched_again(

@@ -164,9 +164,13 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda run: (run / "verdicts/native-1").rename(run / "verdicts/x\n---\n# owned"),
         r"is of no judge that run.json names|verdicts/ are not what",
     ),
+    "verdicts of a rescore that was interrupted": (
+        lambda run: (run / "verdicts/native-2").mkdir(),
+        "is of no judge that run.json names; if a rescore was interrupted, run the same command again",
+    ),
     "no summary": (
         lambda run: (run / "summary.json").unlink(),
-        "has no summary.json: the run is not finished",
+        "has no summary.json: the run is not finished, or a rescore of it was interrupted; run the same",
     ),
 }
 

@@ -81,6 +81,7 @@ def test_the_answer_its_prompt_and_its_id_are_found(tmp_path: Path, form: str, i
     [
         (batch(None, 429), "the service gave no answer (status 429)"),
         ({"custom_id": "a", "response": None, "error": {"code": "expired"}}, "no answer (status unknown)"),
+        ({"custom_id": "a"}, "no answer (status unknown)"),
         (batch({"content": None}), "'response' is missing"),
         ({"messages": [{"role": "user", "content": "P"}]}, "the transcript has no turn of an assistant"),
         ({"messages": [1, None, {"role": "assistant"}]}, "'response' is missing"),

@@ -115,6 +115,14 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "rescore",
         "a verdict of another judge, native-2",
     ),
+    "results of a rescore that was interrupted": (
+        lambda run: (
+            change_lines(run / "results.jsonl", lambda record: record.update(judge="native-2")),
+            (run / "summary.json").unlink(),
+        ),
+        "leaderboard",
+        r"holds judge native-2, which run.json does not name \(if a rescore was interrupted, run the same",
+    ),
 }
 
 

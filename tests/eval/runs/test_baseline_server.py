@@ -173,6 +173,36 @@ def test_a_server_that_changes_is_noticed_when_a_run_resumes(
     assert completions(out) == completions(plain)
 
 
+@pytest.mark.parametrize(
+    ("choice", "usage", "message"),
+    [
+        ({"token_ids": [5] * 1000}, {}, "'tiny' sends 1000 tokens where at most 6 are asked for"),
+        ({"token_ids": None}, {"completion_tokens": 7}, "'tiny' sends 7 tokens where at most 6"),
+        ({"token_ids": [2**31 - 1]}, {}, "'tiny' sends token 2147483647, and '"),
+        ({}, {"prompt_tokens": 3}, "'tiny' reads 3 tokens of a prompt that has "),
+    ],
+)
+def test_an_answer_that_the_model_cannot_give_is_one_line_and_the_others_stay(
+    server: CompletionServer,
+    model_folder: Path,
+    data_folder: Path,
+    plain: Path,
+    tmp_path: Path,
+    choice: dict[str, object],
+    usage: dict[str, object],
+    message: str,
+) -> None:
+    out = tmp_path / "run"
+    asked = served(server, model_folder, data_folder, out, "--connections", 1)
+    server.wrong_after, server.wrong_choice, server.wrong_usage = N_CHECKED + 2, choice, usage
+    assert message in error(*asked)
+    server.wrong_after = None
+    server.bodies.clear()
+    assert call(*asked).exit_code == 0
+    assert len(server.bodies) == N_CHECKED + N_BASELINES - 2, "what came before it is not asked again"
+    assert completions(out) == completions(plain)
+
+
 @pytest.mark.slow  # a process that imports everything
 def test_killed_and_resumed_at_most_what_was_in_flight_is_asked_again(
     server: CompletionServer, model_folder: Path, data_folder: Path, plain: Path, tmp_path: Path
