@@ -1,4 +1,4 @@
-"""Check that a translation asks for the same thing: negations, questions, numbers in words, verbatim parts.
+"""Check that a translation asks for the same thing: negations, questions, requests, verbatim parts.
 
 The markers of each language lie in `data/intent_markers.yaml`; a language without a row there is not judged.
 A score counts differences of meaning that the markers show, and is None where nothing can be told.
@@ -13,12 +13,9 @@ from importlib import resources
 import regex
 import yaml
 
-from polyrefuse_data.checks.text import QUOTED, number_written, unmarked
+from polyrefuse_data.checks.text import QUOTED, unmarked
 from polyrefuse_data.core.languages import LANGUAGES, SOURCE_LANGUAGE
 from polyrefuse_data.core.unicode_text import normalize, without_final_punctuation
-
-NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-"""English words of the numbers 2 to 12. `one` is left out: it is a pronoun more often than a number."""
 
 MOST_NEGATIONS = 2
 """Negations of the English that are counted: longer texts are translated more freely."""
@@ -26,10 +23,6 @@ MOST_NEGATIONS = 2
 NEGATES_ONCE = ("zh",)
 """Languages where one negation may stand for several of the English."""
 
-DUAL = ("ar",)
-"""Languages that write "two" as an ending of the noun."""
-
-_NUMBER_WORD = regex.compile(rf"(?<![\w-])(?:{'|'.join(NUMBER_WORDS)})(?![\w-])")
 _VERBATIM = regex.compile(
     r"https?://[^\s<>\"')\]]+|www\.[^\s<>\"')\]]+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}\.\w+"  # addresses
     r"|`[^`\n]+`|\{\{?\w+\}?\}|<[/!]?[A-Za-z][^<>\n]{0,80}>|%\([a-z]+\)[sd]|(?<!\w)\$\w+\b(?<!\$\d+)"  # code
@@ -190,21 +183,6 @@ def _requests(text: str, known: Markers, lang: str) -> bool:
     else:
         ends = text if len(words) <= 5 else " ".join((*words[:3], "|", *words[-2:]))
     return known.requests.search(ends) is not None or known.elsewhere.search(text) is not None
-
-
-def missing_number_words(text: str, text_en: str, lang: str) -> float | None:
-    """Return how many different numbers, words in the English, are no word or digit of the translation.
-
-    None if the English has no such word, or where the language's number words are not known.
-    """
-    words = set(_NUMBER_WORD.findall(normalize("NFKC", QUOTED.sub(" ", text_en)).casefold()))
-    if lang in DUAL:
-        words -= {"two"}
-    if not words:
-        return None
-    values = [NUMBER_WORDS.index(word) + 2 for word in words]
-    written = [number_written(text, value, lang) for value in values]
-    return None if None in written else float(written.count(False))
 
 
 def missing_verbatim(text: str, text_en: str) -> float | None:

@@ -1,13 +1,15 @@
 """Check that the numbers of an English text stand in its translation, as figures or as words.
 
-Words for numbers lie in `data/number_words.yaml`. A number has readings: "5 million" may come back as 5 with a
-word of the language or as 5000000, "6 p.m." as 18, the year 2024 in Thai as 2567; "1,500" and "1.500" read alike.
+Words for numbers lie in `data/number_words.yaml`. A number has readings: "5 million" may come back as 5 with
+a word of the language or as 5000000, "6 p.m." as 18, the year 2024 in Thai as 2567; "1,500" and "1.500" read
+alike. In languages without number words, figures are compared with figures.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 
@@ -34,17 +36,32 @@ _NUMBER_WORD = regex.compile(rf"(?<![\w-])(?:{'|'.join(NUMBER_WORDS)})(?![\w-])"
 _OTHER_DIGIT = regex.compile(r"[\p{Nd}--[0-9]]", regex.V1)
 _SEPARATOR = r"[,.'’٬\u00a0\u202f ]"
 _FIGURE = regex.compile(
-    rf"(?<![0-9])(?:[0-9]{{1,3}}(?:{_SEPARATOR}[0-9]{{3}})+(?![0-9])|[0-9]+)(?:[.,٫][0-9]{{1,9}}(?![.,]?[0-9]))?"
+    rf"(?<![0-9])(?:[0-9]{{1,3}}(?:{_SEPARATOR}[0-9]{{3}})+(?![0-9])|[0-9]+)"
+    r"(?:[.,٫][0-9]{1,9}(?![.,]?[0-9]))?"
 )
 _GROUPED = regex.compile(rf"{_SEPARATOR}(?=[0-9]{{3}}(?![0-9]))")
 _ENGLISH_SCALES = {"k": 3, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _ENGLISH_SCALE = regex.compile(rf"[\s-]?({'|'.join(_ENGLISH_SCALES)})\b")
 _AFTERNOON = regex.compile(r"\s?p\.?\s?m\b")
 _FULL_HOUR = regex.compile(r"(?<=\b[0-9]{1,2}):00\b")
-_SCALES = {"百": 2, "千": 3, "천": 3, "万": 4, "萬": 4, "만": 4, "億": 8, "亿": 8, "억": 8, "兆": 12, "조": 12}
+_SCALES = {
+    "百": 2,
+    "千": 3,
+    "천": 3,
+    "万": 4,
+    "萬": 4,
+    "만": 4,
+    "億": 8,
+    "亿": 8,
+    "억": 8,
+    "兆": 12,
+    "조": 12,
+}
 _ROMAN = regex.compile(r"\b[XVI]+\b")
 _ONES = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")
-_ROMAN_NUMERALS = {"X" * tens + ones: str(10 * tens + one) for tens in range(4) for one, ones in enumerate(_ONES)}
+_ROMAN_NUMERALS = {
+    "X" * tens + ones: str(10 * tens + one) for tens in range(4) for one, ones in enumerate(_ONES)
+}
 _HAN_DIGITS = {digit: value for value, digits in enumerate("〇一二三四五六七八九") for digit in digits}
 _HAN_DIGITS |= {"零": 0, "两": 2, "兩": 2}
 _HAN_TENS = {"十": 1, "百": 2, "千": 3}
@@ -68,28 +85,40 @@ def missing_digits(text: str, text_en: str, lang: str) -> float | None:
 
 
 def missing_number_words(text: str, text_en: str, lang: str) -> float | None:
-    """Return how many different numbers, words in the English, are no word or digit of the translation.
+    """Return how many numbers that the English writes as words are missing, as word and as figure.
 
     None if the English has no such word, or where the language's number words are not known.
     """
-    words = list(_NUMBER_WORD.findall(normalize("NFKC", QUOTED.sub(" ", text_en)).casefold()))
+    words = _NUMBER_WORD.findall(normalize("NFKC", QUOTED.sub(" ", text_en)).casefold())
     if lang in DUAL:
-        words = [w for w in words if w != "two"]
+        words = [word for word in words if word != "two"]
     if not words or lang not in _table():
         return None
     wanted = [frozenset({str(NUMBER_WORDS.index(word) + 2)}) for word in words]
     return float(_missing(wanted, _numbers(text, lang)))
 
 
-def _missing(wanted: Iterable[Readings], there: list[Readings]) -> int:
-    """Return how many numbers of `wanted` are left over when each takes one of `there` that may mean the same."""
+def _missing(wanted: Sequence[Readings], there: Sequence[Readings]) -> int:
+    """Return how many numbers of `wanted` find no partner in `there` that may mean the same.
+
+    Each of `there` is a partner once; numbers with fewest readings choose first.
+    """
+    places: dict[str, deque[int]] = defaultdict(deque)
+    for place, readings in enumerate(there):
+        for reading in readings:
+            places[reading].append(place)
+    taken: set[int] = set()
     missing = 0
     for readings in sorted(wanted, key=len):
-        found = next((number for number in there if number & readings), None)
+        same = [places[reading] for reading in readings if reading in places]
+        for free in same:
+            while free and free[0] in taken:
+                free.popleft()
+        found = min((free[0] for free in same if free), default=None)
         if found is None:
             missing += 1
         else:
-            there.remove(found)
+            taken.add(found)
     return missing
 
 
@@ -113,11 +142,11 @@ def _numbers(text: str, lang: str) -> list[Readings]:
     plain = _ascii_digits(text)
     found: list[Readings] = []
     for match in _FIGURE.finditer(plain):
-        value, after = _value(match.group()), plain[match.end() :].lstrip()
+        value, after = _value(match.group()), plain[match.end() : match.end() + 20].lstrip()
         readings = {value}
         if after[:1] in _SCALES:
             readings = {_scaled(value, _SCALES[after[0]])}
-        elif _first_word(after[:20], lang) == "1000":
+        elif _first_word(after, lang) == "1000":
             readings.add(_scaled(value, 3))
         if lang == "th" and len(value) == 4 and value.isdecimal():
             readings.add(str(int(value) - BUDDHIST_ERA))
@@ -139,7 +168,8 @@ def _ascii_digits(text: str) -> str:
 def _value(figure: str) -> str:
     """Return the decimal digits of a figure without marks of thousands."""
     whole, _, fraction = regex.sub(r"[,٫]", ".", _GROUPED.sub("", figure)).partition(".")
-    return (whole.lstrip("0") or "0") + (f".{fraction}" if fraction.strip("0") else "")
+    fraction = fraction.rstrip("0")
+    return (whole.lstrip("0") or "0") + (f".{fraction}" if fraction else "")
 
 
 def _scaled(value: str, zeros: int) -> str:
@@ -154,7 +184,7 @@ def _folded(text: str, lang: str) -> str:
 
 @lru_cache(maxsize=64)
 def _words(lang: str) -> tuple[regex.Pattern[str], dict[str, str]] | None:
-    """Return the pattern of a language's number words, and the value of each; empty for words that are none."""
+    """Return the pattern of a language's number words and their values, empty for words that are none."""
     if lang not in _table():
         return None
     values = {
@@ -163,8 +193,9 @@ def _words(lang: str) -> tuple[regex.Pattern[str], dict[str, str]] | None:
         for word in words
     }
     longest = "|".join(regex.escape(word) for word in sorted(values, key=len, reverse=True))
-    start = r"(?<!\p{L})(?:[وفبلك]?(?:ال)?)" if lang == "ar" else r"(?<!\p{L})" if LANGUAGES[lang].spaced else ""
-    return regex.compile(rf"{start}({longest})"), values
+    start = r"(?<!\p{L})" if LANGUAGES[lang].spaced else ""
+    prefix = "[وفبلك]?(?:ال)?" if lang == "ar" else ""
+    return regex.compile(f"{start}{prefix}({longest})"), values
 
 
 def _first_word(text: str, lang: str) -> str:

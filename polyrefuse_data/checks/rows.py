@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from polyrefuse_data.checks import intent
+from polyrefuse_data.checks import intent, numbers
 from polyrefuse_data.checks import text as scores
 from polyrefuse_data.checks.language import LanguageVotes
 from polyrefuse_data.checks.lexicon import LexicalFit, lexical_fit
@@ -18,7 +18,7 @@ from polyrefuse_data.core.findings import Finding
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE, Language
 from polyrefuse_data.core.schema import ROW_CHECKS
 
-VERSION = 7
+VERSION = 8
 """Raised whenever a check scores differently: kept scores of another version are not reused."""
 
 
@@ -87,9 +87,9 @@ def _against_english(score: Callable[[str, str], float | None]) -> Scorer:
     ]
 
 
-def _digits(batch: Batch) -> list[float | None]:
-    return [
-        None if english is None else scores.missing_digits(text, english, batch.language.code)
+def _with_language(score: Callable[[str, str, str], float | None]) -> Scorer:
+    return lambda batch: [
+        None if english is None else score(text, english, batch.language.code)
         for text, english in zip(batch.texts, batch.texts_en, strict=True)
     ]
 
@@ -124,13 +124,6 @@ def _fit(batch: Batch) -> list[float | None]:
 def _cut(batch: Batch) -> list[float | None]:
     odds = batch.truncation
     return [None] * len(batch.texts) if odds is None else _spread(batch, odds)
-
-
-def _by_markers(score: Callable[[str, str, str], float | None]) -> Scorer:
-    return lambda batch: [
-        None if english is None else score(text, english, batch.language.code)
-        for text, english in zip(batch.texts, batch.texts_en, strict=True)
-    ]
 
 
 _CHECKS = (
@@ -178,9 +171,9 @@ _CHECKS = (
     Check(
         "digits",
         "warning",
-        "digits of the English that are missing",
-        "lack digits of the English",
-        _digits,
+        "numbers that the English has in digits, missing as digits and as words",
+        "lack a number that the English has in digits",
+        _with_language(numbers.missing_digits),
     ),
     Check(
         "line_breaks",
@@ -254,23 +247,23 @@ _CHECKS = (
     Check(
         "number_words",
         "warning",
-        "numbers written as words that are missing",
+        "numbers that the English writes as words, missing as words and as digits",
         "lack a number that the English writes as a word",
-        _by_markers(intent.missing_number_words),
+        _with_language(numbers.missing_number_words),
     ),
     Check(
         "negation",
         "warning",
         "1 if a negation was dropped, -1 if one was added",
         "have dropped or added a negation",
-        _by_markers(intent.negation),
+        _with_language(intent.negation),
     ),
     Check(
         "intent",
         "warning",
         "questions, questions of how, verbs of request lost, hedges added",
         "ask differently from the English: a question lost or added, no request, or a hedge",
-        _by_markers(intent.intent),
+        _with_language(intent.intent),
     ),
 )
 

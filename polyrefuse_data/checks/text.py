@@ -9,10 +9,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from importlib import resources
 
 import regex
-import yaml
 
 from polyrefuse_data.checks.duplicates import jaccard, tokens
 from polyrefuse_data.core.languages import Language
@@ -20,8 +18,6 @@ from polyrefuse_data.core.unicode_text import normalize
 
 _LETTER = regex.compile(r"\p{L}")
 _VISIBLE = regex.compile(r"[\p{L}\p{N}\p{S}\p{P}]")
-_NUMBER = regex.compile(r"[0-9]+")
-_OTHER_DIGIT = regex.compile(r"[\p{Nd}--[0-9]]", regex.V1)
 _WORD = regex.compile(r"[\p{L}\p{M}]+")
 _LATIN_WORD = regex.compile(r"[\p{Script=Latin}\p{M}'’]+(?:-[\p{Script=Latin}\p{M}'’]+)*")
 QUOTED = regex.compile(r"(?<!\w)[\"“‘'][^\"“”‘’\n]{3,200}?[\"”’'](?!\w)")
@@ -32,10 +28,6 @@ _LINE_BREAK = regex.compile(r"\r\n|[\n\r\u2028\u2029\u0085]")
 
 SHORT_TEXT_LETTERS = 8
 """Below so many letters a required script may be missing: a Japanese title can be all Han."""
-
-
-LONGEST_NUMBER = 20
-"""Digits of a number that is compared with number words; longer ones are none."""
 
 RUN_WORDS = 3
 """English words in a row that a translation shares with its source by chance or as a term less than once in a
@@ -123,59 +115,10 @@ def length_ratio(text: str, text_en: str) -> float | None:
     return len(text) / len(text_en) if text_en else None
 
 
-def _digits(text: str) -> list[str]:
-    """Return the numbers of `text` after NFKC in ASCII digits: Arabic-Indic and Thai digits too."""
-    composed = normalize("NFKC", text)
-    return _NUMBER.findall(_OTHER_DIGIT.sub(_ascii_digit, composed))
-
-
-def _ascii_digit(digit: regex.Match[str]) -> str:
-    return str(unicodedata.decimal(digit.group(), digit.group()))
-
-
-@lru_cache(maxsize=1)
-def _number_words() -> dict[str, list[list[str]]]:
-    path = resources.files("polyrefuse_data") / "data" / "number_words.yaml"
-    table: dict[str, list[list[str]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {lang: [[unmarked(stem) for stem in stems] for stems in words] for lang, words in table.items()}
-
-
 def unmarked(text: str) -> str:
     """Return `text` case-folded, without combining marks."""
     decomposed = normalize("NFKD", text.casefold())
     return normalize("NFC", "".join(char for char in decomposed if not unicodedata.combining(char)))
-
-
-def missing_digits(text: str, text_en: str, lang: str) -> float | None:
-    """Return how many different digits of the numbers in the English do not occur in the translation.
-
-    None if the English has no digit. Kinds of digits, not counts: Japanese writes "twenty" as 20, and
-    adds digits (4 false alarms where equality raises 191 on the published release). A number up to 12
-    may be written as a word of the language instead.
-    """
-    numbers = set(_digits(text_en))
-    if not numbers:
-        return None
-    there = set("".join(_digits(text)))
-    words = _number_words().get(lang, [])
-    plain = unmarked(text)
-    missing: set[str] = set()
-    for number in numbers:
-        absent = set(number) - there
-        value = int(number) if len(number) <= LONGEST_NUMBER else 0
-        if absent and 1 <= value <= len(words) and any(stem in plain for stem in words[value - 1]):
-            continue
-        missing |= absent
-    return float(len(missing))
-
-
-def number_written(text: str, value: int, lang: str) -> bool | None:
-    """Return whether `text` has the number `value` in digits or as a word; None for an unknown language."""
-    words = _number_words().get(lang, [])
-    if not 1 <= value <= len(words):
-        return None
-    plain = unmarked(text)
-    return str(value) in _digits(text) or any(stem in plain for stem in words[value - 1])
 
 
 def line_break_difference(text: str, text_en: str) -> float:

@@ -19,6 +19,7 @@ import regex
 
 from polyrefuse_data.checks import text as scores
 from polyrefuse_data.checks.language import LanguageVotes
+from polyrefuse_data.checks.numbers import missing_digits
 from polyrefuse_data.checks.thresholds import load_thresholds
 from polyrefuse_data.checks.translator_talk import translator_talk
 from polyrefuse_data.core.languages import SOURCE_LANGUAGE, Language
@@ -195,7 +196,7 @@ def _marks(text: str, answer: str, source: Language, target: Language) -> list[s
         doubts.append("end")
     if _QUOTE.search(text) and not _QUOTE.search(answer):
         doubts.append("quotes")
-    if source.code == "en" and scores.missing_digits(answer, text, target.code):
+    if source.code == SOURCE_LANGUAGE and missing_digits(answer, text, target.code):
         doubts.append("digits")
     if len(answer.splitlines()) != len(text.splitlines()):
         doubts.append("lines")

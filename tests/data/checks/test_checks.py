@@ -124,25 +124,6 @@ def test_a_half_untranslated_prompt_is_flagged_and_a_name_in_it_is_not() -> None
     assert flagged("de", "Liste die Museen in New York City auf, die spät öffnen.", english) == set()
 
 
-@pytest.mark.parametrize(
-    ("lang", "text", "english", "missing"),
-    [
-        ("ja", "２０ドル", "20 dollars", 0.0),
-        ("ar", "٢٠ دولارًا", "20 dollars", 0.0),
-        ("th", "๒๐ ดอลลาร์", "20 dollars", 0.0),
-        ("zh", "第①步", "step 1", 0.0),
-        ("de", "zwanzig Dollar", "20 dollars", 2.0),
-        ("de", "fünf Bücher", "5 books", 0.0),
-        ("pl", "Nazwij trzech prezydentów", "Name 3 presidents", 0.0),
-        ("de", "vier Bücher", "5 books", 1.0),
-        ("de", "Bücher", "books", None),
-        ("ja", "20冊の本を5つ", "twenty books, 5", 0.0),
-    ],
-)
-def test_digits(lang: str, text: str, english: str, missing: float | None) -> None:
-    assert scores.missing_digits(text, english, lang) == missing
-
-
 def test_names_that_the_english_has_do_not_count_against_a_script() -> None:
     english = 'Repair the clock "Golden Hour" of Edward Miller'
     text = "ซ่อมนาฬิกา “Golden Hour” ของ Edward Miller"

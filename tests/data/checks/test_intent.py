@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polyrefuse_data.checks import intent
+from polyrefuse_data.checks import intent, numbers
 from polyrefuse_data.core.languages import LANGUAGES
 from polyrefuse_data.prompts.sample import sample_prompts
 
@@ -107,14 +107,6 @@ def test_one_of_two_negations_dropped_is_seen() -> None:
     assert intent.negation("Кричи несколько раз и не беги.", english, "ru") == 1
 
 
-def test_numbers_in_words() -> None:
-    assert intent.missing_number_words("Nenne fünf Gründe", "Name five reasons", "de") == 0
-    assert intent.missing_number_words("Nenne 5 Gründe", "Name five reasons", "de") == 0
-    assert intent.missing_number_words("Nenne vier Gründe", "Name five reasons", "de") == 1
-    assert intent.missing_number_words("Nenne Gründe", "Name reasons", "de") is None
-    assert intent.missing_number_words("Nenne Gründe", "Name some five-star hotels", "de") is None
-
-
 @pytest.mark.parametrize(
     ("english", "text", "missing"),
     [
@@ -141,7 +133,7 @@ def test_a_doubled_text_repeats_itself_and_a_refrain_of_the_english_does_not() -
 @pytest.mark.parametrize("lang", sorted(set(LANGUAGES) - {"en"}))
 def test_the_sample_raises_no_false_alarm(lang: str) -> None:
     prompts = sample_prompts()[::3]
-    scores = (intent.negation, intent.intent, intent.missing_number_words)
+    scores = (intent.negation, intent.intent, numbers.missing_digits, numbers.missing_number_words)
     alarms = [
         (prompt.text, prompt.translations[lang])
         for prompt in prompts
@@ -153,4 +145,3 @@ def test_the_sample_raises_no_false_alarm(lang: str) -> None:
 def test_a_language_without_markers_is_not_judged() -> None:
     assert intent.negation("x", ENGLISH_NEGATED, "sw") is None
     assert intent.intent("x", "How do I bake?", "sw") is None
-    assert intent.missing_number_words("x", "five", "sw") is None
