@@ -61,6 +61,7 @@ class ChatServer:
     """
 
     url: str = ""
+    model: str = MODEL
     fault_rate: float = 0.0
     faults: tuple[str, ...] = FAULTS
     kinds: tuple[str, ...] = ("plain",)
@@ -147,7 +148,7 @@ def reply(server: ChatServer, prompt: str) -> tuple[int, dict[str, Any]]:
         "id": f"chatcmpl-{number}",
         "object": "chat.completion",
         "created": number,
-        "model": f"{MODEL}-{'2' if renamed else '1'}",
+        "model": f"{server.model}-{'2' if renamed else '1'}",
         "system_fingerprint": "fp_ab",
         "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},

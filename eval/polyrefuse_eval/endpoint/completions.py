@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
+from polyrefuse_eval.endpoint.names import public_name
 from polyrefuse_eval.endpoint.prices import Tokens
 from polyrefuse_eval.endpoint.reading import ServiceAnswer, read_continuation
 from polyrefuse_eval.endpoint.spec import Pace, ServiceSpec, public_place
@@ -82,8 +82,3 @@ class BaselineServer:
             pace=self.pace,
             stop_ids=tuple(sorted(stop_ids)),
         )
-
-
-def public_name(model: str) -> str:
-    """Return the name of a served model; of a folder its last part, since servers go by paths, too."""
-    return PurePosixPath(model).name if model.startswith(("/", "~", ".")) else model

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.http.faults import Fault
+from polyrefuse_eval.endpoint.names import public_name
 from polyrefuse_eval.models.thinking import MARKS
 from polyrefuse_eval.results.fields import LARGEST_COUNT, LONGEST_NOTE, as_note
 
@@ -267,7 +268,7 @@ def _note(reply: _AnyReply, refusal: str | None) -> ServiceNote:
     from polyrefuse_eval.results.records import ServiceNote
 
     return ServiceNote(
-        model=_name(reply.model) if reply.model else None,
+        model=_name(public_name(reply.model)) if reply.model else None,
         system_fingerprint=_name(reply.system_fingerprint) if reply.system_fingerprint else None,
         refusal=refusal,
         prompt_tokens=_count(usage.prompt_tokens),

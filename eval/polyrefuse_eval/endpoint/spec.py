@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.http.client import check_address, origin
 from polyrefuse_data.http.faults import TranslatorError
-from polyrefuse_eval.endpoint.names import PREFIX
+from polyrefuse_eval.endpoint.names import PREFIX, public_name
 from polyrefuse_eval.endpoint.prices import DEFAULT_URL, Price, Tokens
 from polyrefuse_eval.endpoint.reading import ServiceAnswer, read_reply
 from polyrefuse_eval.errors import EndpointError
@@ -210,7 +210,7 @@ class EndpointSpec(ServiceSpec[str]):
         sent = self.request("")
         fields = {"temperature": "temperature", "sampling_seed": "seed", "max_tokens": "max_tokens"}
         return {
-            "model": self.name,
+            "model": public_name(self.name),
             "endpoint": public_place(self.url),
             "system": "none" if self.system is None else _hash(self.system),
             **{name: _number(sent[field]) for name, field in fields.items() if field in sent},

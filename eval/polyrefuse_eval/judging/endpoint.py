@@ -19,6 +19,7 @@ from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError
 from polyrefuse_data.http.limits import Breaker, BreakerSettings
 from polyrefuse_data.translate.backends.base import environment_key
 from polyrefuse_data.translate.backends.openai import DEFAULT_URL, KEY, content_of
+from polyrefuse_eval.endpoint.names import public_name
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import Advance, JudgeInput, Measures, Verdict, unreadable
 
@@ -92,7 +93,7 @@ class EndpointJudge:
     ) -> None:
         self._fields = dict(fields or {})
         changed = "".join(f"+{name}={json.dumps(value)}" for name, value in sorted(self._fields.items()))
-        self.name = f"openai-rubric-{RUBRIC_VERSION}:{model}@{origin(address)}{changed}"
+        self.name = f"openai-rubric-{RUBRIC_VERSION}:{public_name(model)}@{origin(address)}{changed}"
         if len(self.name) > LONGEST_NAME:
             raise JudgeError(
                 f"judge {self.name} has a name over {LONGEST_NAME} characters; send fewer fields"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from polyrefuse_data.core.version import __version__
 from polyrefuse_eval import organisms
+from polyrefuse_eval.endpoint.names import PREFIX, public_name
 from polyrefuse_eval.endpoint.spec import is_endpoint
 from polyrefuse_eval.judging.base import Judge
 from polyrefuse_eval.judging.registry import check_languages
@@ -80,7 +81,9 @@ def signature_of(
 
 
 def _public_name(model: str) -> str:
-    """Return a name that reveals nothing of this machine: the last part of a folder's path."""
+    """Return a name that reveals nothing of a machine: the last part of a folder's path."""
+    if is_endpoint(model):
+        return PREFIX + public_name(model.removeprefix(PREFIX))
     folder = Path(split_revision(model)[0]).expanduser()
     return folder.resolve().name if folder.is_dir() else model
 

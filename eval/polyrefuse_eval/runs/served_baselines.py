@@ -18,7 +18,7 @@ from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.schema import Row
 from polyrefuse_data.http.faults import Fault
 from polyrefuse_eval.endpoint.client import EndpointClient
-from polyrefuse_eval.endpoint.completions import BaselineServer, TokenIds, public_name
+from polyrefuse_eval.endpoint.completions import BaselineServer, TokenIds
 from polyrefuse_eval.endpoint.reading import ServiceAnswer, split_reasoning
 from polyrefuse_eval.endpoint.spec import ServiceSpec
 from polyrefuse_eval.errors import EndpointError
@@ -289,8 +289,7 @@ def _version(answer: ServiceAnswer) -> str:
     """Return what a server says of its version, in words."""
     model, fingerprint = answer.note.model, answer.note.system_fingerprint
     return (
-        f"{'model not stated' if model is None else public_name(model)}, "
-        f"system_fingerprint {fingerprint or 'not stated'}"
+        f"{'model not stated' if model is None else model}, system_fingerprint {fingerprint or 'not stated'}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from polyrefuse_data.http.faults import Fault
+from polyrefuse_eval.endpoint.names import public_name
 from polyrefuse_eval.endpoint.reading import ServiceAnswer, blocked_prompt, read_reply, split_reasoning
 
 
@@ -117,3 +118,25 @@ def test_reasoning_in_the_text_of_other_families() -> None:
     assert split_reasoning("[THINK]Hm.[/THINK]Yes.") == ("Hm.", "Yes.")
     assert split_reasoning("<seed:think>Hm.</seed:think>\nYes.") == ("Hm.", "Yes.")
     assert split_reasoning("I think so.") == (None, "I think so.")
+
+
+@pytest.mark.parametrize(
+    ("model", "written"),
+    [
+        ("/data/models/secret/m1/", "m1"),
+        ("~/secret/m1.gguf", "m1.gguf"),
+        ("../secret/m1", "m1"),
+        (r"C:\secret\m1", "m1"),
+        (r"\\host\secret\m1", "m1"),
+        ("file:///secret/m1", "m1"),
+        ("/", "?"),
+        ("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
+        ("accounts/fireworks/models/m1", "accounts/fireworks/models/m1"),
+        ("llama3.2:1b", "llama3.2:1b"),
+    ],
+)
+def test_of_a_path_the_last_part_is_written(model: str, written: str) -> None:
+    assert public_name(model) == written
+    assert public_name(written) == written
+    note = read_reply(reply({"content": "Yes."}, model=model)).note
+    assert note.model == written

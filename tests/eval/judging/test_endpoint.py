@@ -116,6 +116,8 @@ def test_verdicts_come_in_order_and_the_key_stays_in_the_header(endpoint: Endpoi
     assert endpoint.keys == {f"Bearer {KEY}"}
     assert KEY not in judge.name + repr(found) + json.dumps(endpoint.bodies)
     assert judge.name.startswith("openai-rubric-1:some-model@http://127.0.0.1:")
+    by_path = EndpointJudge.parse("openai:/data/secret/m1@http://127.0.0.1:8000/v1")
+    assert by_path.name == "openai-rubric-1:m1@http://127.0.0.1:8000"
     body = endpoint.bodies[0]
     assert (body["temperature"], body["model"], body["messages"][0]["content"]) == (0, "some-model", RUBRIC)
     shown = json.loads(body["messages"][1]["content"])

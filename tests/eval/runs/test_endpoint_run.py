@@ -165,6 +165,32 @@ def test_the_key_is_nowhere_in_what_is_written(server: ChatServer, data_folder: 
     assert KEY not in message
 
 
+def test_of_a_path_that_names_a_model_the_last_part_is_written(
+    server: ChatServer, data_folder: Path, tmp_path: Path
+) -> None:
+    server.model = "/data/models/secret/m1"
+    out, site = tmp_path / "run", tmp_path / "site"
+    words = [*command(server, data_folder, out), "--model", f"openai:{server.model}"]
+    assert call(*words).exit_code == 0
+    asked = len(server.prompts)
+    assert call(*words).exit_code == 0
+    assert len(server.prompts) == asked, "the run is found finished"
+    assert {body["model"] for body in server.bodies} == {server.model}
+    assert call("leaderboard", out, "--out", site).exit_code == 0
+    of_hub = ("--format", "eval-results", "--dataset", "acme/polyrefuse@0123456789abcdef")
+    of_schema = ("--format", "every-eval-ever", "--organisation", "us")
+    for form, *more in (of_hub[1:], of_schema[1:]):
+        exported = call("export", out, "--format", form, *more, "--out", tmp_path / form)
+        assert exported.exit_code == 0, exported.output
+    assert call("check", out, "--data", data_folder).exit_code == 0
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(written) > 20
+    assert [file for file in written if b"secret" in file.read_bytes()] == []
+    model = RunFolder(out).signature["model"]
+    assert (model["model"], model["revision"]) == ("m1", "m1-1")
+    assert "--model openai:m1 " in (site / "index.html").read_text()
+
+
 def test_refusals_of_the_service_are_counted_apart(
     server: ChatServer, data_folder: Path, tmp_path: Path
 ) -> None:
