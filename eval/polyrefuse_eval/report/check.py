@@ -11,9 +11,11 @@ from polyrefuse_data.core.schema import LABELS
 from polyrefuse_eval.errors import RunFolderError
 from polyrefuse_eval.report.check_cells import cell_problems
 from polyrefuse_eval.report.check_costs import cost_problems
+from polyrefuse_eval.report.check_prompts import prompt_problems
 from polyrefuse_eval.report.check_request import request_problems
 from polyrefuse_eval.report.check_service import service_problems
 from polyrefuse_eval.report.check_settings import setting_problems
+from polyrefuse_eval.report.check_times import time_problems
 from polyrefuse_eval.report.check_verdicts import judged_again, not_read_again
 from polyrefuse_eval.report.differing import SAMPLED, by_name, different
 from polyrefuse_eval.report.tables import TABLE_FILE, tables_of
@@ -73,6 +75,8 @@ def check_run(folder: RunFolder, data: DataFolder | None = None) -> CheckedRun:
         lambda: request_problems(folder, data),
         lambda: service_problems(folder),
         lambda: cost_problems(folder),
+        lambda: prompt_problems(folder, data),
+        lambda: time_problems(folder),
         lambda: _inner(folder),
     ]
     if data is not None:

@@ -52,18 +52,24 @@ def _against_answers(folder: RunFolder, stated: ServiceFile | None) -> Iterator[
         yield from different(f"{SERVICE_FILE}:", asdict(stated), asdict(expected), basis="the answers give")
     elif (folder.path / ANSWERED_FILE).is_file():
         yield f"{SERVICE_FILE} is missing, and a service gave answers"
+    yield from _foreign_version(folder, expected)
+
+
+def _foreign_version(folder: RunFolder, service: ServiceFile) -> Iterator[str]:
+    """Yield the version of the service in run.json where none of the answers that `service` counts has it."""
     model = folder.signature.get("model")
-    if isinstance(model, Mapping) and model.get("endpoint"):
-        versions = {version.model or NOT_STATED for version in expected.versions}
-        if model.get("revision") not in versions:
-            yield (
-                f"run.json names version {model.get('revision')} of the service; the answers are of "
-                f"{', '.join(sorted(versions))}"
-            )
+    versions = {version.model or NOT_STATED for version in service.versions}
+    if isinstance(model, Mapping) and model.get("endpoint") and model.get("revision") not in versions:
+        yield (
+            f"run.json names version {model.get('revision')} of the service; the answers are of "
+            f"{', '.join(sorted(versions))}"
+        )
 
 
 def _against_verdicts(folder: RunFolder, stated: ServiceFile) -> Iterator[str]:
-    """Yield counts that differ from those of the answers that were judged without an edit."""
+    """Yield counts that differ from those of the answers that were judged without an edit, and a version in
+    run.json that is not among those stated."""
+    yield from _foreign_version(folder, stated)
     read: set[tuple[str, str, str]] = set()
     refused: set[tuple[str, str, str]] = set()
     for judge in folder.judges():

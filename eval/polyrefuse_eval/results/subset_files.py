@@ -21,18 +21,19 @@ USER_PROMPTS = "user_prompts"
 def write_prompts(folder: RunFolder, rows: Iterable[Row]) -> None:
     """Write what the test prompts in `rows`, of any language, are; without their texts."""
     by_id = {row.id: row for row in rows}
-    records = (
-        PromptRecord(
-            id=row.id,
-            group=row.group,
-            label=row.label,
-            source=row.source,
-            type=row.source_category or None,
-            pair=row.pair,
-        )
-        for _, row in sorted(by_id.items())
+    write_records(folder.path / PROMPTS_FILE, (prompt_record(row) for _, row in sorted(by_id.items())))
+
+
+def prompt_record(row: Row) -> PromptRecord:
+    """Return what the prompt in `row` is; without its text."""
+    return PromptRecord(
+        id=row.id,
+        group=row.group,
+        label=row.label,
+        source=row.source,
+        type=row.source_category or None,
+        pair=row.pair,
     )
-    write_records(folder.path / PROMPTS_FILE, records)
 
 
 def read_prompts(folder: RunFolder) -> dict[str, PromptRecord]:

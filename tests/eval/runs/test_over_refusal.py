@@ -17,10 +17,13 @@ from polyrefuse_eval.leaderboard.runs import read_runs
 from polyrefuse_eval.leaderboard.tables import markdown
 from polyrefuse_eval.report.check import check_run
 from polyrefuse_eval.report.subsets import contrast_results, subset_results
+from polyrefuse_eval.report.tables import write_tables
+from polyrefuse_eval.results.data import open_data
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.records import VerdictRecord
 from polyrefuse_eval.results.subset_files import (
     OVER_REFUSAL,
+    PROMPTS_FILE,
     over_refusal_run,
     read_contrasts,
     read_prompts,
@@ -215,3 +218,18 @@ def test_lies_about_over_refusal_are_found(measured: Path, tmp_path: Path) -> No
         assert old in text, (file, text[:600])
         (out / OVER_REFUSAL / file).write_text(text.replace(old, new), encoding="utf-8")
         assert any(problem in line for line in check_run(RunFolder(out)).problems), problem
+
+
+def test_types_are_those_of_the_data_set(measured: Path, pairs: Path, tmp_path: Path) -> None:
+    """Types that were moved, with all tables made again, are found beside the data set alone."""
+    data = open_data(pairs)
+    assert check_run(RunFolder(measured / OVER_REFUSAL), data).problems == ()
+    inner = Path(shutil.copytree(measured / OVER_REFUSAL, tmp_path / "run"))
+    prompts = (inner / PROMPTS_FILE).read_text(encoding="utf-8")
+    (inner / PROMPTS_FILE).write_text(prompts.replace("homonyms", "synonyms"), encoding="utf-8")
+    write_tables(RunFolder(inner))
+    assert check_run(RunFolder(inner)).problems == ()
+    problems = check_run(RunFolder(inner), data).problems
+    assert any(line.endswith(".type is synonyms; the data set states homonyms") for line in problems), (
+        problems
+    )
