@@ -10,10 +10,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from polyrefuse_eval.endpoint.names import public_name
 from polyrefuse_eval.endpoint.prices import Tokens
 from polyrefuse_eval.endpoint.reading import ServiceAnswer, read_continuation
 from polyrefuse_eval.endpoint.spec import Pace, ServiceSpec, public_place
+from polyrefuse_eval.served_names import public_name
 
 TokenIds = tuple[int, ...]
 

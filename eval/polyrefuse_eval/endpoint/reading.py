@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from polyrefuse_data.core.display import visible
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.http.faults import Fault
-from polyrefuse_eval.endpoint.names import public_name
 from polyrefuse_eval.models.thinking import MARKS
 from polyrefuse_eval.results.fields import LARGEST_COUNT, LONGEST_NOTE, as_note
+from polyrefuse_eval.served_names import public_name
 
 if TYPE_CHECKING:
     from polyrefuse_eval.results.records import ServiceNote  # needs numpy, which `--help` does without

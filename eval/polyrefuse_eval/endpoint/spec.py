@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 from polyrefuse_data.core.parsing import parse_json
 from polyrefuse_data.http.client import check_address, origin
 from polyrefuse_data.http.faults import TranslatorError
-from polyrefuse_eval.endpoint.names import PREFIX, public_name
 from polyrefuse_eval.endpoint.prices import DEFAULT_URL, Price, Tokens
 from polyrefuse_eval.endpoint.reading import ServiceAnswer, read_reply
 from polyrefuse_eval.errors import EndpointError
+from polyrefuse_eval.served_names import PREFIX, public_name
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 NO_ACTIVATIONS = (

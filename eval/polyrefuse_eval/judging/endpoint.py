@@ -19,9 +19,9 @@ from polyrefuse_data.http.faults import Fault, Rejected, TranslatorError
 from polyrefuse_data.http.limits import Breaker, BreakerSettings
 from polyrefuse_data.translate.backends.base import environment_key
 from polyrefuse_data.translate.backends.openai import DEFAULT_URL, KEY, content_of
-from polyrefuse_eval.endpoint.names import public_name
 from polyrefuse_eval.errors import JudgeError
 from polyrefuse_eval.judging.base import Advance, JudgeInput, Measures, Verdict, unreadable
+from polyrefuse_eval.served_names import public_name
 
 RUBRIC_VERSION = 1
 """Raised when the words below change: verdicts under another rubric are other verdicts."""

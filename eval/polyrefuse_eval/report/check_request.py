@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from polyrefuse_eval.endpoint.names import PREFIX
 from polyrefuse_eval.report.differing import different
 from polyrefuse_eval.results.data import DataFolder
 from polyrefuse_eval.results.folder import RunFolder
 from polyrefuse_eval.results.growth import DEFAULTS
+from polyrefuse_eval.served_names import PREFIX
 
 BASIS = "its signature states"
 SAME_OPTIONS = ("endpoint", "temperature")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from polyrefuse_eval.endpoint.names import PREFIX
 from polyrefuse_eval.endpoint.prices import DEFAULT_URL, price_of
 from polyrefuse_eval.endpoint.spec import (
     KEY_VARIABLE,
@@ -29,6 +28,7 @@ from polyrefuse_eval.runs.option_fields import (
     option,
     option_name,
 )
+from polyrefuse_eval.served_names import PREFIX
 
 if TYPE_CHECKING:
     from polyrefuse_eval.runs.options import RunOptions

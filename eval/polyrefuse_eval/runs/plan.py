@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from polyrefuse_data.core.version import __version__
 from polyrefuse_eval import organisms
-from polyrefuse_eval.endpoint.names import PREFIX, public_name
 from polyrefuse_eval.endpoint.spec import is_endpoint
 from polyrefuse_eval.judging.base import Judge
 from polyrefuse_eval.judging.registry import check_languages
@@ -29,6 +28,7 @@ from polyrefuse_eval.results.prompt_draw import is_limited
 from polyrefuse_eval.results.records import RunFile
 from polyrefuse_eval.results.settings import RunSettings
 from polyrefuse_eval.runs.direction_source import DirectionSource
+from polyrefuse_eval.served_names import PREFIX, public_name
 from polyrefuse_eval.versions import versions
 
 if TYPE_CHECKING:

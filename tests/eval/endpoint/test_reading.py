@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from polyrefuse_data.http.faults import Fault
-from polyrefuse_eval.endpoint.names import public_name
 from polyrefuse_eval.endpoint.reading import ServiceAnswer, blocked_prompt, read_reply, split_reasoning
+from polyrefuse_eval.served_names import public_name
 
 
 def reply(message: dict[str, Any], finish: str | None = "stop", **more: Any) -> bytes:
